@@ -1,0 +1,80 @@
+"""Small ASGI parts that several shells share: types, paths under a mount, and the race against a client that leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from gateway_middleware.errors import ClientDisconnectedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+Scope: TypeAlias = "MutableMapping[str, Any]"
+Message: TypeAlias = "MutableMapping[str, Any]"
+Receive: TypeAlias = "Callable[[], Awaitable[Message]]"
+Send: TypeAlias = "Callable[[Message], Awaitable[None]]"
+ASGIApp: TypeAlias = "Callable[[Scope, Receive, Send], Awaitable[None]]"
+
+
+def route_path(scope: Scope) -> str:
+    """The path below the mount prefix: `scope["path"]` without `root_path` (Starlette keeps both in a mounted app)."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
+        return path[len(root) :] or "/"
+    return path
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of that (lower-case) name, or None."""
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return None
+
+
+class UntilDisconnect:
+    """`async with UntilDisconnect(receive):` raises `ClientDisconnectedError` inside when the client leaves.
+
+    Works as `asyncio.timeout` does: the current task is cancelled and the cancellation is turned into the error at the
+    end of the block. A watcher on `receive` is started only after `patience` seconds, so that quick answers do not pay
+    for it. The body of the request must have been read before.
+    """
+
+    __slots__ = ("_cancelling", "_has_left", "_patience", "_receive", "_task", "_timer", "_watcher")
+
+    def __init__(self, receive: Receive, *, patience: float = 0.02) -> None:
+        self._receive = receive
+        self._patience = patience
+        self._has_left = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("UntilDisconnect needs a running task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._timer = asyncio.get_running_loop().call_later(self._patience, self._start_watching)
+        return self
+
+    def _start_watching(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._has_left = True
+        self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._has_left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise ClientDisconnectedError from error
