@@ -1,0 +1,61 @@
+"""The command line: `python -m gateway_middleware COMMAND`. A command's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol, cast
+
+from gateway_middleware._version import __version__
+from gateway_middleware.errors import SettingsError
+
+_COMMANDS = {
+    "serve": "run the gateway",
+    "demo": "run the gateway with providers that need no key",
+    "check": "say what serve would run, or what is wrong with the configuration",
+    "keys": "make tenants' keys and their digests",
+    "settings-table": "print the table of all settings",
+}
+
+
+class _Command(Protocol):
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status. Faults of the configuration go to standard error, one on each line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = _load(arguments)
+    args = _parser(command, arguments).parse_args(arguments)
+    if command is None:  # argparse has refused every other first word
+        return 2
+    try:
+        return command.run(args)
+    except SettingsError as error:
+        print("\n".join(error.complaints), file=sys.stderr)
+        return 1
+
+
+def _load(arguments: Sequence[str]) -> _Command | None:
+    if not arguments or arguments[0] not in _COMMANDS:
+        return None
+    return cast("_Command", import_module(f"gateway_middleware.commands.{arguments[0].replace('-', '_')}"))
+
+
+def _parser(command: _Command | None, arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gateway_middleware", description="The Model Gateway.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, meaning in _COMMANDS.items():
+        child = commands.add_parser(name, help=meaning, description=meaning)
+        if command is not None and name == arguments[0]:
+            command.add_arguments(child)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""`check`: read the configuration as `serve` would, and say what it would run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from gateway_middleware.settings import DeploymentSettings, ProviderSettings, Settings, TenantSettings
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command takes none: everything comes from the environment."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what would run. Raises `SettingsError` with every fault."""
+    del args
+    print("\n".join(describe(Settings.from_env())))
+    return 0
+
+
+def describe(settings: Settings) -> Iterable[str]:
+    """The configuration in lines, without a secret."""
+    yield "providers"
+    yield from (f"  {_provider(provider)}" for provider in settings.providers)
+    yield "routes"
+    for route in settings.routes:
+        yield f"  {route.name} -> {', '.join(_deployment(d) for d in route.deployments)}"
+    yield "  provider/model and plain model names resolve by provider"
+    yield "tenants"
+    yield from (f"  {_tenant(tenant)}" for tenant in settings.tenants)
+    if settings.is_open:
+        yield "  everybody: GATEWAY_OPEN"
+    workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    yield f"serve would listen on http://{host}:{settings.port} with {workers}"
+    yield f"configuration {settings.config_hash}"
+    yield from (f"warning: {line}" for line in settings.warnings())
+
+
+def _provider(provider: ProviderSettings) -> str:
+    version = f" api-version {provider.api_version}" if provider.api_version else ""
+    key = f"key {provider.api_key.source} (fingerprint {provider.api_key.fingerprint})"
+    return f"{provider.name}: {provider.kind} at {provider.base_url}{version}, {key}"
+
+
+def _deployment(deployment: DeploymentSettings) -> str:
+    weight = f" (weight {deployment.weight})" if deployment.weight != 1 else ""
+    return deployment.deployment.key + weight
+
+
+def _tenant(tenant: TenantSettings) -> str:
+    limits = [
+        f"{name} {value}"
+        for name in ("requests", "tokens", "concurrency", "spend")
+        if (value := getattr(tenant, name)) is not None
+    ]
+    keys = "1 key" if len(tenant.keys) == 1 else f"{len(tenant.keys)} keys"
+    return "; ".join([f"{tenant.name}: {keys}", *limits, f"models {', '.join(tenant.models)}"])

@@ -1,0 +1,22 @@
+"""Every setting: what it is called, what it may be, what it is when nobody says.
+
+The environment is read here, and nowhere else in the package.
+"""
+
+from gateway_middleware.settings.root import Settings, key_secret
+from gateway_middleware.settings.secret import Secret
+from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings, TenantSettings
+from gateway_middleware.settings.variables import VARIABLES, Support, Variable
+
+__all__ = [
+    "VARIABLES",
+    "DeploymentSettings",
+    "ProviderSettings",
+    "RouteSettings",
+    "Secret",
+    "Settings",
+    "Support",
+    "TenantSettings",
+    "Variable",
+    "key_secret",
+]

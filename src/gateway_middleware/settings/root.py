@@ -1,0 +1,168 @@
+"""`Settings`: the whole configuration, read once, all faults at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import msgspec
+
+from gateway_middleware.errors import SettingsError
+from gateway_middleware.settings.faults import Faults
+from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.providers import BUILT_IN_KEYS, read_providers
+from gateway_middleware.settings.routes import read_routes
+from gateway_middleware.settings.scalars import host_of, is_loopback, port_of
+from gateway_middleware.settings.secret import Secret
+from gateway_middleware.settings.sources import read_sources
+from gateway_middleware.settings.tenants import read_tenants
+from gateway_middleware.settings.tree import ProviderSettings, RouteSettings, TenantSettings
+from gateway_middleware.settings.variables import VARIABLES, Support
+
+_NAMES = [variable.name for variable in VARIABLES]
+_NO_PROVIDER = (
+    "no provider: set OPENAI_API_KEY, ANTHROPIC_API_KEY, or AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT "
+    "(or GATEWAY_PROVIDERS)"
+)
+_NO_TENANT = (
+    "no tenant: list one with a key from `python -m gateway_middleware keys new`, or set GATEWAY_OPEN=true to let "
+    "every caller in"
+)
+_LIMITS = ("requests", "tokens", "concurrency", "spend")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration. `given` names the variables that were set; limits are kept in their written notation."""
+
+    providers: tuple[ProviderSettings, ...] = ()
+    routes: tuple[RouteSettings, ...] = ()
+    tenants: tuple[TenantSettings, ...] = ()
+    is_open: bool = False
+    key_secret: Secret | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    max_body_bytes: int = 10 * 1024 * 1024
+    drain_seconds: float = 30.0
+    metrics_token: Secret | None = None
+    admin_token: Secret | None = None
+    default_requests: str | None = None
+    default_tokens: str | None = None
+    default_concurrency: int | None = None
+    default_spend: str | None = None
+    storage_uri: Secret = Secret("memory://", source="default")
+    journal: str = "./gateway-journal.db"
+    max_attempts: int = 3
+    breaker: str = "on"
+    usage_metering_url: str | None = None
+    usage_metering_token: Secret | None = None
+    given: tuple[str, ...] = ()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the environment (default: that of the process) and the file `GATEWAY_CONFIG_FILE` names.
+
+        An empty variable counts as not set. Raises `SettingsError` with every complaint.
+        """
+        faults = Faults()
+        environment = dict(os.environ if environ is None else environ)
+        fields = _read(read_sources(environment, _NAMES, faults), faults)
+        if faults:
+            raise SettingsError(faults.lines())
+        return cls(**fields)
+
+    @property
+    def config_hash(self) -> str:
+        """Twelve hex digits that change when anything but a secret does. It says nothing about secrets."""
+        content = msgspec.json.encode(self, enc_hook=_source_only)
+        return hashlib.sha256(content).hexdigest()[:12]
+
+    def not_enforced(self) -> tuple[str, ...]:
+        """What was set and has no effect in this version."""
+        accepted = {v.name for v in VARIABLES if v.support is Support.ACCEPTED}
+        if self.storage_uri.reveal() == "memory://":
+            accepted.discard("GATEWAY_STORAGE_URI")
+        found = [name for name in self.given if name in accepted]
+        found += [f"GATEWAY_TENANTS.*.{limit}" for limit in _LIMITS if _names_any(self.tenants, limit)]
+        return (*found, *(["GATEWAY_ROUTES.*.max_attempts"] if _names_any(self.routes, "max_attempts") else []))
+
+    def warnings(self) -> tuple[str, ...]:
+        """What works and may not be meant, one line each."""
+        return tuple(_warnings(self))
+
+
+def _read(nodes: Mapping[str, Node], faults: Faults) -> dict[str, Any]:
+    fields: dict[str, Any] = {"given": tuple(name for name in _NAMES if name in nodes)}
+    for variable in VARIABLES:
+        node = nodes.get(variable.name)
+        if node is not None and variable.support is Support.REFUSED:
+            faults.add(variable.name, "not supported by this version; expected not to be set")
+        elif node is not None and variable.read is not None and variable.field is not None:
+            fields[variable.field] = variable.read(node)
+    providers = _read_providers(nodes, faults)
+    routes = read_routes(nodes.get("GATEWAY_ROUTES"), providers)
+    tenants = _read_tenants(nodes, faults, is_open=fields.get("is_open", False))
+    return fields | {"providers": tuple(p for p in providers.values() if p), "routes": routes, "tenants": tenants}
+
+
+def _read_providers(nodes: Mapping[str, Node], faults: Faults) -> dict[str, ProviderSettings | None]:
+    before = len(faults)
+    found = read_providers(nodes)
+    # Where the text could not be read, that nothing came of it is no second fault.
+    if not found and len(faults) == before:
+        faults.add("GATEWAY_PROVIDERS", _NO_PROVIDER)
+    return found
+
+
+def _read_tenants(nodes: Mapping[str, Node], faults: Faults, *, is_open: bool) -> tuple[TenantSettings, ...]:
+    before = len(faults)
+    found = read_tenants(nodes.get("GATEWAY_TENANTS"), has_key_secret="GATEWAY_KEY_SECRET" in nodes)
+    if not found and not is_open and len(faults) == before:
+        faults.add("GATEWAY_TENANTS", _NO_TENANT)
+    return found
+
+
+def _source_only(secret: object) -> str:
+    if isinstance(secret, Secret):
+        return secret.source
+    raise NotImplementedError(f"{type(secret).__name__} in the settings tree")
+
+
+def _names_any(parts: Iterable[TenantSettings | RouteSettings], field: str) -> bool:
+    return any(getattr(part, field) is not None for part in parts)
+
+
+def _warnings(settings: Settings) -> Iterable[str]:
+    if settings.is_open:
+        reach = "this machine" if is_loopback(settings.host) else f"everybody who reaches {settings.host}"
+        yield f"GATEWAY_OPEN: every caller is let in without a key, at the cost of your provider keys ({reach})"
+    for provider in settings.providers:
+        yield from _provider_warnings(provider, settings)
+    for variable, key in (("OPENAI_BASE_URL", "openai"), ("ANTHROPIC_BASE_URL", "anthropic")):
+        if variable in settings.given and BUILT_IN_KEYS[key] not in settings.given:
+            yield f"{variable}: has no effect without {BUILT_IN_KEYS[key]}"
+    for name in settings.not_enforced():
+        yield f"{name}: NOT ENFORCED by this version"
+
+
+def _provider_warnings(provider: ProviderSettings, settings: Settings) -> Iterable[str]:
+    host = host_of(provider.base_url)
+    if provider.base_url.startswith("http:") and not is_loopback(host):
+        yield f"provider {provider.name}: key and prompts travel unencrypted to {provider.base_url}"
+    if is_loopback(host) and port_of(provider.base_url) == settings.port:
+        yield f"provider {provider.name}: {provider.base_url} looks like this gateway itself"
+
+
+def key_secret(environ: Mapping[str, str] | None = None) -> Secret | None:
+    """`GATEWAY_KEY_SECRET` alone, for the making of keys before anything else is configured. Raises `SettingsError`."""
+    faults = Faults()
+    environment = dict(os.environ if environ is None else environ)
+    node = read_sources(environment, _NAMES, Faults()).get("GATEWAY_KEY_SECRET")
+    if node is None:
+        return None
+    found = msgspec.structs.replace(node, faults=faults).secret(at_least=16)
+    if faults:
+        raise SettingsError(faults.lines())
+    return found

@@ -1,0 +1,114 @@
+"""Routes: model names and the deployments behind them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from gateway_middleware.domain import Timeouts
+from gateway_middleware.settings import scalars
+from gateway_middleware.settings.faults import nearest, shown_name
+from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.providers import BUILT_IN_KEYS
+from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings
+
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
+_PROVIDERS = Mapping[str, ProviderSettings | None]
+_WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
+
+
+def read_routes(node: Node | None, providers: _PROVIDERS) -> tuple[RouteSettings, ...]:
+    """Every route. `providers` holds each declared name, None where the provider is faulty."""
+    entries = node.structured().entries() if node else {}
+    return tuple(_read_route(name, entry, providers) for name, entry in entries.items())
+
+
+def _is_model(name: str) -> bool:
+    return _MODEL.fullmatch(name) is not None and ".." not in name and "//" not in name
+
+
+def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
+    if not _is_model(name):
+        node.faults.add(
+            node.place, "expected a model name of letters, digits and . _ : @ / - (at most 128, no .. or //)"
+        )
+    targets, options = _split(node)
+    over = options.get("timeouts")
+    if over is not None:
+        scalars.timeouts(over, Timeouts())  # also where no target is left that it could apply to
+    found = [_read_target(target, providers, over) for target in targets]
+    deployments = [deployment for deployment in found if deployment is not None]
+    _complain_about_repeats(node, deployments)
+    return RouteSettings(
+        name=name,
+        deployments=tuple(sorted(deployments, key=lambda d: d.priority)),
+        max_attempts=scalars.integer(options["max_attempts"], 1, 10) if "max_attempts" in options else None,
+    )
+
+
+def _split(node: Node) -> tuple[list[Node], dict[str, Node]]:
+    """The targets of a route and its options."""
+    if not isinstance(node.raw, dict):
+        return node.items(_WHOLE), {}
+    members = node.members(("to", "timeouts", "max_attempts"))
+    if "to" not in members:
+        node.missing("to", _WHOLE)
+        return [], members
+    return members.pop("to").items(_WHOLE), members
+
+
+def _complain_about_repeats(node: Node, deployments: list[DeploymentSettings]) -> None:
+    keys = [d.deployment.key for d in deployments]
+    for key in dict.fromkeys(keys):
+        if keys.count(key) > 1:
+            node.faults.add(
+                node.place, f"deployment {shown_name(key)} stands there {keys.count(key)} times; expected once"
+            )
+
+
+def _read_target(node: Node, providers: _PROVIDERS, over: Node | None) -> DeploymentSettings | None:
+    if isinstance(node.raw, str):
+        members = {"to": node}
+    elif isinstance(node.raw, dict):
+        members = node.members(("to", "weight", "priority", "timeouts"))
+    else:
+        node.fault('expected "provider/model" or an object with "to"')
+        return None
+    if "to" not in members:
+        node.missing("to", 'expected "provider/model"')
+        return None
+    provider, model = _read_deployment(members["to"], providers)
+    timeouts = [layer for layer in (over, members.get("timeouts")) if layer is not None]
+    return DeploymentSettings(
+        provider=provider,
+        model=model,
+        weight=scalars.integer(members["weight"], 1, 1000) if "weight" in members else 1,
+        priority=scalars.integer(members["priority"], 0, 1000) if "priority" in members else 0,
+        timeouts=_lay_over(providers.get(provider), timeouts) if timeouts else None,
+    )
+
+
+def _lay_over(provider: ProviderSettings | None, layers: list[Node]) -> Timeouts:
+    found = provider.timeouts if provider else Timeouts()
+    for layer in layers:
+        found = scalars.timeouts(layer, found)
+    return found
+
+
+def _read_deployment(node: Node, providers: _PROVIDERS) -> tuple[str, str]:
+    if not isinstance(node.raw, str):
+        node.fault('expected "provider/model"')
+        return "", ""
+    provider, slash, model = node.raw.partition("/")
+    if not slash or not _is_model(model):
+        node.fault('expected "provider/model", the model of letters, digits and . _ : @ / - (at most 128, no .. or //)')
+    elif provider not in providers:
+        node.fault(_unknown(provider, list(providers)))
+    return provider, model
+
+
+def _unknown(provider: str, known: list[str]) -> str:
+    if provider in BUILT_IN_KEYS:
+        return f"provider {provider!r} is not configured: set {BUILT_IN_KEYS[provider]}"
+    names = ", ".join(shown_name(name) for name in known) or "(none)"
+    return f"expected a configured provider before the slash, one of {names}" + nearest(provider, known)

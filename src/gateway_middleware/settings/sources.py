@@ -1,0 +1,74 @@
+"""Where values come from: the environment, and below it the TOML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from gateway_middleware.settings.faults import Faults, nearest, shown_name
+from gateway_middleware.settings.node import Node
+
+PREFIX = "GATEWAY_"
+CONFIG_FILE = "GATEWAY_CONFIG_FILE"
+# A Kubernetes Service named "gateway" or "gateway-..." leaves these in every pod of its namespace.
+_SERVICE_LINK = re.compile(r"GATEWAY_.*(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)")
+
+
+def file_key(variable: str) -> str:
+    """What a variable is called in the TOML file: `GATEWAY_ROUTES` is `routes`."""
+    return variable.removeprefix(PREFIX).lower()
+
+
+def read_sources(environ: Mapping[str, str], known: Iterable[str], faults: Faults) -> dict[str, Node]:
+    """Every known variable that is set and not empty. What the environment sets, the file does not."""
+    names = list(known)
+    found = {
+        name: Node(place=name, raw=environ[name], faults=faults, environ=environ) for name in names if environ.get(name)
+    }
+    _complain_about_unknown(environ, names, faults)
+    file = found.pop(CONFIG_FILE, None)
+    return (_read_file(file, names) | found) if file else found
+
+
+def _complain_about_unknown(environ: Mapping[str, str], known: list[str], faults: Faults) -> None:
+    for name in sorted(environ.keys() - set(known)):
+        if name.startswith(PREFIX) and not _is_service_link(name, environ[name]):
+            faults.add(shown_name(name), "unknown variable" + _nearest(name, known))
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """The prefix that all have in common must not make all of them alike."""
+    ours = [other.removeprefix(PREFIX) for other in known if other.startswith(PREFIX)]
+    return nearest(name.removeprefix(PREFIX), ours, PREFIX)
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    is_port_link = name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+    return is_port_link or _SERVICE_LINK.fullmatch(name[:256]) is not None
+
+
+def _read_file(node: Node, known: list[str]) -> dict[str, Node]:
+    variables = {file_key(name): name for name in known if name != CONFIG_FILE}
+    found: dict[str, Node] = {}
+    for key, raw in _parse_file(node).items():
+        place = f"{shown_name(Path(node.raw).name)}:{shown_name(key)}"
+        if key in variables:
+            found[variables[key]] = Node(place=place, raw=raw, faults=node.faults, environ=node.environ)
+        else:
+            node.faults.add(place, "unknown key" + nearest(key, list(variables)))
+    return found
+
+
+def _parse_file(node: Node) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.loads(Path(node.raw).read_bytes().decode())
+    except tomllib.TOMLDecodeError as error:
+        node.fault(f"expected TOML: {error}")
+    except RecursionError:
+        node.fault("expected TOML, got one that is too deep")
+    except (OSError, ValueError) as error:
+        node.fault(f"expected a TOML file that can be read ({type(error).__name__})")
+    return {}

@@ -1,0 +1,44 @@
+"""The settings table of the README."""
+
+from __future__ import annotations
+
+from gateway_middleware.settings.root import Settings
+from gateway_middleware.settings.variables import VARIABLES, Support, Variable
+
+BEGIN = "<!-- settings:begin -->"
+END = "<!-- settings:end -->"
+
+
+def render_table() -> str:
+    """A Markdown table of every variable, with a newline at its end."""
+    rows = [f"| `{v.name}` | {_default(v)} | {_meaning(v)} |" for v in VARIABLES]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def _default(variable: Variable) -> str:
+    if variable.default is not None:
+        return variable.default
+    found = getattr(Settings(), variable.field) if variable.field else None
+    if found is None:
+        return "none"
+    return (
+        f"`{str(found).lower()}`"
+        if isinstance(found, bool)
+        else f"`{found:g}`"
+        if isinstance(found, float)
+        else f"`{found}`"
+    )
+
+
+def _meaning(variable: Variable) -> str:
+    note = "" if variable.support is Support.ENFORCED else f" *({variable.support.value})*"
+    return variable.meaning.replace("|", "\\|") + note
+
+
+def replace_between(document: str) -> str:
+    """The document with the current table between its markers. Raises ValueError when it has none."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{render_table()}{END}{after}"

@@ -1,0 +1,79 @@
+"""Tenants: digests of their keys, limits, and the models they may call."""
+
+from __future__ import annotations
+
+import re
+
+from gateway_middleware.settings import scalars
+from gateway_middleware.settings.faults import shown_name
+from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.tree import TenantSettings
+
+_OPTIONS = ("keys", "requests", "tokens", "concurrency", "spend", "models")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
+_PATTERN = re.compile(r"[A-Za-z0-9._:@/*?!\[\]-]{1,128}")
+_LISTED = (
+    "expected sha256:<64 hex digits> or hmac-sha256:<64 hex digits>, never the key itself; "
+    "`python -m gateway_middleware keys hash` makes it"
+)
+
+
+def read_tenants(node: Node | None, *, has_key_secret: bool) -> tuple[TenantSettings, ...]:
+    """Every tenant. `has_key_secret`: `GATEWAY_KEY_SECRET` is set, so that HMAC digests can be compared."""
+    entries = node.structured().entries() if node else {}
+    owners: dict[str, str] = {}
+    return tuple(_read_tenant(name, entry, owners, has_key_secret) for name, entry in entries.items())
+
+
+def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: bool) -> TenantSettings:  # noqa: FBT001
+    if not _NAME.fullmatch(name):
+        node.faults.add(node.place, "expected a tenant name of letters, digits and . _ @ - (at most 64)")
+    members = node.members(_OPTIONS)
+    if "keys" not in members and isinstance(node.raw, dict):
+        node.missing("keys", "expected a list of digests; `python -m gateway_middleware keys new` makes one")
+    keys = _read_keys(members["keys"]) if "keys" in members else []
+    for key in keys:
+        _complain_about_key(members["keys"], key, name, owners, has_key_secret)
+    return TenantSettings(
+        name=name,
+        keys=tuple(keys),
+        requests=scalars.limit(members["requests"]) if "requests" in members else None,
+        tokens=scalars.limit(members["tokens"]) if "tokens" in members else None,
+        concurrency=scalars.integer(members["concurrency"], 1, 1_000_000) if "concurrency" in members else None,
+        spend=scalars.spend(members["spend"]) if "spend" in members else None,
+        models=_read_models(members["models"]) if "models" in members else ("*",),
+    )
+
+
+def _read_keys(node: Node) -> list[str]:
+    listed = node.items("expected a list of digests that is not empty")
+    return [digest for item in listed for digest in _read_digests(item.hidden())]
+
+
+def _read_digests(node: Node) -> list[str]:
+    """The digests of one item: itself, or those in the variable or file it refers to, by commas, spaces or lines."""
+    found = node.reference()
+    if found is None:
+        return []
+    text, source = found
+    digests = [text] if source == node.place else text.replace(",", " ").split()
+    for digest in digests:
+        if not _DIGEST.fullmatch(digest):
+            node.faults.hide(digest)
+            node.fault(_LISTED)
+    return [digest.lower() for digest in digests if _DIGEST.fullmatch(digest)]
+
+
+def _complain_about_key(node: Node, key: str, tenant: str, owners: dict[str, str], has_key_secret: bool) -> None:  # noqa: FBT001
+    start = key[: key.index(":") + 9] + "..."
+    if key in owners:
+        node.faults.add(node.place, f"{start} is listed for tenant {shown_name(owners[key])} already; expected once")
+    owners[key] = tenant
+    if key.startswith("hmac-") and not has_key_secret:
+        node.faults.add(node.place, f"{start} needs GATEWAY_KEY_SECRET, which is not set")
+
+
+def _read_models(node: Node) -> tuple[str, ...]:
+    listed = node.items("expected a list of model patterns that is not empty")
+    return tuple(scalars.text(item, _PATTERN, "expected a model name or a pattern such as gpt-*") for item in listed)

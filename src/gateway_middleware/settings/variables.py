@@ -1,0 +1,171 @@
+"""Every variable, in one table: it drives the reading and the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from gateway_middleware.settings import scalars
+from gateway_middleware.settings.node import Node
+
+
+class Support(Enum):
+    """What this version makes of a variable."""
+
+    ENFORCED = "enforced"
+    ACCEPTED = "not enforced yet"
+    """Checked and then without effect, which is said at start."""
+    REFUSED = "not supported yet"
+    """Setting it is a fault: that it has no effect would be a hole."""
+
+
+class Variable(msgspec.Struct, frozen=True, kw_only=True):
+    """One variable.
+
+    `field` is the name in `Settings`, None where several variables make one field. `default` is for the table, where
+    the value in `Settings` would not explain itself.
+    """
+
+    name: str
+    meaning: str
+    field: str | None = None
+    read: Callable[[Node], Any] | None = None
+    default: str | None = None
+    support: Support = Support.ENFORCED
+
+
+def _secret_of_16(node: Node) -> Any:
+    return node.secret(at_least=16)
+
+
+def _port(node: Node) -> int:
+    if isinstance(node.raw, str) and node.raw.startswith("tcp://"):
+        node.fault(
+            "expected an integer from 0 to 65535; a Kubernetes Service named gateway sets this: "
+            "enableServiceLinks: false in the pod stops it"
+        )
+        return 0
+    return scalars.integer(node, 0, 65535)
+
+
+def _refused(name: str, meaning: str) -> Variable:
+    return Variable(name=name, meaning=meaning, default="off", support=Support.REFUSED)
+
+
+def _accepted(name: str, field: str, read: Callable[[Node], Any], meaning: str, default: str | None = None) -> Variable:
+    return Variable(name=name, field=field, read=read, meaning=meaning, default=default, support=Support.ACCEPTED)
+
+
+def _concurrency(node: Node) -> int:
+    return scalars.integer(node, 1, 1_000_000)
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(name="OPENAI_API_KEY", meaning="Switches on the provider `openai`."),
+    Variable(name="OPENAI_BASE_URL", default="`https://api.openai.com/v1`", meaning="Where `openai` is."),
+    Variable(name="ANTHROPIC_API_KEY", meaning="Switches on the provider `anthropic`."),
+    Variable(name="ANTHROPIC_BASE_URL", default="`https://api.anthropic.com`", meaning="Where `anthropic` is."),
+    Variable(name="AZURE_OPENAI_API_KEY", meaning="Switches on the provider `azure`, with `AZURE_OPENAI_ENDPOINT`."),
+    Variable(name="AZURE_OPENAI_ENDPOINT", meaning="Where `azure` is: `https://NAME.openai.azure.com`."),
+    Variable(name="OPENAI_API_VERSION", default="v1 API", meaning="The API version of `azure`."),
+    Variable(
+        name="GATEWAY_PROVIDERS",
+        default="`{}`",
+        meaning='Further providers: `{"azure-eu": {"kind": "azure_openai", "base_url": "...", "api_key": '
+        '"env:AZURE_EU_KEY"}}`. `kind` is `openai`, `anthropic` or `azure_openai`; also `api_version`, `timeouts` '
+        "(`connect`, `first_byte`, `answer`, `idle`, `total`, `write_stall`, in seconds), `insecure` (plain http), "
+        "`organization`, `project`. An entry named as a built-in provider replaces it.",
+    ),
+    Variable(
+        name="GATEWAY_ROUTES",
+        field="routes",
+        default="`{}`",
+        meaning='Model names and where they lead: `{"fast": ["openai/gpt-5-mini", {"to": "azure-eu/gpt5mini", '
+        '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first) and `timeouts`; a route may be an '
+        "object with `to`, `timeouts`, `max_attempts`. Without a route, `provider/model` and plain model names resolve "
+        "by provider.",
+    ),
+    Variable(
+        name="GATEWAY_TENANTS",
+        field="tenants",
+        default="`{}`",
+        meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
+        "`python -m gateway_middleware keys new`. Also `requests`, `tokens`, `concurrency` and `spend`, which are not "
+        "enforced yet.",
+    ),
+    Variable(
+        name="GATEWAY_OPEN",
+        field="is_open",
+        read=scalars.boolean,
+        meaning="`true`: no tenants are needed, every caller is let in.",
+    ),
+    Variable(
+        name="GATEWAY_KEY_SECRET",
+        field="key_secret",
+        read=_secret_of_16,
+        meaning="The secret of `hmac-sha256:` digests in `GATEWAY_TENANTS`, at least 16 characters.",
+    ),
+    Variable(
+        name="GATEWAY_CONFIG_FILE",
+        meaning="A TOML file with any of these, named in lower case and without `GATEWAY_`; the environment wins.",
+    ),
+    Variable(name="GATEWAY_HOST", field="host", read=scalars.host, meaning="Where `serve` listens."),
+    Variable(name="GATEWAY_PORT", field="port", read=_port, meaning="Where `serve` listens; 0 takes a free port."),
+    Variable(
+        name="GATEWAY_WORKERS",
+        field="workers",
+        read=lambda node: scalars.integer(node, 1, 256),
+        meaning="Processes of `serve`.",
+    ),
+    Variable(
+        name="GATEWAY_MAX_BODY_BYTES",
+        field="max_body_bytes",
+        read=lambda node: scalars.integer(node, 1, 1 << 30),
+        meaning="The largest request body.",
+    ),
+    Variable(
+        name="GATEWAY_DRAIN_SECONDS",
+        field="drain_seconds",
+        read=scalars.seconds,
+        meaning="How long calls may take to end when the gateway is stopped.",
+    ),
+    Variable(
+        name="GATEWAY_METRICS_TOKEN",
+        field="metrics_token",
+        read=Node.secret,
+        default="none: open",
+        meaning="The bearer token of `/metrics`.",
+    ),
+    _accepted("GATEWAY_ADMIN_TOKEN", "admin_token", _secret_of_16, "The token of operators.", "none: admin disabled"),
+    _accepted("GATEWAY_DEFAULT_REQUESTS", "default_requests", scalars.limit, "Requests of a tenant that names none."),
+    _accepted("GATEWAY_DEFAULT_TOKENS", "default_tokens", scalars.limit, "Tokens of a tenant that names none."),
+    _accepted("GATEWAY_DEFAULT_CONCURRENCY", "default_concurrency", _concurrency, "Calls at a time, likewise."),
+    _accepted("GATEWAY_DEFAULT_SPEND", "default_spend", scalars.spend, "Spend, likewise: `100/month`."),
+    _accepted(
+        "GATEWAY_STORAGE_URI",
+        "storage_uri",
+        scalars.storage_uri,
+        "`redis://...` shares limits between replicas.",
+        "`memory://`",
+    ),
+    _accepted("GATEWAY_JOURNAL", "journal", scalars.path, "The SQLite file of calls."),
+    _accepted(
+        "GATEWAY_MAX_ATTEMPTS", "max_attempts", lambda node: scalars.integer(node, 1, 10), "Upstream tries per call."
+    ),
+    _accepted(
+        "GATEWAY_BREAKER", "breaker", lambda node: scalars.choice(node, ["on", "off", "shadow"]), "Circuit breaker."
+    ),
+    _accepted("GATEWAY_USAGE_METERING_URL", "usage_metering_url", scalars.url, "Where usage events go.", "off"),
+    _accepted("GATEWAY_USAGE_METERING_TOKEN", "usage_metering_token", Node.secret, "Its bearer token."),
+    _refused("GATEWAY_TENANT_HEADER", "The header in which a gateway in front names the tenant."),
+    _refused("GATEWAY_TRUSTED_PROXIES", "Peers that may send it."),
+    _refused("GATEWAY_TENANT_HEADER_SECRET", "The secret that signs it."),
+    _refused("GATEWAY_JWT_ISSUER", "Tenants from a JWT: its issuer."),
+    _refused("GATEWAY_JWT_AUDIENCE", "Its audience."),
+    _refused("GATEWAY_JWT_JWKS_URL", "Its keys."),
+    _refused("GATEWAY_JWT_TENANT_CLAIM", "The claim that names the tenant."),
+    _refused("GATEWAY_POLICY_ADAPTER_URL", "Who decides whether a tenant may."),
+)

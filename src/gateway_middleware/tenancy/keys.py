@@ -1,0 +1,39 @@
+"""Tenant keys `gw-<public id>-<secret>`: how they are made, named and stored.
+
+Any string a client sends can be a key; ours only carry 256 bits of randomness and a public id that may be shown.
+Stored is a digest of the whole key, never the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from base64 import b32encode, urlsafe_b64encode
+from collections.abc import Callable
+
+_OURS = re.compile(r"gw-([a-z2-7]{8})-[A-Za-z0-9_-]{43}")
+
+
+def new_key(token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
+    """A new key. `token_bytes(n)` gives n random bytes."""
+    public = b32encode(token_bytes(5)).decode().lower()
+    secret = urlsafe_b64encode(token_bytes(32)).decode().rstrip("=")
+    return f"gw-{public}-{secret}"
+
+
+def public_id(key: str) -> str | None:
+    """The part of one of our keys that may be shown in logs and records; None for any other string."""
+    found = _OURS.fullmatch(key)
+    return found[1] if found else None
+
+
+def digest(key: bytes) -> str:
+    """`sha256:<hex>` of the whole key, as listed in `GATEWAY_TENANTS`."""
+    return "sha256:" + hashlib.sha256(key).hexdigest()
+
+
+def hmac_digest(key: bytes, secret: bytes) -> str:
+    """`hmac-sha256:<hex>` of the whole key under `GATEWAY_KEY_SECRET`."""
+    return "hmac-sha256:" + hmac.digest(secret, key, "sha256").hex()

@@ -1,0 +1,202 @@
+"""The command line, run as a user runs it: `python -m gateway_middleware`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway_middleware.__main__ import main
+from gateway_middleware._version import __version__
+from gateway_middleware.commands.check import describe
+from gateway_middleware.errors import SettingsError
+from gateway_middleware.settings import Secret, Settings, key_secret
+from gateway_middleware.settings.table import BEGIN, END, render_table
+from gateway_middleware.tenancy.keys import digest, hmac_digest, public_id
+
+KEY = "sk-canary-0123456789abcdef"
+DIGEST = digest(b"a tenant's key")
+
+
+def run(*arguments: str, stdin: str = "", environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    bare = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway_middleware", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=bare | (environ or {}),
+    )
+
+
+def test_check_says_what_it_would_run() -> None:
+    environ = {
+        "OPENAI_API_KEY": KEY,
+        "AZURE_EU_KEY": "z-canary-0123456789",
+        "GATEWAY_PROVIDERS": json.dumps(
+            {
+                "azure-eu": {
+                    "kind": "azure_openai",
+                    "base_url": "https://eu.openai.azure.com/",
+                    "api_key": "env:AZURE_EU_KEY",
+                    "api_version": "2024-10-21",
+                }
+            }
+        ),
+        "GATEWAY_ROUTES": '{"fast": ["openai/gpt-5-mini", {"to": "azure-eu/gpt5mini", "weight": 3}]}',
+        "GATEWAY_TENANTS": json.dumps({"acme": {"keys": [DIGEST], "requests": "600/minute", "models": ["gpt-*"]}}),
+        "GATEWAY_PORT": "9000",
+        "GATEWAY_WORKERS": "2",
+    }
+    done = run("check", environ=environ)
+    settings = Settings.from_env(environ)
+    openai, azure = (p.api_key.fingerprint for p in settings.providers)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "providers",
+        f"  openai: openai at https://api.openai.com/v1, key OPENAI_API_KEY (fingerprint {openai})",
+        (
+            "  azure-eu: azure_openai at https://eu.openai.azure.com api-version 2024-10-21, "
+            f"key env:AZURE_EU_KEY (fingerprint {azure})"
+        ),
+        "routes",
+        "  fast -> openai/gpt-5-mini, azure-eu/gpt5mini (weight 3)",
+        "  provider/model and plain model names resolve by provider",
+        "tenants",
+        "  acme: 1 key; requests 600/minute; models gpt-*",
+        "serve would listen on http://127.0.0.1:9000 with 2 workers",
+        f"configuration {settings.config_hash}",
+        "warning: GATEWAY_TENANTS.*.requests: NOT ENFORCED by this version",
+    ]
+    assert done.returncode == 0
+    assert "canary" not in done.stdout
+
+
+def test_check_says_that_everybody_is_let_in() -> None:
+    environ = {"OPENAI_API_KEY": KEY, "GATEWAY_OPEN": "true", "GATEWAY_HOST": "::"}
+    lines = list(describe(Settings.from_env(environ)))
+    assert lines[4:] == [
+        "tenants",
+        "  everybody: GATEWAY_OPEN",
+        "serve would listen on http://[::]:8080 with 1 worker",
+        f"configuration {Settings.from_env(environ).config_hash}",
+        (
+            "warning: GATEWAY_OPEN: every caller is let in without a key, at the cost of your provider keys "
+            "(everybody who reaches ::)"
+        ),
+    ]
+
+
+def test_check_counts_keys_and_names_limits() -> None:
+    tenant = {"keys": [DIGEST, digest(b"2")], "concurrency": 5, "spend": "1/day"}
+    environ = {"OPENAI_API_KEY": KEY, "GATEWAY_TENANTS": json.dumps({"acme": tenant})}
+    assert "  acme: 2 keys; concurrency 5; spend 1/day; models *" in describe(Settings.from_env(environ))
+
+
+def test_check_says_every_fault_on_a_line_and_fails() -> None:
+    done = run(
+        "check",
+        environ={
+            "OPENAI_API_KEY": KEY,
+            "OPENAI_BASE_URL": "http://api.example/v1",
+            "GATEWAY_PROVIDERS": '{"p": {"kind": "openai", "api_key": "env:ABSENT"}}',
+            "GATEWAY_ROUTES": '{"r": ["openai/a", "openai/a"]}',
+            "GATEWAY_TENANT": "{}",
+            "GATEWAY_OPEN": "true",
+        },
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "GATEWAY_TENANT: unknown variable; did you mean 'GATEWAY_TENANTS'?",
+        (
+            "OPENAI_BASE_URL='http://api.example/v1': expected https: plain http only to loopback, or with "
+            '"insecure": true in GATEWAY_PROVIDERS'
+        ),
+        "GATEWAY_PROVIDERS.p.api_key=env:ABSENT: this variable is not set",
+        "GATEWAY_ROUTES.r: deployment openai/a stands there 2 times; expected once",
+    ]
+
+
+def test_a_new_key_opens_with_what_is_printed_beside_it() -> None:
+    done = run("keys", "new", "--tenant", "o-neil")
+    key_line, digest_line, variable = done.stdout.splitlines()
+    key = key_line.removeprefix("key").strip()
+    assert public_id(key) is not None
+    assert digest_line.split() == ["digest", digest(key.encode())]
+    name, _, value = shlex.split(variable)[0].partition("=")
+    (tenant,) = Settings.from_env({name: value, "OPENAI_API_KEY": KEY}).tenants
+    assert (tenant.name, tenant.keys) == ("o-neil", (digest(key.encode()),))
+    assert done.returncode == 0
+
+
+def test_a_key_is_hashed_from_standard_input() -> None:
+    done = run("keys", "hash", stdin="any string\n")
+    assert done.stdout == digest(b"any string") + "\n"
+    assert run("keys", "hash").returncode == 1
+    assert run("keys", "hash").stderr == "standard input: empty; expected a key\n"
+
+
+def test_keys_under_a_secret() -> None:
+    environ = {"GATEWAY_KEY_SECRET": "0123456789abcdef"}
+    done = run("keys", "hash", "--hmac", stdin="k", environ=environ)
+    assert done.stdout == hmac_digest(b"k", b"0123456789abcdef") + "\n"
+    assert run("keys", "new", "--hmac").stderr == "GATEWAY_KEY_SECRET: not set; expected a secret for --hmac\n"
+    short = run("keys", "new", "--hmac", environ={"GATEWAY_KEY_SECRET": "short"})
+    assert short.stderr == "GATEWAY_KEY_SECRET=<hidden>: expected at least 16 characters\n"
+
+
+def test_the_secret_is_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert key_secret({}) is None
+    assert key_secret({"GATEWAY_KEY_SECRET": "env:HELD", "HELD": "0123456789abcdef", "GATEWAY_PORT": "x"}) == Secret(
+        "0123456789abcdef"
+    )
+    monkeypatch.setenv("GATEWAY_KEY_SECRET", "short")
+    with pytest.raises(SettingsError):
+        key_secret()
+
+
+def test_the_settings_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings-table"]) == 0
+    assert capsys.readouterr().out == render_table()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    assert main(["settings-table", "--write", str(readme)]) == 0
+    assert readme.read_text() == f"before\n{BEGIN}\n{render_table()}{END}\nafter\n"
+    assert main(["settings-table", "--write", str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["nope"], ["check", "--nope"], ["keys"], ["keys", "hash", "a-key"]])
+def test_misuse_is_refused_with_the_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: python -m gateway_middleware")
+
+
+def test_version_and_help_name_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    for argument in ("--version", "--help"):
+        with pytest.raises(SystemExit) as caught:
+            main([argument])
+        assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert __version__ in shown
+    assert all(command in shown for command in ("serve", "demo", "check", "keys"))
+
+
+def test_check_imports_nothing_that_serves() -> None:
+    code = (
+        "import sys; from gateway_middleware.__main__ import main; main(['check']); "
+        "print({'starlette', 'httpx', 'uvicorn', 'limits', 'tomllib', 'difflib'} & sys.modules.keys() or 'nothing')"
+    )
+    environ = {"OPENAI_API_KEY": KEY, "GATEWAY_OPEN": "true", "PATH": os.environ.get("PATH", "")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    assert done.stdout.splitlines()[-1] == "nothing"

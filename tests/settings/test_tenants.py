@@ -1,0 +1,146 @@
+"""Tenants: digests, limits, patterns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway_middleware.errors import SettingsError
+from gateway_middleware.settings import Settings, TenantSettings
+from gateway_middleware.tenancy.keys import digest, hmac_digest
+
+KEY_SECRET = "a-secret-of-24-characters"
+ONE, TWO = digest(b"one"), digest(b"two")
+ENVIRON = {"OPENAI_API_KEY": "sk-0123456789"}
+
+
+def tenants(value: Any, **variables: str) -> tuple[TenantSettings, ...]:
+    return Settings.from_env(ENVIRON | {"GATEWAY_TENANTS": json.dumps(value)} | variables).tenants
+
+
+def complaints(value: Any, **variables: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as caught:
+        tenants(value, **variables)
+    return caught.value.complaints
+
+
+def test_a_tenant_has_every_option() -> None:
+    value = {
+        "keys": [ONE, TWO.upper().replace("SHA", "sha")],
+        "requests": "600/minute",
+        "tokens": "200000/minute",
+        "concurrency": 50,
+        "spend": "100/month",
+        "models": ["gpt-*", "eu/*"],
+    }
+    assert tenants({"acme": value}) == (
+        TenantSettings(
+            name="acme",
+            keys=(ONE, TWO),
+            requests="600/minute",
+            tokens="200000/minute",
+            concurrency=50,
+            spend="100/month",
+            models=("gpt-*", "eu/*"),
+        ),
+    )
+
+
+def test_limits_of_tenants_have_no_effect_yet() -> None:
+    value = {"a": {"keys": [ONE], "requests": "1/day", "concurrency": 1}, "b": {"keys": [TWO], "spend": "1/day"}}
+    settings = Settings.from_env(ENVIRON | {"GATEWAY_TENANTS": json.dumps(value)})
+    assert settings.not_enforced() == (
+        "GATEWAY_TENANTS.*.requests",
+        "GATEWAY_TENANTS.*.concurrency",
+        "GATEWAY_TENANTS.*.spend",
+    )
+
+
+def test_digests_come_from_variables_and_files(tmp_path: Path) -> None:
+    listed = tmp_path / "digests"
+    listed.write_text(f"{ONE}\n{TWO}\n")
+    (acme,) = tenants({"acme": {"keys": [f"file:{listed}", "env:MORE"]}}, MORE=f"{digest(b'3')}, {digest(b'4')}")
+    assert acme.keys == (ONE, TWO, digest(b"3"), digest(b"4"))
+
+
+def test_one_key_needs_no_list() -> None:
+    assert tenants({"acme": {"keys": ONE}})[0].keys == (ONE,)
+
+
+def test_hmac_digests_need_their_secret() -> None:
+    keyed = hmac_digest(b"one", KEY_SECRET.encode())
+    assert tenants({"acme": {"keys": [keyed]}}, GATEWAY_KEY_SECRET=KEY_SECRET)[0].keys == (keyed,)
+    assert complaints({"acme": {"keys": [keyed]}}) == (
+        f"GATEWAY_TENANTS.acme.keys: {keyed[:20]}... needs GATEWAY_KEY_SECRET, which is not set",
+    )
+
+
+T = "GATEWAY_TENANTS.t"
+_LISTED = (
+    "expected sha256:<64 hex digits> or hmac-sha256:<64 hex digits>, never the key itself; "
+    "`python -m gateway_middleware keys hash` makes it"
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ({"t": 5}, f"{T}=5: expected an object"),
+        (
+            {"t": {}},
+            f"{T}.keys: missing: expected a list of digests; `python -m gateway_middleware keys new` makes one",
+        ),
+        ({"t": {"keys": []}}, f"{T}.keys=[...]: expected a list of digests that is not empty"),
+        ({"t": {"keys": ["gw-plain-key"]}}, f"{T}.keys[0]=<hidden>: {_LISTED}"),
+        ({"t": {"keys": "gw-plain-key"}}, f"{T}.keys=<hidden>: {_LISTED}"),
+        ({"t": {"keys": [ONE[:-1]]}}, f"{T}.keys[0]=<hidden>: {_LISTED}"),
+        ({"t": {"keys": [3]}}, f"{T}.keys[0]=<hidden>: expected text, env:NAME or file:/path"),
+        ({"t": {"keys": ["env:NONE"]}}, f"{T}.keys[0]=env:NONE: this variable is not set"),
+        ({"t": {"keys": ["env:PLAIN"]}}, f"{T}.keys[0]=env:PLAIN: {_LISTED}"),
+        ({"t": {"keys": [ONE, ONE]}}, f"{T}.keys: {ONE[:15]}... is listed for tenant t already; expected once"),
+        (
+            {"s": {"keys": [ONE]}, "t": {"keys": [ONE.replace("sha256:", "sha256:").lower()]}},
+            f"{T}.keys: {ONE[:15]}... is listed for tenant s already; expected once",
+        ),
+        ({"t": {"keys": [ONE], "key": "x"}}, f"{T}.key: unknown name; did you mean 'keys'?"),
+        (
+            {"t": {"keys": [ONE], "requests": "600"}},
+            f"{T}.requests='600': expected a limit such as 600/minute or 10/second;1000/hour",
+        ),
+        (
+            {"t": {"keys": [ONE], "tokens": 600}},
+            f"{T}.tokens=600: expected a limit such as 600/minute or 10/second;1000/hour",
+        ),
+        (
+            {"t": {"keys": [ONE], "concurrency": "many"}},
+            f"{T}.concurrency='many': expected an integer from 1 to 1000000",
+        ),
+        (
+            {"t": {"keys": [ONE], "spend": "$5"}},
+            f"{T}.spend='$5': expected an amount per period such as 100/month or 2.50/day",
+        ),
+        (
+            {"t": {"keys": [ONE], "models": []}},
+            f"{T}.models=[...]: expected a list of model patterns that is not empty",
+        ),
+        (
+            {"t": {"keys": [ONE], "models": ["a b"]}},
+            f"{T}.models[0]='a b': expected a model name or a pattern such as gpt-*",
+        ),
+        (
+            {"a b": {"keys": [ONE]}},
+            "GATEWAY_TENANTS.'a b': expected a tenant name of letters, digits and . _ @ - (at most 64)",
+        ),
+    ],
+)
+def test_bad_tenants(value: Any, line: str) -> None:
+    assert complaints(value, PLAIN="gw-plain-key") == (line,)
+
+
+def test_no_tenant_and_not_open_names_the_cure() -> None:
+    (line,) = complaints({})
+    assert "keys new" in line
+    assert tenants({}, GATEWAY_OPEN="true") == ()
