@@ -36,21 +36,42 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+_STALL_CHECKS = 4
+
+
 class UntilDisconnect:
     """`async with UntilDisconnect(receive):` raises `ClientDisconnectedError` inside when the client leaves.
 
     Works as `asyncio.timeout` does: the current task is cancelled and the cancellation is turned into the error at the
     end of the block. A watcher on `receive` is started only after `patience` seconds, so that quick answers do not pay
-    for it. The body of the request must have been read before.
+    for it. The body of the request must have been read before. A `send` made through it is interrupted as well when it
+    takes longer than `stall` seconds: a client that does not read has left.
     """
 
-    __slots__ = ("_cancelling", "_has_left", "_patience", "_receive", "_task", "_timer", "_watcher")
+    __slots__ = (
+        "_cancelling",
+        "_has_left",
+        "_is_sending",
+        "_loop",
+        "_patience",
+        "_receive",
+        "_seen",
+        "_sends",
+        "_stall",
+        "_stalled_checks",
+        "_task",
+        "_timer",
+        "_watcher",
+    )
 
-    def __init__(self, receive: Receive, *, patience: float = 0.02) -> None:
+    def __init__(self, receive: Receive, *, patience: float = 0.02, stall: float = 60.0) -> None:
         self._receive = receive
         self._patience = patience
+        self._stall = stall
         self._has_left = False
         self._watcher: asyncio.Task[None] | None = None
+        self._is_sending = False
+        self._sends = self._seen = self._stalled_checks = 0
 
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()
@@ -58,17 +79,39 @@ class UntilDisconnect:
             raise RuntimeError("UntilDisconnect needs a running task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(self._patience, self._start_watching)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._patience, self._start_watching)
         return self
 
     def _start_watching(self) -> None:
-        self._watcher = asyncio.create_task(self._watch())
+        self._watcher = self._loop.create_task(self._watch())
+        self._timer = self._loop.call_later(self._stall / _STALL_CHECKS, self._check_stall)
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._has_left = True
-        self._task.cancel()
+        self._leave()
+
+    async def send(self, send: Send, message: Message) -> None:
+        """Send, and leave the block when that stalls."""
+        self._sends += 1
+        self._is_sending = True
+        await send(message)
+        self._is_sending = False
+
+    def _check_stall(self) -> None:
+        is_stalled = self._is_sending and self._sends == self._seen
+        self._stalled_checks = self._stalled_checks + 1 if is_stalled else 0
+        self._seen = self._sends
+        if self._stalled_checks >= _STALL_CHECKS:
+            self._leave()
+        else:
+            self._timer = self._loop.call_later(self._stall / _STALL_CHECKS, self._check_stall)
+
+    def _leave(self) -> None:
+        if not self._has_left:
+            self._has_left = True
+            self._task.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

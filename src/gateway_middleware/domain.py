@@ -8,6 +8,8 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from gateway_middleware.errors import UpstreamStreamError
+
 HeaderList: TypeAlias = "list[tuple[bytes, bytes]]"
 """Raw header pairs, names in lower case."""
 
@@ -194,6 +196,9 @@ class CallRecord(msgspec.Struct, kw_only=True):
     usage: Usage | None = None
     response_id: str | None = None
     response_model: str | None = None
+    tail: bytes | None = None
+    """The last bytes of the answer. Dispatch leaves them here and the outermost layer sends them, so that everything a
+    call took is given back before its client can know that it has ended."""
 
     @property
     def deployment(self) -> Deployment | None:
@@ -262,6 +267,10 @@ class ResponseReader(Protocol):
     response_id: str | None
     response_model: str | None
     is_complete: bool
+    error: UpstreamStreamError | None
+    """Set once an error event came inside a stream; the event itself is never relayed."""
+    has_content: bool
+    """Whether more than lifecycle frames has been relayed: from then on the call is committed to this answer."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes from the provider, return bytes for the client. Raises `UpstreamProtocolError` over a cap."""
