@@ -1,0 +1,1 @@
+"""What the on-call reads: health, providers, models, metrics."""

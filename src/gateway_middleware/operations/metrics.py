@@ -1,0 +1,197 @@
+"""Prometheus metrics of calls: plain counters on the path, rendered by a collector at the scrape.
+
+Names and buckets follow the OpenTelemetry conventions for generative AI where one exists. Label values come from the
+configuration; a model that no route names is `other`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from gateway_middleware.domain import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from prometheus_client.core import Metric
+
+    from gateway_middleware.domain import CallRecord, Usage
+
+DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FIRST_TOKEN_BUCKETS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+)  # fmt: skip
+TOKEN_BUCKETS = tuple(float(4**i) for i in range(14))
+OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_TOKEN_TYPES = (
+    ("input", "input_tokens"),
+    ("output", "output_tokens"),
+    ("cached_input", "cached_input_tokens"),
+    ("cache_write", "cache_write_tokens"),
+    ("reasoning", "reasoning_tokens"),
+)
+_CALL_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+
+
+class Histogram:
+    """A cumulative histogram in plain attributes."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative buckets as prometheus_client takes them."""
+        seen, found = 0, []
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            seen += count
+            found.append((bound, float(seen)))
+        return found
+
+
+class _Series:
+    """All counters of one (tenant, provider, model, surface)."""
+
+    __slots__ = ("duration", "first_token", "outcomes", "overhead", "token_histograms", "tokens")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Outcome, int] = {}
+        self.duration = Histogram(DURATION_BUCKETS)
+        self.first_token = Histogram(FIRST_TOKEN_BUCKETS)
+        self.overhead = Histogram(OVERHEAD_BUCKETS)
+        self.tokens = dict.fromkeys((kind for kind, _ in _TOKEN_TYPES), 0)
+        self.token_histograms = {kind: Histogram(TOKEN_BUCKETS) for kind in ("input", "output")}
+
+    def count_usage(self, usage: Usage) -> None:
+        for kind, field in _TOKEN_TYPES:
+            value = getattr(usage, field)
+            if value is not None:
+                self.tokens[kind] += value
+                if kind in self.token_histograms:
+                    self.token_histograms[kind].observe(value)
+
+
+class CallMetrics(Collector):
+    """Counts calls that have ended. `models` are the model names that may become label values."""
+
+    def __init__(self, models: Iterable[str]) -> None:
+        self._models = frozenset(models)
+        self._series: dict[tuple[str, str, str, str], _Series] = {}
+        self._refused: dict[tuple[str, str], int] = {}
+        self.in_flight = 0
+
+    def observe(self, record: CallRecord) -> None:
+        """Count one call."""
+        tenant, outcome = record.tenant or "", record.outcome or Outcome.GATEWAY_ERROR
+        if record.surface is None or not record.attempts:
+            key = (tenant, record.error_code or outcome.value)
+            if record.error_code is not None:
+                self._refused[key] = self._refused.get(key, 0) + 1
+            return
+        model = record.route if record.route in self._models else "other"
+        labels = (tenant, record.attempts[-1].deployment.provider, model, record.surface.label)
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = _Series()
+        _count(series, record, outcome)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric families, for a prometheus_client registry."""
+        yield self._requests()
+        yield self._tokens()
+        yield self._refusals()
+        yield GaugeMetricFamily("model_gateway_requests_in_flight", "Calls being answered now.", self.in_flight)
+        yield from self._histograms()
+
+    def _requests(self) -> Metric:
+        labels = ("tenant", "provider", "model", "surface", "outcome")
+        family = CounterMetricFamily(
+            "model_gateway_requests", "Calls that reached a provider, by outcome.", labels=labels
+        )
+        for key, series in self._series.items():
+            for outcome, count in series.outcomes.items():
+                family.add_metric((*key, outcome.value), count)
+        return family
+
+    def _tokens(self) -> Metric:
+        labels = ("tenant", "provider", "model", "surface", "type")
+        family = CounterMetricFamily("model_gateway_tokens", "Tokens that providers reported, by type.", labels=labels)
+        for key, series in self._series.items():
+            for kind, count in series.tokens.items():
+                family.add_metric((*key, kind), count)
+        return family
+
+    def _refusals(self) -> Metric:
+        family = CounterMetricFamily(
+            "model_gateway_refusals",
+            "Calls that the gateway answered itself, by error code.",
+            labels=("tenant", "code"),
+        )
+        for key, count in self._refused.items():
+            family.add_metric(key, count)
+        return family
+
+    def _histograms(self) -> Iterable[Metric]:
+        duration = _family("gen_ai_server_request_duration_seconds", "Duration of a call, seconds.", _CALL_LABELS)
+        first = _family(
+            "gen_ai_server_time_to_first_token_seconds", "Time to the first content, seconds.", _CALL_LABELS
+        )
+        usage_labels = (*_CALL_LABELS, "gen_ai_token_type")
+        tokens = _family("gen_ai_client_token_usage_tokens", "Tokens of a call.", usage_labels)
+        overhead = _family("model_gateway_overhead_seconds", "Time spent before the provider was asked.", _CALL_LABELS)
+        for labels, series in self._merged().items():
+            _add(duration, labels, series.duration)
+            _add(first, labels, series.first_token)
+            _add(overhead, labels, series.overhead)
+            for kind, histogram in series.token_histograms.items():
+                _add(tokens, (*labels, kind), histogram)
+        return duration, first, overhead, tokens
+
+    def _merged(self) -> dict[tuple[str, str, str], _Series]:
+        """Histograms without the tenant label: fifty series for each tenant would be too many."""
+        merged: dict[tuple[str, str, str], _Series] = {}
+        for (_, provider, model, surface), series in self._series.items():
+            into = merged.setdefault((surface, provider, model), _Series())
+            _merge(into.duration, series.duration)
+            _merge(into.first_token, series.first_token)
+            _merge(into.overhead, series.overhead)
+            for kind, histogram in series.token_histograms.items():
+                _merge(into.token_histograms[kind], histogram)
+        return merged
+
+
+def _count(series: _Series, record: CallRecord, outcome: Outcome) -> None:
+    series.outcomes[outcome] = series.outcomes.get(outcome, 0) + 1
+    series.overhead.observe(record.attempts[0].started - record.started)
+    if record.ended is not None:
+        series.duration.observe(record.ended - record.started)
+    if record.first_byte is not None and record.is_stream and outcome is Outcome.SUCCESS:
+        series.first_token.observe(record.first_byte - record.started)
+    if record.usage is not None:
+        series.count_usage(record.usage)
+
+
+def _family(name: str, text: str, labels: Sequence[str]) -> HistogramMetricFamily:
+    return HistogramMetricFamily(name, text, labels=labels)
+
+
+def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histogram) -> None:
+    if any(histogram.counts):
+        family.add_metric(labels, buckets=histogram.buckets(), sum_value=histogram.total)
+
+
+def _merge(into: Histogram, other: Histogram) -> None:
+    into.counts = [a + b for a, b in zip(into.counts, other.counts, strict=True)]
+    into.total += other.total

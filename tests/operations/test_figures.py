@@ -1,0 +1,76 @@
+"""Figures of the last minute."""
+
+from __future__ import annotations
+
+from gateway_middleware.domain import Attempt, CallRecord, Deployment, Outcome
+from gateway_middleware.operations.figures import Figures
+
+DEPLOYMENT = Deployment(provider="openai", model="gpt-5-mini")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def record(*outcomes: Outcome, seconds: float = 0.5) -> CallRecord:
+    attempts = [Attempt(deployment=DEPLOYMENT, started=0.0, ended=seconds, outcome=o) for o in outcomes]
+    return CallRecord(request_id="r", started=0.0, received_at=0.0, attempts=attempts)
+
+
+def test_faults_count_as_errors_and_the_clients_own_do_not() -> None:
+    figures = Figures(Clock())
+
+    figures.observe(record(Outcome.SERVER_ERROR, Outcome.SUCCESS))
+    figures.observe(record(Outcome.CLIENT_ERROR))
+    figures.observe(record(Outcome.CLIENT_DISCONNECT))
+
+    found = figures.of_provider("openai")
+    assert (found["attempts"], found["errors"], found["error_rate"]) == (4, 1, 0.25)
+    assert found["outcomes"] == {"client_disconnect": 1, "client_error": 1, "server_error": 1, "success": 1}
+
+
+def test_quantiles_are_within_a_tenth() -> None:
+    figures = Figures(Clock())
+    for milliseconds in range(1, 101):
+        figures.observe(record(Outcome.SUCCESS, seconds=milliseconds / 1000))
+
+    found = figures.of_deployment("openai", "gpt-5-mini")["latency_ms"]
+    assert 50 <= found["p50"] <= 55.1
+    assert 95 <= found["p95"] <= 104.6
+    assert 99 <= found["p99"] <= 109
+
+
+def test_what_is_older_than_a_minute_is_gone() -> None:
+    clock = Clock()
+    figures = Figures(clock)
+    figures.observe(record(Outcome.SERVER_ERROR))
+    clock.now += 55
+    figures.observe(record(Outcome.SUCCESS))
+    assert figures.of_provider("openai")["attempts"] == 2
+
+    clock.now += 10
+
+    assert figures.of_provider("openai")["attempts"] == 1
+    assert figures.of_provider("openai")["errors"] == 0
+
+
+def test_a_provider_without_traffic_has_no_rate() -> None:
+    found = Figures(Clock()).of_provider("openai")
+
+    assert found["error_rate"] is None
+    assert found["latency_ms"] == {"p50": None, "p95": None, "p99": None}
+
+
+def test_deployments_that_clients_name_freely_are_bounded() -> None:
+    figures = Figures(Clock())
+    for n in range(5000):
+        attempt = Attempt(
+            deployment=Deployment(provider="openai", model=f"m{n}"), started=0.0, ended=1.0, outcome=Outcome.SUCCESS
+        )
+        figures.observe(CallRecord(request_id="r", started=0.0, received_at=0.0, attempts=[attempt]))
+
+    assert figures.of_provider("openai")["attempts"] == 2048

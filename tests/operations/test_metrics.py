@@ -1,0 +1,77 @@
+"""Metrics of calls, as a scrape sees them."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gateway_middleware.domain import Attempt, CallRecord, Deployment, Outcome, Surface, Usage
+from gateway_middleware.operations.metrics import CallMetrics, Histogram
+
+
+def record(**fields: object) -> CallRecord:
+    attempt = Attempt(deployment=Deployment(provider="openai", model="gpt-5-mini"), started=10.002)
+    given: dict[str, object] = {
+        "request_id": "r", "started": 10.0, "received_at": 0.0, "tenant": "acme", "surface": Surface.CHAT,
+        "route": "fast", "attempts": [attempt], "ended": 11.0, "first_byte": 10.3, "is_stream": True,
+        "outcome": Outcome.SUCCESS, "usage": Usage(input_tokens=12, output_tokens=30, cached_input_tokens=0),
+    }  # fmt: skip
+    return CallRecord(**{**given, **fields})  # type: ignore[arg-type]
+
+
+def scrape(metrics: CallMetrics) -> str:
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    return generate_latest(registry).decode()
+
+
+def test_a_call_is_counted_once_with_its_tokens() -> None:
+    metrics = CallMetrics(["fast"])
+    metrics.observe(record())
+
+    text = scrape(metrics)
+
+    where = 'model="fast",outcome="success",provider="openai",surface="chat",tenant="acme"'
+    assert f"model_gateway_requests_total{{{where}}} 1.0" in text
+    assert 'model_gateway_tokens_total{model="fast",provider="openai",surface="chat",tenant="acme",type="output"} 30.0' in text
+    assert "gen_ai_server_request_duration_seconds_sum" in text
+    assert "gen_ai_server_time_to_first_token_seconds_count" in text
+
+
+def test_a_model_that_no_route_names_is_other() -> None:
+    metrics = CallMetrics(["fast"])
+    for n in range(1000):
+        metrics.observe(record(route=f"openai/anything-{n}"))
+
+    text = scrape(metrics)
+
+    assert "anything" not in text
+    assert 'gen_ai_request_model="other"' in text
+
+
+def test_a_call_that_reached_no_provider_is_a_refusal_with_its_code() -> None:
+    metrics = CallMetrics([])
+    metrics.observe(record(attempts=[], error_code="invalid_api_key", outcome=Outcome.REFUSED, tenant=None))
+
+    assert 'model_gateway_refusals_total{code="invalid_api_key",tenant=""} 1.0' in scrape(metrics)
+
+
+def test_tenants_share_the_histograms() -> None:
+    metrics = CallMetrics(["fast"])
+    metrics.observe(record(tenant="a"))
+    metrics.observe(record(tenant="b"))
+
+    lines = [line for line in scrape(metrics).splitlines() if line.startswith("gen_ai_server_request_duration_seconds_count")]
+
+    assert lines == [
+        "gen_ai_server_request_duration_seconds_count"
+        '{gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="fast"} 2.0'
+    ]
+
+
+def test_a_histogram_is_cumulative() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 99.0):
+        histogram.observe(value)
+
+    assert histogram.buckets() == [("1.0", 2.0), ("2.0", 3.0), ("+Inf", 4.0)]
+    assert histogram.total == 102.0
