@@ -30,6 +30,10 @@ class Answer(Protocol):
         """Give the connection back when the answer was read to its end, else close it at once. Never blocks."""
         ...
 
+    def conclude(self) -> None:
+        """Like `close`, for an answer whose content is complete: its framing may still arrive, for a second at most."""
+        ...
+
 
 class Exchange(Protocol):
     """Sends upstream requests."""

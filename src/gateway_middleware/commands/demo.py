@@ -1,0 +1,119 @@
+"""`demo`: simulator and gateway on this machine, with a key to try and, with `--tour`, a short narrated tour."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from gateway_middleware.app import create_app
+from gateway_middleware.commands.serve import make_server
+from gateway_middleware.settings import Settings
+from gateway_middleware.simulator import Simulator
+from gateway_middleware.tenancy.keys import digest, new_key
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import AsyncIterator
+
+    import uvicorn
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--port`, `--tour`, `--once`."""
+    parser.add_argument("--port", type=int, default=8080, help="where the gateway listens (default 8080)")
+    parser.add_argument("--tour", action="store_true", help="play a short narrated tour first")
+    parser.add_argument("--once", action="store_true", help="stop after the start (and the tour)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until interrupted."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_demo(port=args.port, with_tour=args.tour, once=args.once))
+    return 0
+
+
+def demo_environment(simulator_url: str, key: str, port: int) -> dict[str, str]:
+    """The environment of the demo: three providers behind one simulator, four routes, one tenant."""
+    routes = {
+        "fast": ["openai/gpt-5-mini", "azure/gpt5mini"],
+        "claude": ["anthropic/claude-sonnet-4-5"],
+        "gpt5mini": ["azure/gpt5mini"],
+        "embed": ["openai/text-embedding-3-small"],
+    }
+    return {
+        "OPENAI_API_KEY": "sk-simulated",
+        "OPENAI_BASE_URL": f"{simulator_url}/v1",
+        "ANTHROPIC_API_KEY": "sk-ant-simulated",
+        "ANTHROPIC_BASE_URL": simulator_url,
+        "AZURE_OPENAI_API_KEY": "simulated",
+        "AZURE_OPENAI_ENDPOINT": simulator_url,
+        "GATEWAY_ROUTES": json.dumps(routes),
+        "GATEWAY_TENANTS": json.dumps({"demo": {"keys": [digest(key.encode())]}}),
+        "GATEWAY_PORT": str(port),
+    }
+
+
+@contextlib.asynccontextmanager
+async def _serving(server: uvicorn.Server) -> AsyncIterator[None]:
+    task = asyncio.create_task(server.serve())
+    while not server.started and not task.done():
+        await asyncio.sleep(0.01)
+    if task.done():
+        await task
+        raise SystemExit("demo: the gateway could not start; is the port in use? Try --port.")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
+    key = new_key()
+    async with Simulator().serve(host="127.0.0.1", port=0) as simulator:
+        settings = Settings.from_env(demo_environment(simulator.url, key, port))
+        server = make_server(create_app(settings), host="127.0.0.1", port=port)
+        async with _serving(server):
+            url = f"http://127.0.0.1:{port}"
+            print(_welcome(url, key))
+            if with_tour:
+                from gateway_middleware.commands.tour import play
+
+                await play(url, key)
+            if not once:
+                await _until_interrupted(server)
+
+
+async def _until_interrupted(server: uvicorn.Server) -> None:
+    print("Press Ctrl-C to stop. One line for each call follows.\n")
+    while not server.should_exit:
+        await asyncio.sleep(0.1)
+
+
+def _welcome(url: str, key: str) -> str:
+    return f"""
+  The Model Gateway is listening on {url}
+  with three simulated providers (openai, anthropic, azure) behind it. Nothing leaves this machine.
+
+  key      {key}
+  models   fast (openai, azure behind it), claude, gpt5mini, embed; or openai/<any model>, anthropic/<any model>
+  health   {url}/v1/health      metrics {url}/metrics
+
+  curl
+    curl {url}/v1/chat/completions -H "authorization: Bearer {key}" \\
+      -H "content-type: application/json" \\
+      -d '{{"model": "fast", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+
+  openai SDK
+    from openai import OpenAI
+    client = OpenAI(base_url="{url}/v1", api_key="{key}")
+    print(client.responses.create(model="fast", input="Hello!").output_text)
+
+  anthropic SDK
+    from anthropic import Anthropic
+    client = Anthropic(base_url="{url}", api_key="{key}")
+    print(client.messages.create(model="claude", max_tokens=100,
+                                 messages=[{{"role": "user", "content": "Hello!"}}]).content[0].text)
+"""

@@ -1,0 +1,124 @@
+"""The log: one line for each call and each provider failure, written in batches, never waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gateway_middleware.edge.line import Form, HumanForm, JsonForm, call_line, shown
+from gateway_middleware.edge.sink import FdSink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.domain import Attempt, CallRecord, Clock
+    from gateway_middleware.errors import UpstreamError
+
+_BATCH = 64
+_MAX_TEXT = 1024
+
+
+class AccessLog:
+    """Collects lines and hands them to `write` after `delay` seconds, or when there are 64, or at `close`.
+
+    `write` gets whole lines and should not block; what it refuses by raising is dropped and counted. `scrub` removes
+    secrets from the texts of events. To be used in one event loop at a time.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        *,
+        form: Form | None = None,
+        scrub: Callable[[str], str] | None = None,
+        wall: Clock = time.time,
+        delay: float = 0.05,
+    ) -> None:
+        self._write = write
+        self._form = form or JsonForm()
+        self._scrub = scrub
+        self._wall = wall
+        self._delay = delay
+        self._lines: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._refused = 0
+
+    @classmethod
+    def to_fd(cls, fd: int, *, scrub: Callable[[str], str] | None = None) -> AccessLog:
+        """A log to a file descriptor: JSON, or for people when it is a terminal."""
+        return cls(FdSink(fd), form=HumanForm() if os.isatty(fd) else JsonForm(), scrub=scrub)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were lost because the sink was slower than the gateway, or failed."""
+        return self._refused + (self._write.dropped if isinstance(self._write, FdSink) else 0)
+
+    def call(self, record: CallRecord) -> None:
+        """Log a call that has ended."""
+        self._add(self._form.call(call_line(record)))
+
+    def event(self, name: str, /, *, level: str = "info", **fields: Any) -> None:
+        """Log anything else. Fields are text, numbers, booleans or None."""
+        moment = datetime.fromtimestamp(self._wall(), UTC)
+        safe = {key: self._safe(value) if isinstance(value, str) else value for key, value in fields.items()}
+        self._add(self._form.event({"ts": moment, "level": level, "event": name, **safe}))
+
+    def provider_error(self, record: CallRecord, attempt: Attempt, error: UpstreamError) -> None:
+        """Log the failure of one attempt; the message begins with `Provider error`."""
+        deployment, number, kind = attempt.deployment, len(record.attempts), type(error).__name__
+        status = "" if attempt.status is None else f", status {attempt.status}"
+        self.event(
+            "provider_error",
+            level="warning",
+            message=f"Provider error: {deployment.key}: {kind}{status}, attempt {number}, "
+            f"request {record.request_id}: {error.message}",
+            provider=deployment.provider,
+            deployment=deployment.key,
+            status=attempt.status,
+            **{"class": kind},
+            outcome=attempt.outcome,
+            error_code=error.error_code,
+            attempt=number,
+            request_id=record.request_id,
+            upstream_request_id=attempt.upstream_request_id,
+        )
+
+    def flush(self) -> None:
+        """Hand over what has been collected."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lines, self._lines = self._lines, []
+        if not lines:
+            return
+        try:
+            self._write(b"".join(lines))
+        except Exception:  # noqa: BLE001 - a broken sink must not break calls
+            self._refused += len(lines)
+
+    def close(self) -> None:
+        """Write everything. The log can be used again."""
+        self.flush()
+        if isinstance(self._write, FdSink):
+            self._write.close()
+
+    def _safe(self, text: str) -> str:
+        return shown(self._scrub(text) if self._scrub is not None else text, _MAX_TEXT)
+
+    def _add(self, line: bytes) -> None:
+        self._lines.append(line)
+        if len(self._lines) >= _BATCH:
+            self.flush()
+        elif len(self._lines) == 1:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+        else:
+            self._timer = loop.call_later(self._delay, self.flush)

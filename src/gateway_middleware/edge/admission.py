@@ -1,0 +1,52 @@
+"""What is refused before any layer sees it: a broken Host, an unknown path, a wrong method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_middleware.domain import Dialect
+from gateway_middleware.endpoints import Endpoint, guess_dialect
+from gateway_middleware.errors import InvalidRequestError, MethodNotAllowedError, PathNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway_middleware.asgi import Scope
+
+_HOST_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]"
+_NEVER_ALLOWED = ("TRACE", "CONNECT")
+_MAX_SHOWN = 128
+
+
+def check_host(scope: Scope, header_names: Sequence[bytes]) -> None:
+    """Exactly one Host of harmless characters. Raises `InvalidRequestError`."""
+    if header_names.count(b"host") == 1:
+        value = scope["headers"][header_names.index(b"host")][1]
+        if value and not value.translate(None, _HOST_CHARACTERS):
+            return
+    raise InvalidRequestError("The request needs exactly one valid Host header.", code="invalid_host")
+
+
+def check_method(method: str, endpoint: Endpoint | None) -> None:
+    """Raises `MethodNotAllowedError`."""
+    if endpoint is None:
+        if method in _NEVER_ALLOWED:
+            raise MethodNotAllowedError(f"{method} is not allowed.", allow=())
+    elif method not in endpoint.methods:
+        allow = ", ".join(endpoint.methods)
+        raise MethodNotAllowedError(f"This endpoint takes {allow}, not {method[:16]}.", allow=endpoint.methods)
+
+
+def path_not_found(path: str) -> PathNotFoundError:
+    """The answer to a path that is no endpoint."""
+    text = path[:_MAX_SHOWN].encode("unicode_escape").decode("ascii")
+    return PathNotFoundError(f"There is no endpoint at {text}. HINT: the base URL of OpenAI's SDK ends in /v1.")
+
+
+def dialect_of(endpoint: Endpoint | None, path: str, header_names: Sequence[bytes]) -> Dialect:
+    """The dialect of a call. The list of models has two shapes at one path; `anthropic-version` tells them apart."""
+    if endpoint is None:
+        return guess_dialect(path, frozenset(header_names))
+    if endpoint.label == "models" and endpoint.dialect is Dialect.OPENAI and b"anthropic-version" in header_names:
+        return Dialect.ANTHROPIC
+    return endpoint.dialect

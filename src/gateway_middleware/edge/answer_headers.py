@@ -1,0 +1,50 @@
+"""The headers that every answer carries: who answered, after how many attempts, in what time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_middleware.domain import Dialect
+
+if TYPE_CHECKING:
+    from gateway_middleware.domain import CallRecord, HeaderList
+
+
+def answer_headers(record: CallRecord, now: float) -> HeaderList:
+    """Headers for the start of the answer, `now` being that moment on the record's clock.
+
+    `Server-Timing`: `upstream` is the time of all attempts until now, `gateway` is the rest. `x-gateway-attempts`:
+    `provider;outcome;ms` for each; the attempt that is being relayed has no outcome yet.
+    """
+    request_id = record.request_id.encode()
+    headers: HeaderList = [(b"x-request-id", request_id)]
+    if record.dialect is Dialect.ANTHROPIC:
+        headers.append((b"request-id", request_id))
+    upstream = _add_attempts(headers, record, now) if record.attempts else 0.0
+    gateway = max(now - record.started - upstream, 0.0)
+    headers.append((b"server-timing", b"gateway;dur=%.2f, upstream;dur=%.2f" % (gateway * 1000, upstream * 1000)))
+    return headers
+
+
+def _add_attempts(headers: HeaderList, record: CallRecord, now: float) -> float:
+    """Returns the seconds that all attempts took."""
+    entries, upstream = [], 0.0
+    for attempt in record.attempts:
+        seconds = (now if attempt.ended is None else attempt.ended) - attempt.started
+        upstream += seconds
+        outcome = attempt.outcome or ("streaming" if record.is_stream else "success")
+        entries.append(f"{attempt.deployment.provider};{outcome};{seconds * 1000:.0f}")
+    deployment = record.attempts[-1].deployment
+    headers += (
+        (b"x-gateway-provider", deployment.provider.encode()),
+        (b"x-gateway-deployment", _value(deployment.key)),
+        (b"x-gateway-attempts", ", ".join(entries).encode()),
+    )
+    return upstream
+
+
+def _value(text: str) -> bytes:
+    """A header value: model names may have come from a client."""
+    if not (text.isascii() and text.isprintable()):
+        text = text.encode("unicode_escape").decode("ascii")
+    return text.encode("ascii")

@@ -1,0 +1,263 @@
+"""The outermost layer: every call gets an id, a record, an answer in its own dialect, and one line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from gateway_middleware import endpoints
+from gateway_middleware.asgi import route_path
+from gateway_middleware.domain import CallRecord, Outcome
+from gateway_middleware.edge.admission import check_host, check_method, dialect_of, path_not_found
+from gateway_middleware.edge.answer_headers import answer_headers
+from gateway_middleware.edge.dialects import render, stream_frame
+from gateway_middleware.edge.request_id import accepted, new_request_ids
+from gateway_middleware.errors import ClientDisconnectedError, GatewayError
+from gateway_middleware.outcomes import outcome_of
+from gateway_middleware.scope import ENDPOINT, RECORD
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+    from gateway_middleware.domain import Clock, HeaderList
+    from gateway_middleware.edge.access_log import AccessLog
+    from gateway_middleware.endpoints import Endpoint
+
+_log = logging.getLogger("gateway_middleware")
+_CLIENT_LEFT = 499
+_CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+
+class ErrorMiddleware:
+    """Opens the `CallRecord`, refuses what is no call, renders whatever is raised below, and logs.
+
+    After the start of an event stream an error becomes the stream's last event; after the start of any other answer it
+    is raised again, so that the server cuts the connection. `observe` is called with each record once it has ended,
+    before the client can know. With `checks_paths=False` paths and websockets of a foreign application pass. `scrub`
+    removes secrets from tracebacks. `write_stall`: seconds a client may leave the last bytes of a stream unread.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access_log: AccessLog | None = None,
+        observe: Callable[[CallRecord], None] | None = None,
+        locate: Callable[[str], Endpoint | None] = endpoints.locate,
+        checks_paths: bool = True,
+        clock: Clock = time.monotonic,
+        wall: Clock = time.time,
+        request_ids: Callable[[], str] | None = None,
+        scrub: Callable[[str], str] | None = None,
+        write_stall: float = 60.0,
+    ) -> None:
+        self.app = app
+        self._access_log = access_log
+        self._observe = observe
+        self._locate = locate
+        self._checks_paths = checks_paths
+        self._clock = clock
+        self._wall = wall
+        self._next_id = request_ids or new_request_ids()
+        self._scrub = scrub
+        self._write_stall = write_stall
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._not_http(scope, receive, send)
+            return
+        header_names = [name for name, _ in scope["headers"]]
+        record = self._open(scope, header_names)
+        RECORD.set(scope, record)
+        reply = _Reply(record, send, self._clock)
+        try:
+            self._admit(scope, record, header_names)
+            await self.app(scope, receive, reply.send)
+            self._conclude(record, reply)
+        except Exception as error:
+            if not await self._answer(error, record, reply):
+                raise
+            # A handled error whose frames still hold it would be a cycle, left to the collector.
+            error.__traceback__ = None
+        except asyncio.CancelledError as error:
+            self._blame(error, record, reply)
+            raise
+        finally:
+            self._finish(record, reply)
+        await reply.send_tail(self._write_stall)
+
+    async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or not self._checks_paths:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _open(self, scope: Scope, header_names: list[bytes]) -> CallRecord:
+        request_id = None
+        if b"x-request-id" in header_names:
+            request_id = accepted(scope["headers"][header_names.index(b"x-request-id")][1])
+        return CallRecord(
+            request_id=request_id or self._next_id(),
+            started=self._clock(),
+            received_at=self._wall(),
+            method=scope["method"],
+            path=scope["path"],
+        )
+
+    def _admit(self, scope: Scope, record: CallRecord, header_names: list[bytes]) -> None:
+        path = route_path(scope)
+        endpoint = self._endpoint(path, record.method)
+        record.dialect = dialect_of(endpoint, path, header_names)
+        if endpoint is not None:
+            record.endpoint = endpoint.label
+            record.surface = endpoint.surface
+            ENDPOINT.set(scope, endpoint)
+        check_host(scope, header_names)
+        check_method(record.method, endpoint)
+        if endpoint is None and self._checks_paths:
+            raise path_not_found(path)
+
+    def _endpoint(self, path: str, method: str) -> Endpoint | None:
+        endpoint = self._locate(path)
+        if self._checks_paths or endpoint is None:
+            return endpoint
+        # A foreign application may mean something else by our open paths: only model calls are recognised there.
+        return endpoint if endpoint.surface is not None and method in endpoint.methods else None
+
+    async def _answer(self, error: Exception, record: CallRecord, reply: _Reply) -> bool:
+        """Tell the client. False: what has been sent cannot be mended, the connection must be cut."""
+        self._blame(error, record, reply)
+        if isinstance(error, ClientDisconnectedError) or reply.is_ended:
+            return True
+        told = error if isinstance(error, GatewayError) else _internal_error()
+        if not reply.is_started:
+            status, headers, record.tail = render(told, record.dialect, record.request_id)
+            await reply.send({"type": "http.response.start", "status": status, "headers": headers})
+            return True
+        if reply.is_event_stream:
+            frame = stream_frame(told, record.surface, record.dialect, record.request_id)
+            record.tail = frame if reply.is_between_events else b"\n\n" + frame
+        return reply.is_event_stream
+
+    def _blame(self, error: BaseException, record: CallRecord, reply: _Reply) -> None:
+        record.outcome = outcome_of(error)
+        record.tail = None
+        if isinstance(error, GatewayError):
+            record.error_code = error.error_code
+        elif isinstance(error, ClientDisconnectedError | asyncio.CancelledError):
+            self._client_left(record, reply)
+        else:
+            record.error_code = "internal_error"
+            self._log_fault(error, record)
+
+    def _client_left(self, record: CallRecord, reply: _Reply) -> None:
+        record.outcome = Outcome.CLIENT_DISCONNECT
+        record.error_code = "client_disconnected"
+        if not reply.is_ended:
+            record.status = _CLIENT_LEFT
+
+    def _log_fault(self, error: BaseException, record: CallRecord) -> None:
+        text = "".join(traceback.format_exception(error))
+        scrubbed = self._scrub(text) if self._scrub is not None else text
+        _log.error("Internal error in call %s\n%s", record.request_id, scrubbed)
+
+    def _conclude(self, record: CallRecord, reply: _Reply) -> None:
+        if not reply.is_started:
+            raise RuntimeError("the application returned without an answer")
+        if not reply.is_ended and record.tail is None:
+            self._client_left(record, reply)
+        elif record.outcome is None:
+            record.outcome = _outcome_of_answer(reply.status)
+
+    def _finish(self, record: CallRecord, reply: _Reply) -> None:
+        record.ended = self._clock()
+        if record.tail is not None:
+            record.bytes_out += len(record.tail)
+        try:
+            if self._observe is not None:
+                self._observe(record)
+            if self._access_log is not None:
+                self._access_log.call(record)
+        except Exception as error:  # noqa: BLE001 - whoever watches a call must not break it
+            self._log_fault(error, record)
+
+
+class _Reply:
+    """The way back to the client: notes what passes, and adds the headers that every answer carries."""
+
+    __slots__ = ("_clock", "_last", "_record", "_send", "is_ended", "is_event_stream", "status")
+
+    def __init__(self, record: CallRecord, send: Send, clock: Clock) -> None:
+        self._record = record
+        self._send = send
+        self._clock = clock
+        self._last = b""
+        self.status = 0
+        self.is_event_stream = False
+        self.is_ended = False
+
+    @property
+    def is_started(self) -> bool:
+        return self.status != 0
+
+    @property
+    def is_between_events(self) -> bool:
+        return not self._last or self._last.endswith(_BLANK_LINES)
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message on. No coroutine of its own: a stream has many messages."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            body = message.get("body", b"")
+            if body:
+                self._last = body
+                self._record.bytes_out += len(body)
+            if not message.get("more_body", False):
+                self.is_ended = True
+        elif kind == "http.response.start":
+            message = self._start(message)
+        return self._send(message)
+
+    def _start(self, message: Message) -> Message:
+        record, now = self._record, self._clock()
+        self.status = record.status = message["status"]
+        record.first_byte = now
+        headers: HeaderList = list(message.get("headers", ()))
+        for name, value in headers:
+            if name == b"content-type":
+                self.is_event_stream = value.startswith(b"text/event-stream")
+        headers += answer_headers(record, now)
+        return {**message, "headers": headers}
+
+    async def send_tail(self, stall: float) -> None:
+        """Send the last bytes, which end the answer. A client that does not take them is cut off."""
+        tail = self._record.tail
+        if tail is None:
+            return
+        self._record.tail = None
+        message = {"type": "http.response.body", "body": tail, "more_body": False}
+        if not self._last:
+            await self._send(message)
+            return
+        async with asyncio.timeout(stall):
+            await self._send(message)
+
+
+def _outcome_of_answer(status: int) -> Outcome:
+    """The outcome of a call whose answer was given, not raised."""
+    if status < _CLIENT_ERROR:
+        return Outcome.SUCCESS
+    return Outcome.CLIENT_ERROR if status < _SERVER_ERROR else Outcome.GATEWAY_ERROR
+
+
+def _internal_error() -> GatewayError:
+    """What a client may know of a fault of ours: that it happened. The request id leads to the log."""
+    return GatewayError(
+        "The gateway had an internal error. Quote the request id to its operators.", code="internal_error"
+    )

@@ -1,0 +1,304 @@
+"""The composition root: the one place where settings become parts and parts become the staircase."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+from starlette.middleware import Middleware
+from starlette.routing import Mount, Route, Router
+
+from gateway_middleware._version import __version__
+from gateway_middleware.domain import Tenant
+from gateway_middleware.edge.access_log import AccessLog
+from gateway_middleware.edge.middleware import ErrorMiddleware
+from gateway_middleware.endpoints import ENDPOINTS
+from gateway_middleware.intake.middleware import IntakeMiddleware
+from gateway_middleware.intake.ownership import ResponseOwners
+from gateway_middleware.intake.routing import ProviderEntry, RouteTable
+from gateway_middleware.operations import endpoints as operations
+from gateway_middleware.operations.figures import Figures
+from gateway_middleware.operations.metrics import CallMetrics
+from gateway_middleware.providers import make_provider
+from gateway_middleware.providers.failures import error_from
+from gateway_middleware.scope import REQUEST
+from gateway_middleware.tenancy.middleware import TenantMiddleware
+from gateway_middleware.tenancy.resolvers import ApiKeyResolver, OpenResolver
+from gateway_middleware.upstream.dispatch import Dispatch
+from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.upstream.httpx_exchange import HttpxExchange
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    import httpx
+    from starlette.applications import Starlette
+
+    from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
+    from gateway_middleware.domain import CallRecord, Clock, Provider
+    from gateway_middleware.settings import Settings
+    from gateway_middleware.settings.secret import Secret
+    from gateway_middleware.tenancy.resolvers import TenantResolver
+    from gateway_middleware.upstream.exchange import Exchange
+
+_log = logging.getLogger("gateway_middleware")
+
+
+class Gateway:
+    """Everything a Model Gateway is made of, put together from settings and ports.
+
+    A plain ASGI application, to be mounted or served. `transport` is any `httpx.AsyncBaseTransport` to reach providers
+    through (a mock, a proxy, mTLS) in place of the gateway's own engine; `resolver` says who the caller is in place of
+    the configured API keys; `write_log` takes the bytes of access-log lines (default: standard output).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        exchange: Exchange | None = None,
+        resolver: TenantResolver | None = None,
+        write_log: Callable[[bytes], None] | None = None,
+        clock: Clock = time.monotonic,
+        wall: Clock = time.time,
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._wall = wall
+        self._exchange: Exchange = exchange or (HttpxExchange(transport) if transport is not None else Engine())
+        self._providers = _providers(settings)
+        self._table = _route_table(settings, self._providers)
+        self._resolver = resolver or _resolver(settings)
+        self._owners = ResponseOwners(is_shared=len(settings.tenants) > 1 or resolver is not None)
+        self._scrub = _scrubber(self._providers.values())
+        self._log = AccessLog(write_log, scrub=self._scrub) if write_log else AccessLog.to_fd(1, scrub=self._scrub)
+        self.figures = Figures(clock)
+        self._metrics = CallMetrics(route.name for route in settings.routes)
+        self._is_started = self._is_draining = False
+        self._began = clock()
+        self._dispatch = Dispatch(
+            providers=self._providers,
+            exchange=self._exchange,
+            clock=clock,
+            read_error=error_from,
+            on_provider_error=self._log.provider_error,
+        )
+        self._staircase = self._compose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._staircase(scope, receive, send)
+
+    @property
+    def middleware(self) -> list[Middleware]:
+        """The staircase, outermost first."""
+        return [
+            Middleware(_StartGuard, gateway=self),
+            Middleware(
+                ErrorMiddleware,
+                access_log=self._log,
+                observe=self._observe,
+                clock=self._clock,
+                wall=self._wall,
+                scrub=self._scrub,
+            ),
+            Middleware(
+                TenantMiddleware,
+                resolver=self._resolver,
+                admin_token=_revealed(self.settings.admin_token),
+                metrics_token=_revealed(self.settings.metrics_token),
+            ),
+            Middleware(
+                IntakeMiddleware,
+                table=lambda: self._table,
+                max_body_bytes=self.settings.max_body_bytes,
+                owners=self._owners,
+            ),
+        ]
+
+    @property
+    def routes(self) -> list[Route]:
+        """Every endpoint as a Starlette route, to go below `middleware`."""
+        served = self._endpoints()
+        return [
+            Route(e.path, endpoint=served[e.label] if e.surface is None else self._dispatch, methods=list(e.methods))
+            for e in ENDPOINTS
+        ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Run the gateway's background work. A host application enters this in its own lifespan.
+
+        On the way out the log is written and every upstream connection is closed.
+        """
+        self._start()
+        try:
+            yield
+        finally:
+            await self.aclose()
+
+    def drain(self) -> None:
+        """Tell readiness that the gateway is about to go; calls are still answered."""
+        self._is_draining = True
+
+    async def aclose(self) -> None:
+        """Close connections and write what the log holds. The gateway can be started again."""
+        self._is_draining = True
+        self._is_started = False
+        await self._exchange.aclose()
+        self._log.close()
+
+    def start_if_forgotten(self) -> None:
+        """Start at the first call, with one warning, when the host did not enter `lifespan`."""
+        if not self._is_started:
+            _log.warning(
+                "Model Gateway: the host application did not enter gateway.lifespan(); started at the first call. "
+                "HINT: Starlette runs no lifespan of mounted apps: enter it in your own lifespan."
+            )
+            self._start()
+
+    def _start(self) -> None:
+        self._is_started = True
+        self._is_draining = False
+
+    def _compose(self) -> ASGIApp:
+        innermost: ASGIApp = _Innermost(self._dispatch, Router(routes=self.routes))
+        return reduce(
+            lambda app, layer: layer.cls(app, *layer.args, **layer.kwargs), reversed(self.middleware), innermost
+        )
+
+    def _observe(self, record: CallRecord) -> None:
+        self.figures.observe(record)
+        self._metrics.observe(record)
+
+    def _endpoints(self) -> Mapping[str, ASGIApp]:
+        registry = CollectorRegistry()
+        registry.register(self._metrics)
+        return {
+            "models": operations.Models(lambda: self._table),
+            "healthz": operations.Liveness(),
+            "readyz": operations.Readiness(self._reason_not_ready),
+            "health": operations.Document(lambda _: self._health()),
+            "providers": operations.Document(lambda _: {"providers": list(map(self._provider, self._providers))}),
+            "provider_status": operations.ProviderStatus(self._provider_status),
+            "metrics": operations.Metrics(registry),
+        }
+
+    def _reason_not_ready(self) -> str | None:
+        if self._is_draining:
+            return "draining"
+        return None if self._is_started else "starting"
+
+    def _health(self) -> dict[str, Any]:
+        return {
+            "status": "draining" if self._is_draining else "ok",
+            "version": __version__,
+            "config_hash": self.settings.config_hash,
+            "uptime_seconds": round(self._clock() - self._began, 1),
+            "in_flight": self._metrics.in_flight,
+        }
+
+    def _provider(self, name: str) -> dict[str, Any]:
+        provider = self._providers[name]
+        return {
+            "name": name,
+            "kind": provider.kind.value,
+            "deployments": sorted(self._deployments(name)),
+            "last_minute": self.figures.of_provider(name),
+        }
+
+    def _provider_status(self, name: str) -> dict[str, Any] | None:
+        if name not in self._providers:
+            return None
+        deployments = {f"{name}/{m}": self.figures.of_deployment(name, m) for m in sorted(self._deployments(name))}
+        return {**self._provider(name), "deployments": deployments}
+
+    def _deployments(self, provider: str) -> set[str]:
+        """The models of this provider that a route names."""
+        routes = (deployment for route in self.settings.routes for deployment in route.deployments)
+        return {deployment.model for deployment in routes if deployment.provider == provider}
+
+
+def mount(app: Starlette, path: str, gateway: Gateway) -> None:
+    """Mount a gateway into a Starlette or FastAPI application below `path`.
+
+    The host's lifespan should enter `gateway.lifespan()`: Starlette runs no lifespan of mounted applications.
+    """
+    app.router.routes.append(Mount(path, app=gateway))
+
+
+class _StartGuard:
+    """Starts a gateway whose host forgot its lifespan."""
+
+    def __init__(self, app: ASGIApp, *, gateway: Gateway) -> None:
+        self.app = app
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._gateway.start_if_forgotten()
+        await self.app(scope, receive, send)
+
+
+class _Innermost:
+    """Model calls go straight to dispatch, the rest to Starlette's router."""
+
+    def __init__(self, dispatch: Dispatch, router: Router) -> None:
+        self._dispatch = dispatch
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if REQUEST.peek(scope) is not None:
+            await self._dispatch(scope, receive, send)
+        else:
+            await self._router(scope, receive, send)
+
+
+def _revealed(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.reveal()
+
+
+def _providers(settings: Settings) -> dict[str, Provider]:
+    return {
+        p.name: make_provider(
+            p.kind,
+            name=p.name,
+            base_url=p.base_url,
+            api_key=p.api_key.reveal(),
+            api_version=p.api_version,
+            timeouts=p.timeouts,
+            organization=p.organization,
+            project=p.project,
+        )
+        for p in settings.providers
+    }
+
+
+def _route_table(settings: Settings, providers: Mapping[str, Provider]) -> RouteTable:
+    entries = [ProviderEntry(name, provider.kind, provider.supports) for name, provider in providers.items()]
+    return RouteTable({route.name: route.route for route in settings.routes}, entries)
+
+
+def _resolver(settings: Settings) -> TenantResolver:
+    if not settings.tenants:
+        return OpenResolver()
+    secret = _revealed(settings.key_secret)
+    return ApiKeyResolver(
+        [(Tenant(name=t.name, models=t.models), t.keys) for t in settings.tenants],
+        key_secret=None if secret is None else secret.encode(),
+    )
+
+
+def _scrubber(providers: Iterable[Provider]) -> Callable[[str], str]:
+    secrets = [secret for provider in providers for secret in provider.secrets]
+
+    def scrub(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "[redacted]")
+        return text
+
+    return scrub

@@ -1,0 +1,56 @@
+"""The one bounded read of a request body."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_middleware.asgi import header
+from gateway_middleware.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
+
+if TYPE_CHECKING:
+    from gateway_middleware.asgi import Message, Receive, Scope
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
+    """The whole body. A declared length over the limit is refused unread.
+
+    Raises `RequestTooLargeError`, `InvalidRequestError` (a length that is none) and `ClientDisconnectedError`.
+    """
+    _check_declared(header(scope, b"content-length"), limit)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return _within(message.get("body", b""), limit)
+    pieces, size = [_piece(message)], len(message.get("body", b""))
+    while message.get("more_body", False):
+        message = await receive()
+        pieces.append(_piece(message))
+        size += len(pieces[-1])
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(pieces)
+
+
+def _check_declared(declared: bytes | None, limit: int) -> None:
+    if declared is None:
+        return
+    if not declared.isdigit():
+        raise InvalidRequestError("The content-length header is not a number.")
+    if len(declared) > 18 or int(declared) > limit:
+        raise _too_large(limit)
+
+
+def _piece(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnectedError
+    body: bytes = message.get("body", b"")
+    return body
+
+
+def _within(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+def _too_large(limit: int) -> RequestTooLargeError:
+    return RequestTooLargeError(f"The request body is longer than {limit} bytes.")

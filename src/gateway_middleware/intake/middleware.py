@@ -1,0 +1,144 @@
+"""Reads the call: body, model, route."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway_middleware.asgi import header
+from gateway_middleware.domain import ModelRequest, Surface
+from gateway_middleware.errors import InvalidRequestError
+from gateway_middleware.intake.body import read_body
+from gateway_middleware.intake.parsing import check_media_type, check_model, parse
+from gateway_middleware.scope import ENDPOINT, RECORD, REQUEST, TENANT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
+    from gateway_middleware.domain import CallRecord, Route, Tenant
+    from gateway_middleware.endpoints import Endpoint
+    from gateway_middleware.intake.ownership import ResponseOwners
+    from gateway_middleware.intake.parsing import Asked
+    from gateway_middleware.intake.routing import RouteTable
+
+_ALLOWED_HEADERS = {
+    b"anthropic-version": 32,
+    b"anthropic-beta": 1024,
+    b"openai-beta": 256,
+    b"traceparent": 128,
+    b"tracestate": 512,
+}
+"""Client headers that go upstream, with the longest value that is taken."""
+
+
+class IntakeMiddleware:
+    """Sets REQUEST for model calls; every other endpoint passes.
+
+    `table` gives the route table of the moment, so that it can be swapped while calls are in flight. With `owners`
+    ids of stored provider resources are checked, and a continued response goes back to its deployment. Raises
+    `InvalidRequestError`, `RequestTooLargeError`, `UnsupportedMediaTypeError` and `UnknownModelError`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        table: Callable[[], RouteTable],
+        max_body_bytes: int = 10 * 1024 * 1024,
+        owners: ResponseOwners | None = None,
+    ) -> None:
+        self.app = app
+        self._table = table
+        self._max_body_bytes = max_body_bytes
+        self._owners = owners
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = ENDPOINT.peek(scope) if scope["type"] == "http" else None
+        if endpoint is None or endpoint.surface is None:
+            await self.app(scope, receive, send)
+            return
+        content_type = check_media_type(
+            header(scope, b"content-type"), header(scope, b"content-encoding"), endpoint.surface
+        )
+        body = await read_body(scope, receive, limit=self._max_body_bytes)
+        request = self._read(scope, endpoint, content_type, body)
+        REQUEST.set(scope, request)
+        await self.app(scope, _Replay(body, receive), send)
+        self._remember(scope, request)
+
+    def _read(self, scope: Scope, endpoint: Endpoint, content_type: bytes, body: bytes) -> ModelRequest:
+        tenant, record = TENANT.get(scope), RECORD.get(scope)
+        surface = endpoint.surface
+        if surface is None:
+            raise ValueError("not a model call")
+        record.bytes_in = len(body)
+        asked = parse(body, content_type)
+        model = record.model = _model_of(endpoint, asked)
+        record.is_stream = asked.is_stream
+        route = self._table().resolve(model, surface=surface, dialect=endpoint.dialect, tenant=tenant)
+        record.route = route.name
+        return ModelRequest(
+            surface=surface,
+            dialect=endpoint.dialect,
+            model=model,
+            route=self._stick(route, asked, body, tenant),
+            body=body,
+            fields=asked.fields,
+            content_type=content_type,
+            is_stream=asked.is_stream,
+            wants_stream_usage=asked.wants_stream_usage,
+            output_cap=asked.output_cap,
+            choices=asked.choices,
+            headers=_allowed_headers(scope),
+        )
+
+    def _stick(self, route: Route, asked: Asked, body: bytes, tenant: Tenant) -> Route:
+        """The route, narrowed to the one deployment that holds what the request continues."""
+        key = None if self._owners is None else self._owners.check(asked.fields, body, tenant)
+        kept = tuple(d for d in route.deployments if d.key == key) if key is not None else ()
+        return msgspec.structs.replace(route, deployments=kept) if kept else route
+
+    def _remember(self, scope: Scope, request: ModelRequest) -> None:
+        if self._owners is None or request.surface is not Surface.RESPONSES:
+            return
+        record: CallRecord = RECORD.get(scope)
+        if record.response_id is not None and record.deployment is not None:
+            self._owners.remember(record.response_id, TENANT.get(scope), record.deployment.key)
+
+
+class _Replay:
+    """The body once more for a layer inside that reads it, then the client itself."""
+
+    __slots__ = ("_body", "_receive")
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+def _model_of(endpoint: Endpoint, asked: Asked) -> str:
+    """Azure's paths name the deployment, and the body may say what it likes."""
+    if endpoint.argument is not None:
+        return check_model(endpoint.argument)
+    if asked.model is None:
+        raise InvalidRequestError("You must provide a model parameter.", param="model")
+    return asked.model
+
+
+def _allowed_headers(scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
+    kept = []
+    for name, value in scope["headers"]:
+        longest = _ALLOWED_HEADERS.get(name)
+        if longest is not None:
+            if len(value) > longest or not value.isascii() or any(c < 32 or c == 127 for c in value):
+                raise InvalidRequestError(f"The header {name.decode()} is not valid.", param=name.decode())
+            kept.append((name, value))
+    return tuple(kept)

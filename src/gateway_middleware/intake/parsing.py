@@ -1,0 +1,202 @@
+"""The top level of a request body, strictly: what two JSON parsers could read in two ways is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from gateway_middleware.errors import InvalidRequestError, UnsupportedMediaTypeError
+from gateway_middleware.forms import form_fields, is_multipart
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway_middleware.domain import Surface
+
+MAX_FIELDS = 200
+MAX_BRACKETS = 200_000
+MAX_TOKENS = 10**9
+MAX_CHOICES = 128
+MAX_MODEL = 128
+_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_FORM_SURFACES = frozenset({"images/edits", "images/variations", "audio/transcriptions", "audio/translations"})
+_MODEL_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:@/-")
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+_decode_text = msgspec.json.Decoder(str | None).decode
+_decode_flag = msgspec.json.Decoder(bool | None).decode
+_decode_count = msgspec.json.Decoder(int | None).decode
+_decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What intake reads of a body. `model` is None when the body names none."""
+
+    fields: Mapping[str, msgspec.Raw]
+    model: str | None = None
+    is_stream: bool = False
+    wants_stream_usage: bool = False
+    output_cap: int | None = None
+    choices: int = 1
+
+
+def check_media_type(content_type: bytes | None, content_encoding: bytes | None, surface: Surface) -> bytes:
+    """The content type of the body, if the surface takes it. Raises `UnsupportedMediaTypeError`."""
+    if content_encoding is not None and content_encoding.strip().lower() not in {b"", b"identity"}:
+        raise UnsupportedMediaTypeError("The body must not be compressed: content-encoding is not supported.")
+    if content_type is None:
+        raise UnsupportedMediaTypeError("The request has no content-type: application/json is expected.")
+    if content_type == b"application/json":
+        return content_type
+    if is_multipart(content_type):
+        if surface.value in _FORM_SURFACES and content_type[:20].lower().startswith(b"multipart/form-data;"):
+            return content_type
+    elif _is_json(content_type.lower()):
+        return b"application/json"
+    raise UnsupportedMediaTypeError("This content-type is not supported here: application/json is expected.")
+
+
+def _is_json(content_type: bytes) -> bool:
+    media, *parameters = [part.strip() for part in content_type.split(b";")]
+    is_json = media == b"application/json" or (media.startswith(b"application/") and media.endswith(b"+json"))
+    charsets = [p for p in parameters if p.startswith(b"charset=")]
+    return is_json and all(c.removeprefix(b"charset=").strip(b'"') in {b"utf-8", b"utf8"} for c in charsets)
+
+
+def parse(body: bytes, content_type: bytes) -> Asked:
+    """Read a body of an accepted type. Raises `InvalidRequestError` that names the field at fault."""
+    if is_multipart(content_type):
+        return _parse_form(body, content_type)
+    fields = parse_fields(body)
+    model, stream, options = fields.get("model"), fields.get("stream"), fields.get("stream_options")
+    return Asked(
+        fields=fields,
+        model=None if model is None else _read_model(model),
+        is_stream=stream is not None and bool(_read(_decode_flag, stream, "stream", "a boolean")),
+        wants_stream_usage=options is not None and _wants_usage(options),
+        output_cap=_output_cap(fields),
+        choices=_count(fields, "n", MAX_CHOICES) or 1,
+    )
+
+
+def parse_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """The members of the body, values still raw. Raises `InvalidRequestError`."""
+    try:
+        body.decode()
+        fields = _decode_fields(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _refuse(body, error)
+    if len(fields) > MAX_FIELDS:
+        raise InvalidRequestError(f"The body has more than {MAX_FIELDS} fields.")
+    if len(body) > MAX_BRACKETS and body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        raise InvalidRequestError("The body is too deeply or too widely nested.")
+    # Compact JSON without duplicates is as long as what it decodes to; anything else is looked at in full.
+    if len(_encode(fields)) != len(body):
+        _check_duplicates(body)
+    if b"\\ud" in body or b"\\uD" in body:
+        _check_surrogates(body)
+    return fields
+
+
+def _refuse(body: bytes, error: Exception) -> NoReturn:
+    if isinstance(error, UnicodeDecodeError):
+        raise InvalidRequestError("The body is not UTF-8.") from None
+    if isinstance(error, RecursionError):
+        raise InvalidRequestError("The body is nested too deeply.") from None
+    if not body.strip():
+        raise InvalidRequestError("The body is empty: a JSON object is expected.") from None
+    if isinstance(error, msgspec.ValidationError):
+        raise InvalidRequestError("The body must be a JSON object.") from None
+    raise InvalidRequestError(f"The body is not valid JSON: {error}.") from None
+
+
+def _check_duplicates(body: bytes) -> None:
+    """Raises for a key that stands twice at the top level. Only for bodies with blanks or escapes outside of values."""
+    compact = msgspec.json.format(body, indent=-1)
+    if len(_encode(_decode_fields(compact))) == len(compact):
+        return
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> None:
+        pairs[:] = found
+
+    try:
+        json.loads(body, object_pairs_hook=keep)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("The body is not valid JSON.") from None
+    names = [name for name, _ in pairs]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise InvalidRequestError("The body names a field twice.", param=repeated[:64])
+
+
+def _check_surrogates(body: bytes) -> None:
+    try:
+        _decode_any(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise InvalidRequestError("The body holds text that is not valid Unicode.") from None
+
+
+def check_model(model: str) -> str:
+    """The name, if it can be one. Raises `InvalidRequestError`."""
+    is_plain = 0 < len(model) <= MAX_MODEL and _MODEL_CHARACTERS.issuperset(model) and model[0].isalnum()
+    if not is_plain or ".." in model or "//" in model:
+        raise InvalidRequestError(
+            f"A model name has 1 to {MAX_MODEL} letters, digits and . _ : @ / -, and begins with a letter or digit.",
+            param="model",
+        )
+    return model
+
+
+def _read_model(raw: msgspec.Raw) -> str:
+    model = _read(_decode_text, raw, "model", "a string")
+    if model is None:
+        raise InvalidRequestError("The field `model` must be a string.", param="model")
+    return check_model(model)
+
+
+def _read(decode: Any, raw: msgspec.Raw, field: str, expected: str) -> Any:
+    try:
+        return decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise InvalidRequestError(f"The field `{field}` must be {expected}.", param=field) from None
+
+
+def _wants_usage(raw: msgspec.Raw) -> bool:
+    options = _read(_decode_options, raw, "stream_options", "an object with a boolean `include_usage`")
+    return options is not None and bool(options.include_usage)
+
+
+def _count(fields: Mapping[str, msgspec.Raw], field: str, most: int) -> int | None:
+    raw = fields.get(field)
+    if raw is None:
+        return None
+    value: int | None = _read(_decode_count, raw, field, "an integer")
+    if value is not None and not 1 <= value <= most:
+        raise InvalidRequestError(f"The field `{field}` must be between 1 and {most}.", param=field)
+    return value
+
+
+def _output_cap(fields: Mapping[str, msgspec.Raw]) -> int | None:
+    caps = [cap for field in _CAPS if field in fields and (cap := _count(fields, field, MAX_TOKENS)) is not None]
+    return max(caps, default=None)
+
+
+def _parse_form(body: bytes, content_type: bytes) -> Asked:
+    fields = form_fields(body, content_type)
+    model = fields.get(b"model")
+    return Asked(
+        fields={},
+        model=None if model is None else check_model(model.decode("utf-8", "replace")),
+        is_stream=fields.get(b"stream", b"").strip().lower() == b"true",
+    )

@@ -1,0 +1,113 @@
+"""Readers of answers that are no event streams: JSON, text, bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway_middleware.providers.usage import json_object
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.domain import ResponseReader, Usage
+    from gateway_middleware.errors import UpstreamStreamError
+
+    UsageFormat = Callable[[dict[str, Any]], Usage | None]
+
+
+class AnswerHead(msgspec.Struct):
+    """What is read of any answer; the rest is only checked for being JSON."""
+
+    id: msgspec.Raw = msgspec.Raw()
+    model: msgspec.Raw = msgspec.Raw()
+    usage: msgspec.Raw = msgspec.Raw()
+
+
+_decode_head = msgspec.json.Decoder(AnswerHead).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+def head_of(body: bytes | msgspec.Raw) -> AnswerHead | None:
+    """The head of a JSON object, or None when it is none."""
+    try:
+        return _decode_head(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def text_of(raw: msgspec.Raw) -> str | None:
+    """The JSON string in these bytes, or None for anything else and for an empty one."""
+    if not raw:
+        return None
+    try:
+        return _decode_text(raw) or None
+    except (ValueError, RecursionError):
+        return None
+
+
+class BinaryReader:
+    """An answer that is not looked into: audio. Complete at a clean end."""
+
+    __slots__ = ("error", "has_content", "is_complete", "response_id", "response_model", "usage")
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.response_id: str | None = None
+        self.response_model: str | None = None
+        self.is_complete = False
+        self.error: UpstreamStreamError | None = None
+        self.has_content = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        self.has_content = True
+        return chunk
+
+    def finish(self) -> bytes:
+        self.is_complete = True
+        return b""
+
+
+class JsonReader(BinaryReader):
+    """A JSON object. Complete when it is one."""
+
+    __slots__ = ("_chunks", "_read_usage")
+
+    def __init__(self, read_usage: UsageFormat) -> None:
+        super().__init__()
+        self._chunks: list[bytes] = []
+        self._read_usage = read_usage
+
+    def feed(self, chunk: bytes) -> bytes:
+        self.has_content = True
+        self._chunks.append(chunk)
+        return chunk
+
+    def finish(self) -> bytes:
+        chunks, self._chunks = self._chunks, []
+        self.is_complete = self._read(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        return b""
+
+    def _read(self, body: bytes) -> bool:
+        head = head_of(body)
+        if head is None:
+            return False
+        self.response_id = text_of(head.id)
+        self.response_model = text_of(head.model)
+        self.usage = self._read_usage(json_object(head.usage))
+        return True
+
+
+class TranscriptReader(JsonReader):
+    """JSON, or plain text and subtitles where the form asked for them. Broken JSON and HTML are not complete."""
+
+    __slots__ = ()
+
+    def _read(self, body: bytes) -> bool:
+        start = body[:64].lstrip().lower()
+        return super()._read(body) or not start.startswith((b"{", b"<!doctype", b"<html"))
+
+
+if TYPE_CHECKING:
+    _: tuple[type[ResponseReader], ...] = (BinaryReader, JsonReader, TranscriptReader)

@@ -1,0 +1,98 @@
+"""Azure OpenAI: OpenAI's format at Azure's addresses.
+
+The v1 API has the model in the body, as OpenAI has. Dated versions name the deployment in the path, except for
+responses.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway_middleware.domain import ProviderKind, Surface, Timeouts, UpstreamRequest
+from gateway_middleware.providers.bodies import upstream_body
+from gateway_middleware.providers.openai import OPENAI_SURFACES, asks_usage, openai_reader
+from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url, segment
+
+if TYPE_CHECKING:
+    from gateway_middleware.domain import Deployment, ModelRequest, Provider, ResponseReader
+    from gateway_middleware.providers.targets import PathOf
+
+AZURE_SURFACES = OPENAI_SURFACES - {Surface.MODERATIONS}
+_V1_QUERIES = {None: "", "v1": "", "preview": "?api-version=preview", "latest": "?api-version=preview"}
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}[A-Za-z0-9.-]*")
+_FIRST_WITH_STREAM_OPTIONS = "2024-09-01"
+_REFUSING_STREAM_OPTIONS = frozenset({"data_sources", "dataSources"})
+"""Azure "On Your Data" answers 400 to a request that also holds `stream_options` (Microsoft Q&A 2280689)."""
+
+
+class AzureOpenAIProvider:
+    """`base_url` is the resource's endpoint: `https://NAME.openai.azure.com`.
+
+    `api_version` None, `v1`, `preview` and `latest` mean the v1 API, a date the older one. Raises `ValueError` for an
+    address, version or credential that cannot be sent.
+    """
+
+    __slots__ = ("_is_dated", "_takes_stream_options", "_targets", "kind", "name", "secrets", "timeouts")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        base_url: str,
+        api_key: str,
+        api_version: str | None = None,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
+    ) -> None:
+        self.name = name
+        self.kind = ProviderKind.AZURE_OPENAI
+        self.timeouts = timeouts
+        self.secrets: tuple[str, ...] = (api_key,)
+        self._is_dated = api_version not in _V1_QUERIES
+        self._takes_stream_options = not self._is_dated or str(api_version) >= _FIRST_WITH_STREAM_OPTIONS
+        origin, path = parse_base_url(base_url)
+        prefix = path.removesuffix("/openai/v1").removesuffix("/openai") + "/openai"
+        headers = ((b"api-key", header_value(api_key, "an API key")),)
+        self._targets = TargetCache(origin, _addressing(prefix, api_version), headers)
+
+    def supports(self, surface: Surface) -> bool:
+        return surface in AZURE_SURFACES
+
+    def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
+        is_in_path = self._is_dated and request.surface is not Surface.RESPONSES
+        target = self._targets.get(request, deployment.model)
+        body = upstream_body(
+            request, deployment.model, asks_usage=self._asks_usage(request), needs_model=not is_in_path
+        )
+        return UpstreamRequest(target=target, body=body, headers=content_headers(request))
+
+    def _asks_usage(self, request: ModelRequest) -> bool:
+        return (
+            self._takes_stream_options and asks_usage(request) and _REFUSING_STREAM_OPTIONS.isdisjoint(request.fields)
+        )
+
+    def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
+        return openai_reader(request, is_event_stream=is_event_stream, secrets=self.secrets)
+
+
+def _addressing(prefix: str, api_version: str | None) -> PathOf:
+    query = _V1_QUERIES.get(api_version)
+    if query is not None:
+        return partial(_v1_path, prefix, query)
+    if api_version is None or _DATED.fullmatch(api_version) is None:
+        raise ValueError("an Azure API version must be v1, preview, latest or a date such as 2024-10-21")
+    return partial(_dated_path, prefix, f"?api-version={api_version}")
+
+
+def _v1_path(prefix: str, query: str, surface: Surface, _model: str) -> str:
+    return f"{prefix}/v1/{surface.value}{query}"
+
+
+def _dated_path(prefix: str, query: str, surface: Surface, model: str) -> str:
+    place = "" if surface is Surface.RESPONSES else f"/deployments/{segment(model)}"
+    return f"{prefix}{place}/{surface.value}{query}"
+
+
+if TYPE_CHECKING:
+    _: type[Provider] = AzureOpenAIProvider

@@ -1,0 +1,54 @@
+"""Request bodies as they go upstream: the client's own bytes, but for the model and the wish for stream usage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway_middleware.forms import is_multipart
+from gateway_middleware.providers.multipart import with_model_part
+
+if TYPE_CHECKING:
+    from gateway_middleware.domain import ModelRequest
+
+_encode = msgspec.json.Encoder().encode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_OPTIONS = "stream_options"
+_ONLY_USAGE = msgspec.Raw(b'{"include_usage":true}')
+_TRUE = msgspec.Raw(b"true")
+_NULL = msgspec.Raw(b"null")
+
+
+def upstream_body(request: ModelRequest, model: str, *, asks_usage: bool = False, needs_model: bool = True) -> bytes:
+    """The body with this model in the place of the client's.
+
+    `asks_usage` adds `stream_options.include_usage`. `needs_model` is false where the path names the model: then a body
+    without one stays so.
+    """
+    if is_multipart(request.content_type):
+        return with_model_part(request.body, request.content_type, model, is_added=needs_model)
+    fields = request.fields
+    if not fields:
+        return request.body
+    named = msgspec.Raw(_encode(model))
+    is_same = fields.get("model", None if needs_model else named) == named
+    if is_same and not asks_usage:
+        return request.body
+    changed = dict(fields)
+    if not is_same:
+        changed["model"] = named
+    if asks_usage:
+        changed[_OPTIONS] = _asking_usage(fields.get(_OPTIONS))
+    return _encode(changed)
+
+
+def _asking_usage(options: msgspec.Raw | None) -> msgspec.Raw:
+    """The client's stream options and ours. What is no object stays: its refusal is the provider's."""
+    if options is None or options == _NULL:
+        return _ONLY_USAGE
+    try:
+        members = _decode_members(options)
+    except (ValueError, RecursionError):
+        return options
+    return msgspec.Raw(_encode({**members, "include_usage": _TRUE}))

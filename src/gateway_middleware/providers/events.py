@@ -1,0 +1,250 @@
+"""Readers of event streams, one for each wire format.
+
+Events are relayed as they came, whole and at once. Bytes are searched for a few needles, one of which is in every event
+worth reading; only then events are decoded. A needle inside a text costs time and changes nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from gateway_middleware.providers.answers import AnswerHead, BinaryReader, head_of, text_of
+from gateway_middleware.providers.concealment import without_null_usage
+from gateway_middleware.providers.failures import stream_error_from
+from gateway_middleware.providers.sse import MAX_EVENT_BYTES, EventSplitter, parse_event, split_events
+from gateway_middleware.providers.usage import anthropic_usage, json_object, openai_usage
+
+if TYPE_CHECKING:
+    from gateway_middleware.domain import ResponseReader
+
+MAX_MEDIA_EVENT_BYTES = 32 * 1024 * 1024
+"""Images travel inside single events, in base64."""
+
+_DONE = b"[DONE]"
+_ERROR = msgspec.Raw(b'"error"')
+_NOTHING = frozenset({b"", b"null", b"false", b'""', b"{}", b"[]", b"0"})
+
+
+class EventData(AnswerHead):
+    """What is read of the data of an event, whatever its format."""
+
+    type: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+    choices: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+    message: msgspec.Raw = msgspec.Raw()
+
+
+_decode_event = msgspec.json.Decoder(EventData).decode
+_decode_list = msgspec.json.Decoder(list[Any]).decode
+
+
+def _event_data(data: bytes) -> EventData | None:
+    """None when the data is no JSON object."""
+    try:
+        return _decode_event(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+class EventReader(BinaryReader, ABC):
+    """Relays whole events and holds an unfinished one. An error event ends the stream and is not relayed."""
+
+    __slots__ = ("_secrets", "_splitter")
+    needles: ClassVar[tuple[bytes, ...]] = ()
+
+    def __init__(self, *, secrets: tuple[str, ...] = (), limit: int = MAX_EVENT_BYTES) -> None:
+        super().__init__()
+        self._secrets = secrets
+        self._splitter = EventSplitter(limit)
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self.error is not None:
+            return b""
+        whole = self._splitter.feed(chunk)
+        return self._follow(whole) if whole else b""
+
+    def finish(self) -> bytes:
+        rest = self._splitter.finish()
+        if self.error is not None or not self._is_whole(rest):
+            return b""
+        relayed = self._follow(rest)
+        self._end()
+        return relayed
+
+    def _is_whole(self, rest: bytes) -> bool:
+        """Whether the end of the stream lacks no more than a blank line."""
+        _, data = parse_event(rest)
+        is_blank = not rest.strip(b"\r\n")
+        return is_blank or data.startswith(_DONE) or _event_data(data) is not None
+
+    def _follow(self, whole: bytes) -> bytes:
+        if not self.has_content:
+            return self._inspect(whole)
+        for needle in self.needles:
+            if whole.rfind(needle) >= 0:  # more than twice as fast as `in`
+                return self._inspect(whole)
+        return self._unread(whole)
+
+    def _inspect(self, whole: bytes) -> bytes:
+        relayed = []
+        for event in split_events(whole):
+            relayed.append(event if self.is_complete else self._read(event))
+            if self.error is not None:
+                break
+        return b"".join(relayed)
+
+    def _read(self, event: bytes) -> bytes:
+        """Learn from one event; returns what of it is relayed."""
+        name, data = parse_event(event)
+        if not name and not data:
+            return event
+        said = _event_data(data)
+        if name == b"error" or (said is not None and _is_error(said)):
+            self.error = stream_error_from(event, data, secrets=self._secrets)
+            return b""
+        if said is None:
+            self._learn_from_text(data)
+            return event
+        self._learn(text_of(said.type) or name.decode("latin-1"), said)
+        return self._visible(event, said)
+
+    def _identify(self, head: AnswerHead) -> None:
+        self.response_id = self.response_id or text_of(head.id)
+        self.response_model = self.response_model or text_of(head.model)
+
+    def _unread(self, whole: bytes) -> bytes:
+        """What to relay of events in which there is nothing to read."""
+        return whole
+
+    def _visible(self, event: bytes, said: EventData) -> bytes:
+        """What to relay of an event that was read."""
+        return event
+
+    @abstractmethod
+    def _learn(self, kind: str, said: EventData) -> None:
+        """Note what an event says; `kind` is its type, or its name where the data has none."""
+
+    def _learn_from_text(self, data: bytes) -> None:
+        """Data that is no JSON object."""
+
+    def _end(self) -> None:
+        """The body ended, and not within an event."""
+
+
+def _is_error(said: EventData) -> bool:
+    return bytes(said.error) not in _NOTHING or said.type == _ERROR
+
+
+class ChatEvents(EventReader):
+    """Chat completions and completions. The end is `[DONE]`."""
+
+    __slots__ = ()
+    needles = (_DONE, b'_tokens"', b"error")
+
+    def _learn(self, kind: str, said: EventData) -> None:
+        self._identify(said)
+        self.usage = openai_usage(json_object(said.usage)) or self.usage
+        self.has_content = self.has_content or any(_has_content(choice) for choice in _choices(said))
+
+    def _learn_from_text(self, data: bytes) -> None:
+        self.is_complete = data.startswith(_DONE)
+
+
+def _choices(said: EventData) -> list[Any]:
+    try:
+        return _decode_list(said.choices)
+    except (ValueError, RecursionError):
+        return []
+
+
+def _has_content(choice: object) -> bool:
+    """Whether a choice says more than the role that Azure and OpenAI send ahead."""
+    if not isinstance(choice, dict):
+        return False
+    delta = choice.get("delta")
+    says = isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+    return says or bool(choice.get("text") or choice.get("finish_reason"))
+
+
+class QuietChatEvents(ChatEvents):
+    """The same for a client that did not ask for usage, which the gateway did."""
+
+    __slots__ = ()
+
+    def _unread(self, whole: bytes) -> bytes:
+        return without_null_usage(whole)
+
+    def _visible(self, event: bytes, said: EventData) -> bytes:
+        is_only_usage = bytes(said.usage).startswith(b"{") and not _choices(said)
+        return b"" if is_only_usage else without_null_usage(event)
+
+
+class ResponsesEvents(EventReader):
+    """Responses. A response that failed or is incomplete has ended as well as one that is completed."""
+
+    __slots__ = ()
+    needles = (b'"response"', b"error")
+    _lifecycle = frozenset({"response.created", "response.in_progress", "response.queued", "keepalive"})
+    _ends = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+    def _learn(self, kind: str, said: EventData) -> None:
+        head = head_of(said.response)
+        if head is not None:
+            self._identify(head)
+            self.usage = openai_usage(json_object(head.usage)) or self.usage
+        self.has_content = self.has_content or kind not in self._lifecycle
+        self.is_complete = kind in self._ends
+
+
+class MessagesEvents(EventReader):
+    """Anthropic messages. Usage is cumulative: what comes later replaces what came before, member by member."""
+
+    __slots__ = ("_reported",)
+    needles = (b"message_", b"error")
+    _lifecycle = frozenset({"message_start", "ping"})
+
+    def __init__(self, *, secrets: tuple[str, ...] = (), limit: int = MAX_EVENT_BYTES) -> None:
+        super().__init__(secrets=secrets, limit=limit)
+        self._reported: dict[str, Any] = {}
+
+    def _learn(self, kind: str, said: EventData) -> None:
+        head = head_of(said.message)
+        if head is not None:
+            self._identify(head)
+            self._update(head.usage)
+        self._update(said.usage)
+        self.has_content = self.has_content or kind not in self._lifecycle
+        self.is_complete = kind == "message_stop"
+
+    def _update(self, usage: msgspec.Raw) -> None:
+        found = {name: value for name, value in json_object(usage).items() if value is not None}
+        if found:
+            self._reported |= found
+            self.usage = anthropic_usage(self._reported)
+
+
+class MediaEvents(EventReader):
+    """Images, speech and transcripts. Several images may be completed in turn: only the end of the body is theirs."""
+
+    __slots__ = ()
+    needles = (b'"usage"', b".done", _DONE, b"error")
+    _ends = frozenset({"transcript.text.done", "speech.audio.done"})
+
+    def _learn(self, kind: str, said: EventData) -> None:
+        self.usage = openai_usage(json_object(said.usage)) or self.usage
+        self.has_content = True
+        self.is_complete = kind in self._ends
+
+    def _learn_from_text(self, data: bytes) -> None:
+        self.is_complete = data.startswith(_DONE)
+
+    def _end(self) -> None:
+        self.is_complete = self.error is None and self.has_content
+
+
+if TYPE_CHECKING:
+    _: tuple[type[ResponseReader], ...] = (ChatEvents, QuietChatEvents, ResponsesEvents, MessagesEvents, MediaEvents)

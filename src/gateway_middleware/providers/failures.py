@@ -1,0 +1,93 @@
+"""What a provider says when it fails, as the gateway's errors. No credential gets through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway_middleware.errors import (
+    ProviderAuthError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamStatusError,
+    UpstreamStreamError,
+)
+
+if TYPE_CHECKING:
+    from gateway_middleware.domain import HeaderList
+
+_SAFE_HEADERS = frozenset({b"content-type", b"retry-after", b"retry-after-ms", b"x-should-retry"})
+_LONGEST_MESSAGE = 500
+_SHORTEST_SECRET = 4
+_REDACTED = "[redacted]"
+_decode = msgspec.json.Decoder().decode
+
+
+def error_from(
+    status: int, headers: HeaderList, body: bytes, *, provider: str, secrets: tuple[str, ...]
+) -> UpstreamError:
+    """The error for an answer that is not 2xx. `secrets` are taken out of all that is relayed."""
+    if status < 400:
+        return UpstreamProtocolError(f"Provider {provider} answered with status {status}, which is no answer.")
+    if status in {401, 403}:
+        return ProviderAuthError(f"Provider {provider} refused the gateway's credential (status {status}).")
+    scrubbed = _scrub_bytes(body, secrets)
+    said = _message(_json(scrubbed), secrets)
+    return UpstreamStatusError(
+        said or f"Provider {provider} answered with status {status}.",
+        upstream_status=status,
+        upstream_headers=[(name, value) for name, value in headers if name in _SAFE_HEADERS],
+        body=scrubbed,
+    )
+
+
+def stream_error_from(event: bytes, data: bytes, *, secrets: tuple[str, ...]) -> UpstreamStreamError:
+    """The error for an error event inside a stream; `event` is all of it, `data` what it says."""
+    said = _json(data)
+    error = _nested_error(said)
+    kind, code = error.get("type"), error.get("code")
+    return UpstreamStreamError(
+        _message(said, secrets) or "The provider reported an error inside its stream.",
+        provider_type=_scrub(kind, secrets) if isinstance(kind, str) and error is not said else None,
+        provider_code=_scrub(str(code), secrets) if isinstance(code, str | int) else None,
+        frame=_scrub_bytes(event, secrets),
+    )
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        found = _decode(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _nested_error(said: dict[str, Any]) -> dict[str, Any]:
+    """The object that holds type and code: `error` where there is one, else the top level."""
+    error = said.get("error")
+    return error if isinstance(error, dict) else said
+
+
+def _message(said: dict[str, Any], secrets: tuple[str, ...]) -> str:
+    """The provider's sentence in any of the shapes in use; empty where there is none."""
+    error = said.get("error")
+    inner = error.get("message") if isinstance(error, dict) else error
+    for candidate in (inner, said.get("message"), said.get("detail")):
+        if isinstance(candidate, str) and candidate.strip():
+            return _scrub(" ".join(candidate.split()), secrets)[:_LONGEST_MESSAGE]
+    return ""
+
+
+def _scrub(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, _REDACTED)
+    return text
+
+
+def _scrub_bytes(body: bytes, secrets: tuple[str, ...]) -> bytes:
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            body = body.replace(secret.encode(), _REDACTED.encode())
+    return body

@@ -1,0 +1,92 @@
+"""What the providers report as used, brought to the gateway's one convention.
+
+OpenAI counts cached tokens inside `prompt_tokens` or `input_tokens`. Anthropic counts them beside `input_tokens`, and
+counts compaction and advisor runs only in `usage.iterations` (read from recorded answers and the SDK's own types).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway_middleware.domain import Usage
+
+_MOST = 10**9
+_NOTHING = Usage()
+_decode = msgspec.json.Decoder().decode
+
+
+def count(value: object) -> int | None:
+    """A number of tokens, or None for what cannot be one."""
+    if type(value) is int:
+        return value if 0 <= value <= _MOST else None
+    return count(int(value)) if type(value) is float and value.is_integer() else None
+
+
+def json_object(raw: msgspec.Raw) -> dict[str, Any]:
+    """The JSON object in these bytes; empty for anything else."""
+    if not raw:
+        return {}
+    try:
+        found = _decode(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def openai_usage(reported: dict[str, Any]) -> Usage | None:
+    """Usage in any of OpenAI's wire formats: chat and embeddings say `prompt_tokens`, the others `input_tokens`."""
+    get = reported.get
+    spent = get("prompt_tokens_details") or get("input_tokens_details")
+    made = get("completion_tokens_details") or get("output_tokens_details")
+    taken, given = count(get("prompt_tokens")), count(get("completion_tokens"))
+    return _reported(
+        Usage(
+            input_tokens=count(get("input_tokens")) if taken is None else taken,
+            output_tokens=count(get("output_tokens")) if given is None else given,
+            cached_input_tokens=_detail(spent, "cached_tokens"),
+            cache_write_tokens=_detail(spent, "cache_write_tokens"),
+            reasoning_tokens=_detail(made, "reasoning_tokens"),
+        )
+    )
+
+
+def anthropic_usage(reported: dict[str, Any]) -> Usage | None:
+    """Usage of a message."""
+    stated = _message_usage(reported)
+    iterations = reported.get("iterations")
+    if isinstance(iterations, list):
+        runs = [_message_usage(run) for run in iterations if isinstance(run, dict)]
+        stated = Usage(**{name: _larger(getattr(stated, name), _sum(runs, name)) for name in Usage.__struct_fields__})
+    return _reported(stated)
+
+
+def _message_usage(reported: dict[str, Any]) -> Usage:
+    fresh = count(reported.get("input_tokens"))
+    read = count(reported.get("cache_read_input_tokens"))
+    written = count(reported.get("cache_creation_input_tokens"))
+    return Usage(
+        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
+        output_tokens=count(reported.get("output_tokens")),
+        cached_input_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=_detail(reported.get("output_tokens_details"), "thinking_tokens"),
+    )
+
+
+def _sum(runs: list[Usage], name: str) -> int | None:
+    counts = [n for n in (getattr(run, name) for run in runs) if n is not None]
+    return sum(counts) if counts else None
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else max(one, other)
+
+
+def _detail(details: object, name: str) -> int | None:
+    return count(details.get(name)) if isinstance(details, dict) else None
+
+
+def _reported(usage: Usage) -> Usage | None:
+    return None if usage == _NOTHING else usage

@@ -1,0 +1,126 @@
+"""Authentication: no call passes without a tenant, unless its endpoint is open."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway_middleware.domain import Tenant
+from gateway_middleware.endpoints import Access
+from gateway_middleware.errors import AuthenticationError, GatewayError, PermissionDeniedError
+from gateway_middleware.scope import ENDPOINT, RECORD, TENANT
+from gateway_middleware.tenancy.credential import credential_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
+    from gateway_middleware.domain import HeaderList
+    from gateway_middleware.tenancy.resolvers import TenantResolver
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def openai_rejection(error: GatewayError) -> tuple[int, HeaderList, bytes]:
+    """Status, headers and body of a refusal, in OpenAI's shape."""
+    inner = {"message": error.message, "type": error.kind, "param": error.param, "code": error.error_code}
+    body = _ENCODE({"error": inner})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error.headers]
+    if isinstance(error, AuthenticationError):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return error.http_status, headers, body
+
+
+class TenantMiddleware:
+    """Sets TENANT, or raises `AuthenticationError` or `PermissionDeniedError`.
+
+    Who may call what is said by ENDPOINT; without one (a foreign application) every call needs a tenant. Websockets are
+    refused. Where no `ErrorMiddleware` is further out, refusals are answered with what `on_reject` makes of them.
+    Tokens are for operators: a tenant's key never opens what they open.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        resolver: TenantResolver,
+        admin_token: str | None = None,
+        metrics_token: str | None = None,
+        on_reject: Callable[[GatewayError], tuple[int, HeaderList, bytes]] = openai_rejection,
+    ) -> None:
+        self.app = app
+        self._resolver = resolver
+        self._ignores_credentials = bool(getattr(resolver, "ignores_credentials", False))
+        self._admin_token = _token(admin_token)
+        self._metrics_token = _token(metrics_token)
+        self._on_reject = on_reject
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._not_http(scope, receive, send)
+            return
+        try:
+            await self._admit(scope)
+        except GatewayError as error:
+            if RECORD.peek(scope) is not None:
+                raise
+            await self._reject(error, send)
+            return
+        await self.app(scope, receive, send)
+
+    async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _admit(self, scope: Scope) -> None:
+        endpoint = ENDPOINT.peek(scope)
+        access = Access.TENANT if endpoint is None else endpoint.access
+        if access is Access.OPEN:
+            return
+        if access is Access.METRICS:
+            if self._metrics_token is not None:
+                _check(self._metrics_token, scope)
+        elif access is Access.ADMIN:
+            if self._admin_token is None:
+                raise PermissionDeniedError("Administration is disabled: no admin token is configured.")
+            _check(self._admin_token, scope)
+        else:
+            await self._set_tenant(scope)
+
+    async def _set_tenant(self, scope: Scope) -> None:
+        credential = None if self._ignores_credentials else credential_of(scope["headers"])
+        found = self._resolver(credential, scope)
+        tenant = found if found is None or isinstance(found, Tenant) else await found
+        if tenant is None:
+            raise AuthenticationError(
+                "The call belongs to no tenant." if credential is None else "The API key is not valid."
+            )
+        TENANT.set(scope, tenant)
+        record = RECORD.peek(scope)
+        if record is not None:
+            record.tenant = tenant.name
+            record.key_id = tenant.key_id
+
+    async def _reject(self, error: GatewayError, send: Send) -> None:
+        status, headers, body = self._on_reject(error)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _token(token: str | None) -> bytes | None:
+    if token == "":
+        raise ValueError("an empty token would open the door to everybody")
+    return None if token is None else token.encode()
+
+
+def _check(token: bytes, scope: Scope) -> None:
+    credential = credential_of(scope["headers"])
+    if credential is None:
+        raise AuthenticationError("This endpoint needs the operator's token as 'Authorization: Bearer <token>'.")
+    if not hmac.compare_digest(credential.secret, token):
+        raise PermissionDeniedError("This credential does not open this endpoint.")

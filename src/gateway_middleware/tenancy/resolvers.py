@@ -1,0 +1,130 @@
+"""From credential to tenant: API keys, the host application's user, or nobody in particular."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec.structs import replace
+
+from gateway_middleware.domain import Tenant
+from gateway_middleware.errors import AuthenticationError
+from gateway_middleware.tenancy.credential import Credential
+from gateway_middleware.tenancy.keys import digest, hmac_digest, public_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from gateway_middleware.asgi import Scope
+
+__all__ = ["ApiKeyResolver", "Credential", "OpenResolver", "ScopeUserResolver", "TenantResolver"]
+
+_MAX_REMEMBERED = 10_000
+_SHOWN_DIGITS = 8
+_MISSING = "No API key. Send it as 'Authorization: Bearer <key>', 'x-api-key: <key>' or 'api-key: <key>'."
+_UNKNOWN = "The API key is not valid."
+
+
+class TenantResolver(Protocol):
+    """Says who is calling. Any callable of this form will do, also `async def`.
+
+    None, or `AuthenticationError` raised, is a 401. A resolver with a true attribute `ignores_credentials` is called
+    with None, and no header can make the call fail before.
+    """
+
+    def __call__(self, credential: Credential | None, scope: Scope, /) -> Tenant | Awaitable[Tenant | None] | None:
+        """The tenant of this call."""
+        ...
+
+
+class ApiKeyResolver:
+    """Tenants by the digests of their keys: `sha256:<hex>`, or `hmac-sha256:<hex>` made with `key_secret`.
+
+    A key that was found once is remembered, whole, until `replace`; there are never more of them than tenants' keys.
+    An unknown key is not remembered at all. Raises `AuthenticationError`.
+    """
+
+    def __init__(self, tenants: Iterable[tuple[Tenant, Sequence[str]]], *, key_secret: bytes | None = None) -> None:
+        self._remembered: dict[bytes, Tenant] = {}
+        self.replace(tenants, key_secret=key_secret)
+
+    def replace(self, tenants: Iterable[tuple[Tenant, Sequence[str]]], *, key_secret: bytes | None = None) -> None:
+        """Take other tenants from now on; whoever is not among them is unknown at once."""
+        self._by_digest = {text: (text, tenant) for tenant, digests in tenants for text in digests}
+        self._key_secret = key_secret
+        self._remembered = {}
+
+    def __call__(self, credential: Credential | None, scope: Scope) -> Tenant:
+        if credential is None:
+            raise AuthenticationError(_MISSING)
+        return self._remembered.get(credential.secret) or self._find(credential.secret)
+
+    def _find(self, secret: bytes) -> Tenant:
+        for text in self._digests(secret):
+            listed, tenant = self._by_digest.get(text, ("", None))
+            if tenant is not None and hmac.compare_digest(listed, text):
+                return self._remember(secret, _with_key_id(tenant, secret, text))
+        raise AuthenticationError(_UNKNOWN)
+
+    def _digests(self, secret: bytes) -> list[str]:
+        digests = [digest(secret)]
+        if self._key_secret is not None:
+            digests.append(hmac_digest(secret, self._key_secret))
+        return digests
+
+    def _remember(self, secret: bytes, tenant: Tenant) -> Tenant:
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[secret] = tenant
+        return tenant
+
+
+def _with_key_id(tenant: Tenant, secret: bytes, text: str) -> Tenant:
+    return replace(
+        tenant, key_id=public_id(secret.decode("ascii", "replace")) or text.partition(":")[2][:_SHOWN_DIGITS]
+    )
+
+
+class ScopeUserResolver:
+    """The tenant is whom the host application has authenticated: `scope["user"]`.
+
+    `tenant_of` is the attribute (or the key, when users are mappings) that holds the tenant's name, or a function that
+    makes a `Tenant`, a name or None of the user. Nobody, or a user whose `is_authenticated` is false, is a 401.
+    """
+
+    ignores_credentials = True
+
+    def __init__(self, tenant_of: str | Callable[[Any], Tenant | str | None]) -> None:
+        self._tenant_of = _attribute(tenant_of) if isinstance(tenant_of, str) else tenant_of
+
+    def __call__(self, credential: Credential | None, scope: Scope) -> Tenant:
+        user = scope.get("user")
+        if user is None or not getattr(user, "is_authenticated", True):
+            raise AuthenticationError("The call is not authenticated.", code="unauthenticated")
+        found = self._tenant_of(user)
+        if isinstance(found, Tenant):
+            return found
+        if not found:
+            raise AuthenticationError("The authenticated user belongs to no tenant.", code="unauthenticated")
+        return Tenant(name=found)
+
+
+def _attribute(name: str) -> Callable[[Any], str | None]:
+    def read(user: Any) -> str | None:
+        value = user.get(name) if isinstance(user, Mapping) else getattr(user, name, None)
+        return value if isinstance(value, str) else None
+
+    return read
+
+
+class OpenResolver:
+    """Everybody is the one tenant `open`; credentials are not looked at."""
+
+    ignores_credentials = True
+
+    def __init__(self, tenant: Tenant | None = None) -> None:
+        self._tenant = tenant or Tenant(name="open")
+
+    def __call__(self, credential: Credential | None, scope: Scope) -> Tenant:
+        return self._tenant

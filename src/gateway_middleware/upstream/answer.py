@@ -1,0 +1,165 @@
+"""The state of one upstream response: filled by its connection, read by dispatch.
+
+It is an object of its own, never part of the connection: the connection may serve the next response while somebody
+still looks at this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutError
+
+if TYPE_CHECKING:
+    from gateway_middleware.domain import HeaderList
+    from gateway_middleware.errors import UpstreamError
+    from gateway_middleware.upstream.connection import Connection
+
+HIGH_WATER = 64 * 1024
+_LINGER_SECONDS = 1.0
+
+
+class EngineAnswer:
+    """An `Answer` of the engine. Deadlines are kept by one timer that is moved, not made anew."""
+
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_error",
+        "_idle",
+        "_is_ended",
+        "_loop",
+        "_phase",
+        "_phase_deadline",
+        "_size",
+        "_timer",
+        "_total_deadline",
+        "_waiter",
+        "has_bytes",
+        "has_head",
+        "headers",
+        "status",
+    )
+
+    def __init__(
+        self, connection: Connection, loop: asyncio.AbstractEventLoop, *, first_byte: float, idle: float, until: float
+    ) -> None:
+        self.status = 0
+        self.headers: HeaderList = []
+        self.has_head = False
+        self.has_bytes = False
+        self._connection: Connection | None = connection
+        self._loop = loop
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._is_ended = False
+        self._error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._idle = idle
+        self._phase = "first_byte"
+        self._phase_deadline = loop.time() + first_byte
+        self._total_deadline = until
+        self._timer = loop.call_at(min(self._phase_deadline, until), self._check_deadlines)
+
+    # What the connection tells.
+
+    def put_head(self, status: int, headers: HeaderList) -> None:
+        self.status = status
+        self.headers = headers
+        self.has_head = True
+        self._phase = "idle"
+        self._wake()
+
+    def put_body(self, data: bytes) -> bool:
+        """Take body bytes; true when no more should be read for now."""
+        self._chunks.append(data)
+        self._size += len(data)
+        self._wake()
+        return self._size > HIGH_WATER
+
+    def put_end(self) -> None:
+        self._is_ended = True
+        self._wake()
+        if self._waiter is None and self._connection is not None and self._phase == "linger":
+            self.close()
+
+    def put_error(self, error: UpstreamError) -> None:
+        if self._error is None and not self._is_ended:
+            self._error = error
+            self._wake()
+
+    # What dispatch asks.
+
+    async def head(self) -> None:
+        """Wait for the final response head. Raises what `chunk` raises."""
+        while not self.has_head:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def chunk(self) -> bytes:
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._is_ended:
+                return b""
+            self._phase_deadline = self._loop.time() + self._idle
+            await self._wait()
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks = []
+        if self._size > HIGH_WATER and self._connection is not None:
+            self._connection.resume()
+        self._size = 0
+        return data
+
+    async def read(self, limit: int) -> bytes:
+        whole, size = [], 0
+        while data := await self.chunk():
+            whole.append(data)
+            size += len(data)
+            if size > limit:
+                raise UpstreamProtocolError(f"The provider's answer is longer than {limit} bytes.")
+        return whole[0] if len(whole) == 1 else b"".join(whole)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        self._timer.cancel()
+        if connection is not None:
+            connection.finish(self)
+
+    def conclude(self) -> None:
+        if self._is_ended or self._error is not None or self._connection is None:
+            self.close()
+            return
+        self._timer.cancel()
+        self._phase = "linger"
+        self._connection.resume()
+        self._timer = self._loop.call_later(_LINGER_SECONDS, self.close)
+
+    # Waiting and deadlines.
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _check_deadlines(self) -> None:
+        now = self._loop.time()
+        if now >= self._total_deadline:
+            self._expire("total")
+        elif self._waiter is not None and now >= self._phase_deadline:
+            self._expire(self._phase)
+        else:
+            # A reader that is busy elsewhere is no silence of the provider: its deadline begins when it waits.
+            due = self._phase_deadline if self._waiter is not None else now + self._idle
+            self._timer = self._loop.call_at(min(max(due, now + 0.001), self._total_deadline), self._check_deadlines)
+
+    def _expire(self, phase: str) -> None:
+        self.put_error(UpstreamTimeoutError(f"The provider did not answer in time ({phase}).", phase=phase))

@@ -1,0 +1,217 @@
+"""One HTTP/1.1 connection to a provider: bytes of the socket into the state of a response."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from gateway_middleware.errors import UpstreamProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.domain import HeaderList
+    from gateway_middleware.upstream.answer import EngineAnswer
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 200
+_NO_BODY = frozenset({204, 304})
+_SWITCHING = 101
+_OK = 200
+
+
+class Connection(asyncio.Protocol):
+    """Serves one response at a time.
+
+    `on_idle` is called with the connection when it may serve another one, `on_lost` when it is gone.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_idle: Callable[[Connection], None],
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._answer: EngineAnswer | None = None
+        self._headers: HeaderList = []
+        self._head_bytes = 0
+        self._is_complete = True
+        self._is_reusable = True
+        self._is_paused = False
+        self._is_interim = False
+        self._ends_with_connection = False
+        self._has_no_body = False
+        self.idle_since = 0.0
+
+    # The connection's life.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it can serve nothing more."""
+        return self._transport is None or self._transport.is_closing()
+
+    def abort(self) -> None:
+        """Close at once; what was not sent is dropped."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._parser = None
+        answer = self._answer
+        if answer is not None and not self._is_complete:
+            if self._ends_with_connection and answer.has_head and exc is None:
+                self._complete(is_reusable=False)
+            else:
+                answer.put_error(_cut(answer))
+        self._on_lost(self)
+
+    def send(self, head: bytes, body: bytes, answer: EngineAnswer, *, has_no_body: bool = False) -> None:
+        """Send a request whose response goes to `answer`. The connection must be idle."""
+        self._answer = answer
+        self._headers = []
+        self._head_bytes = 0
+        self._is_complete = self._is_interim = self._ends_with_connection = False
+        self._has_no_body = has_no_body
+        if self._transport is None:
+            answer.put_error(_cut(answer))
+        else:
+            self._transport.write(head + body)
+
+    def finish(self, answer: EngineAnswer) -> None:
+        """The reader of `answer` is done. Keeps the connection when that was all of it, else closes it."""
+        if self._answer is not answer:
+            return
+        self._answer = None
+        transport = self._transport
+        if transport is None:
+            return
+        if self._is_complete and self._is_reusable and transport.get_write_buffer_size() == 0:
+            self.resume()
+            self._on_idle(self)
+        else:
+            transport.abort()
+
+    def resume(self) -> None:
+        """Read again after the reader has caught up."""
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    # Bytes.
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None or self._is_complete or self._parser is None:
+            # Nobody asked for these bytes: whatever they are, they must not become the next answer.
+            self._is_reusable = False
+            self.abort()
+            return
+        answer.has_bytes = True
+        if not answer.has_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse(answer, "The provider's answer is not HTTP.")
+            return
+        if not answer.has_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(answer, "The head of the provider's answer is too long.")
+
+    def eof_received(self) -> bool:
+        return False
+
+    def _refuse(self, answer: EngineAnswer, message: str) -> None:
+        """Broken framing. After a complete answer it only costs the connection."""
+        self._is_reusable = False
+        if not self._is_complete:
+            answer.put_error(UpstreamProtocolError(message))
+        self.abort()
+
+    # What the parser says. Raising here would be swallowed by it.
+
+    def on_message_begin(self) -> None:
+        if self._is_complete:
+            self._is_reusable = False
+            self.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_complete:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        answer, parser = self._answer, self._parser
+        if self._is_complete or answer is None or parser is None:
+            return
+        status = parser.get_status_code()
+        self._is_interim = status < _OK and status != _SWITCHING
+        if self._is_interim:
+            return
+        fault = _framing_fault(status, self._headers)
+        if fault is not None:
+            self._is_reusable = False
+            answer.put_error(UpstreamProtocolError(fault))
+            self.abort()
+            return
+        names = {name for name, _ in self._headers}
+        is_framed = b"content-length" in names or b"transfer-encoding" in names
+        self._ends_with_connection = not is_framed and status not in _NO_BODY
+        answer.put_head(status, self._headers)
+        if self._has_no_body:
+            self._complete(is_reusable=False)
+
+    def on_body(self, data: bytes) -> None:
+        if self._answer is not None and not self._is_complete and self._answer.put_body(data):
+            self._pause()
+
+    def on_message_complete(self) -> None:
+        if self._is_interim:
+            self._is_interim = False
+            self._headers = []
+        elif not self._is_complete and self._parser is not None:
+            self._complete(is_reusable=self._parser.should_keep_alive())
+
+    def _complete(self, *, is_reusable: bool) -> None:
+        self._is_complete = True
+        self._is_reusable = self._is_reusable and is_reusable
+        if self._answer is not None:
+            self._answer.put_end()
+
+
+def _cut(answer: EngineAnswer) -> UpstreamProtocolError:
+    when = "before its answer was complete" if answer.has_bytes else "without an answer"
+    return UpstreamProtocolError(f"The provider closed the connection {when}.")
+
+
+def _framing_fault(status: int, headers: HeaderList) -> str | None:
+    """What makes the length of a message doubtful (RFC 9112, 6.3), or a head unacceptable."""
+    if status == _SWITCHING:
+        return "The provider switched protocols."
+    if len(headers) > MAX_HEADERS:
+        return "The provider's answer has too many headers."
+    lengths = {value for name, value in headers if name == b"content-length"}
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings and (lengths or codings != [b"chunked"]):
+        return "The provider's answer has a doubtful length (transfer-encoding)."
+    if len(lengths) > 1 or any(not value.strip().isdigit() for value in lengths):
+        return "The provider's answer has a doubtful length (content-length)."
+    return None

@@ -1,0 +1,208 @@
+"""The innermost step of the staircase: one attempt against one deployment."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_middleware.asgi import UntilDisconnect
+from gateway_middleware.domain import Attempt
+from gateway_middleware.errors import UpstreamError, UpstreamProtocolError
+from gateway_middleware.outcomes import outcome_of
+from gateway_middleware.scope import DEPLOYMENT, RECORD, REQUEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway_middleware.asgi import Receive, Scope, Send
+    from gateway_middleware.domain import (
+        CallRecord,
+        Clock,
+        HeaderList,
+        ModelRequest,
+        Provider,
+        ResponseReader,
+        Timeouts,
+    )
+    from gateway_middleware.upstream.exchange import Answer, Exchange
+
+    ProviderErrorHook = Callable[[CallRecord, Attempt, UpstreamError], None]
+    ErrorReader = Callable[..., UpstreamError]
+
+_REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id")
+_OK = 200
+_REDIRECT = 300
+_HELD_BYTES = 256 * 1024
+_HELD_EVENTS = 64
+_STREAM_HEADERS: HeaderList = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Dispatch:
+    """ASGI endpoint that sends the request to its deployment and relays the answer.
+
+    Takes the deployment from the scope, or the first of the route when no layer chose one. Nothing is sent to the
+    client before the provider has answered well: until the first content of a stream every failure is raised with the
+    response untouched, so that a layer further out may try another deployment. Raises `UpstreamError` and
+    `ClientDisconnectedError`; after the start of a stream too, for the outermost layer to end it in the dialect.
+    The last bytes of an answer are left in `CallRecord.tail`.
+    """
+
+    def __init__(
+        self,
+        *,
+        providers: Mapping[str, Provider],
+        exchange: Exchange,
+        clock: Clock,
+        read_error: ErrorReader,
+        on_provider_error: ProviderErrorHook | None = None,
+        max_answer_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
+        self._providers = providers
+        self._exchange = exchange
+        self._clock = clock
+        self._read_error = read_error
+        self._on_provider_error = on_provider_error
+        self._max_answer_bytes = max_answer_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, record = REQUEST.get(scope), RECORD.get(scope)
+        deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
+        provider = self._providers[deployment.provider]
+        attempt = Attempt(deployment=deployment, started=self._clock())
+        record.attempts.append(attempt)
+        timeouts = deployment.timeouts or provider.timeouts
+        try:
+            async with UntilDisconnect(receive, stall=timeouts.write_stall) as watch:
+                relay = _Relay(record, attempt, send, watch)
+                await self._attempt(request, provider, timeouts, relay)
+        except BaseException as error:
+            attempt.outcome = outcome_of(error)
+            if isinstance(error, UpstreamError) and self._on_provider_error is not None:
+                self._on_provider_error(record, attempt, error)
+            raise
+        else:
+            attempt.outcome = outcome_of(None)
+        finally:
+            attempt.ended = self._clock()
+
+    async def _attempt(self, request: ModelRequest, provider: Provider, timeouts: Timeouts, relay: _Relay) -> None:
+        upstream = provider.prepare(request, relay.attempt.deployment)
+        first_byte = timeouts.first_byte if request.is_stream else timeouts.answer
+        answer = await self._exchange.open(upstream, timeouts, first_byte=first_byte)
+        try:
+            await self._carry(request, provider, answer, relay)
+        except BaseException:
+            answer.close()
+            raise
+        answer.conclude()
+
+    async def _carry(self, request: ModelRequest, provider: Provider, answer: Answer, relay: _Relay) -> None:
+        headers = dict(answer.headers)
+        relay.attempt.status = answer.status
+        relay.attempt.upstream_request_id = _request_id(headers)
+        if not _OK <= answer.status < _REDIRECT:
+            raise await self._failure(provider, answer)
+        media = headers.get(b"content-type", b"")
+        is_event_stream = media.startswith(b"text/event-stream")
+        reader = provider.reader(request, is_event_stream=is_event_stream)
+        await relay.answer(answer, reader, media, limit=self._max_answer_bytes, is_event_stream=is_event_stream)
+
+    async def _failure(self, provider: Provider, answer: Answer) -> UpstreamError:
+        body = await answer.read(self._max_answer_bytes)
+        return self._read_error(answer.status, answer.headers, body, provider=provider.name, secrets=provider.secrets)
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str | None:
+    for name in _REQUEST_ID_HEADERS:
+        value = headers.get(name)
+        if value is not None:
+            return value[:128].decode("latin-1")
+    return None
+
+
+class _Relay:
+    """Carries one good answer from the provider to the client, and what was learnt of it into the record."""
+
+    __slots__ = ("_clock", "_is_started", "_record", "_send", "_watch", "attempt")
+
+    def __init__(self, record: CallRecord, attempt: Attempt, send: Send, watch: UntilDisconnect) -> None:
+        self.attempt = attempt
+        self._record = record
+        self._send = send
+        self._watch = watch
+        self._is_started = False
+
+    async def answer(
+        self, answer: Answer, reader: ResponseReader, media: bytes, *, limit: int, is_event_stream: bool
+    ) -> None:
+        try:
+            if is_event_stream:
+                await self._events(answer, reader)
+            elif media.startswith((b"audio/", b"application/octet-stream", b"image/", b"video/")):
+                await self._binary(answer, reader, media)
+            else:
+                await self._whole(answer, reader, media, limit)
+        finally:
+            self._learn(reader)
+
+    def _learn(self, reader: ResponseReader) -> None:
+        self._record.usage = reader.usage
+        self._record.response_id = reader.response_id
+        self._record.response_model = reader.response_model
+
+    async def _whole(self, answer: Answer, reader: ResponseReader, media: bytes, limit: int) -> None:
+        body = await answer.read(limit)
+        relayed = reader.feed(body) + reader.finish()
+        if not reader.is_complete:
+            raise UpstreamProtocolError("The provider's answer is not complete JSON.")
+        await self._start([(b"content-type", media), (b"content-length", str(len(relayed)).encode())])
+        self._record.tail = relayed
+
+    async def _binary(self, answer: Answer, reader: ResponseReader, media: bytes) -> None:
+        while chunk := await answer.chunk():
+            relayed = reader.feed(chunk)
+            if not self._is_started:
+                await self._start([(b"content-type", media)])
+            await self._pass_on(relayed)
+        if not self._is_started:
+            raise UpstreamProtocolError("The provider's answer is empty.")
+        self._record.tail = reader.finish()
+
+    async def _events(self, answer: Answer, reader: ResponseReader) -> None:
+        held = b""
+        while not reader.is_complete:
+            chunk = await answer.chunk()
+            relayed = reader.feed(chunk) if chunk else reader.finish()
+            if self._is_started:
+                if relayed and not reader.is_complete:
+                    await self._pass_on(relayed)
+            else:
+                relayed = held = held + relayed
+                if reader.error is None and _may_begin(reader, held) and not reader.is_complete:
+                    await self._start(_STREAM_HEADERS)
+                    await self._pass_on(held)
+            if reader.error is not None:
+                raise reader.error
+            if not chunk and not reader.is_complete:
+                raise UpstreamProtocolError("The provider's stream ended before it was complete.")
+        if not self._is_started:
+            await self._start(_STREAM_HEADERS)
+        self._record.tail = relayed
+
+    async def _start(self, headers: HeaderList) -> None:
+        self._is_started = True
+        await self._pass({"type": "http.response.start", "status": self.attempt.status, "headers": list(headers)})
+
+    async def _pass_on(self, body: bytes) -> None:
+        await self._pass({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _pass(self, message: dict[str, object]) -> None:
+        await self._watch.send(self._send, message)
+
+
+def _may_begin(reader: ResponseReader, held: bytes) -> bool:
+    """Whether what is held back may go: there is content, or more lifecycle frames than it is worth to hold."""
+    return reader.has_content or len(held) > _HELD_BYTES or held.count(b"\n\n") > _HELD_EVENTS

@@ -1,0 +1,88 @@
+"""Between the engine's words and httpx's: requests, responses, exceptions, timeouts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+
+from gateway_middleware.domain import Origin, Timeouts, UpstreamRequest, UpstreamTarget
+from gateway_middleware.errors import (
+    UpstreamConnectError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway_middleware.upstream.exchange import Answer
+
+_NEVER = 365 * 86400.0
+_NOT_SENT = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+_PHASE_ERRORS: dict[str, type[httpx.TimeoutException]] = {
+    "connect": httpx.ConnectTimeout,
+    "pool": httpx.PoolTimeout,
+    "write": httpx.WriteTimeout,
+}
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    """Where a URL's connections go."""
+    is_tls = url.scheme == "https"
+    return Origin(host=url.host, port=url.port or (443 if is_tls else 80), is_tls=is_tls)
+
+
+async def upstream_request_of(request: httpx.Request) -> tuple[UpstreamRequest, Timeouts, float]:
+    """An httpx request as the engine sends it, its timeouts, and the deadline of the first byte."""
+    body = await request.aread()
+    headers = tuple((name.lower(), value) for name, value in request.headers.raw if name.lower() not in _NOT_SENT)
+    target = UpstreamTarget.build(
+        origin_of(request.url), request.url.raw_path.decode("ascii"), headers, method=request.method
+    )
+    given = request.extensions.get("timeout", {})
+    read = given.get("read") or _NEVER
+    timeouts = Timeouts(connect=given.get("connect") or _NEVER, idle=read, total=_NEVER)
+    return UpstreamRequest(target=target, body=body), timeouts, read
+
+
+def response_of(answer: Answer, request: httpx.Request) -> httpx.Response:
+    """An httpx response that streams the answer."""
+    return httpx.Response(
+        answer.status, headers=answer.headers, stream=_Body(answer, request), extensions={"http_version": b"HTTP/1.1"}
+    )
+
+
+def as_httpx_error(error: UpstreamError, request: httpx.Request) -> httpx.TransportError:
+    """The exception httpx's users expect."""
+    if isinstance(error, UpstreamTimeoutError):
+        return _PHASE_ERRORS.get(error.phase, httpx.ReadTimeout)(error.message, request=request)
+    kind = httpx.ConnectError if isinstance(error, UpstreamConnectError) else httpx.RemoteProtocolError
+    return kind(error.message, request=request)
+
+
+def from_httpx_error(error: httpx.HTTPError) -> UpstreamError:
+    """The error of ours for whatever a transport raised."""
+    if isinstance(error, httpx.TimeoutException):
+        is_connect = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
+        return UpstreamTimeoutError("The provider did not answer in time.", phase="connect" if is_connect else "idle")
+    if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol):
+        return UpstreamConnectError("No connection to the provider.")
+    return UpstreamProtocolError("The connection to the provider broke.")
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, answer: Answer, request: httpx.Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while chunk := await self._answer.chunk():
+                yield chunk
+        except UpstreamError as error:
+            raise as_httpx_error(error, self._request) from error
+
+    async def aclose(self) -> None:
+        self._answer.close()

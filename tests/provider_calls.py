@@ -1,0 +1,57 @@
+"""Model requests and readers for the tests of the provider adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gateway_middleware.domain import Deployment, Dialect, ModelRequest, Provider, ResponseReader, Route, Surface
+from gateway_middleware.providers import AnthropicProvider, AzureOpenAIProvider, OpenAIProvider
+
+KEY = "sk-provider-key-0123456789"
+OPENAI = OpenAIProvider(name="openai", base_url="https://api.openai.com/v1", api_key=KEY)
+ANTHROPIC = AnthropicProvider(name="anthropic", base_url="https://api.anthropic.com", api_key=KEY)
+AZURE = AzureOpenAIProvider(name="azure", base_url="https://res.openai.azure.com", api_key=KEY)
+PROVIDERS: dict[str, Provider] = {"openai": OPENAI, "anthropic": ANTHROPIC, "azure": AZURE}
+JSON = b"application/json"
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def deployment(model: str = "gpt-x", provider: str = "openai") -> Deployment:
+    return Deployment(provider=provider, model=model)
+
+
+def model_request(
+    surface: Surface = Surface.CHAT, body: bytes = b'{"model":"gpt-x"}', *, content_type: bytes = JSON, **others: Any
+) -> ModelRequest:
+    target = deployment()
+    return ModelRequest(
+        surface=surface,
+        dialect=Dialect.OPENAI,
+        model="gpt-x",
+        route=Route(name="gpt-x", deployments=(target,)),
+        body=body,
+        fields=_members.decode(body) if content_type == JSON else {},
+        content_type=content_type,
+        **others,
+    )
+
+
+def reader_of(
+    surface: Surface, *, is_event_stream: bool, wants_usage: bool = True, provider: Provider | None = None
+) -> ResponseReader:
+    chosen = provider or (ANTHROPIC if ANTHROPIC.supports(surface) else OPENAI)
+    request = model_request(surface, is_stream=is_event_stream, wants_stream_usage=wants_usage)
+    return chosen.reader(request, is_event_stream=is_event_stream)
+
+
+def relay(reader: ResponseReader, chunks: Iterable[bytes]) -> bytes:
+    """Feed a reader to its end; returns all it relayed."""
+    return b"".join([reader.feed(chunk) for chunk in chunks]) + reader.finish()
+
+
+def pieces(body: bytes, size: int) -> list[bytes]:
+    return [body[i : i + size] for i in range(0, len(body), size)]

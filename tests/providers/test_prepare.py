@@ -1,0 +1,330 @@
+"""What goes upstream: address, headers, body."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gateway_middleware._version import __version__
+from gateway_middleware.domain import Provider, ProviderKind, Surface, Timeouts, UpstreamRequest
+from gateway_middleware.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.providers import AnthropicProvider, AzureOpenAIProvider, OpenAIProvider, make_provider
+from provider_calls import ANTHROPIC, AZURE, KEY, OPENAI, deployment, model_request
+
+FORM = b"multipart/form-data; boundary=b1"
+DATED = "2024-10-21"
+
+
+def azure(base_url: str = "https://res.openai.azure.com", api_version: str | None = DATED) -> AzureOpenAIProvider:
+    return AzureOpenAIProvider(name="azure", base_url=base_url, api_key=KEY, api_version=api_version)
+
+
+def prepared(
+    provider: Provider, surface: Surface, body: bytes, *, model: str = "gpt-x", **others: Any
+) -> UpstreamRequest:
+    return provider.prepare(model_request(surface, body, **others), deployment(model))
+
+
+def path(provider: Provider, surface: Surface = Surface.CHAT, model: str = "gpt-x") -> str:
+    return prepared(provider, surface, b'{"model":"m"}', model=model).target.path
+
+
+@pytest.mark.parametrize(
+    ("base_url", "authority", "target"),
+    [
+        ("https://api.openai.com/v1", "api.openai.com", "/v1/chat/completions"),
+        ("https://api.openai.com/v1/", "api.openai.com", "/v1/chat/completions"),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000", "/chat/completions"),
+        ("http://[::1]:8000/a/b", "[::1]:8000", "/a/b/chat/completions"),
+        ("https://host:443/api/v3", "host", "/api/v3/chat/completions"),
+        ("https://b\u00fccher.example/v1", "xn--bcher-kva.example", "/v1/chat/completions"),
+        ("https://host/a b", "host", "/a%20b/chat/completions"),
+    ],
+)
+def test_openai_addresses(base_url: str, authority: str, target: str) -> None:
+    provider = OpenAIProvider(name="o", base_url=base_url, api_key=KEY)
+    upstream = prepared(provider, Surface.CHAT, b'{"model":"m"}')
+
+    assert upstream.target.path == target
+    assert upstream.target.origin.authority == authority
+    assert upstream.target.head.startswith(f"POST {target} HTTP/1.1\r\nhost: {authority}\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    "base_url", ["https://api.anthropic.com", "https://api.anthropic.com/v1", "https://api.anthropic.com/v1/"]
+)
+def test_anthropic_addresses(base_url: str) -> None:
+    provider = AnthropicProvider(name="a", base_url=base_url, api_key=KEY)
+
+    assert path(provider, Surface.MESSAGES) == "/v1/messages"
+    assert path(provider, Surface.COUNT_TOKENS) == "/v1/messages/count_tokens"
+
+
+@pytest.mark.parametrize("tail", ["", "/", "/openai", "/openai/", "/openai/v1", "/openai/v1/"])
+@pytest.mark.parametrize(
+    ("api_version", "surface", "target"),
+    [
+        (None, Surface.CHAT, "/openai/v1/chat/completions"),
+        ("v1", Surface.RESPONSES, "/openai/v1/responses"),
+        ("preview", Surface.EMBEDDINGS, "/openai/v1/embeddings?api-version=preview"),
+        ("latest", Surface.CHAT, "/openai/v1/chat/completions?api-version=preview"),
+        (DATED, Surface.CHAT, f"/openai/deployments/gpt-x/chat/completions?api-version={DATED}"),
+        (DATED, Surface.AUDIO_SPEECH, f"/openai/deployments/gpt-x/audio/speech?api-version={DATED}"),
+        ("2025-04-01-preview", Surface.RESPONSES, "/openai/responses?api-version=2025-04-01-preview"),
+    ],
+)
+def test_azure_addresses(tail: str, api_version: str | None, surface: Surface, target: str) -> None:
+    assert path(azure(f"https://res.openai.azure.com{tail}", api_version), surface) == target
+
+
+def test_azure_keeps_a_path_before_its_own() -> None:
+    assert path(azure("https://apim.example/team/openai", None)) == "/team/openai/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("model", "segment"),
+    [
+        ("a/b", "a%2Fb"),
+        ("../../admin", "..%2F..%2Fadmin"),
+        ("x?api-version=1#f", "x%3Fapi-version%3D1%23f"),
+        ("a b%2F", "a%20b%252F"),
+        ("\u00fc", "%C3%BC"),
+        ("...", "..."),
+    ],
+)
+def test_a_model_name_is_one_segment(model: str, segment: str) -> None:
+    assert path(azure(), model=model) == f"/openai/deployments/{segment}/chat/completions?api-version={DATED}"
+
+
+@pytest.mark.parametrize("model", ["", ".", "..", "a\r\nx: y", "a\x00", "\x7f", "a\ud800"])
+@pytest.mark.parametrize("provider", [OPENAI, ANTHROPIC, AZURE, azure()])
+def test_a_model_name_that_cannot_be_one_is_unknown(model: str, provider: Provider) -> None:
+    with pytest.raises(UnknownModelError):
+        path(provider, Surface.MESSAGES if provider is ANTHROPIC else Surface.CHAT, model)
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_no_model_name_leaves_its_segment(model: str) -> None:
+    assume(model not in {".", ".."} and not any(c < " " or c == "\x7f" for c in model))
+    before, found, after = "/openai/deployments/", path(azure(), model=model), f"/chat/completions?api-version={DATED}"
+    segment = found[len(before) : -len(after)]
+
+    assert found == before + segment + after
+    assert unquote(segment) == model
+    assert set(segment) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%")
+
+
+def headers_of(upstream: UpstreamRequest) -> dict[bytes, bytes]:
+    found = dict([*upstream.target.headers, *upstream.headers])
+    assert len(found) == len(upstream.target.headers) + len(upstream.headers)
+    return found
+
+
+SAME = {b"accept-encoding": b"identity", b"user-agent": f"model-gateway/{__version__}".encode()}
+
+
+def test_openai_headers_are_these_and_no_others() -> None:
+    provider = OpenAIProvider(name="o", base_url="https://h/v1", api_key=KEY, organization="org-1", project="proj_1")
+    upstream = prepared(provider, Surface.CHAT, b'{"model":"m"}', headers=((b"openai-beta", b"x=v1"),))
+
+    assert headers_of(upstream) == {
+        **SAME,
+        b"content-type": b"application/json",
+        b"accept": b"application/json",
+        b"authorization": b"Bearer " + KEY.encode(),
+        b"openai-organization": b"org-1",
+        b"openai-project": b"proj_1",
+        b"openai-beta": b"x=v1",
+    }
+
+
+def test_azure_headers_are_these_and_no_others() -> None:
+    upstream = prepared(AZURE, Surface.CHAT, b'{"model":"m"}', is_stream=True)
+
+    assert headers_of(upstream) == {
+        **SAME,
+        b"content-type": b"application/json",
+        b"accept": b"text/event-stream",
+        b"api-key": KEY.encode(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ((), {b"anthropic-version": b"2023-06-01"}),
+        (((b"anthropic-version", b"2099-01-01"),), {b"anthropic-version": b"2099-01-01"}),
+        (((b"anthropic-beta", b"a,b"),), {b"anthropic-version": b"2023-06-01", b"anthropic-beta": b"a,b"}),
+    ],
+)
+def test_anthropic_headers_are_these_and_no_others(
+    sent: tuple[tuple[bytes, bytes], ...], expected: dict[bytes, bytes]
+) -> None:
+    upstream = prepared(ANTHROPIC, Surface.MESSAGES, b'{"model":"m"}', headers=sent)
+
+    assert headers_of(upstream) == {
+        **SAME,
+        b"content-type": b"application/json",
+        b"accept": b"application/json",
+        b"x-api-key": KEY.encode(),
+        **expected,
+    }
+
+
+def test_speech_accepts_anything() -> None:
+    assert headers_of(prepared(OPENAI, Surface.AUDIO_SPEECH, b'{"model":"m"}'))[b"accept"] == b"*/*"
+
+
+def test_the_constant_head_holds_the_constant_headers() -> None:
+    target = prepared(OPENAI, Surface.CHAT, b'{"model":"m"}').target
+    assert target.head.split(b"\r\n")[2:-1] == [name + b": " + value for name, value in target.headers]
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "sent"),
+    [
+        (b'{ "model" : "gpt-x" , "x": 1.0}', "gpt-x", b'{ "model" : "gpt-x" , "x": 1.0}'),
+        (b'{"a":1,"model":"fast","z":[1.50, "\\u00e9"]}', "gpt-x", b'{"a":1,"model":"gpt-x","z":[1.50, "\\u00e9"]}'),
+        (b'{"model":"fast","unknown":{"k":  [1e2]}}', 'q"x', b'{"model":"q\\"x","unknown":{"k":  [1e2]}}'),
+        (b'{"messages":[]}', "gpt-x", b'{"messages":[],"model":"gpt-x"}'),
+    ],
+)
+def test_only_the_model_is_replaced(body: bytes, model: str, sent: bytes) -> None:
+    for provider, surface in ((OPENAI, Surface.CHAT), (AZURE, Surface.CHAT), (ANTHROPIC, Surface.MESSAGES)):
+        assert prepared(provider, surface, body, model=model).body == sent
+
+
+def test_a_body_without_members_is_left_to_the_provider() -> None:
+    assert prepared(OPENAI, Surface.CHAT, b"{ }").body == b"{ }"
+
+
+def test_a_dated_azure_body_needs_no_model_but_keeps_the_upstreams() -> None:
+    assert prepared(azure(), Surface.CHAT, b'{"x": 1}').body == b'{"x": 1}'
+    assert prepared(azure(), Surface.CHAT, b'{"model":"fast"}').body == b'{"model":"gpt-x"}'
+    assert prepared(azure(), Surface.RESPONSES, b'{"x": 1}').body == b'{"x":1,"model":"gpt-x"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        (b'{"model":"gpt-x"}', {"model": "gpt-x", "stream_options": {"include_usage": True}}),
+        (b'{"model":"fast","stream_options":null}', {"model": "gpt-x", "stream_options": {"include_usage": True}}),
+        (
+            b'{"model":"gpt-x","stream_options":{"include_obfuscation":false,"include_usage":false}}',
+            {"model": "gpt-x", "stream_options": {"include_obfuscation": False, "include_usage": True}},
+        ),
+        (b'{"model":"gpt-x","stream_options":"odd"}', {"model": "gpt-x", "stream_options": "odd"}),
+    ],
+)
+def test_stream_usage_is_asked_for(body: bytes, sent: dict[str, Any]) -> None:
+    for provider in (OPENAI, AZURE, azure()):
+        for surface in (Surface.CHAT, Surface.COMPLETIONS):
+            assert json.loads(prepared(provider, surface, body, is_stream=True).body) == sent
+
+
+@pytest.mark.parametrize(
+    ("provider", "surface", "body", "others"),
+    [
+        (OPENAI, Surface.CHAT, b'{"model": "gpt-x"}', {}),
+        (OPENAI, Surface.CHAT, b'{"model": "gpt-x"}', {"is_stream": True, "wants_stream_usage": True}),
+        (OPENAI, Surface.RESPONSES, b'{"model": "gpt-x"}', {"is_stream": True}),
+        (ANTHROPIC, Surface.MESSAGES, b'{"model": "gpt-x"}', {"is_stream": True}),
+        (azure(api_version="2024-06-01"), Surface.CHAT, b'{"model": "gpt-x"}', {"is_stream": True}),
+        (azure(), Surface.CHAT, b'{"model": "gpt-x", "data_sources": []}', {"is_stream": True}),
+    ],
+)
+def test_stream_usage_is_not_asked_for(
+    provider: Provider, surface: Surface, body: bytes, others: dict[str, Any]
+) -> None:
+    assert prepared(provider, surface, body, **others).body == body
+
+
+def test_a_form_goes_upstream_with_its_boundary_and_the_model() -> None:
+    form = b'--b1\r\nContent-Disposition: form-data; name="model"\r\n\r\n%s\r\n--b1--\r\n'
+    upstream = prepared(OPENAI, Surface.AUDIO_TRANSCRIPTIONS, form % b"fast", content_type=FORM)
+
+    assert upstream.body == form % b"gpt-x"
+    assert headers_of(upstream)[b"content-type"] == FORM
+
+
+def test_a_form_that_names_no_model_gets_one_unless_the_path_does() -> None:
+    form = b'--b1\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--b1--\r\n'
+    part = b'--b1\r\nContent-Disposition: form-data; name="model"\r\n\r\ngpt-x\r\n'
+
+    assert prepared(AZURE, Surface.AUDIO_TRANSCRIPTIONS, form, content_type=FORM).body == part + form
+    assert prepared(azure(), Surface.AUDIO_TRANSCRIPTIONS, form, content_type=FORM).body == form
+    with pytest.raises(InvalidRequestError):
+        prepared(AZURE, Surface.IMAGES_EDITS, b"no form", content_type=FORM)
+
+
+def test_targets_are_made_once_and_the_cache_is_bounded() -> None:
+    provider = OpenAIProvider(name="o", base_url="https://h/v1", api_key=KEY)
+    first = prepared(provider, Surface.CHAT, b'{"model":"m"}').target
+
+    assert prepared(provider, Surface.CHAT, b'{"model":"m"}').target is first
+    assert prepared(provider, Surface.CHAT, b'{"model":"m"}', is_stream=True).target is not first
+    for number in range(3000):
+        prepared(provider, Surface.CHAT, b'{"model":"m"}', model=f"m{number}")
+    assert len(provider._targets._targets) <= 1024
+    assert prepared(provider, Surface.CHAT, b'{"model":"m"}').target == first
+
+
+@pytest.mark.parametrize(
+    ("provider", "surfaces"),
+    [
+        (OPENAI, set(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS}),
+        (ANTHROPIC, {Surface.MESSAGES, Surface.COUNT_TOKENS}),
+        (AZURE, set(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS, Surface.MODERATIONS}),
+    ],
+)
+def test_surfaces(provider: Provider, surfaces: set[Surface]) -> None:
+    assert {s for s in Surface if provider.supports(s)} == surfaces
+
+
+@pytest.mark.parametrize("kind", list(ProviderKind))
+def test_make_provider_makes_every_kind(kind: ProviderKind) -> None:
+    timeouts = Timeouts(connect=1.0)
+    made = make_provider(kind, name="n", base_url="https://h", api_key=KEY, timeouts=timeouts)
+
+    assert (made.kind, made.name, made.timeouts, made.secrets) == (kind, "n", timeouts, (KEY,))
+
+
+def test_make_provider_passes_the_version_on() -> None:
+    dated = make_provider(ProviderKind.AZURE_OPENAI, name="n", base_url="https://h", api_key=KEY, api_version=DATED)
+    older = make_provider(ProviderKind.ANTHROPIC, name="n", base_url="https://h", api_key=KEY, api_version="2023-01-01")
+
+    assert path(dated).startswith("/openai/deployments/gpt-x/")
+    assert (b"anthropic-version", b"2023-01-01") in prepared(older, Surface.MESSAGES, b'{"model":"m"}').headers
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"api_key": "sk-secret\nx: y"},
+        {"api_key": " sk-secret"},
+        {"api_key": "sk-secret\u00fc"},
+        {"api_key": ""},
+        {"base_url": "ftp://sk-secret/"},
+        {"base_url": "https://"},
+        {"base_url": "https://user:sk-secret@h/"},
+        {"base_url": "https://h/?key=sk-secret"},
+        {"base_url": "https://h/#sk-secret"},
+        {"base_url": "https://h:99999/"},
+    ],
+)
+@pytest.mark.parametrize("kind", list(ProviderKind))
+def test_what_cannot_be_sent_is_refused_without_repeating_it(kind: ProviderKind, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"must|port|Port") as refused:
+        make_provider(kind, name="n", **{"base_url": "https://h", "api_key": KEY, **options})
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("version", ["", "2024", "2024-10-21&x=1", "v2", "2024-10-21\r\n"])
+def test_an_odd_azure_version_is_refused(version: str) -> None:
+    with pytest.raises(ValueError, match="an Azure API version must be"):
+        azure(api_version=version)

@@ -1,0 +1,445 @@
+"""Readers, format by format: when content begins, when an answer is complete, what an error event does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway_middleware.domain import Surface, Usage
+from gateway_middleware.errors import UpstreamProtocolError
+from provider_calls import KEY, pieces, reader_of, relay
+
+CHUNK = b'data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+ROLE = b'data: {"id":"c1","model":"m","choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}\n\n'
+FILTER = b'data: {"choices":[],"id":"","model":"","prompt_filter_results":[{"prompt_index":0}]}\n\n'
+USAGE = b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
+DONE = b"data: [DONE]\n\n"
+CHAT_ERROR = b'data: {"error":{"message":"Overloaded","type":"server_error","param":null,"code":"busy"}}\n\n'
+
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"id":"resp_1","model":"m"}}\n\n'
+DELTA = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"Hi"}\n\n'
+
+START = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","model":"m",'
+    b'"usage":{"input_tokens":10,"cache_read_input_tokens":5,"output_tokens":1}}}\n\n'
+)
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+BLOCK = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"type":"text_delta","text":"Hi"}}\n\n'
+)
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+MESSAGES_ERROR = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
+
+
+def ended(kind: str, **response: object) -> bytes:
+    data = {"type": f"response.{kind}", "response": {"id": "resp_1", "model": "m", "error": None, **response}}
+    return f"event: response.{kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def test_chat_stream_is_complete_with_done_and_knows_what_it_used() -> None:
+    reader = reader_of(Surface.CHAT, is_event_stream=True)
+
+    assert reader.feed(ROLE) == ROLE
+    assert not reader.has_content
+    assert reader.feed(CHUNK + USAGE) == CHUNK + USAGE
+    assert (reader.has_content, reader.is_complete) == (True, False)
+    assert reader.feed(DONE) == DONE
+    assert reader.is_complete
+    assert (reader.response_id, reader.response_model) == ("c1", "m")
+    assert reader.usage == Usage(input_tokens=7, output_tokens=2)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"choices":[{"delta":{}}],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n',
+        b'data: {"choices":null,"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n',
+        b'data: {"usage" : { "prompt_tokens" : 7 , "completion_tokens" : 2 } }\n\n',
+        b'data: {\ndata: "usage":\ndata: {"prompt_tokens":7,"completion_tokens":2}}\n\n',
+    ],
+)
+def test_usage_is_found_wherever_a_provider_puts_it(event: bytes) -> None:
+    reader = reader_of(Surface.CHAT, is_event_stream=True)
+    stream = CHUNK + event + CHUNK + DONE
+
+    assert relay(reader, [stream]) == stream
+    assert reader.usage == Usage(input_tokens=7, output_tokens=2)
+
+
+def test_content_that_speaks_of_needles_changes_nothing() -> None:
+    texts = ["[DONE]", 'error "error"', '"prompt_tokens": 1', '{"error": {"message": "no"}}', "data: [DONE]\n\n"]
+    events = [f"data: {json.dumps({'choices': [{'delta': {'content': t}}]})}\n\n".encode() for t in texts]
+    for wants_usage in (True, False):
+        reader = reader_of(Surface.CHAT, is_event_stream=True, wants_usage=wants_usage)
+
+        assert relay(reader, events) == b"".join(events)
+        assert (reader.is_complete, reader.error, reader.usage) == (False, None, None)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+def test_every_framing_is_relayed_untouched(line_end: bytes, size: int) -> None:
+    stream = (b"\xef\xbb\xbf: hello\n\n" + ROLE + CHUNK + USAGE + DONE).replace(b"\n", line_end)
+    reader = reader_of(Surface.CHAT, is_event_stream=True)
+
+    assert relay(reader, pieces(stream, size)) == stream
+    assert (reader.is_complete, reader.response_id) == (True, "c1")
+    assert reader.usage == Usage(input_tokens=7, output_tokens=2)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+def test_hidden_usage_leaves_the_stream_as_if_not_asked(line_end: bytes, size: int) -> None:
+    asked = (ROLE + CHUNK).replace(b"}\n\n", b',"usage":null}\n\n') + USAGE + DONE
+    reader = reader_of(Surface.CHAT, is_event_stream=True, wants_usage=False)
+    plain = (FILTER + ROLE + CHUNK + DONE).replace(b"\n", line_end)
+
+    assert relay(reader, pieces((FILTER + asked).replace(b"\n", line_end), size)) == plain
+    assert reader.usage == Usage(input_tokens=7, output_tokens=2)
+
+
+def test_completions_hide_usage_too() -> None:
+    reader = reader_of(Surface.COMPLETIONS, is_event_stream=True, wants_usage=False)
+    text = b'data: {"id":"cmpl","choices":[{"text":"Hi","index":0}],"usage":null}\n\n'
+
+    assert relay(reader, [text + USAGE + DONE]) == text.replace(b',"usage":null', b"") + DONE
+    assert reader.is_complete
+
+
+@pytest.mark.parametrize(
+    ("event", "has_content"),
+    [
+        (FILTER, False),
+        (ROLE, False),
+        (b": ping\n\n", False),
+        (b'data: {"choices":[{"delta":{}}]}\n\n', False),
+        (b'data: {"choices":[{"text":""}]}\n\n', False),
+        (b"data: garbage\n\n", False),
+        (b'data: {"choices":["odd"]}\n\n', False),
+        (b'data: {"choices":[{"delta":{"role":"assistant","tool_calls":[{"index":0}]}}]}\n\n', True),
+        (b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}\n\n', True),
+        (b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n', True),
+        (b'data: {"choices":[{"text":"a"}]}\n\n', True),
+    ],
+)
+def test_chat_content_begins_with_what_a_reader_would_see(event: bytes, *, has_content: bool) -> None:
+    reader = reader_of(Surface.CHAT, is_event_stream=True)
+
+    assert reader.feed(event) == event
+    assert reader.has_content is has_content
+
+
+def test_chat_error_event_is_withheld_and_ends_the_stream() -> None:
+    for size in (1, 10_000):
+        reader = reader_of(Surface.CHAT, is_event_stream=True)
+        relayed = b"".join(reader.feed(piece) for piece in pieces(CHUNK + CHAT_ERROR + CHUNK, size))
+
+        assert relayed == CHUNK
+        assert reader.error is not None
+        assert reader.error.message == "Overloaded"
+        assert (reader.error.provider_type, reader.error.provider_code) == ("server_error", "busy")
+        assert reader.error.frame == CHAT_ERROR
+        assert reader.finish() == b""
+        assert not reader.is_complete
+
+
+@pytest.mark.parametrize(
+    ("event", "message", "kind", "code"),
+    [
+        (b'data: {"id":"x","choices":[],"error":{"code":502,"message":"gone"}}\n\n', "gone", None, "502"),
+        (b'data: {"error":"plain words"}\n\n', "plain words", None, None),
+        (b'event: error\ndata: {"message":"said above"}\n\n', "said above", None, None),
+        (b"event: error\ndata: <html>\n\n", "The provider reported an error inside its stream.", None, None),
+    ],
+)
+def test_chat_errors_in_other_shapes(event: bytes, message: str, kind: str | None, code: str | None) -> None:
+    reader = reader_of(Surface.CHAT, is_event_stream=True)
+    reader.feed(CHUNK)
+
+    assert reader.feed(event) == b""
+    assert reader.error is not None
+    assert (reader.error.message, reader.error.provider_type, reader.error.provider_code) == (message, kind, code)
+
+
+@pytest.mark.parametrize("nothing", [b"null", b"{}", b'""', b"false"])
+def test_an_empty_error_member_is_none(nothing: bytes) -> None:
+    reader = reader_of(Surface.CHAT, is_event_stream=True)
+    event = b'data: {"error":' + nothing + b',"choices":[{"delta":{"content":"a"}}]}\n\n'
+
+    assert reader.feed(event) == event
+    assert (reader.error, reader.has_content) == (None, True)
+
+
+def test_no_secret_is_in_an_error_event() -> None:
+    reader = reader_of(Surface.CHAT, is_event_stream=True)
+    reader.feed(b'data: {"error":{"message":"bad key ' + KEY.encode() + b'","code":"' + KEY.encode() + b'"}}\n\n')
+
+    assert reader.error is not None
+    for text in (reader.error.message, reader.error.provider_code or "", reader.error.frame.decode()):
+        assert KEY not in text
+        assert "[redacted]" in text
+
+
+@pytest.mark.parametrize("kind", ["completed", "incomplete", "failed"])
+def test_responses_stream_ends_with_any_of_three_events(kind: str) -> None:
+    usage = {"input_tokens": 4, "output_tokens": 3, "output_tokens_details": {"reasoning_tokens": 1}}
+    reader = reader_of(Surface.RESPONSES, is_event_stream=True)
+    last = ended(kind, usage=usage)
+
+    assert reader.feed(CREATED) == CREATED
+    assert (reader.response_id, reader.response_model, reader.has_content) == ("resp_1", "m", False)
+    assert reader.feed(DELTA) == DELTA
+    assert (reader.has_content, reader.is_complete) == (True, False)
+    assert reader.feed(last) == last
+    assert (reader.is_complete, reader.error) == (True, None)
+    assert reader.usage == Usage(input_tokens=4, output_tokens=3, reasoning_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'event: error\ndata: {"type":"error","code":"busy","message":"Overloaded","param":null}\n\n',
+        b'data: {"type":"error","code":"busy","message":"Overloaded"}\n\n',
+        b'event: error\ndata: {"type":"error","error":{"type":"x","code":"busy","message":"Overloaded"}}\n\n',
+    ],
+)
+def test_responses_error_event_is_withheld(event: bytes) -> None:
+    reader = reader_of(Surface.RESPONSES, is_event_stream=True)
+
+    assert reader.feed(CREATED + DELTA + event) == CREATED + DELTA
+    assert reader.error is not None
+    assert (reader.error.message, reader.error.provider_code, reader.error.frame) == ("Overloaded", "busy", event)
+    assert not reader.is_complete
+
+
+def test_responses_without_event_lines_are_read_by_their_type() -> None:
+    reader = reader_of(Surface.RESPONSES, is_event_stream=True)
+    stream = b"".join(e.split(b"\n", 1)[1] for e in (CREATED, DELTA, ended("completed", usage={"input_tokens": 1})))
+
+    assert relay(reader, pieces(stream, 30)) == stream
+    assert (reader.is_complete, reader.response_id, reader.usage) == (True, "resp_1", Usage(input_tokens=1))
+
+
+def test_messages_usage_is_replaced_and_merged_never_added() -> None:
+    reader = reader_of(Surface.MESSAGES, is_event_stream=True)
+    delta = (
+        b'event: message_delta\ndata: {"type":"message_delta","delta":{},'
+        b'"usage":{"output_tokens":40,"input_tokens":null,"cache_creation_input_tokens":2}}\n\n'
+    )
+
+    assert reader.feed(START) == START
+    assert reader.usage == Usage(input_tokens=15, output_tokens=1, cached_input_tokens=5)
+    assert (reader.response_id, reader.response_model, reader.has_content) == ("msg_1", "m", False)
+    assert reader.feed(PING + BLOCK) == PING + BLOCK
+    assert reader.feed(delta) == delta
+    assert (reader.has_content, reader.is_complete) == (True, False)
+    assert reader.feed(STOP) == STOP
+    assert (reader.has_content, reader.is_complete) == (True, True)
+    assert reader.usage == Usage(input_tokens=17, output_tokens=40, cached_input_tokens=5, cache_write_tokens=2)
+
+
+def test_messages_error_event_is_withheld() -> None:
+    reader = reader_of(Surface.MESSAGES, is_event_stream=True)
+
+    assert reader.feed(START + MESSAGES_ERROR) == START
+    assert reader.error is not None
+    assert (reader.error.provider_type, reader.error.message) == ("overloaded_error", "Overloaded")
+    assert not reader.has_content
+
+
+@pytest.mark.parametrize(
+    ("surface", "stream"),
+    [
+        (Surface.CHAT, CHUNK + b"data: [DONE]"),
+        (Surface.CHAT, CHUNK + b"data: [DONE]\n"),
+        (Surface.CHAT, CHUNK + b"data: [DONE]\r\n\r"),
+        (Surface.MESSAGES, START + STOP[:-2]),
+        (Surface.RESPONSES, CREATED + ended("completed")[:-1]),
+    ],
+)
+def test_a_last_event_without_its_blank_line_is_complete(surface: Surface, stream: bytes) -> None:
+    reader = reader_of(surface, is_event_stream=True)
+
+    assert relay(reader, pieces(stream, 9)) == stream
+    assert reader.is_complete
+
+
+@pytest.mark.parametrize(
+    ("surface", "whole", "rest"),
+    [
+        (Surface.CHAT, CHUNK, b"data: [DO"),
+        (Surface.CHAT, CHUNK, CHUNK[:-5]),
+        (Surface.MESSAGES, START, STOP[:20]),
+        (Surface.MESSAGES, START, b"event: message_stop\n"),
+        (Surface.RESPONSES, CREATED, ended("completed")[:-4]),
+        (Surface.IMAGES_GENERATIONS, b"", b'data: {"type":"image_generation.comp'),
+    ],
+)
+def test_an_event_cut_off_is_dropped(surface: Surface, whole: bytes, rest: bytes) -> None:
+    reader = reader_of(surface, is_event_stream=True)
+
+    assert relay(reader, [whole, rest]) == whole
+    assert not reader.is_complete
+
+
+def test_blank_lines_after_the_end_are_relayed() -> None:
+    reader = reader_of(Surface.CHAT, is_event_stream=True)
+
+    assert relay(reader, [CHUNK + DONE + b"\n"]) == CHUNK + DONE + b"\n"
+    assert reader.is_complete
+
+
+@pytest.mark.parametrize("surface", [Surface.CHAT, Surface.RESPONSES, Surface.MESSAGES, Surface.IMAGES_EDITS])
+def test_an_empty_stream_is_not_complete(surface: Surface) -> None:
+    reader = reader_of(surface, is_event_stream=True)
+
+    assert reader.finish() == b""
+    assert not reader.is_complete
+
+
+def test_images_are_complete_at_the_end_of_the_body_only() -> None:
+    image = b'data: {"type":"image_generation.completed","b64_json":"AA","usage":{"input_tokens":50}}\n\n'
+    reader = reader_of(Surface.IMAGES_GENERATIONS, is_event_stream=True)
+
+    assert reader.feed(image) == image
+    assert (reader.has_content, reader.is_complete) == (True, False)
+    assert reader.feed(image) + reader.finish() == image
+    assert reader.is_complete
+    assert reader.usage == Usage(input_tokens=50)
+
+
+@pytest.mark.parametrize(
+    ("surface", "last"),
+    [
+        (
+            Surface.AUDIO_TRANSCRIPTIONS,
+            b'data: {"type":"transcript.text.done","usage":{"type":"tokens","input_tokens":3,"output_tokens":1}}\n\n',
+        ),
+        (
+            Surface.AUDIO_SPEECH,
+            b'data: {"type":"speech.audio.done","usage":{"input_tokens":3,"output_tokens":1,"total_tokens":4}}\n\n',
+        ),
+    ],
+)
+def test_sound_is_complete_with_its_last_event(surface: Surface, last: bytes) -> None:
+    reader = reader_of(surface, is_event_stream=True)
+    reader.feed(b'data: {"type":"x.delta","delta":"Hi"}\n\n')
+
+    assert (reader.has_content, reader.is_complete) == (True, False)
+    assert reader.feed(last) == last
+    assert (reader.has_content, reader.is_complete) == (True, True)
+    assert reader.usage == Usage(input_tokens=3, output_tokens=1)
+
+
+def test_a_done_marker_ends_any_media_stream() -> None:
+    reader = reader_of(Surface.AUDIO_TRANSCRIPTIONS, is_event_stream=True)
+    delta = b'data: {"type":"transcript.text.delta","delta":"Hi"}\n\n'
+
+    assert reader.feed(delta + DONE) == delta + DONE
+    assert reader.is_complete
+
+
+def test_an_error_event_among_images_is_withheld() -> None:
+    reader = reader_of(Surface.IMAGES_EDITS, is_event_stream=True)
+    reader.feed(b'data: {"type":"image_edit.partial_image","b64_json":"AA"}\n\n')
+
+    assert reader.feed(CHAT_ERROR) + reader.finish() == b""
+    assert reader.error is not None
+    assert not reader.is_complete
+
+
+def test_an_event_over_the_limit_is_a_broken_protocol_but_an_image_is_not() -> None:
+    start, more = b'data: {"b64_json":"', b"A" * 1_048_576
+    chat, image = (reader_of(s, is_event_stream=True) for s in (Surface.CHAT, Surface.IMAGES_GENERATIONS))
+    for reader in (chat, image):
+        assert reader.feed(start) == b""
+    with pytest.raises(UpstreamProtocolError):
+        chat.feed(more)
+    assert image.feed(more) == b""
+
+
+@pytest.mark.parametrize(
+    ("surface", "body", "usage"),
+    [
+        (Surface.CHAT, b'{"id":"c1","model":"m","usage":{"prompt_tokens":1}}', Usage(input_tokens=1)),
+        (
+            Surface.IMAGES_GENERATIONS,
+            b'{"data":[],"usage":{"input_tokens":5,"output_tokens":9}}',
+            Usage(input_tokens=5, output_tokens=9),
+        ),
+        (
+            Surface.AUDIO_TRANSCRIPTIONS,
+            b'{"text":"","usage":{"type":"tokens","input_tokens":5}}',
+            Usage(input_tokens=5),
+        ),
+        (Surface.AUDIO_TRANSCRIPTIONS, b'{"text":"","usage":{"type":"duration","seconds":5}}', None),
+        (Surface.MODERATIONS, b'{"id":"modr-1","results":[]}', None),
+        (Surface.COUNT_TOKENS, b'{"input_tokens":14}', None),
+        (
+            Surface.MESSAGES,
+            b'{"usage":{"input_tokens":1,"cache_read_input_tokens":2}}',
+            Usage(input_tokens=3, cached_input_tokens=2),
+        ),
+        (Surface.EMBEDDINGS, b'{"id":7,"model":null,"usage":{"prompt_tokens":1e999}}', None),
+        (Surface.AUDIO_TRANSLATIONS, b"Hello there.\n", None),
+        (Surface.AUDIO_TRANSCRIPTIONS, b"WEBVTT\n\n00:00.000 --> 00:01.000\nHi\n", None),
+        (Surface.AUDIO_TRANSCRIPTIONS, b"", None),
+        (Surface.AUDIO_SPEECH, b"\x00\xff\x00", None),
+    ],
+)
+def test_answers_in_one_piece(surface: Surface, body: bytes, usage: Usage | None) -> None:
+    for size in (1, 1000):
+        reader = reader_of(surface, is_event_stream=False)
+
+        assert relay(reader, pieces(body, size)) == body
+        assert (reader.is_complete, reader.usage, reader.error) == (True, usage, None)
+        assert reader.has_content is bool(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>502</html>", b'{"id":"c', b"[]", b'"text"', b'{"a":1} {"b":2}', b'{"a":' * 100_000, b"\x1f\x8b\x08"],
+)
+def test_what_is_no_json_object_is_not_complete(body: bytes) -> None:
+    for surface in (Surface.CHAT, Surface.MESSAGES, Surface.EMBEDDINGS, Surface.IMAGES_EDITS):
+        reader = reader_of(surface, is_event_stream=False)
+
+        assert relay(reader, [body]) == body
+        assert not reader.is_complete
+
+
+@pytest.mark.parametrize("body", [b'{"text":"cut', b" <!DOCTYPE html><p>", b"<HTML>"])
+def test_a_broken_transcript_is_not_complete(body: bytes) -> None:
+    reader = reader_of(Surface.AUDIO_TRANSCRIPTIONS, is_event_stream=False)
+    relay(reader, [body])
+
+    assert not reader.is_complete
+
+
+EVENTS = st.sampled_from(
+    [ROLE, CHUNK, FILTER, USAGE, b": ping\n\n", b"data: x\n\n", CHAT_ERROR, DONE, CREATED, DELTA, START, STOP]
+)
+
+
+@given(
+    events=st.lists(EVENTS, max_size=8),
+    cuts=st.lists(st.integers(0, 900)),
+    wants_usage=st.booleans(),
+    line_end=st.sampled_from([b"\n", b"\r\n"]),
+)
+def test_chunk_boundaries_never_matter(
+    *, events: list[bytes], cuts: list[int], wants_usage: bool, line_end: bytes
+) -> None:
+    stream = b"".join(events).replace(b"\n", line_end)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    chunks = [stream[a:b] for a, b in itertools.pairwise(edges)]
+    for surface in (Surface.CHAT, Surface.RESPONSES, Surface.MESSAGES):
+        at_once, cut = (reader_of(surface, is_event_stream=True, wants_usage=wants_usage) for _ in range(2))
+        assert relay(cut, chunks) == relay(at_once, [stream])
+        for name in ("usage", "response_id", "response_model", "is_complete", "has_content"):
+            assert getattr(cut, name) == getattr(at_once, name)
+        assert (cut.error is None) is (at_once.error is None)

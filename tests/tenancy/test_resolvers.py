@@ -1,0 +1,147 @@
+"""Resolvers: who is behind a key, or behind the host application's user."""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway_middleware.domain import Tenant
+from gateway_middleware.errors import AuthenticationError
+from gateway_middleware.tenancy import resolvers
+from gateway_middleware.tenancy.keys import digest, hmac_digest, new_key, public_id
+from gateway_middleware.tenancy.resolvers import ApiKeyResolver, Credential, OpenResolver, ScopeUserResolver
+
+ACME, GLOBEX = Tenant(name="acme", models=("gpt-*",)), Tenant(name="globex")
+SECRET = b"key-secret"
+
+
+def ask(resolver: Any, key: bytes | str) -> Any:
+    return resolver(Credential(key.encode() if isinstance(key, str) else key), {})
+
+
+def test_a_key_leads_to_its_tenant_each_time() -> None:
+    keys = [new_key() for _ in range(3)]
+    resolver = ApiKeyResolver([(ACME, [digest(k.encode()) for k in keys[:2]]), (GLOBEX, [digest(keys[2].encode())])])
+    for _ in range(2):
+        found = [ask(resolver, key) for key in keys]
+        assert [t.name for t in found] == ["acme", "acme", "globex"]
+        assert [t.key_id for t in found] == [public_id(key) for key in keys]
+        assert found[0].models == ("gpt-*",)
+
+
+def test_a_foreign_key_is_named_by_its_digest() -> None:
+    resolver = ApiKeyResolver(
+        [(ACME, [digest(b"sk-old")]), (GLOBEX, [hmac_digest(b"sk-new", SECRET)])], key_secret=SECRET
+    )
+    assert ask(resolver, b"sk-old").key_id == hashlib.sha256(b"sk-old").hexdigest()[:8]
+    assert ask(resolver, b"sk-new") == Tenant(name="globex", key_id=hmac_digest(b"sk-new", SECRET)[12:20])
+
+
+def test_a_keyed_digest_needs_the_right_secret() -> None:
+    listed = [(ACME, [hmac_digest(b"sk-1", SECRET)])]
+    for wrong in (None, b"other"):
+        with pytest.raises(AuthenticationError):
+            ask(ApiKeyResolver(listed, key_secret=wrong), b"sk-1")
+
+
+@pytest.mark.parametrize("key", ["sk-2", "sk", "sk-1 ", "SK-1", "'; --", "*", "{}", ":", "%"])
+def test_another_key_is_nobody(key: str) -> None:
+    with pytest.raises(AuthenticationError, match="not valid"):
+        ask(ApiKeyResolver([(ACME, [digest(b"sk-1")])]), key)
+
+
+def test_a_digest_is_not_a_key() -> None:
+    resolver = ApiKeyResolver([(ACME, [digest(b"sk-1")])])
+    for stolen in (digest(b"sk-1"), digest(b"sk-1").removeprefix("sha256:")):
+        with pytest.raises(AuthenticationError):
+            ask(resolver, stolen)
+
+
+def test_no_key_says_how_to_send_one() -> None:
+    with pytest.raises(AuthenticationError, match="x-api-key"):
+        ApiKeyResolver([])(None, {})
+
+
+@pytest.mark.parametrize("length", [20, 64, 200])
+def test_keys_that_begin_alike_are_not_mixed_up(length: int) -> None:
+    keys = ["k" * length + end for end in ("", "1", "2", ":")]
+    resolver = ApiKeyResolver([(Tenant(name=f"t{i}"), [digest(key.encode())]) for i, key in enumerate(keys)])
+    for _ in range(2):
+        assert [ask(resolver, key).name for key in keys] == ["t0", "t1", "t2", "t3"]
+
+
+@given(st.sets(st.binary(min_size=1, max_size=12), min_size=1, max_size=12), st.binary(max_size=12))
+def test_exactly_the_listed_keys_are_known(keys: set[bytes], stranger: bytes) -> None:
+    resolver = ApiKeyResolver([(Tenant(name=key.hex()), [digest(key)]) for key in keys])
+    for key in [*keys, *keys]:
+        assert ask(resolver, key).name == key.hex()
+    if stranger not in keys:
+        with pytest.raises(AuthenticationError):
+            ask(resolver, stranger)
+
+
+def remembered(resolver: ApiKeyResolver) -> int:
+    return len(resolver._remembered)
+
+
+def test_strangers_are_not_remembered() -> None:
+    resolver = ApiKeyResolver([(ACME, [digest(b"sk-1")])])
+    ask(resolver, b"sk-1")
+    for i in range(1000):
+        with pytest.raises(AuthenticationError):
+            ask(resolver, f"random-{i}")
+    assert remembered(resolver) == 1
+
+
+def test_memory_for_known_keys_is_bounded() -> None:
+    many = resolvers._MAX_REMEMBERED + 10
+    resolver = ApiKeyResolver([(ACME, [digest(b"%d" % i) for i in range(many)])])
+    for i in range(many):
+        assert ask(resolver, b"%d" % i).name == "acme"
+    assert remembered(resolver) <= resolvers._MAX_REMEMBERED
+
+
+def test_a_replaced_tenant_is_unknown_at_once() -> None:
+    resolver = ApiKeyResolver([(ACME, [digest(b"sk-1")])])
+    assert ask(resolver, b"sk-1").name == "acme"
+    resolver.replace([(GLOBEX, [digest(b"sk-2"), hmac_digest(b"sk-3", SECRET)])], key_secret=SECRET)
+    with pytest.raises(AuthenticationError):
+        ask(resolver, b"sk-1")
+    assert ask(resolver, b"sk-2").name == ask(resolver, b"sk-3").name == "globex"
+
+
+@pytest.mark.parametrize("user", [types.SimpleNamespace(org="acme"), {"org": "acme"}])
+def test_the_tenant_is_an_attribute_of_the_user(user: Any) -> None:
+    assert ScopeUserResolver("org")(None, {"user": user}) == Tenant(name="acme")
+
+
+@pytest.mark.parametrize("answer", ["acme", ACME])
+def test_the_tenant_is_what_a_function_makes_of_the_user(answer: Any) -> None:
+    assert ScopeUserResolver(lambda _: answer)(None, {"user": object()}).name == "acme"
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {},
+        {"user": None},
+        {"user": types.SimpleNamespace(org="acme", is_authenticated=False)},
+        {"user": types.SimpleNamespace(org="")},
+        {"user": types.SimpleNamespace(org=7)},
+        {"user": {}},
+        {"user": object()},
+    ],
+)
+def test_nobody_is_refused(scope: Any) -> None:
+    with pytest.raises(AuthenticationError):
+        ScopeUserResolver("org")(None, scope)
+
+
+def test_open_is_one_tenant_for_all() -> None:
+    assert OpenResolver()(None, {}) == ask(OpenResolver(), b"anything") == Tenant(name="open")
+    assert OpenResolver(ACME)(None, {}) is ACME
