@@ -32,7 +32,10 @@ def test_a_call_is_counted_once_with_its_tokens() -> None:
 
     where = 'model="fast",outcome="success",provider="openai",surface="chat",tenant="acme"'
     assert f"model_gateway_requests_total{{{where}}} 1.0" in text
-    assert 'model_gateway_tokens_total{model="fast",provider="openai",surface="chat",tenant="acme",type="output"} 30.0' in text
+    assert (
+        'model_gateway_tokens_total{model="fast",provider="openai",surface="chat",tenant="acme",type="output"} 30.0'
+        in text
+    )
     assert "gen_ai_server_request_duration_seconds_sum" in text
     assert "gen_ai_server_time_to_first_token_seconds_count" in text
 
@@ -60,7 +63,9 @@ def test_tenants_share_the_histograms() -> None:
     metrics.observe(record(tenant="a"))
     metrics.observe(record(tenant="b"))
 
-    lines = [line for line in scrape(metrics).splitlines() if line.startswith("gen_ai_server_request_duration_seconds_count")]
+    lines = [
+        line for line in scrape(metrics).splitlines() if line.startswith("gen_ai_server_request_duration_seconds_count")
+    ]
 
     assert lines == [
         "gen_ai_server_request_duration_seconds_count"

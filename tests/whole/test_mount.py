@@ -118,7 +118,9 @@ async def test_the_host_can_say_who_the_tenant_is(simulator: Any) -> None:
 
     log = LogLines()
     gateway = Gateway(Settings.from_env(environment(simulator.url)), resolver=by_user, write_log=log)
-    async with serving(SetUser(Starlette(routes=[Mount("/", app=gateway)], lifespan=lambda _: gateway.lifespan()))) as url:
+    async with serving(
+        SetUser(Starlette(routes=[Mount("/", app=gateway)], lifespan=lambda _: gateway.lifespan()))
+    ) as url:
         await chat(f"{url}/v1")
 
     assert b'"tenant":"the-host-said"' in log.raw

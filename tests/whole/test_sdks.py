@@ -209,9 +209,7 @@ async def test_openai_errors(
 
 
 @pytest.mark.parametrize(("model", "expected"), OPENAI_ERRORS[:8])
-async def test_azure_errors(
-    azure: openai.AsyncAzureOpenAI, model: str, expected: type[openai.APIStatusError]
-) -> None:
+async def test_azure_errors(azure: openai.AsyncAzureOpenAI, model: str, expected: type[openai.APIStatusError]) -> None:
     with pytest.raises(expected):
         await azure.chat.completions.create(model=model.replace("openai/", "azure/"), messages=ASK)
 
@@ -239,7 +237,7 @@ async def test_anthropic_errors(
     assert caught.value.body["type"] == "error"
 
 
-FAULTS = ["truncate-3", "eof-3", "error-3", "malformed+truncate-3"]
+FAULTS = ["truncate-3", "eof-3", "error-3", "length-12:truncate-3"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -260,9 +258,7 @@ async def test_a_broken_response_stream_raises(oai: openai.AsyncOpenAI, fault: s
 
 @pytest.mark.parametrize("fault", FAULTS[:3])
 async def test_a_broken_message_stream_raises(claude: anthropic.AsyncAnthropic, fault: str) -> None:
-    stream = await claude.messages.create(
-        model=f"anthropic/sim-{fault}", max_tokens=64, messages=ASK, stream=True
-    )
+    stream = await claude.messages.create(model=f"anthropic/sim-{fault}", max_tokens=64, messages=ASK, stream=True)
 
     with pytest.raises(anthropic.APIError):
         [event async for event in stream]

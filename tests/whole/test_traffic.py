@@ -48,7 +48,9 @@ def gateway(answer: ScriptedAnswer, **extra: str) -> tuple[Gateway, ScriptedExch
 
 
 async def replay(exchange: Exchange, chunks: Iterable[bytes]) -> tuple[Transcript, Gateway, ScriptedExchange]:
-    headers = [(b"content-type", b"text/event-stream; charset=utf-8" if exchange.sse is not None else b"application/json")]
+    headers = [
+        (b"content-type", b"text/event-stream; charset=utf-8" if exchange.sse is not None else b"application/json")
+    ]
     app, upstream = gateway(ScriptedAnswer(exchange.status, headers, chunks))
     async with app.lifespan():
         transcript = await drive(

@@ -58,7 +58,7 @@ def demo_environment(simulator_url: str, key: str, port: int) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def _serving(server: uvicorn.Server) -> AsyncIterator[None]:
     task = asyncio.create_task(server.serve())
-    while not server.started and not task.done():
+    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn offers no event
         await asyncio.sleep(0.01)
     if task.done():
         await task
@@ -88,7 +88,7 @@ async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
 
 async def _until_interrupted(server: uvicorn.Server) -> None:
     print("Press Ctrl-C to stop. One line for each call follows.\n")
-    while not server.should_exit:
+    while not server.should_exit:  # noqa: ASYNC110 - uvicorn offers no event
         await asyncio.sleep(0.1)
 
 

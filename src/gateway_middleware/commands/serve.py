@@ -47,7 +47,7 @@ def make_server(app: ASGIApp, *, host: str, port: int, drain_seconds: float = 30
     return uvicorn.Server(uvicorn.Config(app, host=host, port=port, **options))  # type: ignore[arg-type]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:  # noqa: ARG001
     """Serve until SIGTERM or SIGINT."""
     import uvicorn
 

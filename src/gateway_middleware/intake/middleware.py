@@ -130,7 +130,7 @@ def _model_of(endpoint: Endpoint, asked: Asked) -> str:
         return check_model(endpoint.argument)
     if asked.model is None:
         raise InvalidRequestError("You must provide a model parameter.", param="model")
-    return asked.model
+    return check_model(asked.model)
 
 
 def _allowed_headers(scope: Scope) -> tuple[tuple[bytes, bytes], ...]:

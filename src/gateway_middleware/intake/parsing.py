@@ -40,7 +40,7 @@ _decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What intake reads of a body. `model` is None when the body names none."""
+    """What intake reads of a body. `model` is None when the body names none, and as unchecked as it came."""
 
     fields: Mapping[str, msgspec.Raw]
     model: str | None = None
@@ -81,7 +81,7 @@ def parse(body: bytes, content_type: bytes) -> Asked:
     model, stream, options = fields.get("model"), fields.get("stream"), fields.get("stream_options")
     return Asked(
         fields=fields,
-        model=None if model is None else _read_model(model),
+        model=None if model is None else _read(_decode_text, model, "model", "a string"),
         is_stream=stream is not None and bool(_read(_decode_flag, stream, "stream", "a boolean")),
         wants_stream_usage=options is not None and _wants_usage(options),
         output_cap=_output_cap(fields),
@@ -158,13 +158,6 @@ def check_model(model: str) -> str:
     return model
 
 
-def _read_model(raw: msgspec.Raw) -> str:
-    model = _read(_decode_text, raw, "model", "a string")
-    if model is None:
-        raise InvalidRequestError("The field `model` must be a string.", param="model")
-    return check_model(model)
-
-
 def _read(decode: Any, raw: msgspec.Raw, field: str, expected: str) -> Any:
     try:
         return decode(raw)
@@ -197,6 +190,6 @@ def _parse_form(body: bytes, content_type: bytes) -> Asked:
     model = fields.get(b"model")
     return Asked(
         fields={},
-        model=None if model is None else check_model(model.decode("utf-8", "replace")),
+        model=None if model is None else model.decode("utf-8", "replace"),
         is_stream=fields.get(b"stream", b"").strip().lower() == b"true",
     )

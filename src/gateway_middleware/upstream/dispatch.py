@@ -181,7 +181,7 @@ class _Relay:
                     await self._pass_on(relayed)
             else:
                 relayed = held = held + relayed
-                if reader.error is None and _may_begin(reader, held) and not reader.is_complete:
+                if _may_begin(reader, held) and not reader.is_complete:
                     await self._start(_STREAM_HEADERS)
                     await self._pass_on(held)
             if reader.error is not None:
@@ -205,4 +205,6 @@ class _Relay:
 
 def _may_begin(reader: ResponseReader, held: bytes) -> bool:
     """Whether what is held back may go: there is content, or more lifecycle frames than it is worth to hold."""
+    if reader.error is not None:
+        return reader.has_content
     return reader.has_content or len(held) > _HELD_BYTES or held.count(b"\n\n") > _HELD_EVENTS
