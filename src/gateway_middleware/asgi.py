@@ -40,7 +40,7 @@ _STALL_CHECKS = 4
 
 
 class UntilDisconnect:
-    """`async with UntilDisconnect(receive):` raises `ClientDisconnectedError` inside when the client leaves.
+    """`with UntilDisconnect(receive):` raises `ClientDisconnectedError` inside when the client leaves.
 
     Works as `asyncio.timeout` does: the current task is cancelled and the cancellation is turned into the error at the
     end of the block. A watcher on `receive` is started only after `patience` seconds, so that quick answers do not pay
@@ -73,7 +73,7 @@ class UntilDisconnect:
         self._is_sending = False
         self._sends = self._seen = self._stalled_checks = 0
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("UntilDisconnect needs a running task")
@@ -113,7 +113,7 @@ class UntilDisconnect:
             self._has_left = True
             self._task.cancel()
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()

@@ -45,7 +45,10 @@ class Surface(StrEnum):
     @property
     def label(self) -> str:
         """A short name for logs and metrics: `chat`, `messages`, `images_edits`."""
-        return "chat" if self is Surface.CHAT else self.value.replace("/", "_")
+        return _SURFACE_LABELS[self]
+
+
+_SURFACE_LABELS = {s: "chat" if s is Surface.CHAT else s.value.replace("/", "_") for s in Surface}
 
 
 class ProviderKind(StrEnum):
@@ -87,11 +90,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     weight: int = 1
     timeouts: Timeouts | None = None
+    key: str = ""
+    """`provider/model`, as written in `GATEWAY_ROUTES`: made from the two, never given."""
 
-    @property
-    def key(self) -> str:
-        """`provider/model`, as written in `GATEWAY_ROUTES`."""
-        return f"{self.provider}/{self.model}"
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "key", f"{self.provider}/{self.model}")
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

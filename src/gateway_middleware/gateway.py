@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from gateway_middleware.upstream.exchange import Exchange
 
 _log = logging.getLogger("gateway_middleware")
+_BATCH = 64
 
 
 class Gateway:
@@ -77,8 +78,9 @@ class Gateway:
         self._owners = ResponseOwners(is_shared=len(settings.tenants) > 1 or resolver is not None)
         self._scrub = _scrubber(self._providers.values())
         self._log = AccessLog(write_log, scrub=self._scrub) if write_log else AccessLog.to_fd(1, scrub=self._scrub)
-        self.figures = Figures(clock)
+        self._figures = Figures(clock)
         self._metrics = CallMetrics(route.name for route in settings.routes)
+        self._ended: list[CallRecord] = []
         self._is_started = self._is_draining = False
         self._began = clock()
         self._dispatch = Dispatch(
@@ -141,6 +143,12 @@ class Gateway:
         finally:
             await self.aclose()
 
+    @property
+    def figures(self) -> Figures:
+        """How each deployment did in the last minute."""
+        self._count()
+        return self._figures
+
     def drain(self) -> None:
         """Tell readiness that the gateway is about to go; calls are still answered."""
         self._is_draining = True
@@ -172,8 +180,17 @@ class Gateway:
         )
 
     def _observe(self, record: CallRecord) -> None:
-        self.figures.observe(record)
-        self._metrics.observe(record)
+        # In batches, since the same few lines of code over many records are several times as fast as after each call.
+        self._ended.append(record)
+        if len(self._ended) >= _BATCH:
+            self._count()
+
+    def _count(self) -> None:
+        """Bring figures and metrics up to date. Whoever reads them does this first."""
+        ended, self._ended = self._ended, []
+        for record in ended:
+            self._figures.observe(record)
+            self._metrics.observe(record)
 
     def _endpoints(self) -> Mapping[str, ASGIApp]:
         registry = CollectorRegistry()
@@ -185,7 +202,7 @@ class Gateway:
             "health": operations.Document(lambda _: self._health()),
             "providers": operations.Document(lambda _: {"providers": list(map(self._provider, self._providers))}),
             "provider_status": operations.ProviderStatus(self._provider_status),
-            "metrics": operations.Metrics(registry),
+            "metrics": operations.Metrics(registry, self._count),
         }
 
     def _reason_not_ready(self) -> str | None:

@@ -42,7 +42,7 @@ class AccessLog:
         self._scrub = scrub
         self._wall = wall
         self._delay = delay
-        self._lines: list[bytes] = []
+        self._lines: list[bytes | CallRecord] = []
         self._timer: asyncio.TimerHandle | None = None
         self._refused = 0
 
@@ -57,8 +57,8 @@ class AccessLog:
         return self._refused + (self._write.dropped if isinstance(self._write, FdSink) else 0)
 
     def call(self, record: CallRecord) -> None:
-        """Log a call that has ended."""
-        self._add(self._form.call(call_line(record)))
+        """Log a call that has ended. The record must not change any more: its line is made with the batch."""
+        self._add(record)
 
     def event(self, name: str, /, *, level: str = "info", **fields: Any) -> None:
         """Log anything else. Fields are text, numbers, booleans or None."""
@@ -95,9 +95,12 @@ class AccessLog:
         if not lines:
             return
         try:
-            self._write(b"".join(lines))
+            self._write(b"".join([line if isinstance(line, bytes) else self._line(line) for line in lines]))
         except Exception:  # noqa: BLE001 - a broken sink must not break calls
             self._refused += len(lines)
+
+    def _line(self, record: CallRecord) -> bytes:
+        return self._form.call(call_line(record))
 
     def close(self) -> None:
         """Write everything. The log can be used again."""
@@ -108,7 +111,7 @@ class AccessLog:
     def _safe(self, text: str) -> str:
         return shown(self._scrub(text) if self._scrub is not None else text, _MAX_TEXT)
 
-    def _add(self, line: bytes) -> None:
+    def _add(self, line: bytes | CallRecord) -> None:
         self._lines.append(line)
         if len(self._lines) >= _BATCH:
             self.flush()

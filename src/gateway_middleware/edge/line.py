@@ -75,7 +75,7 @@ def call_line(record: CallRecord) -> CallLine:
         level="error" if record.outcome in _ALARMING else "info",
         event="call",
         request_id=record.request_id,
-        method=shown(record.method, _MAX_NAME),
+        method=_name(record.method) or "",
         path=shown(record.path, _MAX_PATH),
         endpoint=record.endpoint,
         status=record.status,

@@ -66,12 +66,14 @@ class Readiness:
 
 
 class Metrics:
-    """`/metrics`, in the text format or OpenMetrics, as the scraper asks."""
+    """`/metrics`, in the text format or OpenMetrics, as the scraper asks. `refresh` is called before each scrape."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
         self._registry = registry
+        self._refresh = refresh
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._refresh()
         encode, content_type = choose_encoder((header(scope, b"accept") or b"").decode("latin-1"))
         await answer(send, encode(self._registry), content_type=content_type.encode())
 

@@ -11,7 +11,7 @@ from gateway_middleware.outcomes import outcome_of
 from gateway_middleware.scope import DEPLOYMENT, RECORD, REQUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gateway_middleware.asgi import Receive, Scope, Send
     from gateway_middleware.domain import (
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     ErrorReader = Callable[..., UpstreamError]
 
 _REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id")
+_BINARY = (b"audio/", b"application/octet-stream", b"image/", b"video/")
 _OK = 200
 _REDIRECT = 300
 _HELD_BYTES = 256 * 1024
@@ -75,7 +76,7 @@ class Dispatch:
         record.attempts.append(attempt)
         timeouts = deployment.timeouts or provider.timeouts
         try:
-            async with UntilDisconnect(receive, stall=timeouts.write_stall) as watch:
+            with UntilDisconnect(receive, stall=timeouts.write_stall) as watch:
                 relay = _Relay(record, attempt, send, watch)
                 await self._attempt(request, provider, timeouts, relay)
         except BaseException as error:
@@ -89,26 +90,22 @@ class Dispatch:
             attempt.ended = self._clock()
 
     async def _attempt(self, request: ModelRequest, provider: Provider, timeouts: Timeouts, relay: _Relay) -> None:
-        upstream = provider.prepare(request, relay.attempt.deployment)
+        attempt = relay.attempt
+        upstream = provider.prepare(request, attempt.deployment)
         first_byte = timeouts.first_byte if request.is_stream else timeouts.answer
         answer = await self._exchange.open(upstream, timeouts, first_byte=first_byte)
         try:
-            await self._carry(request, provider, answer, relay)
+            attempt.status = answer.status
+            headers = dict(answer.headers)
+            attempt.upstream_request_id = _request_id(headers)
+            if not _OK <= answer.status < _REDIRECT:
+                raise await self._failure(provider, answer)
+            media = headers.get(b"content-type") or b"application/json"
+            await relay.answer(answer, request, provider, media, limit=self._max_answer_bytes)
         except BaseException:
             answer.close()
             raise
         answer.conclude()
-
-    async def _carry(self, request: ModelRequest, provider: Provider, answer: Answer, relay: _Relay) -> None:
-        headers = dict(answer.headers)
-        relay.attempt.status = answer.status
-        relay.attempt.upstream_request_id = _request_id(headers)
-        if not _OK <= answer.status < _REDIRECT:
-            raise await self._failure(provider, answer)
-        media = headers.get(b"content-type", b"")
-        is_event_stream = media.startswith(b"text/event-stream")
-        reader = provider.reader(request, is_event_stream=is_event_stream)
-        await relay.answer(answer, reader, media, limit=self._max_answer_bytes, is_event_stream=is_event_stream)
 
     async def _failure(self, provider: Provider, answer: Answer) -> UpstreamError:
         body = await answer.read(self._max_answer_bytes)
@@ -126,7 +123,7 @@ def _request_id(headers: dict[bytes, bytes]) -> str | None:
 class _Relay:
     """Carries one good answer from the provider to the client, and what was learnt of it into the record."""
 
-    __slots__ = ("_clock", "_is_started", "_record", "_send", "_watch", "attempt")
+    __slots__ = ("_is_started", "_record", "_send", "_watch", "attempt")
 
     def __init__(self, record: CallRecord, attempt: Attempt, send: Send, watch: UntilDisconnect) -> None:
         self.attempt = attempt
@@ -136,12 +133,14 @@ class _Relay:
         self._is_started = False
 
     async def answer(
-        self, answer: Answer, reader: ResponseReader, media: bytes, *, limit: int, is_event_stream: bool
+        self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int
     ) -> None:
+        is_event_stream = media.startswith(b"text/event-stream")
+        reader = provider.reader(request, is_event_stream=is_event_stream)
         try:
             if is_event_stream:
                 await self._events(answer, reader)
-            elif media.startswith((b"audio/", b"application/octet-stream", b"image/", b"video/")):
+            elif media.startswith(_BINARY):
                 await self._binary(answer, reader, media)
             else:
                 await self._whole(answer, reader, media, limit)
@@ -158,8 +157,9 @@ class _Relay:
         relayed = reader.feed(body) + reader.finish()
         if not reader.is_complete:
             raise UpstreamProtocolError("The provider's answer is not complete JSON.")
-        await self._start([(b"content-type", media), (b"content-length", str(len(relayed)).encode())])
         self._record.tail = relayed
+        headers = [(b"content-type", media), (b"content-length", b"%d" % len(relayed))]
+        await self._send({"type": "http.response.start", "status": self.attempt.status, "headers": headers})
 
     async def _binary(self, answer: Answer, reader: ResponseReader, media: bytes) -> None:
         while chunk := await answer.chunk():
@@ -194,13 +194,10 @@ class _Relay:
 
     async def _start(self, headers: HeaderList) -> None:
         self._is_started = True
-        await self._pass({"type": "http.response.start", "status": self.attempt.status, "headers": list(headers)})
+        await self._send({"type": "http.response.start", "status": self.attempt.status, "headers": list(headers)})
 
-    async def _pass_on(self, body: bytes) -> None:
-        await self._pass({"type": "http.response.body", "body": body, "more_body": True})
-
-    async def _pass(self, message: dict[str, object]) -> None:
-        await self._watch.send(self._send, message)
+    def _pass_on(self, body: bytes) -> Awaitable[None]:
+        return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": True})
 
 
 def _may_begin(reader: ResponseReader, held: bytes) -> bool:
