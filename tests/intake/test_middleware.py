@@ -1,0 +1,171 @@
+"""Intake as a layer: what it sets, what it hands on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asgi_driver import Transcript, drive
+from gateway_middleware.domain import CallRecord, Deployment, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.edge.middleware import ErrorMiddleware
+from gateway_middleware.intake.middleware import IntakeMiddleware
+from gateway_middleware.intake.ownership import ResponseOwners
+from gateway_middleware.intake.routing import ProviderEntry, RouteTable
+from gateway_middleware.scope import RECORD, REQUEST, TENANT
+
+pytestmark = pytest.mark.anyio
+ROUTE = Route(
+    name="fast", deployments=(Deployment(provider="openai", model="a"), Deployment(provider="openai", model="b"))
+)
+
+
+def table() -> RouteTable:
+    return RouteTable({"fast": ROUTE}, [ProviderEntry("openai", ProviderKind.OPENAI, lambda _: True)])
+
+
+class Inner:
+    """Stands for everything inside; notes what it is given."""
+
+    def __init__(self) -> None:
+        self.request: Any = None
+        self.body = b""
+        self.response_id: str | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.request = REQUEST.peek(scope)
+        self.body = (await receive()).get("body", b"")
+        record: CallRecord = RECORD.get(scope)
+        if self.response_id is not None:
+            record.response_id = self.response_id
+            from gateway_middleware.domain import Attempt
+
+            record.attempts.append(Attempt(deployment=ROUTE.deployments[1], started=0.0))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+class AsTenant:
+    def __init__(self, app: Any, tenant: Tenant) -> None:
+        self.app = app
+        self.tenant = tenant
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        TENANT.set(scope, self.tenant)
+        await self.app(scope, receive, send)
+
+
+def stack(inner: Inner, owners: ResponseOwners | None = None, tenant: str = "acme") -> Any:
+    return ErrorMiddleware(
+        AsTenant(IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=owners), Tenant(name=tenant))
+    )
+
+
+async def post(app: Any, path: str, body: bytes, **headers: str) -> Transcript:
+    return await drive(
+        app, method="POST", path=path, body=body, headers={"content-type": "application/json", **headers}
+    )
+
+
+async def test_the_request_is_set_and_the_body_can_be_read_again() -> None:
+    inner = Inner()
+
+    await post(stack(inner), "/v1/chat/completions", b'{"model":"fast","stream":true}', **{"openai-beta": "x"})
+
+    assert inner.request.surface is Surface.CHAT
+    assert inner.request.route is ROUTE
+    assert inner.request.is_stream
+    assert inner.request.headers == ((b"openai-beta", b"x"),)
+    assert inner.body == inner.request.body == b'{"model":"fast","stream":true}'
+
+
+async def test_only_listed_headers_go_on() -> None:
+    inner = Inner()
+
+    await post(
+        stack(inner), "/v1/chat/completions", b'{"model":"fast"}',
+        **{"cookie": "a=b", "x-forwarded-for": "1.2.3.4", "authorization": "Bearer x", "traceparent": "00-1"},
+    )  # fmt: skip
+
+    assert inner.request.headers == ((b"traceparent", b"00-1"),)
+
+
+@pytest.mark.parametrize("value", ["a\tb", "ü", "x" * 2000])
+async def test_a_listed_header_must_be_harmless(value: str) -> None:
+    answer = await drive(
+        stack(Inner()), method="POST", path="/v1/messages", body=b'{"model":"fast"}',
+        headers=[(b"content-type", b"application/json"), (b"anthropic-beta", value.encode("latin-1"))],
+    )  # fmt: skip
+
+    assert answer.status == 400
+
+
+async def test_azure_names_the_model_in_the_path_and_the_body_may_say_anything() -> None:
+    inner = Inner()
+
+    await post(stack(inner), "/openai/deployments/fast/chat/completions", b'{"model":"not a name!","messages":[]}')
+
+    assert inner.request.model == "fast"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{}", 400),
+        (b'{"model":null}', 400),
+        (b'{"model":"x y"}', 400),
+        (b'{"model":"fast","x":"' + b"y" * 1000 + b'"}', 413),
+    ],
+)
+async def test_refusals(body: bytes, status: int) -> None:
+    inner = Inner()
+
+    answer = await post(stack(inner), "/v1/chat/completions", body)
+
+    assert answer.status == status
+    assert inner.request is None
+
+
+async def test_a_long_body_in_pieces_is_refused_at_the_limit() -> None:
+    answer = await drive(
+        stack(Inner()), method="POST", path="/v1/chat/completions", chunks=[b"x" * 400] * 4,
+        headers={"content-type": "application/json"},
+    )  # fmt: skip
+
+    assert answer.status == 413
+
+
+async def test_a_client_that_leaves_while_it_sends_is_no_request() -> None:
+    inner = Inner()
+
+    answer = await drive(
+        stack(inner), method="POST", path="/v1/chat/completions", chunks=[b"{", b"}"], leave_after=0,
+        headers={"content-type": "application/json"},
+    )  # fmt: skip
+
+    assert not answer.is_started
+    assert inner.request is None
+
+
+async def test_other_endpoints_pass() -> None:
+    inner = Inner()
+
+    answer = await drive(stack(inner), path="/healthz")
+
+    assert answer.body == b"ok"
+    assert inner.request is None
+
+
+async def test_a_response_is_remembered_and_its_continuation_sticks() -> None:
+    owners, inner = ResponseOwners(is_shared=True), Inner()
+    inner.response_id = "resp_1"
+    await post(stack(inner, owners), "/v1/responses", b'{"model":"fast","input":"x"}')
+    inner.response_id = None
+
+    await post(stack(inner, owners), "/v1/responses", b'{"model":"fast","previous_response_id":"resp_1"}')
+    other = await post(
+        stack(Inner(), owners, "other"), "/v1/responses", b'{"model":"fast","previous_response_id":"resp_1"}'
+    )
+
+    assert [d.model for d in inner.request.route.deployments] == ["b"]
+    assert other.status == 400

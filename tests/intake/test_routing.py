@@ -1,0 +1,112 @@
+"""From model names to deployments."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway_middleware.domain import Deployment, Dialect, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.intake.routing import ProviderEntry, RouteTable
+
+MESSAGES = {Surface.MESSAGES, Surface.COUNT_TOKENS}
+ALL = Tenant(name="acme")
+
+
+def openai_like(surface: Surface) -> bool:
+    return surface not in MESSAGES
+
+
+ENTRIES = [
+    ProviderEntry("openai", ProviderKind.OPENAI, openai_like),
+    ProviderEntry("anthropic", ProviderKind.ANTHROPIC, MESSAGES.__contains__),
+    ProviderEntry("azure", ProviderKind.AZURE_OPENAI, openai_like),
+]
+
+
+def route(name: str, *keys: str) -> Route:
+    found = [key.partition("/") for key in keys]
+    return Route(name=name, deployments=tuple(Deployment(provider=p, model=m) for p, _, m in found))
+
+
+TABLE = RouteTable(
+    {r.name: r for r in (route("fast", "openai/gpt-5-mini", "azure/mini"), route("both", "anthropic/c", "openai/g"))},
+    ENTRIES,
+)
+
+
+def keys(model: str, surface: Surface = Surface.CHAT, dialect: Dialect = Dialect.OPENAI) -> list[str]:
+    return [d.key for d in TABLE.resolve(model, surface=surface, dialect=dialect, tenant=ALL).deployments]
+
+
+@pytest.mark.parametrize(
+    ("model", "surface", "dialect", "expected"),
+    [
+        ("fast", Surface.CHAT, Dialect.OPENAI, ["openai/gpt-5-mini", "azure/mini"]),
+        ("both", Surface.CHAT, Dialect.OPENAI, ["openai/g"]),
+        ("both", Surface.MESSAGES, Dialect.ANTHROPIC, ["anthropic/c"]),
+        ("azure/a/b", Surface.CHAT, Dialect.OPENAI, ["azure/a/b"]),
+        ("gpt-4o", Surface.CHAT, Dialect.OPENAI, ["openai/gpt-4o"]),
+        ("gpt-4o", Surface.CHAT, Dialect.AZURE, ["azure/gpt-4o"]),
+        ("claude-x", Surface.MESSAGES, Dialect.ANTHROPIC, ["anthropic/claude-x"]),
+        ("org/model", Surface.CHAT, Dialect.OPENAI, ["openai/org/model"]),
+    ],
+)
+def test_names(model: str, surface: Surface, dialect: Dialect, expected: list[str]) -> None:
+    assert keys(model, surface, dialect) == expected
+    assert keys(model, surface, dialect) == expected, "a remembered answer is the same"
+
+
+@pytest.mark.parametrize(
+    ("model", "surface"),
+    [
+        ("fast", Surface.MESSAGES),
+        ("anthropic/c", Surface.CHAT),
+        ("claude-x", Surface.CHAT),
+        ("openai/g", Surface.MESSAGES),
+    ],
+)
+def test_a_model_that_is_elsewhere_says_where(model: str, surface: Surface) -> None:
+    with pytest.raises(InvalidRequestError, match=r"not available on .*; it is on ") as caught:
+        keys(model, surface)
+
+    assert caught.value.param == "model"
+
+
+def test_a_model_that_is_not_allowed_looks_like_one_that_is_not_there() -> None:
+    limited = Tenant(name="small", models=("fast", "openai/*"))
+    only_messages = RouteTable({}, [ENTRIES[1]])
+
+    with pytest.raises(UnknownModelError) as refused:
+        TABLE.resolve("both", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=limited)
+    with pytest.raises(UnknownModelError) as absent:
+        only_messages.resolve("both", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
+
+    assert refused.value.message == absent.value.message
+    assert TABLE.resolve("openai/x", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=limited)
+
+
+def test_what_a_tenant_sees() -> None:
+    limited = Tenant(name="small", models=("f*",))
+
+    assert [r.name for r in TABLE.visible(ALL)] == ["fast", "both"]
+    assert [r.name for r in TABLE.visible(limited)] == ["fast"]
+    assert TABLE.find("both", limited) is None
+    assert TABLE.find("openai/any", ALL) is not None
+    assert TABLE.find("nobody/any", ALL) is None
+
+
+def test_names_that_clients_make_up_do_not_pile_up() -> None:
+    for n in range(3000):
+        keys(f"openai/m{n}")
+
+    assert len(TABLE._resolved) == 1024
+
+
+def test_a_hundred_and_fifty_routes_over_a_dozen_providers() -> None:
+    entries = [ProviderEntry(f"p{i}", ENTRIES[i % 3].kind, ENTRIES[i % 3].supports) for i in range(12)]
+    table = RouteTable({f"r{i}": route(f"r{i}", f"p{i % 12}/m{i}") for i in range(150)}, entries)
+
+    for i in range(150):
+        surface = Surface.MESSAGES if i % 3 == 1 else Surface.CHAT
+        found = table.resolve(f"r{i}", surface=surface, dialect=Dialect.OPENAI, tenant=ALL)
+        assert found.deployments[0].key == f"p{i % 12}/m{i}"
