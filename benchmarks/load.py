@@ -11,15 +11,17 @@ from typing import cast
 import uvloop
 
 BODY = (
-    b'{"model":"fast","messages":[{"role":"system","content":"You answer in one sentence."},'
+    b'{"model":"%m","messages":[{"role":"system","content":"You answer in one sentence."},'
     b'{"role":"user","content":"' + b"What is a model gateway, and why would a team of forty want one? " * 18 + b'"}],'
     b'"temperature":0.2,"max_tokens":256,"user":"benchmark"%s}'
 )
 
 
-def request_bytes(host: str, key: str, *, is_stream: bool = False, path: str = "/v1/chat/completions") -> bytes:
+def request_bytes(
+    host: str, key: str, *, model: str = "fast", is_stream: bool = False, path: str = "/v1/chat/completions"
+) -> bytes:
     """One chat request of about 1.4 kB."""
-    body = BODY.replace(b"%s", b',"stream":true' if is_stream else b"")
+    body = BODY.replace(b"%m", model.encode()).replace(b"%s", b',"stream":true' if is_stream else b"")
     head = (
         f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"

@@ -135,6 +135,6 @@ def gateway_environment(upstream: int) -> dict[str, str]:
         "OPENAI_BASE_URL": f"{address}/v1",
         "ANTHROPIC_API_KEY": "sk-ant-bench",
         "ANTHROPIC_BASE_URL": address,
-        "GATEWAY_ROUTES": json.dumps({"fast": ["openai/gpt-5-mini"], "slow": ["openai/sim-slow-500"]}),
+        "GATEWAY_ROUTES": json.dumps({"fast": ["openai/gpt-5-mini"]}),
         "GATEWAY_TENANTS": json.dumps({"bench": {"keys": [digest(KEY.encode())]}}),
     }

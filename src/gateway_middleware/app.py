@@ -23,10 +23,11 @@ class GatewayApplication(Starlette):
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(routes=gateway.routes, lifespan=_lifespan)
         self.gateway = gateway
+        self._staircase = gateway.staircase
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self.gateway(scope, receive, send)
+            await self._staircase(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

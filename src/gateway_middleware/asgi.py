@@ -118,6 +118,8 @@ class UntilDisconnect:
     ) -> None:
         self._timer.cancel()
         if self._watcher is not None:
+            # The cancelled task would hold this object by its traceback, and this object the task.
             self._watcher.cancel()
+            self._watcher = None
         if self._has_left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientDisconnectedError from error

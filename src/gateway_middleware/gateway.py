@@ -33,7 +33,7 @@ from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     import httpx
     from starlette.applications import Starlette
@@ -81,7 +81,7 @@ class Gateway:
         self._figures = Figures(clock)
         self._metrics = CallMetrics(route.name for route in settings.routes)
         self._ended: list[CallRecord] = []
-        self._is_started = self._is_draining = False
+        self.is_started = self._is_draining = False
         self._began = clock()
         self._dispatch = Dispatch(
             providers=self._providers,
@@ -90,10 +90,10 @@ class Gateway:
             read_error=error_from,
             on_provider_error=self._log.provider_error,
         )
-        self._staircase = self._compose()
+        self.staircase = self._compose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._staircase(scope, receive, send)
+        await self.staircase(scope, receive, send)
 
     @property
     def middleware(self) -> list[Middleware]:
@@ -156,21 +156,20 @@ class Gateway:
     async def aclose(self) -> None:
         """Close connections and write what the log holds. The gateway can be started again."""
         self._is_draining = True
-        self._is_started = False
+        self.is_started = False
         await self._exchange.aclose()
         self._log.close()
 
-    def start_if_forgotten(self) -> None:
-        """Start at the first call, with one warning, when the host did not enter `lifespan`."""
-        if not self._is_started:
-            _log.warning(
-                "Model Gateway: the host application did not enter gateway.lifespan(); started at the first call. "
-                "HINT: Starlette runs no lifespan of mounted apps: enter it in your own lifespan."
-            )
-            self._start()
+    def start_late(self) -> None:
+        """Start at the first call, with a warning: the host did not enter `lifespan`."""
+        _log.warning(
+            "Model Gateway: the host application did not enter gateway.lifespan(); started at the first call. "
+            "HINT: Starlette runs no lifespan of mounted apps: enter it in your own lifespan."
+        )
+        self._start()
 
     def _start(self) -> None:
-        self._is_started = True
+        self.is_started = True
         self._is_draining = False
 
     def _compose(self) -> ASGIApp:
@@ -208,7 +207,7 @@ class Gateway:
     def _reason_not_ready(self) -> str | None:
         if self._is_draining:
             return "draining"
-        return None if self._is_started else "starting"
+        return None if self.is_started else "starting"
 
     def _health(self) -> dict[str, Any]:
         return {
@@ -216,8 +215,13 @@ class Gateway:
             "version": __version__,
             "config_hash": self.settings.config_hash,
             "uptime_seconds": round(self._clock() - self._began, 1),
-            "in_flight": self._metrics.in_flight,
+            "circuit_breakers": {name: self._breaker(name) for name in self._providers},
         }
+
+    def _breaker(self, name: str) -> dict[str, Any]:
+        # `off`: there is no breaker in this version, and none is claimed.
+        deployments = {f"{name}/{model}": {"state": "off"} for model in sorted(self._deployments(name))}
+        return {"state": "off", "deployments": deployments}
 
     def _provider(self, name: str) -> dict[str, Any]:
         provider = self._providers[name]
@@ -231,7 +235,10 @@ class Gateway:
     def _provider_status(self, name: str) -> dict[str, Any] | None:
         if name not in self._providers:
             return None
-        deployments = {f"{name}/{m}": self.figures.of_deployment(name, m) for m in sorted(self._deployments(name))}
+        deployments = {
+            f"{name}/{model}": {"last_minute": self.figures.of_deployment(name, model)}
+            for model in sorted(self._deployments(name))
+        }
         return {**self._provider(name), "deployments": deployments}
 
     def _deployments(self, provider: str) -> set[str]:
@@ -255,10 +262,10 @@ class _StartGuard:
         self.app = app
         self._gateway = gateway
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            self._gateway.start_if_forgotten()
-        await self.app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if not self._gateway.is_started and scope["type"] == "http":
+            self._gateway.start_late()
+        return self.app(scope, receive, send)
 
 
 class _Innermost:
@@ -268,11 +275,9 @@ class _Innermost:
         self._dispatch = dispatch
         self._router = router
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if REQUEST.peek(scope) is not None:
-            await self._dispatch(scope, receive, send)
-        else:
-            await self._router(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        inner: ASGIApp = self._router if REQUEST.peek(scope) is None else self._dispatch
+        return inner(scope, receive, send)
 
 
 def _revealed(secret: Secret | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from asgi_driver import Transcript, drive
@@ -113,6 +113,7 @@ def test_no_key_is_in_answers_or_logs(path: str, request_id: bytes) -> None:
     log = AccessLog(written.append)
     app = gateway(log)
     text = unquote(quote(path, errors="replace"))
+    assume(locate(text) is None)
 
     async def two_calls() -> list[Transcript]:
         query = b"key=" + KEY.encode()

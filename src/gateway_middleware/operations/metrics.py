@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway_middleware.domain import Outcome
@@ -92,7 +92,6 @@ class CallMetrics(Collector):
         self._models = frozenset(models)
         self._series: dict[tuple[str, str, str, str], _Series] = {}
         self._refused: dict[tuple[str, str], int] = {}
-        self.in_flight = 0
 
     def observe(self, record: CallRecord) -> None:
         """Count one call."""
@@ -114,7 +113,6 @@ class CallMetrics(Collector):
         yield self._requests()
         yield self._tokens()
         yield self._refusals()
-        yield GaugeMetricFamily("model_gateway_requests_in_flight", "Calls being answered now.", self.in_flight)
         yield from self._histograms()
 
     def _requests(self) -> Metric:

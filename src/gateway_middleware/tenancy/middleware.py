@@ -14,10 +14,11 @@ from gateway_middleware.scope import ENDPOINT, RECORD, TENANT
 from gateway_middleware.tenancy.credential import credential_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
     from gateway_middleware.domain import HeaderList
+    from gateway_middleware.tenancy.credential import Credential
     from gateway_middleware.tenancy.resolvers import TenantResolver
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -62,7 +63,9 @@ class TenantMiddleware:
             await self._not_http(scope, receive, send)
             return
         try:
-            await self._admit(scope)
+            tenant = self._admit(scope)
+            if tenant is not None:
+                _set_tenant(scope, tenant if isinstance(tenant, Tenant) else await tenant)
         except GatewayError as error:
             if RECORD.peek(scope) is not None:
                 raise
@@ -77,11 +80,12 @@ class TenantMiddleware:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _admit(self, scope: Scope) -> None:
+    def _admit(self, scope: Scope) -> Tenant | Awaitable[Tenant | None] | None:
+        """Refuse whoever may not; the tenant, if the endpoint needs one. No coroutine unless the resolver is one."""
         endpoint = ENDPOINT.peek(scope)
         access = Access.TENANT if endpoint is None else endpoint.access
-        if access is Access.OPEN:
-            return
+        if access is Access.TENANT:
+            return self._resolve(scope)
         if access is Access.METRICS:
             if self._metrics_token is not None:
                 _check(self._metrics_token, scope)
@@ -89,27 +93,34 @@ class TenantMiddleware:
             if self._admin_token is None:
                 raise PermissionDeniedError("Administration is disabled: no admin token is configured.")
             _check(self._admin_token, scope)
-        else:
-            await self._set_tenant(scope)
+        return None
 
-    async def _set_tenant(self, scope: Scope) -> None:
+    def _resolve(self, scope: Scope) -> Tenant | Awaitable[Tenant | None]:
         credential = None if self._ignores_credentials else credential_of(scope["headers"])
-        found = self._resolver(credential, scope)
-        tenant = found if found is None or isinstance(found, Tenant) else await found
+        tenant = self._resolver(credential, scope)
         if tenant is None:
-            raise AuthenticationError(
-                "The call belongs to no tenant." if credential is None else "The API key is not valid."
-            )
-        TENANT.set(scope, tenant)
-        record = RECORD.peek(scope)
-        if record is not None:
-            record.tenant = tenant.name
-            record.key_id = tenant.key_id
+            raise _nobody(credential)
+        return tenant
 
     async def _reject(self, error: GatewayError, send: Send) -> None:
         status, headers, body = self._on_reject(error)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _nobody(credential: Credential | None) -> AuthenticationError:
+    said = "The call belongs to no tenant." if credential is None else "The API key is not valid."
+    return AuthenticationError(said)
+
+
+def _set_tenant(scope: Scope, tenant: Tenant | None) -> None:
+    if tenant is None:
+        raise AuthenticationError("The API key is not valid, or the call belongs to no tenant.")
+    TENANT.set(scope, tenant)
+    record = RECORD.peek(scope)
+    if record is not None:
+        record.tenant = tenant.name
+        record.key_id = tenant.key_id
 
 
 def _token(token: str | None) -> bytes | None:

@@ -1,0 +1,124 @@
+"""What the on-call and the scraper see of a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from running import KEY, LogLines, gateway_for
+
+from gateway_middleware import __version__
+from gateway_middleware.simulator import Simulator
+
+pytestmark = pytest.mark.anyio
+AUTH = {"authorization": f"Bearer {KEY}"}
+ASK = {"messages": [{"role": "user", "content": "x"}]}
+LOG = LogLines()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    LOG.raw = b""
+    async with Simulator().serve() as simulator:
+        async with gateway_for(
+            simulator.url, ports={"write_log": LOG}, GATEWAY_ROUTES='{"fast": ["openai/gpt-5-mini"]}',
+            GATEWAY_METRICS_TOKEN="operators-only-please",
+        ) as url:  # fmt: skip
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as found:
+                yield found
+
+
+async def test_open_endpoints_need_no_key(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/healthz")).json() == {"status": "ok"}
+    assert (await client.get("/readyz")).status_code == 200
+    health = (await client.get("/v1/health")).json()
+    assert (health["status"], health["version"]) == ("ok", __version__)
+    assert set(health["circuit_breakers"]) == {"openai", "anthropic", "azure"}
+    assert "acme" not in str(health)
+    providers = (await client.get("/v1/providers")).json()["providers"]
+    assert {p["name"]: p["kind"] for p in providers} == {
+        "openai": "openai", "anthropic": "anthropic", "azure": "azure_openai",
+    }  # fmt: skip
+
+
+async def test_the_status_of_a_provider_has_the_last_minute(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/chat/completions", json={"model": "fast", **ASK}, headers=AUTH)
+    await client.post("/v1/chat/completions", json={"model": "openai/sim-status-500", **ASK}, headers=AUTH)
+
+    status = (await client.get("/v1/providers/openai/status")).json()
+
+    assert status["last_minute"]["attempts"] == 2
+    assert status["last_minute"]["error_rate"] == 0.5
+    assert status["deployments"]["openai/gpt-5-mini"]["last_minute"]["attempts"] == 1
+    assert (await client.get("/v1/providers/nobody/status")).status_code == 404
+
+
+async def test_metrics_need_their_token_and_count_what_was_done(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/chat/completions", json={"model": "fast", **ASK}, headers=AUTH)
+    await client.post("/v1/chat/completions", json={"model": "fast", "stream": True, **ASK}, headers=AUTH)
+
+    assert (await client.get("/metrics")).status_code == 401
+    assert (await client.get("/metrics", headers=AUTH)).status_code == 403
+    scraped = await client.get("/metrics", headers={"authorization": "Bearer operators-only-please"})
+
+    families = {family.name: family for family in text_string_to_metric_families(scraped.text)}
+    samples = {s.labels["outcome"]: s.value for s in families["model_gateway_requests"].samples}
+    assert samples == {"success": 2.0}
+    assert families["gen_ai_server_time_to_first_token_seconds"].samples
+    assert {s.labels["tenant"] for s in families["model_gateway_tokens"].samples} == {"acme"}
+
+
+async def test_a_provider_failure_is_a_log_line_to_grep_for(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/v1/chat/completions", json={"model": "openai/sim-status-503", **ASK}, headers=AUTH)
+    await client.aclose()
+
+    await asyncio.sleep(0.1)
+    lines = [line for line in LOG.raw.splitlines() if b"Provider error" in line]
+    assert len(lines) == 1
+    assert answer.headers["x-request-id"].encode() in lines[0]
+    assert b"sk-upstream" not in LOG.raw
+
+
+async def test_every_answer_says_where_it_came_from(client: httpx.AsyncClient) -> None:
+    answer = await client.post(
+        "/v1/chat/completions", json={"model": "fast", **ASK}, headers={**AUTH, "x-request-id": "mine-1"}
+    )
+
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert answer.headers["x-gateway-deployment"] == "openai/gpt-5-mini"
+    assert answer.headers["x-gateway-attempts"].startswith("openai;")
+    assert "gateway;dur=" in answer.headers["server-timing"]
+    leaked = {"set-cookie", "server", "via", "openai-organization", "x-ratelimit-limit-requests"}
+    assert not leaked & set(answer.headers)
+
+
+@pytest.mark.parametrize("model", ["gpt-5-mini", "sim-slow-30"])
+async def test_calls_leave_nothing_for_the_collector(model: str) -> None:
+    """Cycles would be collected seldom in production, and pile up until then. Slow calls have a watcher, quick ones none."""
+    async with Simulator(record=False).serve() as simulator, gateway_for(simulator.url) as url:
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+
+            async def call() -> None:
+                await client.post("/v1/chat/completions", json={"model": f"openai/{model}", **ASK}, headers=AUTH)
+
+            for _ in range(10):
+                await call()
+            gc.collect()
+            gc.disable()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                for _ in range(30):
+                    await call()
+                await asyncio.sleep(0)
+                gc.collect()
+                ours = [o for o in gc.garbage if type(o).__module__.startswith("gateway_middleware")]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+
+    assert ours == []

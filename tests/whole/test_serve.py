@@ -1,0 +1,139 @@
+"""`serve` as its users run it: a process, an environment, a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from running import KEY
+
+from gateway_middleware.simulator import Simulator
+from gateway_middleware.tenancy.keys import digest
+
+pytestmark = pytest.mark.anyio
+ASK = [{"role": "user", "content": "hello"}]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[str]:
+    async with Simulator().serve() as simulator:
+        yield simulator.url
+
+
+@contextlib.contextmanager
+def serve(upstream: str, port: int, **extra: str) -> Iterator[subprocess.Popen[str]]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OPENAI_", "ANTHROPIC_", "AZURE_"))}
+    environment = {
+        **kept,
+        "OPENAI_BASE_URL": f"{upstream}/v1",
+        "OPENAI_API_KEY": "sk-simulated",
+        "GATEWAY_TENANTS": json.dumps({"acme": {"keys": [digest(KEY.encode())]}}),
+        "GATEWAY_PORT": str(port),
+        **extra,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-m", "gateway_middleware", "serve"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+async def wait_until_it_answers(url: str, seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"{url}/readyz")).status_code == 200:
+                    return
+    raise TimeoutError("serve did not become ready")
+
+
+async def test_it_needs_one_provider_key_and_ends_at_sigterm(upstream: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with serve(upstream, port) as process:
+        await wait_until_it_answers(url)
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
+            answer = await client.chat.completions.create(model="gpt-5-mini", messages=ASK)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=10)
+
+    assert answer.choices
+    lines = [json.loads(line) for line in out.splitlines() if '"event":"call"' in line]
+    assert any(line["endpoint"] == "chat" and line["tenant"] == "acme" for line in lines)
+    assert KEY not in out
+
+
+async def test_wrong_settings_are_one_line_each_and_a_status(upstream: str) -> None:
+    with serve(upstream, free_port(), GATEWAY_ROUTES='{"a": ["nobody/x"]}', GATEWAY_TENANT="x") as process:
+        _, err = process.communicate(timeout=10)
+
+    assert process.returncode == 1
+    assert len(err.strip().splitlines()) == 2
+    assert "GATEWAY_ROUTES" in err
+    assert "GATEWAY_TENANTS" in err
+
+
+async def test_without_tenants_it_does_not_start(upstream: str) -> None:
+    with serve(upstream, free_port(), GATEWAY_TENANTS="") as process:
+        _, err = process.communicate(timeout=10)
+
+    assert process.returncode == 1
+    assert "GATEWAY_OPEN" in err
+
+
+async def test_open_is_said_loudly(upstream: str) -> None:
+    port = free_port()
+    with serve(upstream, port, GATEWAY_TENANTS="", GATEWAY_OPEN="true") as process:
+        await wait_until_it_answers(f"http://127.0.0.1:{port}")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer: Any = await client.post(
+                f"http://127.0.0.1:{port}/v1/chat/completions", json={"model": "gpt-5-mini", "messages": ASK}
+            )
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=10)
+
+    assert answer.status_code == 200
+    assert "every caller is let in" in err
+
+
+async def test_many_routes_over_a_dozen_providers(upstream: str) -> None:
+    kinds = ("openai", "anthropic", "azure_openai")
+    bases = {"openai": f"{upstream}/v1", "anthropic": upstream, "azure_openai": upstream}
+    providers = {
+        f"p{i}": {"kind": kinds[i % 3], "base_url": bases[kinds[i % 3]], "api_key": f"key-{i}-000"} for i in range(12)
+    }
+    routes = {f"r{i}": [f"p{i % 12}/model-{i}"] for i in range(150)}
+    port = free_port()
+    with serve(upstream, port, GATEWAY_PROVIDERS=json.dumps(providers), GATEWAY_ROUTES=json.dumps(routes)):
+        await wait_until_it_answers(f"http://127.0.0.1:{port}")
+        async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
+            for i in range(150):
+                is_anthropic = i % 3 == 1
+                answer = await client.post(
+                    "/v1/messages" if is_anthropic else "/v1/chat/completions",
+                    json={"model": f"r{i}", "max_tokens": 8, "messages": ASK},
+                    headers={"authorization": f"Bearer {KEY}"},
+                )
+                assert answer.status_code == 200, answer.text
+                assert answer.headers["x-gateway-deployment"] == f"p{i % 12}/model-{i}"
