@@ -1,4 +1,4 @@
-"""What is measured, each as a process of its own pinned to one core: echo, relay, nginx, gateway; and their upstream."""
+"""What is measured, each as a process pinned to one core: echo, relay, nginx, gateway; and their upstream."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class Server:
 
     def pids(self) -> list[int]:
         """The process and its children."""
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True)
+        children = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False
+        )
         return [self.pid, *(int(p) for p in children.stdout.split())]
 
     def cpu_seconds(self) -> float:

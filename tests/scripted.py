@@ -29,14 +29,12 @@ class ScriptedAnswer:
         return b""
 
     async def read(self, limit: int) -> bytes:
-        body = b"".join([c async for c in self._rest()])
+        body = b""
+        while chunk := await self.chunk():
+            body += chunk
         if len(body) > limit:
             raise UpstreamProtocolError("too long")
         return body
-
-    async def _rest(self):  # type: ignore[no-untyped-def]
-        while chunk := await self.chunk():
-            yield chunk
 
     def close(self) -> None:
         self.is_closed = True

@@ -1,9 +1,19 @@
-"""The Model Gateway: one door to many LLM providers, as composable ASGI middlewares."""
+"""The Model Gateway: one door to many LLM providers, as composable ASGI middlewares.
+
+Names are imported when they are first used: `check`, `keys` and the simulator need no web framework.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from gateway_middleware._version import __version__
-from gateway_middleware.app import create_app
-from gateway_middleware.gateway import Gateway, mount
-from gateway_middleware.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway_middleware.app import create_app
+    from gateway_middleware.gateway import Gateway, mount
+    from gateway_middleware.settings import Settings
 
 __all__ = [
     "Gateway",
@@ -12,3 +22,12 @@ __all__ = [
     "create_app",
     "mount",
 ]
+_HOMES = {"Gateway": "gateway", "Settings": "settings", "create_app": "app", "mount": "gateway"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found

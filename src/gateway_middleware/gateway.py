@@ -17,6 +17,7 @@ from gateway_middleware.domain import Tenant
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.middleware import ErrorMiddleware
 from gateway_middleware.endpoints import ENDPOINTS
+from gateway_middleware.errors import GatewayNotStartedError
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.intake.routing import ProviderEntry, RouteTable
@@ -81,7 +82,7 @@ class Gateway:
         self._figures = Figures(clock)
         self._metrics = CallMetrics(route.name for route in settings.routes)
         self._ended: list[CallRecord] = []
-        self.is_started = self._is_draining = False
+        self.is_started = self._is_draining = self._is_closed = False
         self._began = clock()
         self._dispatch = Dispatch(
             providers=self._providers,
@@ -154,14 +155,16 @@ class Gateway:
         self._is_draining = True
 
     async def aclose(self) -> None:
-        """Close connections and write what the log holds. The gateway can be started again."""
-        self._is_draining = True
+        """Close connections and write what the log holds. A closed gateway stays closed."""
+        self._is_draining = self._is_closed = True
         self.is_started = False
         await self._exchange.aclose()
         self._log.close()
 
     def start_late(self) -> None:
         """Start at the first call, with a warning: the host did not enter `lifespan`."""
+        if self._is_closed:
+            self._start()
         _log.warning(
             "Model Gateway: the host application did not enter gateway.lifespan(); started at the first call. "
             "HINT: Starlette runs no lifespan of mounted apps: enter it in your own lifespan."
@@ -169,8 +172,9 @@ class Gateway:
         self._start()
 
     def _start(self) -> None:
+        if self._is_closed:
+            raise GatewayNotStartedError("This gateway was closed. HINT: make a new one for each application.")
         self.is_started = True
-        self._is_draining = False
 
     def _compose(self) -> ASGIApp:
         innermost: ASGIApp = _Innermost(self._dispatch, Router(routes=self.routes))

@@ -258,7 +258,7 @@ def test_a_descriptor_gets_everything() -> None:
 
 
 @pytest.mark.parametrize("is_blocking", [True, False])
-def test_a_reader_that_does_not_read_stops_nobody(is_blocking: bool) -> None:  # noqa: FBT001
+def test_a_reader_that_does_not_read_stops_nobody(is_blocking: bool) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, is_blocking)
     sink = FdSink(writer, capacity=4)

@@ -200,7 +200,7 @@ async def test_headers_about_attempts() -> None:
         ("", {}, False),
     ],
 )
-async def test_an_unknown_path_is_404_in_the_likely_dialect(path: str, headers: Any, is_anthropic: bool) -> None:  # noqa: FBT001
+async def test_an_unknown_path_is_404_in_the_likely_dialect(path: str, headers: Any, is_anthropic: bool) -> None:
     kit = Kit(raising(AssertionError("must not be called")))
     answer = await kit.call(path, headers=headers)
     assert answer.status == 404

@@ -128,7 +128,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.text(max_size=8), values, max_size=6), st.sampled_from([None, 2]), st.booleans())
-def test_every_sound_object_passes_unchanged(document: dict[str, Any], indent: int | None, is_ascii: bool) -> None:  # noqa: FBT001
+def test_every_sound_object_passes_unchanged(document: dict[str, Any], indent: int | None, is_ascii: bool) -> None:
     body = json.dumps(document, indent=indent, ensure_ascii=is_ascii)
 
     fields = parse_fields(body.encode("utf-8", "surrogatepass"))

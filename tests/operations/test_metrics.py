@@ -67,10 +67,8 @@ def test_tenants_share_the_histograms() -> None:
         line for line in scrape(metrics).splitlines() if line.startswith("gen_ai_server_request_duration_seconds_count")
     ]
 
-    assert lines == [
-        "gen_ai_server_request_duration_seconds_count"
-        '{gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="fast"} 2.0'
-    ]
+    labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="fast"'
+    assert lines == [f"gen_ai_server_request_duration_seconds_count{{{labels}}} 2.0"]
 
 
 def test_a_histogram_is_cumulative() -> None:

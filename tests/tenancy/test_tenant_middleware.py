@@ -159,7 +159,7 @@ async def test_an_error_of_the_app_itself_is_not_taken_for_a_refusal() -> None:
 
 
 @pytest.mark.parametrize(("kind", "passes"), [("websocket", False), ("lifespan", True), ("webtransport", False)])
-async def test_only_http_and_lifespan(kind: str, passes: bool) -> None:  # noqa: FBT001
+async def test_only_http_and_lifespan(kind: str, passes: bool) -> None:
     seen: list[str] = []
     sent: list[Any] = []
 

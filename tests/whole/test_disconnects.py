@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from running import KEY, LogLines, environment, serving
 
 from gateway_middleware import Gateway, Settings
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.upstream.engine import Engine
+from running import KEY, LogLines, environment, serving
 
 pytestmark = pytest.mark.anyio
 SEED = 7
@@ -72,11 +72,13 @@ async def eventually(condition: Any, seconds: float) -> bool:
 
 
 @pytest.mark.parametrize(("model", "is_stream"), [("sim-stall", False), ("sim-stall", True), ("sim-stall-2", True)])
-async def test_the_provider_is_left_within_a_second(setup: Setup, model: str, is_stream: bool) -> None:  # noqa: FBT001
+async def test_the_provider_is_left_within_a_second(setup: Setup, model: str, is_stream: bool) -> None:
     await leave_after(setup, request(model, is_stream=is_stream), 0.1)
     left = time.monotonic()
 
-    assert await eventually(lambda: setup.simulator.in_flight == 0 and setup.engine.open_connections == 0, 1.0)
+    assert await eventually(
+        lambda: setup.simulator.simulator.counters.in_flight == 0 and setup.engine.open_connections == 0, 1.0
+    )
     assert time.monotonic() - left < 1.0
 
 
@@ -91,7 +93,7 @@ async def test_a_storm_of_disconnects_leaves_nothing_behind(setup: Setup) -> Non
     for _ in range(10):
         await asyncio.gather(*(one() for _ in range(50)))
 
-    assert await eventually(lambda: setup.simulator.in_flight == 0, 2.0)
+    assert await eventually(lambda: setup.simulator.simulator.counters.in_flight == 0, 2.0)
     answers = await asyncio.gather(
         *(
             leave_after(

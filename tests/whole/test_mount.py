@@ -10,7 +10,6 @@ from typing import Any
 import openai
 import pytest
 from fastapi import FastAPI
-from running import KEY, LogLines, environment, serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -20,6 +19,7 @@ from gateway_middleware import Gateway, Settings, mount
 from gateway_middleware.domain import Tenant
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.resolvers import Credential
+from running import KEY, LogLines, environment, serving
 
 pytestmark = pytest.mark.anyio
 ASK = [{"role": "user", "content": "hello"}]

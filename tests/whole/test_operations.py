@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from running import KEY, LogLines, gateway_for
 
 from gateway_middleware import __version__
 from gateway_middleware.simulator import Simulator
+from running import KEY, LogLines, gateway_for
 
 pytestmark = pytest.mark.anyio
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -98,7 +98,7 @@ async def test_every_answer_says_where_it_came_from(client: httpx.AsyncClient) -
 
 @pytest.mark.parametrize("model", ["gpt-5-mini", "sim-slow-30"])
 async def test_calls_leave_nothing_for_the_collector(model: str) -> None:
-    """Cycles would be collected seldom in production, and pile up until then. Slow calls have a watcher, quick ones none."""
+    """Cycles pile up: in production they are collected seldom. Slow calls have a watcher, quick ones none."""
     async with Simulator(record=False).serve() as simulator, gateway_for(simulator.url) as url:
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
 

@@ -9,9 +9,9 @@ import anthropic
 import httpx
 import openai
 import pytest
-from running import KEY, gateway_for
 
 from gateway_middleware.simulator import Simulator
+from running import KEY, gateway_for
 
 pytestmark = pytest.mark.anyio
 

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from running import KEY
 
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest
+from running import KEY
 
 pytestmark = pytest.mark.anyio
 ASK = [{"role": "user", "content": "hello"}]

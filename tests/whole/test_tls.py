@@ -7,12 +7,12 @@ import ssl
 import httpx
 import pytest
 import trustme
-from running import KEY, LogLines, environment, serving
 
 from gateway_middleware import Gateway, Settings
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.upstream.engine import Engine
+from running import KEY, LogLines, environment, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+
 from asgi_driver import Transcript, drive
+from gateway_middleware import Gateway, Settings
 from running import KEY, LogLines, environment
 from scripted import ScriptedAnswer, ScriptedExchange, pieces
 from traffic import Exchange, exchanges
-
-from gateway_middleware import Gateway, Settings
 
 pytestmark = pytest.mark.anyio
 

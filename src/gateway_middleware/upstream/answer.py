@@ -69,6 +69,10 @@ class EngineAnswer:
         self.headers = headers
         self.has_head = True
         self._phase = "idle"
+        due = self._loop.time() + self._idle
+        if due < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(due, self._check_deadlines)
         self._wake()
 
     def put_body(self, data: bytes) -> bool:
@@ -81,27 +85,27 @@ class EngineAnswer:
     def put_end(self) -> None:
         self._is_ended = True
         self._wake()
-        if self._waiter is None and self._connection is not None and self._phase == "linger":
+        if self._phase == "linger":
             self.close()
 
     def put_error(self, error: UpstreamError) -> None:
         if self._error is None and not self._is_ended:
             self._error = error
             self._wake()
+            if self._phase == "linger":
+                self.close()
 
     # What dispatch asks.
 
     async def head(self) -> None:
         """Wait for the final response head. Raises what `chunk` raises."""
         while not self.has_head:
-            if self._error is not None:
-                raise self._error
+            self._raise_error()
             await self._wait()
 
     async def chunk(self) -> bytes:
         while not self._chunks:
-            if self._error is not None:
-                raise self._error
+            self._raise_error()
             if self._is_ended:
                 return b""
             self._phase_deadline = self._loop.time() + self._idle
@@ -125,6 +129,8 @@ class EngineAnswer:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         self._timer.cancel()
+        self._error = None  # an error that was raised leads back here by its traceback
+        self._wake()
         if connection is not None:
             connection.finish(self)
 
@@ -138,6 +144,12 @@ class EngineAnswer:
         self._timer = self._loop.call_later(_LINGER_SECONDS, self.close)
 
     # Waiting and deadlines.
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._connection is None and not self._is_ended:
+            raise UpstreamProtocolError("The answer was closed before its end.")
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

@@ -21,6 +21,7 @@ MAX_HEADERS = 200
 _NO_BODY = frozenset({204, 304})
 _SWITCHING = 101
 _OK = 200
+_TOO_LONG = "The head of the provider's answer is too long."
 
 
 class Connection(asyncio.Protocol):
@@ -65,7 +66,8 @@ class Connection(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def abort(self) -> None:
-        """Close at once; what was not sent is dropped."""
+        """Close at once; what was not sent is dropped. An answer in progress is cut, never ended."""
+        self._ends_with_connection = False
         if self._transport is not None:
             self._transport.abort()
 
@@ -100,7 +102,12 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if self._is_complete and self._is_reusable and transport.get_write_buffer_size() == 0:
+        if (
+            self._is_complete
+            and self._is_reusable
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        ):
             self.resume()
             self._on_idle(self)
         else:
@@ -131,11 +138,11 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(answer, "The provider's answer is not HTTP.")
             return
         if not answer.has_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(answer, "The head of the provider's answer is too long.")
+            self._refuse(answer, _TOO_LONG)
 
     def eof_received(self) -> bool:
         return False
@@ -155,7 +162,8 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_complete:
+        # Trailers are dropped: nobody may take them for headers.
+        if self._answer is not None and not self._answer.has_head:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -167,6 +175,8 @@ class Connection(asyncio.Protocol):
         if self._is_interim:
             return
         fault = _framing_fault(status, self._headers)
+        if self._head_bytes > MAX_HEAD_BYTES and sum(map(_size, self._headers)) > MAX_HEAD_BYTES:
+            fault = _TOO_LONG
         if fault is not None:
             self._is_reusable = False
             answer.put_error(UpstreamProtocolError(fault))
@@ -176,7 +186,8 @@ class Connection(asyncio.Protocol):
         is_framed = b"content-length" in names or b"transfer-encoding" in names
         self._ends_with_connection = not is_framed and status not in _NO_BODY
         answer.put_head(status, self._headers)
-        if self._has_no_body:
+        if self._has_no_body or (is_framed and status in _NO_BODY):
+            # The length is that of another answer's body, and the parser waits for it.
             self._complete(is_reusable=False)
 
     def on_body(self, data: bytes) -> None:
@@ -200,6 +211,10 @@ class Connection(asyncio.Protocol):
 def _cut(answer: EngineAnswer) -> UpstreamProtocolError:
     when = "before its answer was complete" if answer.has_bytes else "without an answer"
     return UpstreamProtocolError(f"The provider closed the connection {when}.")
+
+
+def _size(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1]) + 4
 
 
 def _framing_fault(status: int, headers: HeaderList) -> str | None:

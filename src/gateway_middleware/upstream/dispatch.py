@@ -45,9 +45,10 @@ class Dispatch:
     """ASGI endpoint that sends the request to its deployment and relays the answer.
 
     Takes the deployment from the scope, or the first of the route when no layer chose one. Nothing is sent to the
-    client before the provider has answered well: until the first content of a stream every failure is raised with the
-    response untouched, so that a layer further out may try another deployment. Raises `UpstreamError` and
-    `ClientDisconnectedError`; after the start of a stream too, for the outermost layer to end it in the dialect.
+    client before the provider has answered well. While the route has another deployment, the lifecycle frames of a
+    stream are held back until its first content, so that a failure until then is raised with the response untouched.
+    Raises `UpstreamError` and `ClientDisconnectedError`; after the start of a stream too, for the outermost layer to
+    end it in the dialect.
     The last bytes of an answer are left in `CallRecord.tail`.
     """
 
@@ -139,7 +140,7 @@ class _Relay:
         reader = provider.reader(request, is_event_stream=is_event_stream)
         try:
             if is_event_stream:
-                await self._events(answer, reader)
+                await self._events(answer, reader, holds_back=len(request.route.deployments) > 1)
             elif media.startswith(_BINARY):
                 await self._binary(answer, reader, media)
             else:
@@ -171,7 +172,7 @@ class _Relay:
             raise UpstreamProtocolError("The provider's answer is empty.")
         self._record.tail = reader.finish()
 
-    async def _events(self, answer: Answer, reader: ResponseReader) -> None:
+    async def _events(self, answer: Answer, reader: ResponseReader, *, holds_back: bool) -> None:
         held = b""
         while not reader.is_complete:
             chunk = await answer.chunk()
@@ -181,7 +182,7 @@ class _Relay:
                     await self._pass_on(relayed)
             else:
                 relayed = held = held + relayed
-                if _may_begin(reader, held) and not reader.is_complete:
+                if held and _may_begin(reader, held, holds_back=holds_back) and not reader.is_complete:
                     await self._start(_STREAM_HEADERS)
                     await self._pass_on(held)
             if reader.error is not None:
@@ -200,8 +201,10 @@ class _Relay:
         return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": True})
 
 
-def _may_begin(reader: ResponseReader, held: bytes) -> bool:
-    """Whether what is held back may go: there is content, or more lifecycle frames than it is worth to hold."""
+def _may_begin(reader: ResponseReader, held: bytes, *, holds_back: bool) -> bool:
+    """Whether what is held back may go: there is content, no other deployment to try, or more than is worth to hold."""
     if reader.error is not None:
         return reader.has_content
+    if not holds_back:
+        return True
     return reader.has_content or len(held) > _HELD_BYTES or held.count(b"\n\n") > _HELD_EVENTS

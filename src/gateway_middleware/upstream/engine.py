@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEEP_ALIVE_SECONDS = 15.0
+_CLOSING_STEPS = 10  # of the event loop; a TLS connection needs more than one to be gone
 
 
 class _Pool:
@@ -46,6 +47,7 @@ class Engine(httpx.AsyncBaseTransport):
         self._keep_alive = keep_alive
         self._pools: dict[Origin, _Pool] = {}
         self._pruning: asyncio.TimerHandle | None = None
+        self._is_closed = False
         self.opened = 0
         self.reused = 0
 
@@ -78,7 +80,7 @@ class Engine(httpx.AsyncBaseTransport):
             else:
                 self.reused += 1
                 return answer
-        connection = await self._connect(request.target.origin, timeouts.connect)
+        connection = await self._connect(request.target.origin, min(timeouts.connect, until - loop.time()))
         answer = _send(connection, request, timeouts, loop, first_byte=first_byte, until=until)
         try:
             await answer.head()
@@ -88,7 +90,8 @@ class Engine(httpx.AsyncBaseTransport):
         return answer
 
     async def aclose(self) -> None:
-        """Close every connection, those in use as well."""
+        """Close every connection, those in use as well. The engine opens none from now on."""
+        self._is_closed = True
         if self._pruning is not None:
             self._pruning.cancel()
             self._pruning = None
@@ -96,7 +99,9 @@ class Engine(httpx.AsyncBaseTransport):
             for connection in list(pool.open):
                 connection.abort()
             pool.idle.clear()
-        await asyncio.sleep(0)
+        for _ in range(_CLOSING_STEPS):
+            if self.open_connections:
+                await asyncio.sleep(0)
 
     # The wide one.
 
@@ -122,6 +127,8 @@ class Engine(httpx.AsyncBaseTransport):
 
     async def _connect(self, origin: Origin, seconds: float) -> Connection:
         pool = self._pools.setdefault(origin, _Pool())
+        if self._is_closed:
+            raise UpstreamConnectError(f"No connection to {origin.host}: the engine is closed.")
         try:
             async with asyncio.timeout(seconds):
                 connection = await self._open_connection(origin, self._factory(pool))
@@ -129,9 +136,15 @@ class Engine(httpx.AsyncBaseTransport):
             raise UpstreamTimeoutError(f"No connection to {origin.host} in time.", phase="connect") from error
         except (OSError, ssl.SSLError, UnicodeError) as error:
             raise UpstreamConnectError(f"No connection to {origin.host}: {_reason(error)}.") from error
-        pool.open.add(connection)
         self.opened += 1
+        self._admit(connection, pool)
         return connection
+
+    def _admit(self, connection: Connection, pool: _Pool) -> None:
+        if self._is_closed:
+            connection.abort()
+        if not connection.is_closing:  # a connection that is lost already would never leave the pool
+            pool.open.add(connection)
 
     async def _open_connection(self, origin: Origin, factory: Callable[[], Connection]) -> Connection:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import httpx
 
@@ -11,7 +11,7 @@ from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutErro
 from gateway_middleware.upstream.httpx_mapping import from_httpx_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import Awaitable
 
     from gateway_middleware.domain import HeaderList, Timeouts, UpstreamRequest
 
@@ -27,8 +27,10 @@ class HttpxExchange:
 
     async def open(self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float) -> _HttpxAnswer:
         until = asyncio.get_running_loop().time() + timeouts.total
-        sent = self._transport.handle_async_request(_request_of(request, timeouts, first_byte))
-        response = await _in_time(sent, timeouts.connect + first_byte, "first_byte", until)
+        sent = _request_of(request, timeouts, first_byte)
+        receiving = self._transport.handle_async_request(sent)
+        response = await _in_time(receiving, timeouts.connect + first_byte, "first_byte", until)
+        sent.extensions["timeout"]["read"] = timeouts.idle  # read anew by httpx's own transport for the body
         return _HttpxAnswer(response, self._closing, idle=timeouts.idle, until=until)
 
     async def aclose(self) -> None:
@@ -47,15 +49,21 @@ class _HttpxAnswer:
         self._closing = closing
         self._idle = idle
         self._until = until
-        self._chunks: AsyncIterator[bytes] = response.aiter_raw()
+        self._chunks = aiter(cast("httpx.AsyncByteStream", response.stream))
+        self._is_broken = False
         self._is_closed = False
 
     async def chunk(self) -> bytes:
         while True:
+            if self._is_broken:  # an iterator that has raised would say that it has ended
+                raise UpstreamProtocolError("The provider's answer was broken off.")
             try:
                 chunk = await _in_time(anext(self._chunks), self._idle, "idle", self._until)
             except StopAsyncIteration:
                 return b""
+            except BaseException:
+                self._is_broken = True
+                raise
             if chunk:
                 return chunk
 
@@ -105,4 +113,4 @@ async def _in_time(awaitable: Awaitable[T], seconds: float, phase: str, until: f
         phase = "total" if left < seconds else phase
         raise UpstreamTimeoutError(f"The provider did not answer in time ({phase}).", phase=phase) from error
     except httpx.HTTPError as error:
-        raise from_httpx_error(error) from error
+        raise from_httpx_error(error, phase=phase) from error

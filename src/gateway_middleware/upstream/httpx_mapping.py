@@ -62,11 +62,12 @@ def as_httpx_error(error: UpstreamError, request: httpx.Request) -> httpx.Transp
     return kind(error.message, request=request)
 
 
-def from_httpx_error(error: httpx.HTTPError) -> UpstreamError:
-    """The error of ours for whatever a transport raised."""
+def from_httpx_error(error: httpx.HTTPError, *, phase: str) -> UpstreamError:
+    """The error of ours for whatever a transport raised while it was in `phase`."""
     if isinstance(error, httpx.TimeoutException):
         is_connect = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
-        return UpstreamTimeoutError("The provider did not answer in time.", phase="connect" if is_connect else "idle")
+        phase = "connect" if is_connect else phase
+        return UpstreamTimeoutError(f"The provider did not answer in time ({phase}).", phase=phase)
     if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol):
         return UpstreamConnectError("No connection to the provider.")
     return UpstreamProtocolError("The connection to the provider broke.")

@@ -1,0 +1,118 @@
+"""One model call at the simulator: what it asks for, and whether the vendor would take it."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import msgspec
+
+from gateway_middleware.domain import Dialect, Surface
+from gateway_middleware.simulator.asked import Asked, missing, read
+from gateway_middleware.simulator.places import MODELS, Place
+from gateway_middleware.simulator.record import Request
+from gateway_middleware.simulator.refusals import Refusal
+
+_UNKNOWN_PREFIX = "missing-"
+_BARE = Asked()
+
+
+class Call(msgspec.Struct, kw_only=True):
+    """A request that was understood as far as it can be. `complaint` is what is wrong with its body."""
+
+    place: Place
+    method: str
+    headers: dict[bytes, bytes]
+    body: bytes
+    asked: Asked = _BARE
+    complaint: str | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that is asked for, or nothing."""
+        return self.place.model or self.asked.model or ""
+
+
+def understand(request: Request, place: Place) -> Call:
+    """Read what a request asks for. Never raises."""
+    headers = dict(request.headers)
+    if place.kind in {"", MODELS} and place.provider is Dialect.OPENAI and b"anthropic-version" in headers:
+        place = msgspec.structs.replace(place, provider=Dialect.ANTHROPIC)
+    call = Call(place=place, method=request.method, headers=headers, body=request.body)
+    if place.kind and place.kind != MODELS and request.method == "POST":
+        try:
+            call.asked = read(request.body, headers.get(b"content-type", b""))
+        except (ValueError, RecursionError) as error:
+            call.complaint = f"We could not parse the body of your request: {error}"
+    return call
+
+
+_OWN_HEADERS = {Dialect.ANTHROPIC: b"x-api-key", Dialect.AZURE: b"api-key"}
+
+
+def credential(headers: dict[bytes, bytes], provider: Dialect) -> str | None:
+    """The key, if it is in a header that the vendor takes: its own, or a bearer token, which all three take."""
+    own = _OWN_HEADERS.get(provider)
+    if own in headers:
+        return _text(headers[own])
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return _text(key.strip()) if scheme.lower() == b"bearer" else None
+
+
+def refusal_for(call: Call, keys: Container[str] | None) -> Refusal | None:
+    """Why the vendor would not take the call, or None. With `keys` None every credential is right."""
+    place = call.place
+    if not place.kind:
+        return Refusal(status=404, message=f"Invalid URL ({call.method} {place.path})", code=_unknown_path(place))
+    if call.method != place.method:
+        return Refusal(status=405, message=f"Not allowed to {call.method} on {place.path}", code="method_not_allowed")
+    key = credential(call.headers, place.provider)
+    if not key or (keys is not None and key not in keys):
+        return Refusal(status=401, message=_unauthorized(key))
+    return _version_refusal(call) or _body_refusal(call) or _model_refusal(call)
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _unknown_path(place: Place) -> str:
+    return "404" if place.provider is Dialect.AZURE else "unknown_url"
+
+
+def _unauthorized(key: str | None) -> str:
+    if not key:
+        return "You did not provide an API key in the header that this API takes."
+    return f"Incorrect API key provided: {key}."
+
+
+def _version_refusal(call: Call) -> Refusal | None:
+    if call.place.provider is Dialect.ANTHROPIC and b"anthropic-version" not in call.headers:
+        return Refusal(status=400, message="anthropic-version: header is required")
+    if call.place.needs_api_version and not call.place.api_version:
+        return Refusal(status=404, message="Resource not found", code="404")
+    return None
+
+
+def _body_refusal(call: Call) -> Refusal | None:
+    if call.place.kind == MODELS:
+        return None
+    if call.complaint is not None:
+        return Refusal(status=400, message=call.complaint)
+    name = missing(call.place, call.asked)
+    if name is None:
+        return None
+    is_anthropic = call.place.provider is Dialect.ANTHROPIC
+    message = f"{name}: Field required" if is_anthropic else f"Missing required parameter: '{name}'."
+    return Refusal(status=400, message=message, param=name, code=None if is_anthropic else "missing_required_parameter")
+
+
+def _model_refusal(call: Call) -> Refusal | None:
+    if not call.model.startswith(_UNKNOWN_PREFIX):
+        return None
+    if call.place.provider is Dialect.ANTHROPIC:
+        return Refusal(status=404, message=f"model: {call.model}")
+    message = f"The model `{call.model}` does not exist or you do not have access to it."
+    if call.place.provider is Dialect.OPENAI and call.place.kind == Surface.RESPONSES:
+        message = f"The requested model '{call.model}' does not exist."
+        return Refusal(status=400, message=message, param="model", code="model_not_found")
+    return Refusal(status=404, message=message)

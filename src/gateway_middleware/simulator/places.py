@@ -1,0 +1,100 @@
+"""Where a request goes: from the request target to provider, surface and what the path says of the model.
+
+The table is the simulator's own, so that a mistake in the gateway's is not repeated here.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from gateway_middleware.domain import Dialect, Surface
+
+MODELS = "models"
+CONTROL = "control"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What is at a request target. `kind` is the path of a surface, `models`, `control`, or empty for nothing."""
+
+    provider: Dialect
+    kind: str = ""
+    path: str
+    model: str | None = None
+    """The deployment, or the model that is asked about."""
+    api_version: str | None = None
+    needs_api_version: bool = False
+
+    @property
+    def method(self) -> str:
+        """The method it takes."""
+        return "GET" if self.kind == MODELS else "POST"
+
+
+_ANTHROPIC = frozenset({Surface.MESSAGES.value, Surface.COUNT_TOKENS.value})
+_OPENAI = frozenset(s.value for s in Surface) - _ANTHROPIC
+_PREFIXES = (
+    ("/v1/", Dialect.OPENAI, _OPENAI),
+    ("/v1/", Dialect.ANTHROPIC, _ANTHROPIC),
+    ("/anthropic/v1/", Dialect.ANTHROPIC, _ANTHROPIC),
+    ("/openai/v1/", Dialect.AZURE, _OPENAI),
+)
+_EXACT = {prefix + kind: (provider, kind) for prefix, provider, kinds in _PREFIXES for kind in kinds}
+_MODELS = (
+    ("/v1/models", Dialect.OPENAI),
+    ("/anthropic/v1/models", Dialect.ANTHROPIC),
+    ("/openai/v1/models", Dialect.AZURE),
+    ("/openai/models", Dialect.AZURE),
+)
+_DEPLOYMENTS = "/openai/deployments/"
+
+
+def locate(target: bytes) -> Place:
+    """The place of a request target."""
+    raw, _, query = target.decode("latin-1").partition("?")
+    path = unquote(raw)
+    version = parse_qs(query).get("api-version", [None])[0]
+    exact = _EXACT.get(path)
+    if exact is not None:
+        return Place(provider=exact[0], kind=exact[1], path=path, api_version=version)
+    if path.startswith("/control/"):
+        return Place(provider=Dialect.OPENAI, kind=CONTROL, path=path)
+    if path == "/openai/responses":
+        return _dated(path, "responses", None, version)
+    if path.startswith(_DEPLOYMENTS):
+        return _deployment(path, raw, version)
+    return _models(path, version)
+
+
+def _dated(path: str, kind: str, model: str | None, version: str | None) -> Place:
+    return Place(provider=Dialect.AZURE, kind=kind, path=path, model=model, api_version=version, needs_api_version=True)
+
+
+def _deployment(path: str, raw: str, version: str | None) -> Place:
+    name, _, kind = raw.removeprefix(_DEPLOYMENTS).partition("/")
+    if kind in _OPENAI and kind != Surface.RESPONSES and name:
+        return _dated(path, kind, unquote(name), version)
+    return Place(provider=Dialect.AZURE, path=path)
+
+
+def _models(path: str, version: str | None) -> Place:
+    for prefix, provider in _MODELS:
+        if path == prefix or path.startswith(prefix + "/"):
+            model = path[len(prefix) + 1 :] or None
+            needs = prefix == "/openai/models"
+            return Place(
+                provider=provider,
+                kind=MODELS,
+                path=path,
+                model=model,
+                api_version=version,
+                needs_api_version=needs,
+            )
+    return Place(provider=_guess(path), path=path)
+
+
+def _guess(path: str) -> Dialect:
+    if path.startswith(("/v1/messages", "/anthropic/")):
+        return Dialect.ANTHROPIC
+    return Dialect.AZURE if path.startswith("/openai") else Dialect.OPENAI

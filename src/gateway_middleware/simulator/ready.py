@@ -1,0 +1,60 @@
+"""Plain answers kept for a second: the same request again costs next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from gateway_middleware.domain import Clock
+from gateway_middleware.simulator.record import Request
+from gateway_middleware.simulator.script import Step
+
+_MOST_KEPT = 512
+_LARGEST_BODY = 1 << 14
+_Key: TypeAlias = tuple[bytes, tuple[tuple[bytes, bytes], ...], bytes]
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A whole answer on the wire, split around its number, and what the log says of it."""
+
+    pieces: list[bytes]
+    provider: str
+    surface: str
+    model: str
+
+    def numbered(self, number: str) -> bytes:
+        """The answer with a number of its own."""
+        return number.encode().join(self.pieces)
+
+
+class ReadyAnswers:
+    """Good answers by request. Numbers all have one length, so that one can stand for another."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._second = 0
+        self._kept: dict[_Key, Ready] = {}
+
+    def find(self, request: Request) -> Ready | None:
+        """The answer that the same request had in this second."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._kept.clear()
+        return self._kept.get(_key(request)) if request.method == "POST" else None
+
+    def keep(self, request: Request, answer: bytes, *, number: str, provider: str, surface: str, model: str) -> None:
+        """Remember an answer, unless there are many or the request is large."""
+        if len(self._kept) < _MOST_KEPT and request.method == "POST" and len(request.body) <= _LARGEST_BODY:
+            self._kept[_key(request)] = Ready(answer.split(number.encode()), provider, surface, model)
+
+
+def _key(request: Request) -> _Key:
+    return request.target, tuple(request.headers), request.body
+
+
+def whole(steps: bytes | Iterator[Step]) -> bytes:
+    """All of a plain answer in one piece: it has no waits and no ends."""
+    return steps if isinstance(steps, bytes) else b"".join(step for step in steps if isinstance(step, bytes))
