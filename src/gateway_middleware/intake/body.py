@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.asgi import header
 from gateway_middleware.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
 
 if TYPE_CHECKING:
-    from gateway_middleware.asgi import Message, Receive, Scope
+    from gateway_middleware.asgi import Message, Receive
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
-    """The whole body. A declared length over the limit is refused unread.
+async def read_body(declared: bytes | None, receive: Receive, *, limit: int) -> bytes:
+    """The whole body. A declared length (the content-length header) over the limit is refused unread.
 
     Raises `RequestTooLargeError`, `InvalidRequestError` (a length that is none) and `ClientDisconnectedError`.
     """
-    _check_declared(header(scope, b"content-length"), limit)
+    _check_declared(declared, limit)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         return _within(message.get("body", b""), limit)

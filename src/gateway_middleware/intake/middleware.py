@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.asgi import header
 from gateway_middleware.domain import ModelRequest, Surface
 from gateway_middleware.errors import InvalidRequestError
 from gateway_middleware.intake.body import read_body
@@ -59,10 +58,11 @@ class IntakeMiddleware:
         if endpoint is None or endpoint.surface is None:
             await self.app(scope, receive, send)
             return
+        headers = dict(scope["headers"])
         content_type = check_media_type(
-            header(scope, b"content-type"), header(scope, b"content-encoding"), endpoint.surface
+            headers.get(b"content-type"), headers.get(b"content-encoding"), endpoint.surface
         )
-        body = await read_body(scope, receive, limit=self._max_body_bytes)
+        body = await read_body(headers.get(b"content-length"), receive, limit=self._max_body_bytes)
         request = self._read(scope, endpoint, content_type, body)
         REQUEST.set(scope, request)
         await self.app(scope, _Replay(body, receive), send)
@@ -134,11 +134,8 @@ def _model_of(endpoint: Endpoint, asked: Asked) -> str:
 
 
 def _allowed_headers(scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
-    kept = []
-    for name, value in scope["headers"]:
-        longest = _ALLOWED_HEADERS.get(name)
-        if longest is not None:
-            if len(value) > longest or not value.isascii() or any(c < 32 or c == 127 for c in value):
-                raise InvalidRequestError(f"The header {name.decode()} is not valid.", param=name.decode())
-            kept.append((name, value))
-    return tuple(kept)
+    kept = tuple([pair for pair in scope["headers"] if pair[0] in _ALLOWED_HEADERS])
+    for name, value in kept:
+        if len(value) > _ALLOWED_HEADERS[name] or not value.isascii() or any(c < 32 or c == 127 for c in value):
+            raise InvalidRequestError(f"The header {name.decode()} is not valid.", param=name.decode())
+    return kept

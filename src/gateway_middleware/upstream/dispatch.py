@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_middleware.asgi import UntilDisconnect
-from gateway_middleware.domain import Attempt
+from gateway_middleware.domain import Attempt, Outcome
 from gateway_middleware.errors import UpstreamError, UpstreamProtocolError
 from gateway_middleware.outcomes import outcome_of
 from gateway_middleware.scope import DEPLOYMENT, RECORD, REQUEST
@@ -86,7 +86,7 @@ class Dispatch:
                 self._on_provider_error(record, attempt, error)
             raise
         else:
-            attempt.outcome = outcome_of(None)
+            attempt.outcome = Outcome.SUCCESS
         finally:
             attempt.ended = self._clock()
 

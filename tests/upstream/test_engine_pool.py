@@ -1,0 +1,206 @@
+"""Which connection a call gets, what becomes of it, and the server that closes an idle one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+
+import pytest
+
+from gateway_middleware.domain import Origin, UpstreamRequest
+from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError
+from gateway_middleware.upstream.answer import EngineAnswer
+from gateway_middleware.upstream.engine import Engine
+from rawserver import (
+    BOTH_LOOPS,
+    TIMEOUTS,
+    Peer,
+    chunked,
+    eventually,
+    plain,
+    raw_server,
+    request_to,
+    respond,
+    running_engine,
+)
+
+pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
+
+
+async def call(engine: Engine, request: UpstreamRequest) -> bytes:
+    answer = await engine.open(request, TIMEOUTS, first_byte=2.0)
+    try:
+        return await answer.read(10_000_000)
+    finally:
+        answer.close()
+
+
+async def test_the_server_closes_as_the_next_request_goes_out() -> None:
+    stale = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(plain())
+        await stale.wait()
+        peer.fin()
+
+    async with raw_server(script) as server, running_engine() as engine:
+        for number in range(200):
+            assert await call(engine, request_to(server.origin)) == b"hello"
+            stale.set()
+            for _ in range(number % 4):  # the close arrives before, while and after the request goes out
+                await asyncio.sleep(0)
+            assert await call(engine, request_to(server.origin)) == b"hello"
+            stale = asyncio.Event()
+            for peer in server.peers:
+                peer.fin()
+            await eventually(lambda: engine.open_connections == 0)
+            await asyncio.sleep(0)
+        assert engine.opened <= 400
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["fin", "reset"])
+async def test_a_request_on_a_stale_connection_is_repeated_once(*, reset: bool) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if peer.number == 0:
+            await peer.send(plain())
+            await peer.request()
+        peer.reset() if reset else peer.fin()
+
+    async with raw_server(script) as server, running_engine() as engine:
+        assert await call(engine, request_to(server.origin)) == b"hello"
+        with pytest.raises(UpstreamProtocolError):
+            await call(engine, request_to(server.origin, b"two"))
+        assert [len(peer.requests) for peer in server.peers] == [2, 1]
+        await eventually(lambda: engine.open_connections == 0)
+
+
+async def test_no_repeat_after_a_byte() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(plain())
+        await peer.request()
+        await peer.send(b"H")
+        peer.fin()
+
+    async with raw_server(script) as server, running_engine() as engine:
+        await call(engine, request_to(server.origin))
+        with pytest.raises(UpstreamProtocolError):
+            await call(engine, request_to(server.origin))
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["fin", "reset"])
+async def test_no_repeat_on_a_fresh_connection(*, reset: bool) -> None:
+    async with raw_server(respond(then="reset" if reset else "fin")) as server, running_engine() as engine:
+        with pytest.raises(UpstreamProtocolError, match="without an answer"):
+            await call(engine, request_to(server.origin))
+        assert len(server.requests) == len(server.peers) == 1
+
+
+async def test_closed_before_the_request_is_read() -> None:
+    async def script(peer: Peer) -> None:
+        peer.fin()
+
+    async with raw_server(script) as server, running_engine() as engine:
+        for _ in range(50):
+            with pytest.raises(UpstreamError):
+                await call(engine, request_to(server.origin))
+        await eventually(lambda: engine.open_connections == 0)
+        assert len(server.peers) == 50
+
+
+async def test_refused_and_unknown_addresses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with running_engine() as engine:
+        for host in ("127.0.0.1", "a..b", "x" * 70):
+            with pytest.raises(UpstreamConnectError):
+                await call(engine, request_to(Origin(host=host, port=port, is_tls=False)))
+        assert engine.open_connections == engine.opened == 0
+
+
+async def test_the_last_used_is_the_next_used() -> None:
+    async with raw_server(respond(plain())) as server, running_engine() as engine:
+        answers = [await engine.open(request_to(server.origin), TIMEOUTS, first_byte=2.0) for _ in range(3)]
+        for number in (0, 2, 1):
+            await answers[number].read(100)
+            answers[number].close()
+        for _ in range(5):
+            await call(engine, request_to(server.origin))
+        assert [len(peer.requests) for peer in server.peers] == [1, 6, 1]
+        assert (engine.opened, engine.reused, engine.idle_connections) == (3, 5, 3)
+
+
+async def test_origins_do_not_share() -> None:
+    async with raw_server(respond(plain(b"a"))) as one, raw_server(respond(plain(b"b"))) as two:
+        async with running_engine() as engine:
+            for _ in range(3):
+                assert await call(engine, request_to(one.origin)) == b"a"
+                assert await call(engine, request_to(two.origin)) == b"b"
+            assert len(one.peers) == len(two.peers) == 1
+
+
+async def test_idle_connections_expire() -> None:
+    async with raw_server(respond(plain())) as server, running_engine(keep_alive=0.05) as engine:
+        for wait in (0.06, 0.09):
+            await asyncio.gather(*(call(engine, request_to(server.origin)) for _ in range(4)))
+            assert engine.idle_connections == 4
+            await asyncio.sleep(wait / 3)
+            await call(engine, request_to(server.origin))
+            assert engine.reused > 0
+            await eventually(lambda: engine.open_connections == 0, 0.3)
+        for peer in server.peers:
+            await asyncio.wait_for(peer.closed.wait(), 1)
+
+
+async def test_close_with_calls_in_flight() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(plain() if peer.number == 0 else b"")
+        await peer.request()
+        await peer.closed.wait()
+
+    async with raw_server(script) as server, running_engine() as engine:
+        await call(engine, request_to(server.origin))
+        calls = [asyncio.ensure_future(call(engine, request_to(server.origin))) for _ in range(5)]
+        await eventually(lambda: len(server.requests) == 6)
+        calls.append(asyncio.ensure_future(call(engine, request_to(server.origin))))
+        await asyncio.sleep(0)
+        await engine.aclose()
+        assert engine.open_connections == 0
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(outcome, UpstreamError) for outcome in outcomes)
+        await eventually(lambda: all(peer.closed.is_set() for peer in server.peers))
+        assert len(server.requests) == 6
+        assert engine.open_connections == engine.idle_connections == 0
+        with pytest.raises(UpstreamConnectError):
+            await call(engine, request_to(server.origin))
+        await engine.aclose()
+
+
+@pytest.mark.parametrize("response", [plain(), chunked(b"a"), b"nonsense"], ids=["length", "chunked", "broken"])
+async def test_calls_leave_no_cycles(response: bytes) -> None:
+    async with raw_server(respond(response)) as server, running_engine() as engine:
+        request = request_to(server.origin)
+
+        async def calls() -> None:
+            for _ in range(200):
+                try:
+                    await call(engine, request)
+                except UpstreamProtocolError:
+                    pass
+
+        await calls()
+        await asyncio.sleep(0.01)
+        gc.collect()
+        gc.disable()
+        try:
+            await calls()
+            await asyncio.sleep(0.01)
+            alive = [one for one in gc.get_objects() if isinstance(one, EngineAnswer | UpstreamProtocolError)]
+            assert len(alive) <= 2
+        finally:
+            gc.enable()
