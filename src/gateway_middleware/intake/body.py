@@ -19,7 +19,8 @@ async def read_body(declared: bytes | None, receive: Receive, *, limit: int) -> 
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         return _within(message.get("body", b""), limit)
-    pieces, size = [_piece(message)], len(message.get("body", b""))
+    pieces = [_within(_piece(message), limit)]
+    size = len(pieces[0])
     while message.get("more_body", False):
         message = await receive()
         pieces.append(_piece(message))

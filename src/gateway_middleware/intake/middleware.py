@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.domain import ModelRequest, Surface
+from gateway_middleware.domain import Dialect, ModelRequest, Surface
 from gateway_middleware.errors import InvalidRequestError
 from gateway_middleware.intake.body import read_body
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
     from gateway_middleware.intake.parsing import Asked
     from gateway_middleware.intake.routing import RouteTable
 
-_ALLOWED_HEADERS = {
-    b"anthropic-version": 32,
-    b"anthropic-beta": 1024,
-    b"openai-beta": 256,
-    b"traceparent": 128,
-    b"tracestate": 512,
-}
+_TRACING = {b"traceparent": 128, b"tracestate": 512}
+_OPENAI_HEADERS = {b"openai-beta": 256, **_TRACING}
+_ANTHROPIC_HEADERS = {b"anthropic-version": 32, b"anthropic-beta": 1024, **_TRACING}
 """Client headers that go upstream, with the longest value that is taken."""
 
 
@@ -65,8 +61,11 @@ class IntakeMiddleware:
         body = await read_body(headers.get(b"content-length"), receive, limit=self._max_body_bytes)
         request = self._read(scope, endpoint, content_type, body)
         REQUEST.set(scope, request)
-        await self.app(scope, _Replay(body, receive), send)
-        self._remember(scope, request)
+        try:
+            await self.app(scope, _Replay(body, receive), send)
+        finally:
+            # A client that leaves has its response id as well, and may continue from it.
+            self._remember(scope, request)
 
     def _read(self, scope: Scope, endpoint: Endpoint, content_type: bytes, body: bytes) -> ModelRequest:
         tenant, record = TENANT.get(scope), RECORD.get(scope)
@@ -91,7 +90,7 @@ class IntakeMiddleware:
             wants_stream_usage=asked.wants_stream_usage,
             output_cap=asked.output_cap,
             choices=asked.choices,
-            headers=_allowed_headers(scope),
+            headers=_allowed_headers(scope, endpoint.dialect),
         )
 
     def _stick(self, route: Route, asked: Asked, body: bytes, tenant: Tenant) -> Route:
@@ -133,9 +132,10 @@ def _model_of(endpoint: Endpoint, asked: Asked) -> str:
     return check_model(asked.model)
 
 
-def _allowed_headers(scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
-    kept = tuple([pair for pair in scope["headers"] if pair[0] in _ALLOWED_HEADERS])
+def _allowed_headers(scope: Scope, dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
+    allowed = _ANTHROPIC_HEADERS if dialect is Dialect.ANTHROPIC else _OPENAI_HEADERS
+    kept = tuple([pair for pair in scope["headers"] if pair[0] in allowed])
     for name, value in kept:
-        if len(value) > _ALLOWED_HEADERS[name] or not value.isascii() or any(c < 32 or c == 127 for c in value):
+        if len(value) > allowed[name] or not value.isascii() or any(c < 32 or c == 127 for c in value):
             raise InvalidRequestError(f"The header {name.decode()} is not valid.", param=name.decode())
     return kept

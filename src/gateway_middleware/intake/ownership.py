@@ -21,10 +21,27 @@ if TYPE_CHECKING:
 
 MOST_RESPONSES = 100_000
 SECONDS_KEPT = 30 * 86400.0
+_LONGEST_ID = 256
+_MOST_ELEMENTS = 200_000
 _TOP_LEVEL = ("conversation", "container", "prompt")
-_NESTED = frozenset({"file_id", "file_ids", "vector_store_ids", "vector_store_id", "container_id", "skill_id"})
-_NEEDLES = (*(f'"{name}"'.encode() for name in _NESTED), b'"item_reference"', b'"container"')
+_NESTED = ("file_id", "file_ids", "vector_store_ids", "vector_store_id", "container_id", "skill_id")
+_OPAQUE = frozenset({"metadata", "parameters", "input_schema", "schema"})
+"""Members whose content is the client's own: no provider looks for resources there."""
+_NEEDLES = (b'"file_id', b'"vector_store_id', b'"container_id"', b'"skill_id"', b'"item_reference"')
+_LETTERS = (b"\\u005", b"\\u006", b"\\u007")
+"""Escapes of what those names are made of. Accents (`\\u00e9`) are in many bodies and spell none of them."""
+
+
+class _Item(msgspec.Struct):
+    """An input item of the Responses API: one with an id and nothing else refers to a stored one, `type` or not."""
+
+    id: Any = None
+    type: Any = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _decode = msgspec.json.Decoder().decode
+_decode_items = msgspec.json.Decoder(list[_Item | list[Any] | str | int | float | None]).decode
 
 
 class ResponseOwners:
@@ -46,7 +63,8 @@ class ResponseOwners:
 
     def remember(self, response_id: str, tenant: Tenant, deployment: str) -> None:
         """Note that this tenant got this response from this deployment (its key)."""
-        self._owners[response_id] = (tenant.name, deployment)
+        if len(response_id) <= _LONGEST_ID:
+            self._owners[response_id] = (tenant.name, deployment)
 
     def check(self, fields: Mapping[str, msgspec.Raw], body: bytes, tenant: Tenant) -> str | None:
         """The deployment that a continued response must go back to, if it is known.
@@ -56,8 +74,7 @@ class ResponseOwners:
         sticky = self._previous(fields, tenant)
         if self._is_shared:
             _check_top_level(fields)
-            if b"\\u00" in body or any(needle in body for needle in _NEEDLES):
-                _check_nested(fields)
+            _check_nested(fields, may_be_escaped=b"\\u00" in body)
         return sticky
 
     def _previous(self, fields: Mapping[str, msgspec.Raw], tenant: Tenant) -> str | None:
@@ -72,8 +89,15 @@ class ResponseOwners:
         return None
 
 
+def _read(raw: msgspec.Raw | bytes, field: str, decode: Any = _decode) -> Any:
+    try:
+        return decode(raw)
+    except (ValueError, RecursionError):
+        raise InvalidRequestError(f"The field `{field}` holds what cannot be checked.", param=field) from None
+
+
 def _text(raw: msgspec.Raw, field: str) -> str:
-    value = _decode(raw)
+    value = _read(raw, field)
     if not isinstance(value, str):
         raise InvalidRequestError(f"The field `{field}` must be a string.", param=field)
     return value
@@ -86,31 +110,65 @@ def _check_top_level(fields: Mapping[str, msgspec.Raw]) -> None:
         raw = fields.get(field)
         if raw is None:
             continue
-        value = _decode(raw)
-        if isinstance(value, str) or (isinstance(value, dict) and value.get("id") is not None):
+        value = _read(raw, field)
+        # A prompt that is text is what completions and images are made from.
+        is_reference = value.get("id") is not None if isinstance(value, dict) else isinstance(value, str)
+        if is_reference and not (field == "prompt" and isinstance(value, str)):
             raise _refusal(field, "names a stored resource of a shared provider account")
 
 
-def _check_nested(fields: Mapping[str, msgspec.Raw]) -> None:
+def _check_nested(fields: Mapping[str, msgspec.Raw], *, may_be_escaped: bool) -> None:
     for name, raw in fields.items():
-        for found in _stored(_decode(raw)):
+        text = bytes(raw)
+        if text[:1] not in {b"[", b"{"} or name in _OPAQUE:
+            continue
+        is_escaped = may_be_escaped and any(letter in text for letter in _LETTERS)
+        found = next(_stored(_read(raw, name), name), None) if is_escaped or _is_suspect(text) else None
+        if found is None and name == "input" and (is_escaped or b'"id"' in text):
+            found = _reference(text)
+        if found is not None:
             raise _refusal(name, f"holds `{found}`, which names a stored resource of a shared provider account")
 
 
-def _stored(value: Any) -> Iterator[str]:
+def _is_suspect(text: bytes) -> bool:
+    """Whether one of the names may be in it. One byte that is seldom in prose is looked for before the names are."""
+    return b'"container"' in text or (b"_" in text and any(needle in text for needle in _NEEDLES))
+
+
+def _reference(text: bytes) -> str | None:
+    for item in _read(text, "input", _decode_items) if text.startswith(b"[") else ():
+        if isinstance(item, _Item) and item.id and item.type is None and item.content == msgspec.Raw(b"null"):
+            return "id"
+    return None
+
+
+def _stored(value: Any, field: str) -> Iterator[str]:
     """Members anywhere in a value that name something stored."""
-    pending = [value]
+    pending, left = [value], _MOST_ELEMENTS
     while pending:
         current = pending.pop()
-        if isinstance(current, list):
-            pending += current
-        elif isinstance(current, dict):
-            yield from (name for name in current if name in _NESTED and current[name])
-            if isinstance(current.get("container"), str):
-                yield "container"
-            if current.get("type") == "item_reference":
-                yield "item_reference"
-            pending += current.values()
+        left -= len(current)
+        if left < 0:
+            raise InvalidRequestError(f"The field `{field}` holds too many elements to be checked.", param=field)
+        if isinstance(current, dict):
+            yield from _named(current)
+            current = _visible(current)
+        pending += [inner for inner in current if isinstance(inner, (dict, list))]
+
+
+def _named(current: dict[str, Any]) -> Iterator[str]:
+    # Only text, or a list, can be an id: a schema may well describe a member of that name.
+    yield from (name for name in _NESTED if isinstance(current.get(name), (str, list)) and current[name])
+    if isinstance(current.get("container"), str):
+        yield "container"
+    if current.get("type") == "item_reference":
+        yield "item_reference"
+
+
+def _visible(current: dict[str, Any]) -> list[Any]:
+    """The values that a provider reads: not what the arguments of a tool call hold."""
+    is_call = current.get("type") == "tool_use"
+    return [value for name, value in current.items() if name not in _OPAQUE and not (is_call and name == "input")]
 
 
 def _refusal(field: str, what: str) -> InvalidRequestError:

@@ -62,7 +62,10 @@ class RouteTable:
             raise self._not_here(model, surface, self._routes[model])
         key = (model, surface, dialect)
         route = self._resolved.get(key)
-        return route if route is not None else self._remember(key, self._derive(model, surface, dialect))
+        if route is None:
+            return self._remember(key, self._derive(model, surface, dialect))
+        self._resolved.move_to_end(key)
+        return route
 
     def visible(self, tenant: Tenant) -> tuple[Route, ...]:
         """The explicit routes this tenant may call, in their written order."""
@@ -113,7 +116,7 @@ class RouteTable:
         able = [entry for entry in self._providers.values() if entry.supports(surface)]
         if model.startswith("claude"):
             preferred = ProviderKind.ANTHROPIC
-            if able and all(entry.kind is not preferred for entry in able) and self._has(preferred):
+            if all(entry.kind is not preferred for entry in able) and self._has(preferred):
                 raise self._not_here(model, surface, None)
         else:
             preferred = ProviderKind.AZURE_OPENAI if dialect is Dialect.AZURE else ProviderKind.OPENAI

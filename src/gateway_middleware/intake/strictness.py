@@ -1,4 +1,4 @@
-"""What a JSON body must be beyond valid: bounded, shallow, and the same to every parser. Linear in the body, mostly C."""
+"""What a JSON body must be beyond valid: bounded, shallow, and the same to every parser. All of it is linear."""
 
 from __future__ import annotations
 

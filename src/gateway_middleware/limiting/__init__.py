@@ -1,0 +1,1 @@
+"""How much a tenant may: limits, reservations, leases and the queue in front of them."""

@@ -1,0 +1,100 @@
+"""How limits stand, as response headers: the dialect's own, and those of the IETF draft.
+
+`RateLimit` and `RateLimit-Policy` follow draft-ietf-httpapi-ratelimit-headers-10 (structured fields, RFC 9651).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from gateway_middleware.domain import Dialect, HeaderList
+from gateway_middleware.limiting.limit import Decision, Limit, Standing, Unit
+
+_SHOWN = (Unit.REQUESTS, Unit.TOKENS)
+_QUOTA_UNITS = {Unit.REQUESTS: "requests", Unit.CONCURRENCY: "concurrent-requests"}
+
+
+def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderList:
+    """Headers for success and refusal alike. `wall` is seconds since the epoch.
+
+    Of several limits on one unit the dialect's headers tell the one that refuses, else the one nearest to its end.
+    Spend is told to nobody but `GET /v1/usage`, shadow limits to nobody at all.
+    """
+    told = [s for s in decision.standings if not s.claim.limit.is_shadow and s.claim.limit.unit is not Unit.SPEND]
+    headers: HeaderList = []
+    for unit in _SHOWN:
+        tightest = _tightest(told, unit)
+        if tightest is not None:
+            headers += _anthropic(tightest, wall) if dialect is Dialect.ANTHROPIC else _openai(tightest)
+    return headers + _draft(told)
+
+
+def retry_headers(seconds: float) -> HeaderList:
+    """`Retry-After` in whole seconds, never too early, and `retry-after-ms`."""
+    milliseconds = max(math.ceil(seconds * 1000 - 1e-6), 1)
+    return [
+        (b"retry-after", b"%d" % -(-milliseconds // 1000)),
+        (b"retry-after-ms", b"%d" % milliseconds),
+    ]
+
+
+def _tightest(standings: Iterable[Standing], unit: Unit) -> Standing | None:
+    found = [s for s in standings if s.claim.limit.unit is unit]
+    return min(found, key=lambda s: (s.wait == 0, s.remaining / s.claim.limit.amount), default=None)
+
+
+def _openai(standing: Standing) -> HeaderList:
+    unit = standing.claim.limit.unit.encode()
+    return [
+        (b"x-ratelimit-limit-" + unit, b"%d" % standing.claim.limit.amount),
+        (b"x-ratelimit-remaining-" + unit, b"%d" % standing.remaining),
+        (b"x-ratelimit-reset-" + unit, go_duration(standing.reset_after)),
+    ]
+
+
+def _anthropic(standing: Standing, wall: float) -> HeaderList:
+    prefix = b"anthropic-ratelimit-" + standing.claim.limit.unit.encode()
+    reset = datetime.fromtimestamp(math.ceil(wall + standing.reset_after), UTC)
+    return [
+        (prefix + b"-limit", b"%d" % standing.claim.limit.amount),
+        (prefix + b"-remaining", b"%d" % standing.remaining),
+        (prefix + b"-reset", reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
+    ]
+
+
+def go_duration(seconds: float) -> bytes:
+    """Time as OpenAI writes it: `6m0s`, `1.5s`, `20ms`, `1h0m0s`. Rounded up to a millisecond."""
+    milliseconds = math.ceil(seconds * 1000 - 1e-6)
+    if milliseconds < 1000:
+        return b"%dms" % milliseconds if milliseconds > 0 else b"0s"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{rest / 1000:.3f}".rstrip("0").rstrip(".").encode() + b"s"
+    if hours:
+        return b"%dh%dm" % (hours, minutes) + tail
+    return b"%dm" % minutes + tail if minutes else tail
+
+
+def _draft(standings: Sequence[Standing]) -> HeaderList:
+    if not standings:
+        return []
+    return [
+        (b"ratelimit-policy", b", ".join([_policy(s.claim.limit) for s in standings])),
+        (b"ratelimit", b", ".join([_state(s) for s in standings])),
+    ]
+
+
+def _policy(limit: Limit) -> bytes:
+    """`q` is the quota, `w` its window in seconds. There is no registered unit for tokens: the name says it."""
+    item = b'"%s";q=%d' % (limit.name.encode(), limit.amount)
+    if limit.unit in _QUOTA_UNITS and limit.unit is not Unit.REQUESTS:
+        item += b';qu="%s"' % _QUOTA_UNITS[limit.unit].encode()
+    return item + b";w=%d" % limit.seconds if limit.length else item
+
+
+def _state(standing: Standing) -> bytes:
+    """`r` is what remains, `t` the seconds until there is more: never later than `Retry-After`."""
+    item = b'"%s";r=%d' % (standing.claim.limit.name.encode(), standing.remaining)
+    return item + b";t=%d" % math.ceil(standing.refill_after) if standing.claim.limit.length else item

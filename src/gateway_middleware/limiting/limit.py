@@ -1,0 +1,251 @@
+"""The values of this room: what is limited, what a call asks for, what was decided."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from typing import ClassVar, Protocol
+from urllib.parse import quote
+
+import msgspec
+
+from gateway_middleware.limiting.span import MICROSECONDS, DaysSpan, MonthsSpan, SlidingSpan, Span
+
+LARGEST = 2**52
+"""The largest amount or cost. Lua counts in doubles."""
+NEVER = -1
+"""A wait that never ends: the cost is more than the whole limit."""
+_SHORTEST_WAIT = 0.001
+
+
+class Unit(StrEnum):
+    """What is counted. Spend is counted in micro-dollars."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    SPEND = "spend"
+    CONCURRENCY = "concurrency"
+
+
+class Alignment(StrEnum):
+    """Any window of that length, or periods of the calendar in UTC (`seconds` then counts days or months)."""
+
+    SLIDING = "sliding"
+    DAYS = "days"
+    MONTHS = "months"
+
+
+_SPAN_TYPES: dict[Alignment, Callable[[int], Span]] = {
+    Alignment.SLIDING: SlidingSpan,
+    Alignment.DAYS: DaysSpan,
+    Alignment.MONTHS: MonthsSpan,
+}
+
+
+@functools.cache
+def _span(alignment: Alignment, length: int) -> Span:
+    """Equal limits have the same span."""
+    return _SPAN_TYPES[alignment](length)
+
+
+class OutagePolicy(StrEnum):
+    """What a limit does while the shared store is out: share by replicas, let all pass, or refuse all."""
+
+    SHARE = "share"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """So many units per `length`: seconds (sliding), days or months (calendar); no length for concurrency.
+
+    `name` appears in headers, metrics and messages: `rpm`. A shadow limit counts and reports but refuses nothing.
+    Raises `ValueError` on values that cannot work.
+    """
+
+    name: str
+    amount: int
+    unit: Unit = Unit.REQUESTS
+    length: int = 0
+    alignment: Alignment = Alignment.SLIDING
+    is_shadow: bool = False
+    on_outage: OutagePolicy = OutagePolicy.SHARE
+    span: Span | None = None
+    """Made from the fields above; None for concurrency."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.amount <= LARGEST:
+            raise ValueError(f"limit {self.name!r}: expected an amount from 1 to 2**52")
+        if (self.unit is Unit.CONCURRENCY) != (self.length == 0) or self.length < 0:
+            raise ValueError(f"limit {self.name!r}: a length belongs to every unit but concurrency")
+        if self.length:
+            msgspec.structs.force_setattr(self, "span", _span(self.alignment, self.length))
+
+    @property
+    def is_calendar(self) -> bool:
+        """Whether its periods are those of the calendar."""
+        return self.alignment is not Alignment.SLIDING
+
+    @property
+    def seconds(self) -> int:
+        """Length of the window in seconds, a month taken as 30 days; 0 for concurrency."""
+        return self.length * {Alignment.SLIDING: 1, Alignment.DAYS: 86_400, Alignment.MONTHS: 2_592_000}[self.alignment]
+
+    @property
+    def period(self) -> str:
+        """The length in words: `minute`, `5 minutes`, `month`; empty for concurrency."""
+        if not self.length:
+            return ""
+        return _words(self.length, self.alignment)
+
+    @property
+    def phrase(self) -> str:
+        """The limit in words, for messages: `600 requests per minute`."""
+        if self.unit is Unit.CONCURRENCY:
+            return f"{self.amount:,} concurrent requests"
+        shown = f"${self.amount / 1e6:,.2f}" if self.unit is Unit.SPEND else f"{self.amount:,} {self.unit}"
+        return f"{shown} per {self.period}"
+
+
+def _words(length: int, alignment: Alignment) -> str:
+    if alignment is not Alignment.SLIDING:
+        return _counted(length, alignment.value[:-1])
+    for size, word in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if length % size == 0:
+            return _counted(length // size, word)
+    return _counted(length, "second")
+
+
+def _counted(count: int, word: str) -> str:
+    return word if count == 1 else f"{count} {word}s"
+
+
+def limit_key(owner: str, limit: Limit, *scope: str) -> str:
+    """The name under which a limit is counted: `{acme}:model/gpt-5:tokens/sliding/60`.
+
+    `owner` is the tenant (or the group) and is the hash tag of Redis Cluster; `scope` says to what part of it the limit
+    belongs. The amount is not part of the key: raising a limit keeps what was counted.
+    """
+    parts = [f"{{{quote(owner, safe='@')}}}"]
+    parts += [quote(part, safe="/@") for part in scope]
+    parts.append(f"{limit.unit}/{limit.alignment}/{limit.length}" if limit.length else limit.unit.value)
+    return ":".join(parts)
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """What a call takes of one limit. `key` is a `limit_key`; a concurrency claim takes one lease."""
+
+    key: str
+    limit: Limit
+    cost: int = 1
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """How one limit stands after a decision. `wait` is 0 where the cost fits, else microseconds or `NEVER`.
+
+    `oldest` and `newest` are the buckets that still count; the claim was taken in `newest`.
+    """
+
+    claim: Claim
+    remaining: int
+    wait: int
+    is_taken: bool
+    oldest: int
+    newest: int
+    now: int
+
+    @property
+    def refill_after(self) -> float:
+        """Seconds until the first unit comes back."""
+        return self._after(self.oldest)
+
+    @property
+    def reset_after(self) -> float:
+        """Seconds until all of the limit is there again."""
+        return self._after(self.newest)
+
+    def _after(self, index: int) -> float:
+        span = self.claim.limit.span
+        if span is None or self.remaining >= self.claim.limit.amount:
+            return 0.0
+        return max(span.expires(index) - self.now, 0) / MICROSECONDS
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the cost fits; None when it never does."""
+        return None if self.wait == NEVER else self.wait / MICROSECONDS
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The answer to a sequence of claims: all of them were taken, or none.
+
+    `weight` is how many units were taken for each unit of cost (the live replicas, during an outage).
+    """
+
+    is_admitted: bool
+    standings: tuple[Standing, ...]
+    owner: bytes
+    weight: int = 1
+    is_degraded: bool = False
+
+    @property
+    def refused(self) -> Standing | None:
+        """The limit that is empty: of those that refuse, the one that stays empty longest."""
+        found = [s for s in self.standings if s.wait and not s.claim.limit.is_shadow]
+        return max(found, key=lambda s: LARGEST if s.wait == NEVER else s.wait, default=None)
+
+    @property
+    def shadowed(self) -> tuple[Standing, ...]:
+        """Shadow limits that would have refused."""
+        return tuple(s for s in self.standings if s.wait and s.claim.limit.is_shadow)
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the same claims may fit; None when they never do, 0.0 when they were admitted."""
+        refused = None if self.is_admitted else self.refused
+        if refused is None:
+            return 0.0
+        return None if refused.retry_after is None else max(refused.retry_after, _SHORTEST_WAIT)
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """A correction of what was taken: `delta` < 0 goes back into its bucket, > 0 is debt in the current bucket.
+
+    `bucket` is None where it is unknown: the refund then goes into the current bucket. For a concurrency claim the
+    lease is released, whatever `delta` is.
+    """
+
+    claim: Claim
+    bucket: int | None
+    delta: int
+
+
+class Store(Protocol):
+    """Where limits are counted. The answers come at once, or as awaitables when they come over a network."""
+
+    lease_seconds: ClassVar[float]
+
+    def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision | Awaitable[Decision]:
+        """Take all claims or none. `owner` names the leases; dry: say what would happen and take nothing."""
+        ...
+
+    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[None] | None:
+        """Apply the changes of one admitted decision. What has to be sent is on its way when this returns."""
+        ...
+
+    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[None] | None:
+        """Prolong leases, given as key and owner."""
+        ...
+
+    def tick(self) -> Awaitable[None] | None:
+        """A slice of the housekeeping; called a few times a second."""
+        ...
+
+
+class StoreError(Exception):
+    """The shared store did not answer, or not as it should."""
+
+
+class StoreTimeoutError(StoreError):
+    """The shared store did not answer within the deadline."""

@@ -1,0 +1,170 @@
+"""What a call has taken: reserved before it, settled or cancelled after it, exactly once."""
+
+from __future__ import annotations
+
+import secrets
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+
+from gateway_middleware.domain import HeaderList
+from gateway_middleware.errors import RateLimitedError
+from gateway_middleware.limiting.limit import LARGEST, NEVER, Change, Claim, Decision, Standing, Store, Unit
+
+_RENEWALS_A_LEASE = 3
+_TICK_SECONDS = 0.25
+
+
+class LimitReachedError(RateLimitedError):
+    """A limit refused the call; `standing` says which, and `decision` how all of them stand."""
+
+    def __init__(self, decision: Decision, standing: Standing) -> None:
+        super().__init__(_message(standing), retry_after=_retry_after(decision, standing), code=_code(standing))
+        self.decision = decision
+        self.standing = standing
+
+    @property
+    def headers(self) -> HeaderList:
+        """What can never fit need not be tried again: the official SDKs obey this header."""
+        return [(b"x-should-retry", b"false")] if self.standing.wait == NEVER else []
+
+
+def _code(standing: Standing) -> str:
+    return "request_exceeds_limit" if standing.wait == NEVER else "rate_limit_exceeded"
+
+
+def _retry_after(decision: Decision, standing: Standing) -> float:
+    found = decision.retry_after
+    return float(standing.claim.limit.seconds) if found is None else found
+
+
+def _message(standing: Standing) -> str:
+    claim, limit = standing.claim, standing.claim.limit
+    if standing.wait == NEVER:
+        asked = f"${claim.cost / 1e6:,.2f}" if limit.unit is Unit.SPEND else f"{claim.cost:,} {limit.unit}"
+        return f"This request needs about {asked}, more than the whole limit of {limit.phrase} ({limit.name})."
+    seconds = standing.wait / 1e6
+    return f"Rate limit reached: {limit.phrase} ({limit.name}). Try again in {seconds:.3g} s."
+
+
+class Reservation:
+    """The claims of one admitted call. The first `settle` or `cancel` counts; later ones do nothing."""
+
+    __slots__ = ("__weakref__", "_is_open", "_limiter", "decision")
+
+    def __init__(self, limiter: Limiter, decision: Decision) -> None:
+        self._limiter = limiter
+        self.decision = decision
+        self._is_open = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still has to be settled or cancelled."""
+        return self._is_open
+
+    async def settle(self, *, tokens: int | None = None, spend: int | None = None) -> None:
+        """Correct tokens and spend (micro-dollars) to what was really used and give the slot back.
+
+        None leaves what was reserved. What has to be sent is sent before the first await, so a cancelled task settles
+        too; when this returns, the slot is free.
+        """
+        await self._end({Unit.TOKENS: tokens, Unit.SPEND: spend})
+
+    async def cancel(self) -> None:
+        """Give everything back: the provider failed and the call did not happen."""
+        await self._end({Unit.REQUESTS: 0, Unit.TOKENS: 0, Unit.SPEND: 0})
+
+    async def _end(self, actual: dict[Unit, int | None]) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        changes = [change for s in self.decision.standings if (change := _change(s, actual))]
+        sent = self._limiter.end(self, changes)
+        if sent is not None:
+            await sent
+
+
+def _change(standing: Standing, actual: dict[Unit, int | None]) -> Change | None:
+    claim = standing.claim
+    unit = claim.limit.unit
+    if not standing.is_taken:
+        return None
+    if unit is Unit.CONCURRENCY:
+        return Change(claim, None, 0)
+    used = actual.get(unit)
+    if used is None or used == claim.cost:
+        return None
+    return Change(claim, standing.newest, min(max(used, 0), LARGEST) - claim.cost)
+
+
+class Limiter:
+    """Reserves on a `Store`, and keeps the leases of live calls alive.
+
+    `owner_prefix` must differ between replicas. Somebody has to call `tick` about four times a second.
+    """
+
+    def __init__(self, store: Store, *, owner_prefix: bytes | None = None) -> None:
+        self.store = store
+        self._prefix = secrets.token_bytes(8) if owner_prefix is None else owner_prefix
+        self._count = 0
+        self._ticks = 0
+        self._renew_every = max(round(store.lease_seconds / _RENEWALS_A_LEASE / _TICK_SECONDS), 1)
+        self._leased: weakref.WeakValueDictionary[bytes, Reservation] = weakref.WeakValueDictionary()
+        self._on_release: list[Callable[[Sequence[Change]], None]] = []
+
+    def on_release(self, notify: Callable[[Sequence[Change]], None]) -> None:
+        """Have `notify` called whenever something was given back."""
+        self._on_release.append(notify)
+
+    @property
+    def leased(self) -> int:
+        """How many live calls hold a concurrency slot."""
+        return len(self._leased)
+
+    async def decide(self, claims: Sequence[Claim], *, is_dry: bool = False) -> Decision:
+        """Take all claims or none and say how it stands. Dry: take nothing."""
+        self._count += 1
+        owner = self._prefix + self._count.to_bytes(8)
+        decision = self.store.admit(claims, owner, is_dry=is_dry)
+        return decision if isinstance(decision, Decision) else await decision
+
+    async def reserve(self, claims: Sequence[Claim]) -> Reservation:
+        """Take all claims. Raises `LimitReachedError` when a limit refuses: then nothing was taken."""
+        return self.accept(await self.decide(claims))
+
+    def accept(self, decision: Decision) -> Reservation:
+        """The reservation of an admitted decision. Raises `LimitReachedError` for a refused one."""
+        refused = None if decision.is_admitted else decision.refused
+        if refused is not None:
+            raise LimitReachedError(decision, refused)
+        reservation = Reservation(self, decision)
+        if any(s.is_taken and s.claim.limit.span is None for s in decision.standings):
+            self._leased[decision.owner] = reservation
+        return reservation
+
+    def end(self, reservation: Reservation, changes: Sequence[Change]) -> Awaitable[None] | None:
+        """For `Reservation` only."""
+        self._leased.pop(reservation.decision.owner, None)
+        sent = self.store.settle(reservation.decision, changes) if changes else None
+        if changes:
+            for notify in self._on_release:
+                notify(changes)
+        return sent
+
+    async def tick(self) -> None:
+        """A slice of housekeeping; renews the leases of live calls three times in a lease."""
+        self._ticks += 1
+        housekeeping = self.store.tick()
+        if housekeeping is not None:
+            await housekeeping
+        if self._ticks % self._renew_every == 0 and self._leased:
+            renewing = self.store.renew(self._held())
+            if renewing is not None:
+                await renewing
+
+    def _held(self) -> list[tuple[str, bytes]]:
+        return [
+            (standing.claim.key, owner)
+            for owner, reservation in list(self._leased.items())
+            for standing in reservation.decision.standings
+            if standing.is_taken and standing.claim.limit.span is None
+        ]

@@ -1,0 +1,101 @@
+"""The Redis protocol (RESP2), sans-IO: commands to bytes, bytes to replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+Reply: TypeAlias = "bytes | int | list[Reply] | ErrorReply | None"
+
+_CRLF = b"\r\n"
+_LONGEST = 16 * 1024 * 1024
+
+
+class ErrorReply(Exception):  # noqa: N818  # a reply of the protocol: raised by whoever wants it to be
+    """What Redis refuses; the text begins with a code in capitals."""
+
+
+class RespProtocolError(Exception):
+    """Bytes that are no RESP2."""
+
+
+class _IncompleteError(Exception):
+    pass
+
+
+def encode(parts: Sequence[bytes]) -> bytes:
+    """One command."""
+    out = [b"*%d\r\n" % len(parts)]
+    for part in parts:
+        out += (b"$%d\r\n" % len(part), part, _CRLF)
+    return b"".join(out)
+
+
+class ReplyParser:
+    """Cuts a stream of bytes into replies, wherever the network has cut it."""
+
+    __slots__ = ("_at", "_bytes")
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._at = 0
+
+    def feed(self, chunk: bytes) -> Iterator[Reply]:
+        """Replies that are complete now. Raises `RespProtocolError`."""
+        self._bytes = self._bytes[self._at :] + chunk if self._at < len(self._bytes) else chunk
+        self._at = 0
+        while self._at < len(self._bytes):
+            begin = self._at
+            try:
+                reply = self._reply()
+            except _IncompleteError:
+                self._at = begin
+                return
+            yield reply
+
+    def _reply(self) -> Reply:
+        line = self._line()
+        kind, rest = line[:1], line[1:]
+        if kind == b"$":
+            return self._bulk(_number(rest))
+        if kind == b":":
+            return _number(rest)
+        if kind == b"+":
+            return rest
+        if kind == b"-":
+            return ErrorReply(rest.decode(errors="replace"))
+        if kind == b"*":
+            count = _number(rest)
+            return None if count < 0 else [self._reply() for _ in range(count)]
+        raise RespProtocolError(f"reply of unknown kind {kind!r}")
+
+    def _line(self) -> bytes:
+        end = self._bytes.find(_CRLF, self._at)
+        if end < 0:
+            if len(self._bytes) - self._at > _LONGEST:
+                raise RespProtocolError("line without an end")
+            raise _IncompleteError
+        line = self._bytes[self._at : end]
+        self._at = end + 2
+        return line
+
+    def _bulk(self, length: int) -> bytes | None:
+        if length < 0:
+            return None
+        if length > _LONGEST:
+            raise RespProtocolError("reply too long")
+        end = self._at + length
+        if len(self._bytes) < end + 2:
+            raise _IncompleteError
+        found = self._bytes[self._at : end]
+        if self._bytes[end : end + 2] != _CRLF:
+            raise RespProtocolError("bulk string of another length")
+        self._at = end + 2
+        return found
+
+
+def _number(text: bytes) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise RespProtocolError(f"{text[:20]!r} is no number") from None

@@ -1,0 +1,59 @@
+"""Limits, claims and a clock for the tests of the limiting room."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from gateway_middleware.limiting.limit import Alignment, Claim, Decision, Limit, Store, Unit, limit_key
+
+T = TypeVar("T")
+
+_count = itertools.count()
+
+
+class ManualClock:
+    """Seconds that pass when told to. Whole microseconds inside, so that sums are exact."""
+
+    def __init__(self, seconds: float = 1_000_000.0) -> None:
+        self.micro = int(seconds * 1e6)
+
+    def __call__(self) -> float:
+        return self.micro / 1e6
+
+    def pass_(self, seconds: float) -> None:
+        self.micro += round(seconds * 1e6)
+
+
+def fresh(name: str = "tenant") -> str:
+    """A tenant that no other test has."""
+    return f"{name}-{next(_count)}"
+
+
+def rpm(amount: int = 100, *, seconds: int = 60, is_shadow: bool = False) -> Limit:
+    return Limit(name="rpm", amount=amount, length=seconds, is_shadow=is_shadow)
+
+
+def tpm(amount: int = 10_000, *, seconds: int = 60) -> Limit:
+    return Limit(name="tpm", amount=amount, unit=Unit.TOKENS, length=seconds)
+
+
+def slots(amount: int = 5) -> Limit:
+    return Limit(name="concurrency", amount=amount, unit=Unit.CONCURRENCY)
+
+
+def spend(amount: int = 1_000_000, alignment: Alignment = Alignment.MONTHS, length: int = 1) -> Limit:
+    return Limit(name="spend", amount=amount, unit=Unit.SPEND, length=length, alignment=alignment)
+
+
+def claim(tenant: str, limit: Limit, cost: int = 1) -> Claim:
+    return Claim(limit_key(tenant, limit), limit, cost)
+
+
+async def admit(store: Store, claims: Sequence[Claim], owner: bytes = b"owner", *, is_dry: bool = False) -> Decision:
+    return await settled(store.admit(claims, owner, is_dry=is_dry))
+
+
+async def settled(value: T | Awaitable[T]) -> T:
+    return await value if isinstance(value, Awaitable) else value

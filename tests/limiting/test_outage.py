@@ -1,0 +1,343 @@
+"""The store is killed, frozen, flushed, and comes back: limits hold, nobody waits, one line for each change."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Sequence
+from typing import ClassVar
+
+import pytest
+
+from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, OutagePolicy, StoreError
+from gateway_middleware.limiting.memory import MemoryStore
+from gateway_middleware.limiting.outage import OutageStore, StoreChange
+from gateway_middleware.limiting.redis_connect import redis_store
+from gateway_middleware.limiting.reservation import Limiter, LimitReachedError, Reservation
+from limit_cases import ManualClock, claim, fresh, rpm, slots, spend, tpm
+from redis_process import RedisProcess
+
+pytestmark = pytest.mark.anyio
+
+
+class Network:
+    """A shared store whose network can be cut: for one replica's way to it."""
+
+    lease_seconds: ClassVar[float] = 30.0
+
+    def __init__(self, memory: MemoryStore, replicas: set[bytes]) -> None:
+        self.memory = memory
+        self.replicas = replicas
+        self.is_cut = False
+        self.calls = 0
+
+    async def _pass(self) -> None:
+        self.calls += 1
+        await asyncio.sleep(0)
+        if self.is_cut:
+            raise StoreError("cut")
+
+    async def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
+        await self._pass()
+        return self.memory.admit(claims, owner, is_dry=is_dry)
+
+    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[None]:
+        return self._settle(decision, changes)
+
+    async def _settle(self, decision: Decision, changes: Sequence[Change]) -> None:
+        await self._pass()
+        self.memory.settle(decision, changes)
+
+    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[None]:
+        return self._renew(leases)
+
+    async def _renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
+        await self._pass()
+        self.memory.renew(leases)
+
+    def tick(self) -> None:
+        self.memory.tick()
+
+    async def heartbeat(self, replica: bytes) -> int:
+        await self._pass()
+        self.replicas.add(replica)
+        return len(self.replicas)
+
+
+class Cluster:
+    """Three replicas on one shared store."""
+
+    def __init__(self, size: int = 3) -> None:
+        self.clock = ManualClock(60_000)
+        self.memory = MemoryStore(clock=self.clock, wall=self.clock)
+        self.changes: list[StoreChange] = []
+        names = {b"r%d" % i for i in range(size)}
+        self.networks = [Network(self.memory, names) for _ in range(size)]
+        self.stores = [
+            OutageStore(
+                network, MemoryStore(clock=self.clock, wall=self.clock), replica=b"r%d" % i, clock=self.clock,
+                on_change=self.changes.append,
+            )
+            for i, network in enumerate(self.networks)
+        ]  # fmt: skip
+        self.limiters = [Limiter(store) for store in self.stores]
+
+    def cut(self, *, is_cut: bool = True) -> None:
+        for network in self.networks:
+            network.is_cut = is_cut
+
+    async def tick(self) -> None:
+        for limiter in self.limiters:
+            await limiter.tick()
+
+    async def flood(self, claims: Sequence[Claim], calls: int) -> list[Reservation]:
+        """Calls spread over the replicas in turn; returns what was admitted."""
+        found = []
+        for number in range(calls):
+            try:
+                found.append(await self.limiters[number % len(self.limiters)].reserve(claims))
+            except LimitReachedError:
+                continue
+        return found
+
+
+async def test_shares_during_an_outage_and_one_line_for_each_change() -> None:
+    """RL13: over three replicas never more than the limit, also in the window that spans the cut."""
+    cluster, asked = Cluster(), [claim(fresh(), rpm(300))]
+    await cluster.tick()
+    before = len(await cluster.flood(asked, 90))
+    cluster.cut()
+    during = len(await cluster.flood(asked, 900))
+
+    assert before == 90
+    assert 190 <= during <= 210
+    assert [c.is_degraded for c in cluster.changes] == [True] * 3
+    assert {c.replicas for c in cluster.changes} == {3}
+    calls = sum(n.calls for n in cluster.networks)
+    await cluster.flood(asked, 300)
+    assert sum(n.calls for n in cluster.networks) == calls  # nobody waits for a store that is out
+
+
+async def test_after_the_outage_the_store_learns_what_was_admitted() -> None:
+    """RL14: the window that spans the return holds no more than the limit."""
+    cluster, asked = Cluster(), [claim(fresh(), rpm(300))]
+    await cluster.tick()
+    cluster.cut()
+    during = len(await cluster.flood(asked, 200))
+    cluster.cut(is_cut=False)
+    cluster.clock.pass_(1.1)
+    await cluster.tick()
+    after = len(await cluster.flood(asked, 900))
+
+    assert [c.is_degraded for c in cluster.changes] == [True] * 3 + [False] * 3
+    assert during == 200
+    assert during + after == 300
+    assert cluster.memory.used(asked[0].key) == 300
+
+
+async def test_settled_use_is_what_is_told() -> None:
+    cluster = Cluster(1)
+    tenant = fresh()
+    claims = [claim(tenant, tpm(10_000), 1000), claim(tenant, spend(1_000_000), 500)]
+    await cluster.tick()
+    cluster.cut()
+    reservations = await cluster.flood(claims, 6)
+    for reservation in reservations[:4]:
+        await reservation.settle(tokens=100, spend=50)
+    cluster.cut(is_cut=False)
+    cluster.clock.pass_(1.1)
+    await cluster.tick()
+    assert [cluster.memory.used(c.key) for c in claims] == [2_400, 1_200]
+    for reservation in reservations[4:]:
+        await reservation.settle(tokens=2_000, spend=100)
+
+    assert [cluster.memory.used(c.key) for c in claims] == [4_400, 400]
+
+
+async def test_a_failure_or_two_is_no_outage() -> None:
+    cluster, asked = Cluster(1), [claim(fresh(), rpm(100))]
+    await cluster.tick()
+    for _ in range(3):
+        cluster.cut()
+        await cluster.flood(asked, 4)
+        cluster.cut(is_cut=False)
+        await cluster.flood(asked, 1)
+    cluster.clock.pass_(6)
+    await cluster.tick()
+
+    assert cluster.changes == []
+    assert cluster.memory.used(asked[0].key) == 15
+
+
+async def test_a_restart_of_the_store_is_told_once_even_when_telling_fails() -> None:
+    cluster, asked = Cluster(1), [claim(fresh(), rpm(100))]
+    await cluster.tick()
+    cluster.cut()
+    await cluster.flood(asked, 20)
+    for _ in range(3):
+        cluster.clock.pass_(1.1)
+        await cluster.tick()
+    cluster.cut(is_cut=False)
+    for _ in range(3):
+        cluster.clock.pass_(6)
+        await cluster.tick()
+
+    assert cluster.memory.used(asked[0].key) == 20
+    assert [c.is_degraded for c in cluster.changes] == [True, False]
+
+
+async def test_what_could_not_be_told_is_told_once_later() -> None:
+    """The store goes again in the middle of the telling."""
+    cluster, tenants = Cluster(1), [fresh() for _ in range(5)]
+    asked = [claim(tenant, spend(1000), 100) for tenant in tenants]
+    await cluster.tick()
+    cluster.cut()
+    for one in asked:
+        await cluster.flood([one], 2)
+    await cluster.flood([claim(fresh(), rpm())], 5)
+    store, network = cluster.stores[0], cluster.networks[0]
+    heartbeats = network.heartbeat
+
+    async def heartbeat_and_gone(replica: bytes) -> int:
+        network.is_cut = False
+        found = await heartbeats(replica)
+        network.is_cut = True
+        return found
+
+    network.heartbeat = heartbeat_and_gone  # type: ignore[method-assign]
+    for _ in range(3):
+        cluster.clock.pass_(1.1)
+        await cluster.tick()
+        assert store.is_degraded
+    network.heartbeat = heartbeats  # type: ignore[method-assign]
+    network.is_cut = False
+    for _ in range(3):
+        cluster.clock.pass_(6)
+        await cluster.tick()
+
+    assert [cluster.memory.used(one.key) for one in asked] == [200] * 5
+
+
+async def test_leases_that_cannot_be_renewed_count_as_a_failure() -> None:
+    cluster, asked = Cluster(1), [claim(fresh(), slots(4))]
+    await cluster.tick()
+    held = await cluster.flood(asked, 1)
+    cluster.cut()
+    for _ in range(40):
+        await cluster.tick()
+
+    assert cluster.stores[0].failures >= 1
+    assert len(held) == 1
+
+
+async def test_slots_are_followed_through_an_outage() -> None:
+    cluster, asked = Cluster(1), [claim(fresh(), slots(4))]
+    await cluster.tick()
+    held = await cluster.flood(asked, 2)
+    cluster.cut()
+    held += await cluster.flood(asked, 9)
+    assert len(held) == 4
+    await held.pop().settle()
+    await held.pop(0).settle()
+    assert len(await cluster.flood(asked, 9)) == 2
+    cluster.cut(is_cut=False)
+    cluster.clock.pass_(1.1)
+    await cluster.tick()
+    for _ in range(40):
+        await cluster.tick()
+
+    assert cluster.memory.used(asked[0].key) == 2 + 0  # what lives, and no other
+    assert len(held) == 2
+
+
+@pytest.mark.parametrize(("policy", "admitted"), [("share", 10), ("open", 30), ("closed", 0)])
+async def test_policies(policy: str, admitted: int) -> None:
+    cluster, tenant = Cluster(1), fresh()
+    strict = Limit(name="rpm", amount=10, length=60, on_outage=OutagePolicy(policy))
+    claims = [claim(tenant, tpm(1000)), claim(tenant, strict)]
+    await cluster.tick()
+    cluster.cut()
+    found = await cluster.flood(claims, 30)
+
+    assert len(found) == admitted
+    assert cluster.stores[0]._local.used(claims[0].key) == admitted
+    if policy == "closed":
+        with pytest.raises(LimitReachedError) as caught:
+            await cluster.limiters[0].reserve(claims)
+        assert caught.value.http_status == 429
+        assert caught.value.retry_after == 1.0
+
+
+async def test_settlements_of_calls_that_outlive_the_store() -> None:
+    """Leases and periods are told later, once; windows heal by themselves."""
+    cluster, tenant = Cluster(1), fresh()
+    claims = [claim(tenant, slots(2)), claim(tenant, spend(1000), 100), claim(tenant, rpm())]
+    await cluster.tick()
+    held = await cluster.flood(claims, 2)
+    cluster.cut()
+    await held[0].settle(spend=10)
+    await cluster.flood([claim(fresh(), rpm())], 5)
+    assert cluster.stores[0].is_degraded
+    await held[1].settle(spend=20)
+    cluster.cut(is_cut=False)
+    cluster.clock.pass_(1.1)
+    await cluster.tick()
+
+    assert [cluster.memory.used(c.key) for c in claims] == [0, 30, 2]
+
+
+async def test_a_frozen_redis_costs_five_calls_a_deadline_and_nobody_an_error(own_redis: RedisProcess) -> None:
+    """RL13 on a real Redis."""
+    loop = asyncio.get_running_loop()
+    changes: list[StoreChange] = []
+    shared = redis_store(own_redis.uri)
+    store = OutageStore(shared, MemoryStore(), replica=b"r", clock=loop.time, on_change=changes.append)
+    limiter, asked = Limiter(store), [claim(fresh(), rpm(1000))]
+    await limiter.tick()
+    await limiter.reserve(asked)
+    own_redis.freeze()
+    took = []
+    for _ in range(30):
+        began = loop.time()
+        await limiter.reserve(asked)
+        took.append(loop.time() - began)
+    own_redis.thaw()
+    await asyncio.sleep(1.05)
+    await limiter.tick()
+    back = await limiter.reserve(asked)
+    await shared.aclose()
+
+    assert sum(t > 0.01 for t in took) <= 5
+    assert max(took) < 0.12
+    assert [c.is_degraded for c in changes] == [True, False]
+    assert not back.decision.is_degraded
+    assert back.decision.standings[0].remaining == 1000 - 32
+
+
+async def test_a_killed_redis_that_comes_back_empty(own_redis: RedisProcess) -> None:
+    """RL14."""
+    clock = ManualClock()
+    changes: list[StoreChange] = []
+    shared = redis_store(own_redis.uri)
+    store = OutageStore(shared, MemoryStore(), replica=b"r", clock=clock, on_change=changes.append)
+    limiter, asked = Limiter(store), [claim(fresh(), rpm(100)), claim(fresh(), slots(50))]
+    await limiter.tick()
+    held = [await limiter.reserve(asked) for _ in range(10)]
+    own_redis.kill()
+    held += [await limiter.reserve(asked) for _ in range(20)]
+    own_redis.start()
+    for _ in itertools.takewhile(lambda _: store.is_degraded, range(100)):
+        await asyncio.sleep(0.02)
+        clock.pass_(2)
+        await limiter.tick()
+    for _ in range(40):
+        await limiter.tick()
+    after = await limiter.decide(asked, is_dry=True)
+    for reservation in held:
+        await reservation.settle()
+    end = await limiter.decide(asked, is_dry=True)
+    await shared.aclose()
+
+    assert [c.is_degraded for c in changes] == [True, False]
+    assert [s.remaining for s in after.standings] == [80, 20]
+    assert [s.remaining for s in end.standings] == [80, 50]

@@ -1,0 +1,463 @@
+"""Redis itself: exact over replicas, one round trip, cancelled calls, forgotten scripts, every kind of address."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from gateway_middleware.limiting import scripts
+from gateway_middleware.limiting.limit import Change, Claim, Decision, StoreError, StoreTimeoutError
+from gateway_middleware.limiting.redis_connect import RedisPyCaller, parse_address, redis_store
+from gateway_middleware.limiting.redis_store import RedisStore, reversal
+from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from gateway_middleware.limiting.resp_client import Address, RespClient
+from limit_cases import claim, fresh, rpm, settled, slots, spend, tpm
+from redis_process import BINARY, WHY_SKIPPED, RedisProcess, free_port
+
+pytestmark = pytest.mark.anyio
+
+
+async def used(store: RedisStore, asked: Claim) -> int:
+    decision = await store.admit([Claim(asked.key, asked.limit, 0)], b"reader", is_dry=True)
+    return asked.limit.amount - decision.standings[0].remaining
+
+
+async def test_three_replicas_admit_exactly_the_limit(shared_redis: RedisProcess) -> None:
+    """RL1."""
+    replicas = [Limiter(redis_store(shared_redis.uri, deadline=5)) for _ in range(3)]
+    asked = [claim(fresh(), rpm(100))]
+
+    async def call(number: int) -> bool:
+        try:
+            await replicas[number % 3].reserve(asked)
+        except LimitReachedError:
+            return False
+        return True
+
+    admitted = sum(await asyncio.gather(*[call(i) for i in range(600)]))
+    for replica in replicas:
+        await replica.store.aclose()  # type: ignore[attr-defined]
+
+    assert admitted == 100
+
+
+async def test_one_command_for_each_admission(own_redis: RedisProcess) -> None:
+    store, tenant = redis_store(own_redis.uri, deadline=5), fresh()
+    claims = [claim(tenant, rpm()), claim(tenant, tpm(), 10), claim(tenant, slots()), claim(tenant, spend(), 3)]
+    await store.admit(claims, b"warm")
+    own_redis.command("CONFIG", "RESETSTAT")
+    for number in range(20):
+        await store.admit(claims, b"%d" % number)
+    text = await stats(own_redis)
+    await store.aclose()
+
+    assert "cmdstat_evalsha:calls=20," in text
+    assert "cmdstat_eval:" not in text
+
+
+async def stats(process: RedisProcess) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+    writer.write(b"INFO commandstats\r\n")
+    size = int((await reader.readline())[1:])
+    text = (await reader.readexactly(size)).decode()
+    writer.close()
+    await writer.wait_closed()
+    return text
+
+
+async def test_forgotten_scripts_come_back(own_redis: RedisProcess) -> None:
+    """RL14: SCRIPT FLUSH and FLUSHALL in full flight."""
+    store, asked = redis_store(own_redis.uri, deadline=5), claim(fresh(), tpm(1000), 100)
+    for flush in ("SCRIPT", "ALL", "SCRIPT"):
+        own_redis.command(*(("SCRIPT", "FLUSH") if flush == "SCRIPT" else ("FLUSHALL",)))
+        decision = await store.admit([asked], b"o")
+        own_redis.command("SCRIPT", "FLUSH")
+        await settled(store.settle(decision, [Change(asked, decision.standings[0].newest, -90)]))
+        own_redis.command("SCRIPT", "FLUSH")
+        await settled(store.renew([(claim(fresh(), slots()).key, b"o")]))
+        assert await store.heartbeat(b"r") == 1
+
+    assert await used(store, asked) == 20
+    await store.aclose()
+
+
+async def test_every_script_compiles_under_its_name(shared_redis: RedisProcess) -> None:
+    for script in (scripts.ADMIT, scripts.SETTLE, scripts.RENEW, scripts.REPLICAS, scripts.USED):
+        assert shared_redis.command("SCRIPT", "LOAD", script.source.decode()) == script.sha
+
+
+async def test_a_settlement_of_a_period_counts_once(shared_redis: RedisProcess) -> None:
+    store, asked = redis_store(shared_redis.uri, deadline=5), claim(fresh(), spend(1000), 100)
+    decision = await store.admit([asked], fresh().encode())
+    for _ in range(3):
+        await settled(store.settle(decision, [Change(asked, decision.standings[0].newest, -40)]))
+
+    assert await used(store, asked) == 60
+    await store.aclose()
+
+
+async def test_heartbeats_count_replicas(own_redis: RedisProcess) -> None:
+    store = redis_store(own_redis.uri, deadline=5)
+    assert [await store.heartbeat(name) for name in (b"a", b"b", b"a", b"c")] == [1, 2, 2, 3]
+    await store.aclose()
+
+
+async def test_keys_expire_by_themselves(own_redis: RedisProcess) -> None:
+    store, tenant = redis_store(own_redis.uri, deadline=5), fresh()
+    claims = [claim(tenant, rpm(10, seconds=1)), claim(tenant, slots()), claim(tenant, spend())]
+    await settled(store.settle(await store.admit(claims, b"o"), [Change(claims[2], None, 5)]))
+    for asked, most in ((claims[0], 3_100), (claims[1], 31_000), (claims[2], 32 * 86_400_000)):
+        left = int(own_redis.command("PTTL", f"gateway:{asked.key}")[1:])
+        assert 0 < left <= most
+    await store.aclose()
+
+
+class Storm:
+    """A proxy that adds latency to every reply of Redis."""
+
+    def __init__(self, port: int, delay: float) -> None:
+        self._port = port
+        self._delay = delay
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += (writer, upstream_writer)
+        tasks = (
+            asyncio.create_task(self._copy(reader, upstream_writer, 0)),
+            asyncio.create_task(self._copy(upstream_reader, writer, self._delay)),
+        )
+        self._tasks.update(tasks)
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+        loop = asyncio.get_running_loop()
+        while chunk := await reader.read(1 << 16):
+            loop.call_later(delay, writer.write, chunk)
+
+
+async def test_cancelled_calls_cross_nothing_and_leak_nothing(own_redis: RedisProcess) -> None:
+    """RL16 and RL11: 50 tenants with limits of their own, calls cancelled at any moment."""
+    random.seed(16)
+    tenants = [fresh() for _ in range(50)]
+    limits = {tenant: rpm(10_000 + number) for number, tenant in enumerate(tenants)}
+    async with Storm(own_redis.port, 0.02) as uri:
+        store = redis_store(uri, deadline=2)
+        limiter = Limiter(store)
+
+        async def call(tenant: str) -> int:
+            asked = [claim(tenant, limits[tenant]), claim(tenant, slots(10_000))]
+            reservation = await limiter.reserve(asked)
+            shown = [s.claim.limit.amount for s in reservation.decision.standings]
+            assert shown == [limits[tenant].amount, 10_000]
+            assert reservation.decision.standings[0].remaining > 9_000
+            await reservation.settle()
+            return 1
+
+        tasks = [asyncio.create_task(call(random.choice(tenants))) for _ in range(1500)]
+        for task in tasks[::2]:
+            asyncio.get_running_loop().call_later(random.random() * 0.1, task.cancel)
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        failures = [d for d in done if isinstance(d, BaseException) and not isinstance(d, asyncio.CancelledError)]
+        cancelled = sum(isinstance(d, asyncio.CancelledError) for d in done)
+        await store.admit([claim("last", rpm())], b"last")  # all that was undone has been sent before this
+        held = [await store.admit([claim(t, slots(10_000))], b"x", is_dry=True) for t in tenants]
+        await store.aclose()
+
+    assert failures == []
+    assert cancelled > 200
+    assert [d.standings[0].remaining for d in held] == [10_000] * 50
+
+
+async def test_a_late_answer_is_undone(own_redis: RedisProcess) -> None:
+    asked = [claim(fresh(), tpm(1000), 600), claim(fresh(), slots(1))]
+    async with Storm(own_redis.port, 0.1) as uri:
+        store = redis_store(uri, deadline=0.05)
+        # The connection itself is quick; only answers take longer than the deadline.
+        with pytest.raises(StoreTimeoutError):
+            await store.admit(asked, b"o")
+        await asyncio.sleep(0.25)
+        await store.aclose()
+    direct = redis_store(own_redis.uri, deadline=5)
+
+    assert [await used(direct, c) for c in asked] == [0, 0]
+    await direct.aclose()
+
+
+async def test_a_frozen_redis_fails_within_the_deadline_and_heals(own_redis: RedisProcess) -> None:
+    store, asked = redis_store(own_redis.uri), claim(fresh(), rpm())
+    loop = asyncio.get_running_loop()
+    await store.admit([asked], b"o")
+    own_redis.freeze()
+    began = loop.time()
+    outcomes = await asyncio.gather(*[store.admit([asked], b"o") for _ in range(50)], return_exceptions=True)
+    took = loop.time() - began
+    own_redis.thaw()
+    await asyncio.sleep(0.05)
+    healed = await store.admit([asked], b"o")
+    await store.aclose()
+
+    assert all(isinstance(o, StoreTimeoutError) for o in outcomes)
+    assert 0.045 <= took < 0.2
+    assert healed.standings[0].remaining == 98  # what came late has been undone
+
+
+async def test_a_restarted_redis_is_found_again(own_redis: RedisProcess) -> None:
+    store, asked = redis_store(own_redis.uri), claim(fresh(), rpm())
+    await store.admit([asked], b"o")
+    own_redis.kill()
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            await store.admit([asked], b"o")
+    own_redis.start()
+    await asyncio.sleep(0.25)
+
+    assert (await store.admit([asked], b"o")).is_admitted
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n+OK\r\n", b"$5\r\nshort\r\n", b":1\r\n", b""]
+)
+async def test_what_is_no_redis_is_an_error(answer: bytes) -> None:
+    """RL13: also one that accepts and never answers: its connection is cut."""
+    ends: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(answer)
+        ends.append(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = RespClient(Address(host="127.0.0.1", port=port), stale=0.02)
+    store = RedisStore(client)
+    with pytest.raises(StoreError):
+        await store.admit([claim(fresh(), rpm())], b"o")
+    await asyncio.sleep(0.05)
+    await store.aclose()
+    server.close()
+    await asyncio.sleep(0.02)
+
+    assert len(ends) == 1
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+async def test_redis_py_answers_late(own_redis: RedisProcess, cancels: bool) -> None:
+    """The calls of redis-py are awaited to their end, and undone when nobody waits any more."""
+    redis_py = pytest.importorskip("redis.asyncio")
+    store = RedisStore(RedisPyCaller(redis_py.Redis(port=own_redis.port), deadline=5 if cancels else 0.05))
+    asked = [claim(fresh(), tpm(1000), 600), claim(fresh(), slots(1))]
+    await store.admit([claim(fresh(), rpm())], b"warm")
+    own_redis.freeze()
+    task = asyncio.create_task(store.admit(asked, b"o"))
+    await asyncio.sleep(0.02)
+    if cancels:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError if cancels else StoreTimeoutError):
+        await task
+    own_redis.thaw()
+    await asyncio.sleep(0.1)
+    assert [await used(store, c) for c in asked] == [0, 0]
+    if not cancels:
+        own_redis.kill()
+        with pytest.raises(StoreError):
+            await store.admit(asked, b"o")
+    await store.aclose()
+
+
+async def test_cancelled_after_the_answer_has_come(shared_redis: RedisProcess) -> None:
+    """The reply is there, the task has not run yet: what was taken goes back."""
+    store, one = redis_store(shared_redis.uri, deadline=5), claim(fresh(), slots(1))
+    await store.admit([claim(fresh(), rpm())], b"warm")
+    task = asyncio.create_task(store.admit([one], b"o"))
+    while (waited := getattr(task, "_fut_waiter", None)) is None or not waited.done():
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await used(store, one) == 0
+    await store.aclose()
+
+
+async def test_a_refusal_of_redis_is_a_store_error(own_redis: RedisProcess) -> None:
+    store, asked = redis_store(own_redis.uri, deadline=5), claim(fresh(), rpm())
+    own_redis.command("SADD", f"gateway:{asked.key}", "x")
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await store.admit([asked], b"o")
+    sent = store.settle(Decision(True, (), b"o"), [Change(asked, None, 5)])
+    with pytest.raises(StoreError, match="WRONGTYPE"):
+        await settled(sent)
+    await store.aclose()
+
+
+async def test_a_failover_is_followed(own_redis: RedisProcess) -> None:
+    """RL14: a master that became a replica is left; the next call connects anew."""
+    store, asked = redis_store(own_redis.uri, deadline=1), claim(fresh(), rpm())
+    await store.admit([asked], b"o")
+    own_redis.command("REPLICAOF", "127.0.0.1", "1")
+    own_redis.command("CONFIG", "SET", "replica-serve-stale-data", "yes")
+    with pytest.raises(StoreError, match="READONLY"):
+        await store.admit([asked], b"o")
+    before = int(await connections(own_redis))
+    own_redis.command("REPLICAOF", "NO", "ONE")
+    await asyncio.sleep(0.01)
+    decision = await store.admit([asked], b"o")
+    await store.aclose()
+
+    assert decision.standings[0].remaining == 98
+    assert int(await connections(own_redis)) > before + 1
+
+
+async def connections(process: RedisProcess) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+    writer.write(b"INFO stats\r\n")
+    size = int((await reader.readline())[1:])
+    text = (await reader.readexactly(size)).decode()
+    writer.close()
+    await writer.wait_closed()
+    return text.partition("total_connections_received:")[2].split()[0]
+
+
+async def test_wrong_password_is_an_error_and_never_shown(own_redis: RedisProcess) -> None:
+    own_redis.command("CONFIG", "SET", "requirepass", "right")
+    wrong = redis_store(f"redis://:wr0ng@127.0.0.1:{own_redis.port}", deadline=1)
+    right = redis_store(f"redis://default:right@127.0.0.1:{own_redis.port}/2", deadline=1)
+    with pytest.raises(StoreError) as caught:
+        await wrong.admit([claim(fresh(), rpm())], b"o")
+    assert (await right.admit([claim(fresh(), rpm())], b"o")).is_admitted
+    await wrong.aclose()
+    await right.aclose()
+
+    assert "wr0ng" not in str(caught.value)
+
+
+async def test_closed_means_closed(shared_redis: RedisProcess) -> None:
+    store = redis_store(shared_redis.uri)
+    await store.aclose()
+    with pytest.raises(StoreError):
+        await store.admit([claim(fresh(), rpm())], b"o")
+
+
+async def test_unix_socket(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if BINARY is None:
+        pytest.skip(WHY_SKIPPED)
+    folder = tmp_path_factory.mktemp("redis")
+    process = RedisProcess(folder, unixsocket=str(folder / "s"))
+    store = redis_store(f"redis+unix://{folder}/s?db=1", deadline=5)
+    try:
+        assert (await store.admit([claim(fresh(), rpm())], b"o")).is_admitted
+    finally:
+        await store.aclose()
+        process.kill()
+
+
+async def test_tls(tmp_path: Path) -> None:
+    if BINARY is None:
+        pytest.skip(WHY_SKIPPED)
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "leaf.pem"))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls_port = free_port()
+    try:
+        process = RedisProcess(
+            tmp_path, tls_port=str(tls_port), tls_cert_file=str(tmp_path / "leaf.pem"),
+            tls_key_file=str(tmp_path / "leaf.pem"), tls_ca_cert_file=str(tmp_path / "ca.pem"), tls_auth_clients="no",
+        )  # fmt: skip
+    except AssertionError:
+        pytest.skip("this redis-server is built without TLS")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    store = redis_store(f"rediss://127.0.0.1:{tls_port}", deadline=5, tls=context)
+    try:
+        assert (await store.admit([claim(fresh(), rpm())], b"o")).is_admitted
+    finally:
+        await store.aclose()
+        process.kill()
+
+
+async def test_cluster_takes_tag_by_tag(tmp_path: Path) -> None:
+    pytest.importorskip("redis")
+    if BINARY is None:
+        pytest.skip(WHY_SKIPPED)
+    process = RedisProcess(tmp_path, cluster_enabled="yes")
+    store = redis_store(f"redis+cluster://127.0.0.1:{process.port}", deadline=5)
+    try:
+        process.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        while b"ok" not in process.command("CLUSTER", "INFO"):
+            await asyncio.sleep(0.02)
+        limiter, tenant, group = Limiter(store), fresh(), fresh("group")
+        mine, ours = claim(tenant, tpm(1000), 100), claim(group, slots(1))
+        reservation = await limiter.reserve([mine, ours])
+        with pytest.raises(LimitReachedError) as caught:
+            await limiter.reserve([mine, ours])
+        assert caught.value.standing.claim is ours
+        await reservation.settle(tokens=30)
+        await store.admit([claim(tenant, rpm())], b"after")
+        assert [await used(store, mine), await used(store, ours)] == [30, 0]
+    finally:
+        await store.aclose()
+        process.kill()
+
+
+async def test_sentinel(tmp_path: Path) -> None:
+    pytest.importorskip("redis")
+    if BINARY is None:
+        pytest.skip(WHY_SKIPPED)
+    process = RedisProcess(tmp_path)
+    (tmp_path / "sentinel.conf").write_text(f"sentinel monitor mymaster 127.0.0.1 {process.port} 1\n")
+    sentinel = RedisProcess(tmp_path, mode="sentinel")
+    store = redis_store(f"redis+sentinel://127.0.0.1:{sentinel.port}/mymaster", deadline=5)
+    try:
+        assert (await store.admit([claim(fresh(), rpm())], b"o")).is_admitted
+    finally:
+        await store.aclose()
+        sentinel.kill()
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("redis://", ("localhost", 6379, None, None, None, 0)),
+        ("redis://h:1/3", ("h", 1, None, None, None, 3)),
+        ("redis://u:p%40ss@h", ("h", 6379, None, "u", "p@ss", 0)),
+        ("redis://:pw@[::1]:7", ("::1", 7, None, None, "pw", 0)),
+        ("redis+unix:///run/r.sock?db=2", ("localhost", 6379, "/run/r.sock", None, None, 2)),
+    ],
+)
+def test_addresses(uri: str, expected: tuple[object, ...]) -> None:
+    found = parse_address(uri)
+
+    assert (found.host, found.port, found.path, found.username, found.password, found.database) == expected
+
+
+@pytest.mark.parametrize("uri", ["memory://", "http://h", "redis+cluster://", "redis+sentinel:///m"])
+def test_addresses_that_are_none(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"URI|missing"):
+        redis_store(uri)
+
+
+def test_reversal_gives_back_what_was_taken() -> None:
+    assert reversal(Decision(True, (), b"o")) == []

@@ -1,0 +1,321 @@
+"""What memory and Redis both promise: all or nothing, exact refunds and debts, leases that come back."""
+
+from __future__ import annotations
+
+import contextlib
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from gateway_middleware.limiting.limit import NEVER, Change, Claim, Limit, Store, Unit
+from gateway_middleware.limiting.memory import MemoryStore
+from gateway_middleware.limiting.redis_connect import redis_store
+from gateway_middleware.limiting.redis_store import RedisStore
+from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from limit_cases import ManualClock, admit, claim, fresh, rpm, slots, spend, tpm
+from redis_process import RedisProcess
+
+pytestmark = pytest.mark.anyio
+Opener = Callable[[ManualClock], AbstractAsyncContextManager[Store]]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def opened(request: pytest.FixtureRequest) -> Opener:
+    if request.param == "memory":
+        return _memory
+    process: RedisProcess = request.getfixturevalue("shared_redis")
+    return lambda clock: _redis(process, clock)
+
+
+@contextlib.asynccontextmanager
+async def _memory(clock: ManualClock) -> AsyncIterator[Store]:
+    yield MemoryStore(clock=clock, wall=clock)
+
+
+@contextlib.asynccontextmanager
+async def _redis(process: RedisProcess, clock: ManualClock) -> AsyncIterator[Store]:
+    store = RedisStore(redis_store(process.uri, deadline=5.0)._caller, clock=clock)
+    yield store
+    await store.aclose()
+
+
+async def remaining(store: Store, *claims: Claim) -> list[int]:
+    decision = await admit(store, [Claim(c.key, c.limit, 0) for c in claims], is_dry=True)
+    return [s.remaining for s in decision.standings]
+
+
+async def test_more_than_the_whole_limit_never_fits_and_blocks_nobody(opened: Opener) -> None:
+    """RL4."""
+    async with opened(ManualClock()) as store:
+        tenant = fresh()
+        large = await admit(store, [claim(tenant, tpm(1000), 1001)])
+        small = [await admit(store, [claim(tenant, tpm(1000), 10)]) for _ in range(100)]
+
+    assert not large.is_admitted
+    assert (large.standings[0].wait, large.retry_after) == (NEVER, None)
+    assert all(d.is_admitted for d in small)
+
+
+@pytest.mark.parametrize("refusing", [rpm(1), tpm(1), slots(1), spend(1)])
+async def test_refused_consumes_nothing(opened: Opener, refusing: Limit) -> None:
+    """RL5: whichever limit refuses, the others are untouched."""
+    async with opened(ManualClock()) as store:
+        tenant = fresh()
+        full = claim(tenant, refusing)
+        assert (await admit(store, [full], b"first")).is_admitted
+        others = [
+            c
+            for c in (claim(tenant, rpm()), claim(tenant, tpm(), 7), claim(tenant, slots()), claim(tenant, spend(), 9))
+            if c.limit.unit is not refusing.unit
+        ]
+        before = await remaining(store, *others)
+        for position in range(len(others) + 1):
+            asked = [*others[:position], full, *others[position:]]
+            decision = await admit(store, asked, b"second")
+            assert not decision.is_admitted
+            assert decision.refused is not None
+            assert decision.refused.claim is full
+        assert await remaining(store, *others) == before == [c.limit.amount for c in others]
+
+
+async def test_the_wait_is_that_of_the_limit_that_stays_empty_longest(opened: Opener) -> None:
+    async with opened(ManualClock(60_000)) as store:
+        tenant = fresh()
+        both = [claim(tenant, rpm(1)), claim(tenant, tpm(1, seconds=3600))]
+        await admit(store, both)
+        decision = await admit(store, both)
+
+    assert decision.retry_after == 3600 + 60
+    assert decision.refused is not None
+    assert decision.refused.claim is both[1]
+
+
+async def test_refund_goes_into_its_bucket_and_debt_blocks(opened: Opener) -> None:
+    """RL7: real use of 10 % and of 300 % of what was reserved."""
+    clock = ManualClock(60_000)
+    async with opened(clock) as store:
+        limiter, asked = Limiter(store), claim(fresh(), tpm(1000), 400)
+        low, high = await limiter.reserve([asked]), await limiter.reserve([asked])
+        clock.pass_(10)
+        await low.settle(tokens=40)
+        assert await remaining(store, asked) == [560]
+        await high.settle(tokens=1200)
+        assert await remaining(store, asked) == [0]  # 40 + 400 of ten seconds ago, and 800 of now
+        with pytest.raises(LimitReachedError) as caught:
+            await limiter.reserve([asked])
+        # The old 440 leave after 61 s: then 800 are left, and 400 more do not fit before these leave too.
+        assert caught.value.retry_after == 61
+        clock.pass_(51)
+        assert await remaining(store, asked) == [200]
+        clock.pass_(10)
+        assert await remaining(store, asked) == [1000]
+
+
+async def test_debt_of_a_call_that_outlived_its_window(opened: Opener) -> None:
+    clock = ManualClock()
+    async with opened(clock) as store:
+        limiter, asked = Limiter(store), claim(fresh(), tpm(1000), 400)
+        early, late = await limiter.reserve([asked]), await limiter.reserve([asked])
+        clock.pass_(300)
+        if isinstance(store, MemoryStore):
+            store.sweep(10)
+            assert len(store) == 0
+        await early.settle(tokens=100)
+        assert await remaining(store, asked) == [1000]
+        await late.settle(tokens=700)
+        assert await remaining(store, asked) == [700]
+
+
+async def test_settled_once(opened: Opener) -> None:
+    async with opened(ManualClock()) as store:
+        limiter, tenant = Limiter(store), fresh()
+        claims = [claim(tenant, rpm()), claim(tenant, tpm(), 100), claim(tenant, slots()), claim(tenant, spend(), 50)]
+        reservation = await limiter.reserve(claims)
+        assert await remaining(store, *claims) == [99, 9_900, 4, 999_950]
+        for _ in range(3):
+            await reservation.settle(tokens=30, spend=20)
+            await reservation.cancel()
+        assert not reservation.is_open
+        assert await remaining(store, *claims) == [99, 9_970, 5, 999_980]
+
+
+async def test_cancel_gives_all_back(opened: Opener) -> None:
+    async with opened(ManualClock()) as store:
+        limiter, tenant = Limiter(store), fresh()
+        claims = [claim(tenant, rpm()), claim(tenant, tpm(), 100), claim(tenant, slots()), claim(tenant, spend(), 50)]
+        reservation = await limiter.reserve(claims)
+        await reservation.cancel()
+        assert await remaining(store, *claims) == [100, 10_000, 5, 1_000_000]
+        assert limiter.leased == 0
+
+
+async def test_what_is_not_reported_stays_reserved(opened: Opener) -> None:
+    async with opened(ManualClock()) as store:
+        asked = claim(fresh(), tpm(), 100)
+        await (await Limiter(store).reserve([asked])).settle()
+        assert await remaining(store, asked) == [9_900]
+
+
+async def test_leases_of_a_dead_owner_come_back(opened: Opener) -> None:
+    """RL10: nobody renews, so the slots are free after 30 s; a live call keeps its slot."""
+    clock = ManualClock()
+    async with opened(clock) as store:
+        dead, alive, asked = Limiter(store), Limiter(store), claim(fresh(), slots(3))
+        held = [await dead.reserve([asked]) for _ in range(2)]
+        kept = await alive.reserve([asked])
+        for _ in range(3):
+            with pytest.raises(LimitReachedError) as caught:
+                await alive.reserve([asked])
+            assert caught.value.retry_after is not None
+            assert 0 < caught.value.retry_after <= 1
+            clock.pass_(10.1)
+            for _ in range(40):
+                await alive.tick()
+        assert await remaining(store, asked) == [2]
+        await kept.settle()
+        assert await remaining(store, asked) == [3]
+        assert len(held) == 2
+
+
+async def test_a_slot_is_free_when_the_call_has_ended(opened: Opener) -> None:
+    """RL12."""
+    async with opened(ManualClock()) as store:
+        limiter, asked = Limiter(store), claim(fresh(), slots(1))
+        for _ in range(300):
+            await (await limiter.reserve([asked])).settle()
+
+
+async def test_a_lost_reservation_is_not_kept_alive(opened: Opener) -> None:
+    clock = ManualClock()
+    async with opened(clock) as store:
+        limiter, asked = Limiter(store), claim(fresh(), slots(1))
+        reservation = await limiter.reserve([asked])
+        assert limiter.leased == 1
+        del reservation
+        assert limiter.leased == 0
+
+
+async def test_shadow_limits_refuse_nothing(opened: Opener) -> None:
+    async with opened(ManualClock()) as store:
+        tenant = fresh()
+        claims = [claim(tenant, rpm(2, is_shadow=True)), claim(tenant, tpm(), 1)]
+        decisions = [await admit(store, claims) for _ in range(4)]
+
+        assert [d.is_admitted for d in decisions] == [True] * 4
+        assert [len(d.shadowed) for d in decisions] == [0, 0, 1, 1]
+        assert all(d.refused is None and d.retry_after == 0 for d in decisions)
+        assert await remaining(store, *claims) == [0, 9_996]
+
+
+async def test_dry_takes_nothing(opened: Opener) -> None:
+    async with opened(ManualClock()) as store:
+        tenant = fresh()
+        claims = [claim(tenant, rpm(1)), claim(tenant, slots(1))]
+        for owner in (b"a", b"b", b"c"):
+            decision = await admit(store, claims, owner, is_dry=True)
+            assert decision.is_admitted
+            assert not any(s.is_taken for s in decision.standings)
+
+
+async def test_raising_a_limit_keeps_what_was_counted(opened: Opener) -> None:
+    async with opened(ManualClock()) as store:
+        tenant = fresh()
+        for _ in range(10):
+            await admit(store, [claim(tenant, rpm(10))])
+        assert not (await admit(store, [claim(tenant, rpm(10))])).is_admitted
+        assert (await admit(store, [claim(tenant, rpm(20))])).standings[0].remaining == 9
+        lowered = (await admit(store, [claim(tenant, rpm(5))])).standings[0]
+        assert (lowered.remaining, lowered.wait > 0) == (0, True)
+
+
+async def test_tenants_do_not_share(opened: Opener) -> None:
+    async with opened(ManualClock()) as store:
+        names = [fresh("a:b}"), fresh("{"), fresh("a/b"), fresh("ü%")]
+        for name in names:
+            assert (await admit(store, [claim(name, rpm(1))])).is_admitted
+            assert not (await admit(store, [claim(name, rpm(1))])).is_admitted
+
+
+def test_100_000_tenants_are_small_and_released() -> None:
+    """RL20: memory."""
+    clock = ManualClock()
+    store = MemoryStore(clock=clock, wall=clock)
+    limit = rpm()
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            store.admit([Claim(f"{{tenant-{number}}}:requests/sliding/60", limit)], b"o")
+        full = tracemalloc.get_traced_memory()[0]
+        clock.pass_(62)
+        ticks = 0
+        while len(store):
+            store.tick()
+            ticks += 1
+        store.sweep(1)
+        empty = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+    assert full < 45e6
+    assert empty < 1e6
+    assert ticks <= 400  # at four ticks a second
+
+
+def test_what_counts_is_not_swept() -> None:
+    clock = ManualClock()
+    store = MemoryStore(clock=clock, wall=clock)
+    tenants = [fresh() for _ in range(50)]
+    for tenant in tenants:
+        store.admit([claim(tenant, rpm(1)), claim(tenant, slots(1)), claim(tenant, spend(1))], b"o")
+
+    for _ in range(5):
+        store.sweep(37)
+
+    for tenant in tenants:
+        for limit in (rpm(1), slots(1), spend(1)):
+            assert not store.admit([claim(tenant, limit)], b"other").is_admitted
+    clock.pass_(29)
+    for _ in range(20):
+        store.tick()
+    assert len(store) == 150
+
+
+def test_a_share_of_the_limits() -> None:
+    """Four processes that do not share (RL22): each takes a quarter."""
+    clock = ManualClock()
+    stores = [MemoryStore(clock=clock, wall=clock, weight=4) for _ in range(4)]
+    tenant = fresh()
+
+    def admitted(limit: Limit, cost: int = 1) -> int:
+        return sum(
+            store.admit([claim(tenant, limit, cost)], b"%d" % i).is_admitted for store in stores for i in range(100)
+        )
+
+    assert admitted(rpm(100)) == 100
+    assert admitted(tpm(1000), 30) * 30 <= 1000
+    assert admitted(slots(9)) == 8
+    assert stores[0].admit([claim(fresh(), rpm(100))], b"o").standings[0].remaining == 24
+
+
+def test_a_cost_above_the_share_takes_the_whole_share_and_comes_back() -> None:
+    clock = ManualClock()
+    store, asked = MemoryStore(clock=clock, wall=clock, weight=4), claim(fresh(), tpm(1000), 600)
+    taken = store.admit([asked], b"o")
+    assert taken.is_admitted
+    assert not store.admit([asked], b"o").is_admitted
+
+    store.settle(taken, [Change(asked, taken.standings[0].newest, -590)])
+
+    assert store.used(asked.key) == 40
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "length"),
+    [(0, Unit.REQUESTS, 60), (-1, Unit.TOKENS, 60), (2**53, Unit.TOKENS, 60), (1, Unit.REQUESTS, 0),
+     (1, Unit.REQUESTS, -5), (1, Unit.CONCURRENCY, 60)],
+)  # fmt: skip
+def test_limits_that_cannot_work(amount: int, unit: Unit, length: int) -> None:
+    with pytest.raises(ValueError, match="limit 'x'"):
+        Limit(name="x", amount=amount, unit=unit, length=length)
