@@ -102,7 +102,7 @@ async def test_first_byte(*, timeouts: Timeouts, first_byte: float, phase: str, 
         await asyncio.wait_for(server.peers[0].closed.wait(), 1)
 
 
-@pytest.mark.parametrize("first_byte", [0.04, 600.0])
+@pytest.mark.parametrize("first_byte", [0.04, 1.0])
 @pytest.mark.parametrize("sent", [b"", b"5\r\nhello\r\n", b"ff\r\nhalf"])
 async def test_idle(first_byte: float, sent: bytes) -> None:
     async with raw_server(respond(HEAD + sent, then="stall")) as server, running_engine() as engine:
