@@ -39,13 +39,40 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 _STALL_CHECKS = 4
 
 
+class Watchtower:
+    """Starts the watchers of calls that take longer than `patience` seconds: one timer for all, not one for each."""
+
+    def __init__(self, *, patience: float = 0.02) -> None:
+        self._patience = patience
+        self._timer: asyncio.TimerHandle | None = None
+        self._new: dict[UntilDisconnect, None] = {}
+        self._old: dict[UntilDisconnect, None] = {}
+
+    def add(self, watch: UntilDisconnect, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the watch started after one to two times the patience."""
+        self._new[watch] = None
+        if self._timer is None:
+            self._timer = loop.call_later(self._patience, self._tick, loop)
+
+    def discard(self, watch: UntilDisconnect) -> None:
+        """The call has ended."""
+        self._new.pop(watch, None)
+        self._old.pop(watch, None)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        due, self._old, self._new = self._old, self._new, {}
+        for watch in due:
+            watch.start()
+        self._timer = loop.call_later(self._patience, self._tick, loop) if self._old else None
+
+
 class UntilDisconnect:
-    """`with UntilDisconnect(receive):` raises `ClientDisconnectedError` inside when the client leaves.
+    """`with UntilDisconnect(receive, tower):` raises `ClientDisconnectedError` inside when the client leaves.
 
     Works as `asyncio.timeout` does: the current task is cancelled and the cancellation is turned into the error at the
-    end of the block. A watcher on `receive` is started only after `patience` seconds, so that quick answers do not pay
-    for it. The body of the request must have been read before. A `send` made through it is interrupted as well when it
-    takes longer than `stall` seconds: a client that does not read has left.
+    end of the block. A task that waits for `receive` is started only after the tower's patience, so that quick answers
+    do not pay for it. The body of the request must have been read before. A `send` made through it is interrupted as
+    well when it takes longer than `stall` seconds: a client that does not read has left.
     """
 
     __slots__ = (
@@ -53,7 +80,6 @@ class UntilDisconnect:
         "_has_left",
         "_is_sending",
         "_loop",
-        "_patience",
         "_receive",
         "_seen",
         "_sends",
@@ -61,15 +87,17 @@ class UntilDisconnect:
         "_stalled_checks",
         "_task",
         "_timer",
+        "_tower",
         "_watcher",
     )
 
-    def __init__(self, receive: Receive, *, patience: float = 0.02, stall: float = 60.0) -> None:
+    def __init__(self, receive: Receive, tower: Watchtower, *, stall: float = 60.0) -> None:
         self._receive = receive
-        self._patience = patience
+        self._tower = tower
         self._stall = stall
         self._has_left = False
         self._watcher: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._is_sending = False
         self._sends = self._seen = self._stalled_checks = 0
 
@@ -80,10 +108,11 @@ class UntilDisconnect:
         self._task = task
         self._cancelling = task.cancelling()
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(self._patience, self._start_watching)
+        self._tower.add(self, self._loop)
         return self
 
-    def _start_watching(self) -> None:
+    def start(self) -> None:
+        """Watch from now on."""
         self._watcher = self._loop.create_task(self._watch())
         self._timer = self._loop.call_later(self._stall / _STALL_CHECKS, self._check_stall)
 
@@ -116,7 +145,9 @@ class UntilDisconnect:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._timer.cancel()
+        self._tower.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             # The cancelled task would hold this object by its traceback, and this object the task.
             self._watcher.cancel()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway_middleware import errors
-from gateway_middleware.asgi import UntilDisconnect, route_path
+from gateway_middleware.asgi import UntilDisconnect, Watchtower, route_path
 from gateway_middleware.domain import Dialect, Outcome, Surface
 from gateway_middleware.endpoints import Access, guess_dialect, locate
 from gateway_middleware.errors import ClientDisconnectedError, ContextError
@@ -131,7 +131,7 @@ async def test_a_client_that_leaves_interrupts_the_block() -> None:
     asyncio.get_running_loop().call_later(0.01, client.left.set)
 
     with pytest.raises(ClientDisconnectedError):
-        with UntilDisconnect(client.receive, patience=0):
+        with UntilDisconnect(client.receive, Watchtower(patience=0)):
             await asyncio.Event().wait()
 
     task = asyncio.current_task()
@@ -144,7 +144,7 @@ async def test_a_block_that_ends_first_is_not_disturbed() -> None:
     client = Client()
     before = asyncio.all_tasks()
 
-    with UntilDisconnect(client.receive, patience=0):
+    with UntilDisconnect(client.receive, Watchtower(patience=0)):
         await asyncio.sleep(0.001)
     client.left.set()
     await asyncio.sleep(0)
@@ -155,7 +155,7 @@ async def test_a_block_that_ends_first_is_not_disturbed() -> None:
 @pytest.mark.anyio
 async def test_a_cancellation_from_outside_stays_one() -> None:
     async def block() -> None:
-        with UntilDisconnect(Client().receive, patience=0):
+        with UntilDisconnect(Client().receive, Watchtower(patience=0)):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(block())
@@ -169,7 +169,7 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 @pytest.mark.anyio
 async def test_an_error_of_the_block_is_kept() -> None:
     with pytest.raises(ValueError, match="mine"):
-        with UntilDisconnect(Client().receive, patience=0):
+        with UntilDisconnect(Client().receive, Watchtower(patience=0)):
             raise ValueError("mine")
 
 
@@ -179,7 +179,7 @@ async def test_a_client_that_does_not_read_has_left() -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(ClientDisconnectedError):
-        with UntilDisconnect(Client().receive, patience=0, stall=0.04) as watch:
+        with UntilDisconnect(Client().receive, Watchtower(patience=0), stall=0.04) as watch:
             await watch.send(stuck, {})
 
 
@@ -188,6 +188,6 @@ async def test_a_slow_reader_that_reads_stays() -> None:
     async def slow(_: Any) -> None:
         await asyncio.sleep(0.004)
 
-    with UntilDisconnect(Client().receive, patience=0, stall=0.02) as watch:
+    with UntilDisconnect(Client().receive, Watchtower(patience=0), stall=0.02) as watch:
         for _ in range(20):
             await watch.send(slow, {})

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from asgi_driver import Transcript, drive
-from gateway_middleware.domain import CallRecord, Deployment, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.domain import Attempt, CallRecord, Deployment, ProviderKind, Route, Surface, Tenant
 from gateway_middleware.edge.middleware import ErrorMiddleware
+from gateway_middleware.errors import ClientDisconnectedError
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.intake.routing import ProviderEntry, RouteTable
@@ -31,6 +32,7 @@ class Inner:
         self.request: Any = None
         self.body = b""
         self.response_id: str | None = None
+        self.error: Exception | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.request = REQUEST.peek(scope)
@@ -38,9 +40,9 @@ class Inner:
         record: CallRecord = RECORD.get(scope)
         if self.response_id is not None:
             record.response_id = self.response_id
-            from gateway_middleware.domain import Attempt
-
             record.attempts.append(Attempt(deployment=ROUTE.deployments[1], started=0.0))
+        if self.error is not None:
+            raise self.error
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -98,6 +100,25 @@ async def test_a_listed_header_must_be_harmless(value: str) -> None:
     )  # fmt: skip
 
     assert answer.status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("/v1/messages", [b"anthropic-version", b"anthropic-beta", b"tracestate"]),
+        ("/v1/chat/completions", [b"openai-beta", b"tracestate"]),
+        ("/openai/v1/chat/completions", [b"openai-beta", b"tracestate"]),
+    ],
+)
+async def test_a_dialect_has_its_own_headers(path: str, kept: list[bytes]) -> None:
+    inner = Inner()
+
+    await post(
+        stack(inner), path, b'{"model":"fast"}',
+        **{"anthropic-version": "2023-06-01", "anthropic-beta": "a", "openai-beta": "b", "tracestate": "c=d"},
+    )  # fmt: skip
+
+    assert [name for name, _ in inner.request.headers] == kept
 
 
 async def test_azure_names_the_model_in_the_path_and_the_body_may_say_anything() -> None:
@@ -169,3 +190,29 @@ async def test_a_response_is_remembered_and_its_continuation_sticks() -> None:
 
     assert [d.model for d in inner.request.route.deployments] == ["b"]
     assert other.status == 400
+
+
+async def test_a_response_that_its_client_did_not_wait_for_is_remembered_too() -> None:
+    owners, inner = ResponseOwners(is_shared=True), Inner()
+    inner.response_id, inner.error = "resp_1", ClientDisconnectedError()
+    await post(stack(inner, owners), "/v1/responses", b'{"model":"fast","input":"x"}')
+    inner.response_id = inner.error = None
+
+    await post(stack(inner, owners), "/v1/responses", b'{"model":"fast","previous_response_id":"resp_1"}')
+
+    assert [d.model for d in inner.request.route.deployments] == ["b"]
+
+
+async def test_what_intake_learns_is_in_the_record() -> None:
+    seen: list[CallRecord] = []
+    inner = Inner()
+    app = ErrorMiddleware(
+        AsTenant(IntakeMiddleware(inner, table=table, owners=None), Tenant(name="acme")), observe=seen.append
+    )
+    body = b'{"model":"openai/gpt-5","stream":true}'
+
+    await post(app, "/v1/chat/completions", body)
+
+    record = seen[0]
+    assert (record.surface, record.model, record.route) == (Surface.CHAT, "openai/gpt-5", "openai/gpt-5")
+    assert (record.is_stream, record.bytes_in) == (True, len(body))

@@ -65,6 +65,12 @@ SHARED: list[tuple[Any, str]] = [
     ({"messages": [{"content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}]}, "messages"),
     ({"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}, "tools"),
     ({"tools": [{"type": "code_interpreter", "container": "cntr_1"}]}, "tools"),
+    ({"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["f"]}}]}, "tools"),
+    ({"tools": [{"type": "tool_use", "x": {"file_id": "f"}}]}, "tools"),
+    ({"container": {"id": "cntr_1"}}, "container"),
+    ({"input": [{"id": "msg_1"}]}, "input"),
+    ({"input": [{"role": "user", "content": "x"}, {"id": "msg_1", "type": None}]}, "input"),
+    ({"input": ["x", 5, [1], {"id": "msg_1", "content": None}]}, "input"),
 ]
 
 
@@ -77,11 +83,61 @@ def test_stored_things_are_refused_where_tenants_share(document: Any, param: str
     assert check(ResponseOwners(is_shared=False), document) is None
 
 
-def test_an_escaped_name_is_found_too() -> None:
-    body = b'{"input":[{"file\\u005fid":"file_1"}]}'
-
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"input":[{"file\\u005fid":"file_1"}]}',
+        b'{"input":[{"\\u0069d":"msg_1"}]}',
+        b'{"input":[{"type":"item\\u005freference","id":"x"}]}',
+        b'{"tools":[{"\\u0063ontainer":"cntr_1"}]}',
+        b'{"tools":[{"vector_store_\\u0069\\u0064s":["vs_1"]}]}',
+        b'{"\\u0063onversation":"conv_1"}',
+        b'{"previous_response\\u005fid":"resp_1"}',
+    ],
+)
+def test_an_escaped_name_is_found_too(body: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         check(ResponseOwners(is_shared=True), None, body=body)
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"9" * 5000])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        b'{"conversation":%b}',
+        b'{"prompt":{"id":%b}}',
+        b'{"previous_response_id":%b}',
+        b'{"tools":[{"file_id":null},%b]}',
+    ],
+)
+def test_a_number_that_cannot_be_read_is_a_client_error(layout: bytes, number: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        check(ResponseOwners(is_shared=True), None, body=layout % number)
+
+
+def test_what_is_too_much_to_walk_is_refused() -> None:
+    body = b'{"tools":[{"file_id":null},' + b"0," * 300_000 + b"0]}"
+
+    with pytest.raises(InvalidRequestError, match="too many elements"):
+        check(ResponseOwners(is_shared=True), None, body=body)
+
+
+def test_an_id_that_is_too_long_is_not_kept() -> None:
+    owners = ResponseOwners(is_shared=True)
+    owners.remember("r" * 257, ACME, "openai/gpt-5")
+
+    with pytest.raises(InvalidRequestError):
+        check(owners, {"previous_response_id": "r" * 257})
+
+
+def test_the_oldest_of_too_many_is_forgotten() -> None:
+    owners = ResponseOwners(is_shared=True, most=2)
+    for n in range(3):
+        owners.remember(f"resp_{n}", ACME, "openai/gpt-5")
+
+    assert check(owners, {"previous_response_id": "resp_2"}) == "openai/gpt-5"
+    with pytest.raises(InvalidRequestError):
+        check(owners, {"previous_response_id": "resp_0"})
 
 
 @pytest.mark.parametrize(
@@ -93,6 +149,25 @@ def test_an_escaped_name_is_found_too() -> None:
         {"input": [{"file_id": None}]},
         {"prompt": {"variables": {}}},
         {"background": False},
+        {"background": "transparent"},
+        {"prompt": "Say this is a test"},
+        {"prompt": ["Say", "this"]},
+        {"conversation": None},
+        {"metadata": {"file_id": "mine"}},
+        {"tools": [{"output": {"properties": {"file_id": {"type": "string"}, "container": {"type": "string"}}}}]},
+        {"input": ["x", 5, [1], None, 1.5, True, {"id": "msg_1", "content": "earlier"}]},
+        {
+            "tools": [
+                {"function": {"parameters": {"properties": {"file_id": {"type": "string"}}, "x": {"file_id": "e"}}}}
+            ]
+        },
+        {"tools": [{"input_schema": {"properties": {"container": {"type": "string"}}, "required": ["file_id"]}}]},
+        {"messages": [{"content": [{"type": "tool_use", "id": "t", "input": {"file_id": "mine", "container": "x"}}]}]},
+        {"input": [{"type": "message", "id": "msg_1", "role": "assistant", "content": []}]},
+        {"input": [{"id": "msg_1", "role": "assistant", "content": "earlier"}]},
+        {"input": [{"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"}]},
+        {"input": 'text with "id" and caf\u00e9'},
+        {"messages": [{"role": "user", "content": 'caf\u00e9 _ "container"'}]},
     ],
 )
 def test_words_that_only_look_like_it_pass(document: Any) -> None:

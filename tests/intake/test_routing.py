@@ -82,7 +82,8 @@ def test_a_model_that_is_not_allowed_looks_like_one_that_is_not_there() -> None:
         only_messages.resolve("both", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
 
     assert refused.value.message == absent.value.message
-    assert TABLE.resolve("openai/x", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=limited)
+    found = TABLE.resolve("openai/x", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=limited)
+    assert [d.key for d in found.deployments] == ["openai/x"]
 
 
 def test_what_a_tenant_sees() -> None:
@@ -93,6 +94,35 @@ def test_what_a_tenant_sees() -> None:
     assert TABLE.find("both", limited) is None
     assert TABLE.find("openai/any", ALL) is not None
     assert TABLE.find("nobody/any", ALL) is None
+
+
+def test_claude_where_only_anthropic_is_says_where_it_is() -> None:
+    table = RouteTable({}, [ENTRIES[1]])
+
+    with pytest.raises(InvalidRequestError, match="it is on messages") as caught:
+        table.resolve("claude-x", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
+
+    assert (caught.value.param, caught.value.error_code) == ("model", "unsupported_surface")
+
+
+def test_claude_goes_to_whoever_speaks_the_surface_where_anthropic_is_not_configured() -> None:
+    table = RouteTable({}, [ENTRIES[2], ENTRIES[0]])
+
+    found = table.resolve("claude-x", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
+
+    assert [d.key for d in found.deployments] == ["azure/claude-x"]
+
+
+def test_a_name_in_use_outlives_names_that_clients_make_up() -> None:
+    table = RouteTable({}, ENTRIES)
+
+    def ask(model: str) -> Route:
+        return table.resolve(model, surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
+
+    kept = ask("gpt-4o")
+    for n in range(3000):
+        ask(f"made-up-{n}")
+        assert ask("gpt-4o") is kept
 
 
 def test_names_that_clients_make_up_do_not_pile_up() -> None:

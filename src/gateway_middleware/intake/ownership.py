@@ -41,7 +41,7 @@ class _Item(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder().decode
-_decode_items = msgspec.json.Decoder(list[_Item | list[Any] | str | int | float | None]).decode
+_decode_items = msgspec.json.Decoder(list[_Item | list[Any] | str | int | float | bool | None]).decode
 
 
 class ResponseOwners:

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway_middleware.errors import InvalidRequestError, UnsupportedMediaTypeError
 from gateway_middleware.forms import form_fields, is_multipart
-from gateway_middleware.intake.strictness import check_depth, check_surrogates, marks_of, members_of
+from gateway_middleware.intake.strictness import check_depth, marks_of, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,7 @@ _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FORM_SURFACES = frozenset({"images/edits", "images/variations", "audio/transcriptions", "audio/translations"})
 _MODEL_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:@/-")
+_ONLY_USAGE = msgspec.Raw(b'{"include_usage":true}')
 
 
 class _StreamOptions(msgspec.Struct):
@@ -88,13 +89,12 @@ def parse_fields(body: bytes) -> dict[str, msgspec.Raw]:
     """The members of the body, values still raw. Raises `InvalidRequestError`."""
     marks = marks_of(body)
     try:
-        body.decode()
+        if not body.isascii():
+            body.decode()
         fields = members_of(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(body, error)
     check_depth(body, marks)
-    if b"\\" in marks:
-        check_surrogates(body)
     return fields
 
 
@@ -131,6 +131,8 @@ def _read(decode: Any, raw: msgspec.Raw, field: str, expected: str) -> Any:
 
 
 def _wants_usage(raw: msgspec.Raw) -> bool:
+    if raw == _ONLY_USAGE:
+        return True
     options = _read(_decode_options, raw, "stream_options", "an object with a boolean `include_usage`")
     if options is None:
         return False

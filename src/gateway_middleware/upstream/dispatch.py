@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.asgi import UntilDisconnect
+from gateway_middleware.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.domain import Attempt, Outcome
 from gateway_middleware.errors import UpstreamError, UpstreamProtocolError
 from gateway_middleware.outcomes import outcome_of
@@ -68,6 +68,7 @@ class Dispatch:
         self._read_error = read_error
         self._on_provider_error = on_provider_error
         self._max_answer_bytes = max_answer_bytes
+        self._tower = Watchtower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, record = REQUEST.get(scope), RECORD.get(scope)
@@ -77,7 +78,7 @@ class Dispatch:
         record.attempts.append(attempt)
         timeouts = deployment.timeouts or provider.timeouts
         try:
-            with UntilDisconnect(receive, stall=timeouts.write_stall) as watch:
+            with UntilDisconnect(receive, self._tower, stall=timeouts.write_stall) as watch:
                 relay = _Relay(record, attempt, send, watch)
                 await self._attempt(request, provider, timeouts, relay)
         except BaseException as error:
