@@ -52,7 +52,9 @@ def streams(server: Server, *, connections: int, seconds: float) -> Row:
     body = load.request_bytes("bench", KEY, model="sim-gap-20:length-50", is_stream=True)
     result, cpu = measure(
         server,
-        lambda: load.closed_loop(server.port, body, connections=connections, seconds=seconds, by_first_byte=True),
+        lambda: load.closed_loop(
+            server.port, body, connections=connections, seconds=seconds, by_first_byte=True, spread=1.0
+        ),
     )
     return {
         "events/s": result.events / result.seconds,

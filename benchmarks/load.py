@@ -111,7 +111,10 @@ async def _connect(port: int) -> Connection:
     return connection
 
 
-async def _loop(port: int, request: bytes, until: float, result: Result, *, by_first_byte: bool) -> None:
+async def _loop(
+    port: int, request: bytes, until: float, result: Result, *, by_first_byte: bool, wait: float = 0.0
+) -> None:
+    await asyncio.sleep(wait)
     connection = await _connect(port)
     while (began := time.perf_counter()) < until:
         status = await connection.ask(request)
@@ -126,14 +129,19 @@ async def _loop(port: int, request: bytes, until: float, result: Result, *, by_f
     connection.transport.close()
 
 
-def closed_loop(port: int, request: bytes, *, connections: int, seconds: float, by_first_byte: bool = False) -> Result:
-    """Each connection asks again as soon as it has its answer."""
+def closed_loop(
+    port: int, request: bytes, *, connections: int, seconds: float, by_first_byte: bool = False, spread: float = 0.0
+) -> Result:
+    """Each connection asks again as soon as it has its answer. They begin spread over so many seconds."""
 
     async def run() -> Result:
         result, began = Result(), time.perf_counter()
         until = began + seconds
         await asyncio.gather(
-            *(_loop(port, request, until, result, by_first_byte=by_first_byte) for _ in range(connections))
+            *(
+                _loop(port, request, until, result, by_first_byte=by_first_byte, wait=spread * n / connections)
+                for n in range(connections)
+            )
         )
         result.seconds = time.perf_counter() - began
         return result

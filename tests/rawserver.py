@@ -228,6 +228,15 @@ async def eventually(condition: Callable[[], bool], seconds: float = 2.0) -> Non
         await asyncio.sleep(0.001)
 
 
+async def stopped(peer: Peer, limit: int) -> None:
+    """Wait until `peer` has sent nothing for a while; fails when it sends more than `limit` bytes before."""
+    sent = -1
+    while sent != peer.sent:
+        assert peer.sent <= limit, "nothing holds it back"
+        sent = peer.sent
+        await asyncio.sleep(0.1)
+
+
 BOTH_LOOPS = pytest.mark.parametrize(
     "anyio_backend",
     [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],

@@ -239,6 +239,7 @@ async def test_any_response_in_any_segments(
     for start, end in itertools.pairwise(edges):
         connection.data_received(response[start:end])
     if framing == "eof":
+        connection.eof_received()
         connection.connection_lost(None)
     await answer.head()
     got = await answer.read(10_000)

@@ -10,7 +10,18 @@ import pytest
 from gateway_middleware.domain import Origin, UpstreamRequest
 from gateway_middleware.errors import UpstreamError
 from gateway_middleware.upstream.engine import Engine
-from rawserver import TIMEOUTS, Peer, chunked, eventually, plain, raw_server, request_to, respond, running_engine
+from rawserver import (
+    TIMEOUTS,
+    Peer,
+    chunked,
+    eventually,
+    plain,
+    raw_server,
+    request_to,
+    respond,
+    running_engine,
+    stopped,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])]
 
@@ -129,10 +140,7 @@ async def test_a_reader_that_stops_stops_the_upstream() -> None:
 
     async with raw_server(script) as server, running_engine() as engine:
         answer = await engine.open(request_to(server.origin), TIMEOUTS, first_byte=2)
-        await asyncio.sleep(0.1)
-        stopped = server.peers[0].sent
-        await asyncio.sleep(0.1)
-        assert server.peers[0].sent == stopped < 8_000_000
+        await stopped(server.peers[0], limit=8_000_000)
         size = 0
         while size < 20_000_000:
             chunk = await answer.chunk()

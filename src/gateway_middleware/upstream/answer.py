@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway_middleware.domain import HeaderList
     from gateway_middleware.errors import UpstreamError
     from gateway_middleware.upstream.connection import Connection
@@ -39,6 +41,7 @@ class EngineAnswer:
         "has_bytes",
         "has_head",
         "headers",
+        "on_close",
         "status",
     )
 
@@ -49,6 +52,7 @@ class EngineAnswer:
         self.headers: HeaderList = []
         self.has_head = False
         self.has_bytes = False
+        self.on_close: Callable[[], None] | None = None
         self._connection: Connection | None = connection
         self._loop = loop
         self._chunks: list[bytes] = []
@@ -133,6 +137,8 @@ class EngineAnswer:
         self._wake()
         if connection is not None:
             connection.finish(self)
+            if self.on_close is not None:
+                self.on_close()
 
     def conclude(self) -> None:
         if self._is_ended or self._error is not None or self._connection is None:
@@ -163,15 +169,20 @@ class EngineAnswer:
             self._waiter.set_result(None)
 
     def _check_deadlines(self) -> None:
+        if self._is_ended:
+            return
         now = self._loop.time()
+        is_waiting = self._waiter is not None and not self._waiter.done()
         if now >= self._total_deadline:
             self._expire("total")
-        elif self._waiter is not None and now >= self._phase_deadline:
+        elif is_waiting and now >= self._phase_deadline:
             self._expire(self._phase)
         else:
             # A reader that is busy elsewhere is no silence of the provider: its deadline begins when it waits.
-            due = self._phase_deadline if self._waiter is not None else now + self._idle
+            due = self._phase_deadline if is_waiting else now + self._idle
             self._timer = self._loop.call_at(min(max(due, now + 0.001), self._total_deadline), self._check_deadlines)
 
     def _expire(self, phase: str) -> None:
         self.put_error(UpstreamTimeoutError(f"The provider did not answer in time ({phase}).", phase=phase))
+        if self._connection is not None:
+            self._connection.abort()  # else a reader that always finds bytes would never come to the error

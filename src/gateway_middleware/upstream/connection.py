@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -21,7 +22,14 @@ MAX_HEADERS = 200
 _NO_BODY = frozenset({204, 304})
 _SWITCHING = 101
 _OK = 200
-_TOO_LONG = "The head of the provider's answer is too long."
+_CONTINUE = 100
+_TOO_LONG = "The head or the trailers of the provider's answer are too long."
+_SLICE = 256 * 1024  # of a large request body, written while the socket takes it
+_KEEP_ALIVE = [  # a provider may think for minutes, longer than a NAT on the way remembers a silent connection
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
+    if hasattr(socket, name)
+]
 
 
 class Connection(asyncio.Protocol):
@@ -42,7 +50,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: EngineAnswer | None = None
         self._headers: HeaderList = []
-        self._head_bytes = 0
+        self._bare_bytes = 0  # received since the last byte of a body
+        self._unsent: memoryview | None = None
+        self._is_write_paused = False
+        self._has_eof = False
         self._is_complete = True
         self._is_reusable = True
         self._is_paused = False
@@ -59,6 +70,8 @@ class Connection(asyncio.Protocol):
         if raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for option, value in _KEEP_ALIVE:
+                raw.setsockopt(socket.IPPROTO_TCP, option, value)
 
     @property
     def is_closing(self) -> bool:
@@ -74,9 +87,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._parser = None
+        self._unsent = None
         answer = self._answer
         if answer is not None and not self._is_complete:
-            if self._ends_with_connection and answer.has_head and exc is None:
+            if self._ends_with_connection and self._has_eof and answer.has_head and exc is None:
                 self._complete(is_reusable=False)
             else:
                 answer.put_error(_cut(answer))
@@ -86,13 +100,30 @@ class Connection(asyncio.Protocol):
         """Send a request whose response goes to `answer`. The connection must be idle."""
         self._answer = answer
         self._headers = []
-        self._head_bytes = 0
+        self._bare_bytes = 0
         self._is_complete = self._is_interim = self._ends_with_connection = False
         self._has_no_body = has_no_body
         if self._transport is None:
             answer.put_error(_cut(answer))
-        else:
+        elif len(body) <= _SLICE:
             self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._unsent = memoryview(body)
+            self._send_more()
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self._send_more()
+
+    def _send_more(self) -> None:
+        while self._unsent is not None and not self._is_write_paused and self._transport is not None:
+            part, rest = self._unsent[:_SLICE], self._unsent[_SLICE:]
+            self._unsent = rest or None  # before the write, which may call resume_writing
+            self._transport.write(part)
 
     def finish(self, answer: EngineAnswer) -> None:
         """The reader of `answer` is done. Keeps the connection when that was all of it, else closes it."""
@@ -105,12 +136,14 @@ class Connection(asyncio.Protocol):
         if (
             self._is_complete
             and self._is_reusable
+            and self._unsent is None
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
         ):
             self.resume()
             self._on_idle(self)
         else:
+            self._unsent = None
             transport.abort()
 
     def resume(self) -> None:
@@ -134,17 +167,17 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         answer.has_bytes = True
-        if not answer.has_head:
-            self._head_bytes += len(data)
+        self._bare_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(answer, "The provider's answer is not HTTP.")
             return
-        if not answer.has_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self._bare_bytes > MAX_HEAD_BYTES and not self._is_complete:
             self._refuse(answer, _TOO_LONG)
 
     def eof_received(self) -> bool:
+        self._has_eof = self._transport is not None and _is_proven_end(self._transport)
         return False
 
     def _refuse(self, answer: EngineAnswer, message: str) -> None:
@@ -171,11 +204,11 @@ class Connection(asyncio.Protocol):
         if self._is_complete or answer is None or parser is None:
             return
         status = parser.get_status_code()
-        self._is_interim = status < _OK and status != _SWITCHING
+        self._is_interim = _CONTINUE <= status < _OK and status != _SWITCHING
         if self._is_interim:
             return
         fault = _framing_fault(status, self._headers)
-        if self._head_bytes > MAX_HEAD_BYTES and sum(map(_size, self._headers)) > MAX_HEAD_BYTES:
+        if self._bare_bytes > MAX_HEAD_BYTES and sum(map(_size, self._headers)) > MAX_HEAD_BYTES:
             fault = _TOO_LONG
         if fault is not None:
             self._is_reusable = False
@@ -191,6 +224,7 @@ class Connection(asyncio.Protocol):
             self._complete(is_reusable=False)
 
     def on_body(self, data: bytes) -> None:
+        self._bare_bytes = 0
         if self._answer is not None and not self._is_complete and self._answer.put_body(data):
             self._pause()
 
@@ -208,6 +242,17 @@ class Connection(asyncio.Protocol):
             self._answer.put_end()
 
 
+def _is_proven_end(transport: asyncio.Transport) -> bool:
+    """Whether the peer itself said that it has sent all. Over TLS that takes a close_notify: anybody can send a FIN."""
+    tls = transport.get_extra_info("ssl_object")
+    try:
+        return tls is None or not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
+
+
 def _cut(answer: EngineAnswer) -> UpstreamProtocolError:
     when = "before its answer was complete" if answer.has_bytes else "without an answer"
     return UpstreamProtocolError(f"The provider closed the connection {when}.")
@@ -219,6 +264,8 @@ def _size(header: tuple[bytes, bytes]) -> int:
 
 def _framing_fault(status: int, headers: HeaderList) -> str | None:
     """What makes the length of a message doubtful (RFC 9112, 6.3), or a head unacceptable."""
+    if status < _CONTINUE:
+        return "The provider's answer has no valid status."
     if status == _SWITCHING:
         return "The provider switched protocols."
     if len(headers) > MAX_HEADERS:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from collections import deque
 from typing import TYPE_CHECKING
 
 import certifi
-import httpx
 
 from gateway_middleware.domain import Origin, Timeouts, UpstreamRequest
 from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
 from gateway_middleware.upstream.answer import EngineAnswer
+from gateway_middleware.upstream.client_types import httpx
 from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.httpx_mapping import as_httpx_error, response_of, upstream_request_of
+from gateway_middleware.upstream.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,28 +23,26 @@ KEEP_ALIVE_SECONDS = 15.0
 _CLOSING_STEPS = 10  # of the event loop; a TLS connection needs more than one to be gone
 
 
-class _Pool:
-    """The idle connections of one origin, most recently used last, and how many there are in all."""
-
-    __slots__ = ("idle", "open")
-
-    def __init__(self) -> None:
-        self.idle: deque[Connection] = deque()
-        self.open: set[Connection] = set()
-
-
 class Engine(httpx.AsyncBaseTransport):
     """Connections to providers: kept alive, reused last in first out, closed after 15 s of idleness.
 
     No proxies, no redirects, nothing from the environment. `ssl_context` replaces the default one, which trusts the
-    bundle of certifi. `opened` and `reused` count connections since the start.
+    bundle of certifi. `max_connections` bounds those of one origin; a call waits for one as long as it may connect.
+    `opened` and `reused` count connections since the start.
     """
 
-    def __init__(self, *, ssl_context: ssl.SSLContext | None = None, keep_alive: float = KEEP_ALIVE_SECONDS) -> None:
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        keep_alive: float = KEEP_ALIVE_SECONDS,
+        max_connections: int | None = None,
+    ) -> None:
         self._ssl = ssl_context
         self._ssl_lock = asyncio.Lock()
         self._keep_alive = keep_alive
-        self._pools: dict[Origin, _Pool] = {}
+        self._max_connections = max_connections
+        self._pools: dict[Origin, Pool] = {}
         self._pruning: asyncio.TimerHandle | None = None
         self._is_closed = False
         self.opened = 0
@@ -64,11 +61,26 @@ class Engine(httpx.AsyncBaseTransport):
     # The narrow door.
 
     async def open(self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float) -> EngineAnswer:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeouts.total
-        connection = self._take(request.target.origin, loop.time())
+        """As `Exchange.open`. Raises ValueError for a header of the call that would end its own line."""
+        call = _Call(request, timeouts, first_byte)
+        pool = self._pools.get(request.target.origin)
+        if pool is None:
+            pool = self._pools[request.target.origin] = Pool(self._max_connections)
+        if pool.slots is None:
+            return await self._open(call, pool)
+        await _acquire(pool.slots, call)
+        try:
+            answer = await self._open(call, pool)
+        except BaseException:
+            pool.slots.release()
+            raise
+        answer.on_close = pool.slots.release
+        return answer
+
+    async def _open(self, call: _Call, pool: Pool) -> EngineAnswer:
+        connection = pool.take(call.loop.time() - self._keep_alive)
         if connection is not None:
-            answer = _send(connection, request, timeouts, loop, first_byte=first_byte, until=until)
+            answer = call.send(connection)
             try:
                 await answer.head()
             except BaseException as error:
@@ -80,8 +92,7 @@ class Engine(httpx.AsyncBaseTransport):
             else:
                 self.reused += 1
                 return answer
-        connection = await self._connect(request.target.origin, min(timeouts.connect, until - loop.time()))
-        answer = _send(connection, request, timeouts, loop, first_byte=first_byte, until=until)
+        answer = call.send(await self._connect(call.request.target.origin, pool, call.connect_seconds()))
         try:
             await answer.head()
         except BaseException:
@@ -96,9 +107,7 @@ class Engine(httpx.AsyncBaseTransport):
             self._pruning.cancel()
             self._pruning = None
         for pool in self._pools.values():
-            for connection in list(pool.open):
-                connection.abort()
-            pool.idle.clear()
+            pool.abort()
         for _ in range(_CLOSING_STEPS):
             if self.open_connections:
                 await asyncio.sleep(0)
@@ -116,17 +125,7 @@ class Engine(httpx.AsyncBaseTransport):
 
     # Connections.
 
-    def _take(self, origin: Origin, now: float) -> Connection | None:
-        pool = self._pools.get(origin)
-        while pool is not None and pool.idle:
-            connection = pool.idle.pop()
-            if not connection.is_closing and now - connection.idle_since < self._keep_alive:
-                return connection
-            connection.abort()
-        return None
-
-    async def _connect(self, origin: Origin, seconds: float) -> Connection:
-        pool = self._pools.setdefault(origin, _Pool())
+    async def _connect(self, origin: Origin, pool: Pool, seconds: float) -> Connection:
         if self._is_closed:
             raise UpstreamConnectError(f"No connection to {origin.host}: the engine is closed.")
         try:
@@ -140,7 +139,7 @@ class Engine(httpx.AsyncBaseTransport):
         self._admit(connection, pool)
         return connection
 
-    def _admit(self, connection: Connection, pool: _Pool) -> None:
+    def _admit(self, connection: Connection, pool: Pool) -> None:
         if self._is_closed:
             connection.abort()
         if not connection.is_closing:  # a connection that is lost already would never leave the pool
@@ -161,56 +160,77 @@ class Engine(httpx.AsyncBaseTransport):
                 self._ssl = await asyncio.to_thread(default_context)
             return self._ssl
 
-    def _factory(self, pool: _Pool) -> Callable[[], Connection]:
+    def _factory(self, pool: Pool) -> Callable[[], Connection]:
         def on_idle(connection: Connection) -> None:
             loop = asyncio.get_running_loop()
             connection.idle_since = loop.time()
-            pool.idle.append(connection)
+            pool.idle[connection] = None
             if self._pruning is None:
                 self._pruning = loop.call_later(self._keep_alive, self._prune)
 
-        def on_lost(connection: Connection) -> None:
-            pool.open.discard(connection)
-            with contextlib.suppress(ValueError):
-                pool.idle.remove(connection)
-
-        return lambda: Connection(on_idle=on_idle, on_lost=on_lost)
+        return lambda: Connection(on_idle=on_idle, on_lost=pool.forget)
 
     def _prune(self) -> None:
         loop = asyncio.get_running_loop()
         oldest = loop.time() - self._keep_alive
         for pool in self._pools.values():
-            while pool.idle and pool.idle[0].idle_since <= oldest:
-                pool.idle.popleft().abort()
+            pool.expire(oldest)
         has_idle = any(pool.idle for pool in self._pools.values())
         self._pruning = loop.call_later(self._keep_alive / 2, self._prune) if has_idle else None
 
 
 def default_context() -> ssl.SSLContext:
     """TLS 1.2 or newer, hostnames verified, the CA bundle of certifi whatever the environment says."""
-    context = ssl.create_default_context(cafile=certifi.where())
+    # ssl.create_default_context would write the session keys to the file that SSLKEYLOGFILE names.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cafile=certifi.where())
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def _send(
-    connection: Connection,
-    request: UpstreamRequest,
-    timeouts: Timeouts,
-    loop: asyncio.AbstractEventLoop,
-    *,
-    first_byte: float,
-    until: float,
-) -> EngineAnswer:
-    answer = EngineAnswer(connection, loop, first_byte=first_byte, idle=timeouts.idle, until=until)
-    connection.send(_head_of(request), request.body, answer, has_no_body=request.target.method == "HEAD")
-    return answer
+class _Call:
+    """One request on its way: what all of its tries have in common."""
+
+    __slots__ = ("first_byte", "head", "loop", "request", "timeouts", "until")
+
+    def __init__(self, request: UpstreamRequest, timeouts: Timeouts, first_byte: float) -> None:
+        self.request = request
+        self.timeouts = timeouts
+        self.first_byte = first_byte
+        self.head = _head_of(request)
+        self.loop = asyncio.get_running_loop()
+        self.until = self.loop.time() + timeouts.total
+
+    def connect_seconds(self) -> float:
+        return min(self.timeouts.connect, self.until - self.loop.time())
+
+    def send(self, connection: Connection) -> EngineAnswer:
+        answer = EngineAnswer(
+            connection, self.loop, first_byte=self.first_byte, idle=self.timeouts.idle, until=self.until
+        )
+        request = self.request
+        connection.send(self.head, request.body, answer, has_no_body=request.target.method == "HEAD")
+        return answer
+
+
+async def _acquire(slots: asyncio.Semaphore, call: _Call) -> None:
+    try:
+        async with asyncio.timeout(call.connect_seconds()):
+            await slots.acquire()
+    except TimeoutError as error:
+        host = call.request.target.origin.host
+        raise UpstreamTimeoutError(f"Every connection to {host} is in use.", phase="connect") from error
 
 
 def _head_of(request: UpstreamRequest) -> bytes:
     head = request.target.head
-    for name, value in request.headers:
-        head += name + b": " + value + b"\r\n"
+    if request.headers:
+        lines = b"".join([name + b": " + value + b"\r\n" for name, value in request.headers])
+        count = len(request.headers)
+        if lines.count(b"\r") != count or lines.count(b"\n") != count or b"\0" in lines:
+            raise ValueError("control character in an upstream request header")
+        head += lines
     return head + b"content-length: %d\r\n\r\n" % len(request.body)
 
 

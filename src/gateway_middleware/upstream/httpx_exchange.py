@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar, cast
 
-import httpx
-
 from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.upstream.client_types import httpx
 from gateway_middleware.upstream.httpx_mapping import from_httpx_error
 
 if TYPE_CHECKING:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
-
 from gateway_middleware.domain import Origin, Timeouts, UpstreamRequest, UpstreamTarget
 from gateway_middleware.errors import (
     UpstreamConnectError,
@@ -13,6 +11,7 @@ from gateway_middleware.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from gateway_middleware.upstream.client_types import httpx
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,18 +28,22 @@ _PHASE_ERRORS: dict[str, type[httpx.TimeoutException]] = {
 
 
 def origin_of(url: httpx.URL) -> Origin:
-    """Where a URL's connections go."""
+    """Where a URL's connections go. Raises `httpx.UnsupportedProtocol`."""
+    if url.scheme not in ("http", "https"):
+        raise httpx.UnsupportedProtocol(f"The engine does not speak {url.scheme or 'no scheme'}.")
     is_tls = url.scheme == "https"
-    return Origin(host=url.host, port=url.port or (443 if is_tls else 80), is_tls=is_tls)
+    return Origin(host=url.raw_host.decode("ascii"), port=url.port or (443 if is_tls else 80), is_tls=is_tls)
 
 
 async def upstream_request_of(request: httpx.Request) -> tuple[UpstreamRequest, Timeouts, float]:
     """An httpx request as the engine sends it, its timeouts, and the deadline of the first byte."""
     body = await request.aread()
     headers = tuple((name.lower(), value) for name, value in request.headers.raw if name.lower() not in _NOT_SENT)
-    target = UpstreamTarget.build(
-        origin_of(request.url), request.url.raw_path.decode("ascii"), headers, method=request.method
-    )
+    origin, path = origin_of(request.url), request.url.raw_path.decode("ascii")
+    try:
+        target = UpstreamTarget.build(origin, path, headers, method=request.method)
+    except ValueError as error:
+        raise httpx.LocalProtocolError(str(error), request=request) from error
     given = request.extensions.get("timeout", {})
     read = given.get("read") or _NEVER
     timeouts = Timeouts(connect=given.get("connect") or _NEVER, idle=read, total=_NEVER)

@@ -1,0 +1,219 @@
+"""A bounded number of connections, and requests that the provider does not take at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from gateway_middleware.domain import Origin, Timeouts, UpstreamRequest
+from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.upstream.answer import EngineAnswer
+from gateway_middleware.upstream.connection import Connection
+from gateway_middleware.upstream.engine import Engine
+from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, eventually, plain, raw_server, request_to, respond
+
+pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
+
+
+async def call(engine: Engine, request: UpstreamRequest, timeouts: Timeouts = TIMEOUTS) -> bytes:
+    answer = await engine.open(request, timeouts, first_byte=2.0)
+    try:
+        return await answer.read(10_000_000)
+    finally:
+        answer.close()
+
+
+async def hello(peer: Peer) -> None:
+    """Answers after two milliseconds."""
+    while True:
+        await peer.request()
+        await asyncio.sleep(0.002)
+        await peer.send(plain())
+
+
+async def test_no_more_connections_than_allowed() -> None:
+    async with raw_server(hello) as server:
+        engine = Engine(max_connections=3)
+        bodies = await asyncio.gather(*(call(engine, request_to(server.origin)) for _ in range(60)))
+        assert bodies == [b"hello"] * 60
+        assert len(server.peers) == engine.opened == 3
+        await engine.aclose()
+
+
+async def test_calls_that_wait_in_vain_or_are_cancelled_take_no_slot() -> None:
+    async with raw_server(hello) as server:
+        engine = Engine(max_connections=2)
+        held = [await engine.open(request_to(server.origin), TIMEOUTS, first_byte=2) for _ in range(2)]
+        with pytest.raises(UpstreamTimeoutError, match="in use") as caught:
+            await call(engine, request_to(server.origin), Timeouts(connect=0.03))
+        assert caught.value.phase == "connect"
+        waiting = [asyncio.ensure_future(call(engine, request_to(server.origin))) for _ in range(6)]
+        await asyncio.sleep(0)
+        for task in waiting[::2]:
+            task.cancel()
+        for answer in held:
+            answer.close()
+            answer.close()  # gives nothing back twice
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [outcome for outcome in outcomes if isinstance(outcome, bytes)] == [b"hello"] * 3
+        assert len([peer for peer in server.peers if not peer.closed.is_set()]) <= 2
+        assert engine.open_connections <= 2
+        await engine.aclose()
+
+
+async def test_every_slot_comes_back_after_cancellations_at_any_step() -> None:
+    async with raw_server(hello) as server:
+        engine = Engine(max_connections=1)
+        for steps in range(30):
+            tasks = [asyncio.ensure_future(call(engine, request_to(server.origin))) for _ in range(3)]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            for task in tasks[: 1 + steps % 3]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert await call(engine, request_to(server.origin)) == b"hello", steps
+        await engine.aclose()
+        assert engine.open_connections == 0
+
+
+async def test_failures_give_their_slot_back() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nowhere = Origin(host="127.0.0.1", port=listener.getsockname()[1], is_tls=False)
+    async with raw_server(respond(then="fin")) as server:
+        engine = Engine(max_connections=1)
+        for _ in range(3):
+            with pytest.raises(UpstreamConnectError):
+                await call(engine, request_to(nowhere))
+            with pytest.raises(UpstreamProtocolError):
+                await call(engine, request_to(server.origin))
+        await engine.aclose()
+
+
+async def test_a_stale_connection_is_replaced_within_the_bound() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(plain())
+        await peer.request()
+        peer.fin()
+
+    async with raw_server(script) as server:
+        engine = Engine(max_connections=1)
+        for _ in range(4):
+            assert await call(engine, request_to(server.origin)) == b"hello"
+        assert len(server.peers) == 4
+        await engine.aclose()
+
+
+async def test_closing_ends_the_wait_for_a_slot() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.closed.wait()
+
+    async with raw_server(script) as server:
+        engine = Engine(max_connections=1)
+        calls = [asyncio.ensure_future(call(engine, request_to(server.origin))) for _ in range(4)]
+        await eventually(lambda: len(server.requests) == 1)
+        await engine.aclose()
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 1)
+        assert all(isinstance(outcome, UpstreamError) for outcome in outcomes)
+        assert len(server.requests) == 1
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written; says stop after each write when `is_slow`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.protocol: Connection | None = None
+        self.is_slow = False
+        self._is_closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+        if self.is_slow and self.protocol is not None:
+            self.protocol.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    def abort(self) -> None:
+        self._is_closing = True
+
+
+def connection_of(wire: Wire) -> Connection:
+    connection = Connection(on_idle=lambda _: None, on_lost=lambda _: None)
+    wire.protocol = connection
+    connection.connection_made(wire)
+    return connection
+
+
+def answer_on(connection: Connection) -> EngineAnswer:
+    loop = asyncio.get_running_loop()
+    return EngineAnswer(connection, loop, first_byte=5, idle=5, until=loop.time() + 60)
+
+
+BODY = bytes(range(256)) * 8192  # 2 MiB
+
+
+async def test_a_large_body_waits_for_the_socket() -> None:
+    wire = Wire()
+    wire.is_slow = True
+    connection = connection_of(wire)
+    answer = answer_on(connection)
+    connection.send(b"HEAD", BODY, answer)
+    assert b"".join(wire.written) == b"HEAD"
+    for _ in range(8):
+        before = sum(map(len, wire.written))
+        connection.resume_writing()
+        assert 0 < sum(map(len, wire.written)) - before <= 256 * 1024
+    assert b"".join(wire.written) == b"HEAD" + BODY
+    connection.resume_writing()
+    assert b"".join(wire.written) == b"HEAD" + BODY
+    connection.data_received(plain())
+    answer.close()
+    assert not wire.is_closing()
+
+
+async def test_a_body_cut_short_by_its_answer_costs_the_connection() -> None:
+    wire = Wire()
+    wire.is_slow = True
+    connection = connection_of(wire)
+    answer = answer_on(connection)
+    connection.send(b"HEAD", BODY, answer)
+    connection.data_received(plain(status=b"413 X"))
+    await answer.head()
+    assert (answer.status, await answer.read(10)) == (413, b"hello")
+    answer.close()
+    assert wire.is_closing()
+    sent = len(wire.written)
+    connection.resume_writing()
+    assert len(wire.written) == sent
+
+
+async def test_a_socket_that_is_never_full_takes_all_at_once() -> None:
+    wire = Wire()
+    connection = connection_of(wire)
+    answer = answer_on(connection)
+    connection.send(b"HEAD", BODY, answer)
+    assert b"".join(wire.written) == b"HEAD" + BODY
+    answer.close()
+
+
+async def test_data_that_came_in_time_is_no_timeout() -> None:
+    loop = asyncio.get_running_loop()
+    answer = EngineAnswer(connection_of(Wire()), loop, first_byte=5, idle=0.0, until=loop.time() + 60)
+    answer.put_head(200, [])
+    waiting = asyncio.ensure_future(answer.chunk())
+    await asyncio.sleep(0)
+    answer.put_body(b"in time")
+    answer._check_deadlines()  # in the same turn of the loop, before the reader runs
+    assert await waiting == b"in time"
+    answer.put_end()
+    assert await answer.chunk() == b""
+    answer.close()
