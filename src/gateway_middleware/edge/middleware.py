@@ -89,7 +89,8 @@ class ErrorMiddleware:
             raise
         finally:
             self._finish(record, reply)
-        await reply.send_tail(self._write_stall)
+        if record.tail is not None:
+            await reply.send_tail(record.tail, self._write_stall)
 
     async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or not self._checks_paths:
@@ -235,16 +236,13 @@ class _Reply:
         headers += answer_headers(record, now)
         return {**message, "headers": headers}
 
-    async def send_tail(self, stall: float) -> None:
-        """Send the last bytes, which end the answer. A client that does not take them is cut off."""
-        tail = self._record.tail
-        if tail is None:
-            return
+    def send_tail(self, tail: bytes, stall: float) -> Awaitable[None]:
+        """Send the last bytes, which end the answer. A client that does not take those of a stream is cut off."""
         self._record.tail = None
         message = {"type": "http.response.body", "body": tail, "more_body": False}
-        if not self._last:
-            await self._send(message)
-            return
+        return self._send_in_time(message, stall) if self._last else self._send(message)
+
+    async def _send_in_time(self, message: Message, stall: float) -> None:
         async with asyncio.timeout(stall):
             await self._send(message)
 

@@ -71,7 +71,7 @@ def _is_json(content_type: bytes) -> bool:
 
 def parse(body: bytes, content_type: bytes) -> Asked:
     """Read a body of an accepted type. Raises `InvalidRequestError` that names the field at fault."""
-    if is_multipart(content_type):
+    if content_type != b"application/json" and is_multipart(content_type):
         return _parse_form(body, content_type)
     fields = parse_fields(body)
     model, stream, options = fields.get("model"), fields.get("stream"), fields.get("stream_options")

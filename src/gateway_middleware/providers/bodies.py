@@ -26,7 +26,7 @@ def upstream_body(request: ModelRequest, model: str, *, asks_usage: bool = False
     `asks_usage` adds `stream_options.include_usage`. `needs_model` is false where the path names the model: then a body
     without one stays so.
     """
-    if is_multipart(request.content_type):
+    if not request.fields and is_multipart(request.content_type):
         return with_model_part(request.body, request.content_type, model, is_added=needs_model)
     fields = request.fields
     if not fields:

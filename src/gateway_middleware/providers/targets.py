@@ -40,7 +40,7 @@ class TargetCache:
 
     def get(self, request: ModelRequest, model: str) -> UpstreamTarget:
         """Raises `UnknownModelError` for a model name that cannot be one."""
-        is_form = is_multipart(request.content_type)
+        is_form = not request.fields and is_multipart(request.content_type)
         key = (request.surface, model, request.is_stream, is_form)
         target = self._targets.get(key)
         return target if target is not None else self._add(key)
@@ -66,7 +66,7 @@ def _accept(surface: Surface, *, is_stream: bool) -> bytes:
 
 def content_headers(request: ModelRequest) -> Headers:
     """The headers of this one call: the allow-listed ones of the client, and the boundary of a form."""
-    if is_multipart(request.content_type):
+    if not request.fields and is_multipart(request.content_type):
         return ((b"content-type", request.content_type), *request.headers)
     return request.headers
 
