@@ -1,0 +1,60 @@
+"""How many retries the whole replica may make, and how long to wait before one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_middleware.breaker.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.domain import Clock
+
+_REQUEST, _RETRY = 0, 1
+_HIGHEST_POWER = 30
+
+
+class RetryBudget:
+    """Retries are at most a `ratio` of the requests of the last `seconds`.
+
+    While there are fewer than `few` requests a ratio says nothing: then `concurrent` retries may be under way at once.
+    Above that the ratio alone decides, or quick failures would pass through the free places without end.
+    """
+
+    __slots__ = ("_clock", "_concurrent", "_few", "_ratio", "_under_way", "_window")
+
+    def __init__(
+        self, clock: Clock, *, ratio: float = 0.2, seconds: float = 10.0, concurrent: int = 3, few: int = 50
+    ) -> None:
+        self._clock = clock
+        self._ratio = ratio
+        self._concurrent = concurrent
+        self._few = few
+        self._window = Window(seconds, columns=2)
+        self._under_way = 0
+
+    def count_request(self) -> None:
+        """A client's call begins: once for each, before its first attempt."""
+        self._window.add(self._clock(), _REQUEST)
+
+    def begin_retry(self) -> bool:
+        """Whether a further attempt may be made. If so, `end_retry` must follow when it is over."""
+        now = self._clock()
+        self._window.advance(now)
+        requests, retries = self._window.totals
+        is_spare = requests < self._few and self._under_way < self._concurrent
+        if retries + 1 > self._ratio * requests and not is_spare:
+            return False
+        self._window.add(now, _RETRY)
+        self._under_way += 1
+        return True
+
+    def end_retry(self) -> None:
+        """The further attempt is over."""
+        self._under_way -= 1
+
+
+def backoff(retry: int, random: Callable[[], float], *, base: float = 0.25, cap: float = 8.0) -> float:
+    """Seconds to wait before the same deployment is asked again: full jitter. `retry` counts from 0."""
+    return random() * min(cap, base * 2.0 ** min(retry, _HIGHEST_POWER))

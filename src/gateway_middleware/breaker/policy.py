@@ -1,0 +1,49 @@
+"""The numbers of a breaker."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Mode(StrEnum):
+    """SHADOW evaluates and reports but refuses nothing; OFF does not evaluate. An operator's force holds in each."""
+
+    ON = "on"
+    SHADOW = "shadow"
+    OFF = "off"
+
+
+class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When a breaker opens, for how long, and what closes it. Durations are seconds.
+
+    It opens after `consecutive` failures in a row, or when of at least `min_calls` in the window a share of
+    `failure_ratio` failed (or, with `slow_ttft`, a share of `slow_ratio` took longer to their first content).
+    `probe_expiry` is after how long a probe counts as lost: the deadline of the first byte and a second more. Raises
+    `ValueError` for numbers that make no breaker.
+    """
+
+    mode: Mode = Mode.ON
+    consecutive: int = 5
+    window: float = 60.0
+    buckets: int = 10
+    min_calls: int = 10
+    failure_ratio: float = 0.5
+    slow_ttft: float | None = None
+    slow_ratio: float = 0.8
+    open_base: float = 10.0
+    open_cap: float = 300.0
+    jitter: float = 0.2
+    decay_after: float = 60.0
+    probe_successes: int = 2
+    probe_expiry: float = 61.0
+    force_ttl: float = 3600.0
+
+    def __post_init__(self) -> None:
+        counts = (self.consecutive, self.buckets, self.min_calls, self.probe_successes)
+        spans = (self.window, self.open_base, self.decay_after, self.probe_expiry, self.force_ttl)
+        if min(counts) < 1 or min(spans) <= 0 or self.open_cap < self.open_base:
+            raise ValueError("counts must be 1 or more, durations above 0, open_cap not below open_base")
+        if not (0 < self.failure_ratio <= 1 and 0 < self.slow_ratio <= 1 and 0 <= self.jitter < 1):
+            raise ValueError("ratios must be above 0 and at most 1, jitter at least 0 and below 1")

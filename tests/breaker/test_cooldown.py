@@ -1,0 +1,129 @@
+"""Deadlines that only ever move away."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from breaker_cases import ManualClock
+from gateway_middleware.breaker.cooldown import Cooldowns, Cooling
+from gateway_middleware.breaker.outcome import Cooldown, CooldownScope
+
+ONE, ALL = CooldownScope.DEPLOYMENT, CooldownScope.CREDENTIAL
+A, B, KEY = "openai/a", "openai/b", "openai"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def cooldowns(clock: ManualClock) -> Cooldowns:
+    return Cooldowns(clock)
+
+
+def throttle(cooldowns: Cooldowns, seconds: float | None = None, deployment: str = A) -> float:
+    return cooldowns.cool(Cooldown(ONE, seconds), deployment=deployment, credential=KEY)
+
+
+def test_cb5_the_latest_deadline_wins(clock: ManualClock, cooldowns: Cooldowns) -> None:
+    assert throttle(cooldowns, 3) == 3
+    assert throttle(cooldowns, 6) == 6
+    assert throttle(cooldowns, 1) == 6
+    clock.pass_(5.9)
+    assert cooldowns.wait(A, KEY) == pytest.approx(0.1)
+    clock.pass_(0.1)
+    assert cooldowns.wait(A, KEY) == 0.0
+
+
+def test_a_deployment_cools_alone_and_a_credential_with_all(cooldowns: Cooldowns) -> None:
+    throttle(cooldowns, 3)
+    assert (cooldowns.wait(A, KEY), cooldowns.wait(B, KEY), cooldowns.wait(A, "other")) == (3, 0, 0)
+    cooldowns.cool(Cooldown(ALL, 60.0), deployment=A, credential=KEY)
+    assert (cooldowns.wait(A, KEY), cooldowns.wait(B, KEY), cooldowns.wait(A, "other")) == (60, 60, 0)
+
+
+def test_without_a_hint_it_grows_and_a_success_ends_that(clock: ManualClock, cooldowns: Cooldowns) -> None:
+    waits = []
+    for _ in range(6):
+        waits.append(throttle(cooldowns))
+        clock.pass_(waits[-1])
+    assert waits == [5, 10, 20, 40, 60, 60]
+    cooldowns.succeeded(A, KEY)
+    assert throttle(cooldowns) == 5
+
+
+def test_a_burst_of_refusals_is_one(clock: ManualClock, cooldowns: Cooldowns) -> None:
+    for _ in range(50):
+        throttle(cooldowns)
+    assert cooldowns.wait(A, KEY) == 5
+    clock.pass_(5)
+    assert throttle(cooldowns) == 10
+
+
+def test_a_success_of_an_older_call_ends_nothing(clock: ManualClock, cooldowns: Cooldowns) -> None:
+    throttle(cooldowns)
+    clock.pass_(1)
+    cooldowns.succeeded(A, KEY)
+    assert cooldowns.wait(A, KEY) == 4
+    clock.pass_(4)
+    assert throttle(cooldowns) == 10
+
+
+def test_reset(cooldowns: Cooldowns) -> None:
+    throttle(cooldowns, 9, A)
+    throttle(cooldowns, 9, B)
+    cooldowns.cool(Cooldown(ALL, 60.0), deployment=A, credential="azure")
+    cooldowns.reset(deployment=A)
+    assert (cooldowns.wait(A, KEY), cooldowns.wait(B, KEY), cooldowns.wait(A, "azure")) == (0, 9, 60)
+    cooldowns.reset(credential="azure")
+    assert (cooldowns.wait(B, KEY), cooldowns.wait(A, "azure")) == (9, 0)
+    cooldowns.reset()
+    assert cooldowns.snapshot() == []
+
+
+def test_snapshot(clock: ManualClock, cooldowns: Cooldowns) -> None:
+    throttle(cooldowns, 3, A)
+    throttle(cooldowns, 9, B)
+    clock.pass_(4)
+    assert cooldowns.snapshot() == [Cooling(deployment=B, credential=KEY, seconds=5)]
+
+
+def test_memory_is_bounded_and_the_longest_stay(clock: ManualClock) -> None:
+    cooldowns = Cooldowns(clock, most=100)
+    throttle(cooldowns, 299, "openai/kept")
+    for number in range(10_000):
+        throttle(cooldowns, 1 + number % 50, f"openai/{number}")
+    assert len(cooldowns.snapshot()) <= 100
+    assert cooldowns.wait("openai/kept", KEY) == 299
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("cool"), st.one_of(st.none(), st.integers(1, 100))),
+        st.tuples(st.just("pause"), st.integers(0, 30)),
+        st.tuples(st.just("success"), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+def test_a_deadline_never_comes_nearer(script: list[tuple[str, int | None]]) -> None:
+    clock = ManualClock()
+    cooldowns = Cooldowns(clock)
+    latest = clock()
+    for kind, number in script:
+        if kind == "pause":
+            clock.pass_(number or 0)
+        elif kind == "success":
+            cooldowns.succeeded(A, KEY)
+        else:
+            asked = clock() + (number or 0)
+            until = clock() + throttle(cooldowns, number)
+            assert until >= max(latest, asked)
+            assert number is None or until == max(latest, asked)
+            latest = until
+        assert cooldowns.wait(A, KEY) == max(latest - clock(), 0)

@@ -1,0 +1,100 @@
+"""A clock, dice and ready-made judgements for the tests of the breaker room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway_middleware.breaker.classification import FailureClass
+from gateway_middleware.breaker.machine import CircuitBreaker
+from gateway_middleware.breaker.outcome import RULES, Judgement
+from gateway_middleware.breaker.permit import Permit
+from gateway_middleware.breaker.policy import BreakerPolicy
+from gateway_middleware.breaker.transitions import State, Transition
+from gateway_middleware.domain import Deployment, Origin
+from gateway_middleware.errors import UpstreamStatusError, UpstreamStreamError
+
+EPOCH = 1_800_000_000.0
+"""The time of day at the start of every test."""
+SERVER_ERROR = RULES[FailureClass.SERVER_ERROR]
+CONNECT_ERROR = RULES[FailureClass.CONNECT]
+
+
+class ManualClock:
+    """Monotonic seconds that pass when told to; `wall` is the time of day that goes with them."""
+
+    def __init__(self, seconds: float = 1000.0) -> None:
+        self.start = self.seconds = seconds
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def wall(self) -> float:
+        return EPOCH + self.seconds - self.start
+
+    def pass_(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+def no_jitter() -> float:
+    return 0.5
+
+
+def make_breaker(
+    clock: ManualClock,
+    policy: BreakerPolicy | None = None,
+    *,
+    random: Callable[[], float] = no_jitter,
+    log: list[Transition] | None = None,
+) -> CircuitBreaker:
+    return CircuitBreaker(
+        policy or BreakerPolicy(),
+        clock=clock,
+        wall=clock.wall,
+        random=random,
+        key="openai/gpt-5",
+        on_transition=log.append if log is not None else None,
+    )
+
+
+def taken(breaker: CircuitBreaker) -> Permit:
+    permit = breaker.try_acquire()
+    assert permit is not None
+    return permit
+
+
+def fail(breaker: CircuitBreaker, times: int = 1, judgement: Judgement = SERVER_ERROR) -> None:
+    for _ in range(times):
+        taken(breaker).fail(judgement)
+
+
+def succeed(breaker: CircuitBreaker, times: int = 1) -> None:
+    for _ in range(times):
+        taken(breaker).succeed()
+
+
+def half_open(breaker: CircuitBreaker, clock: ManualClock) -> Permit:
+    """Trip it, wait, and take the probe."""
+    fail(breaker, 5)
+    clock.pass_(breaker.retry_after())
+    permit = taken(breaker)
+    assert breaker.state is State.HALF_OPEN
+    return permit
+
+
+def status_error(
+    status: int, body: bytes = b"", *, headers: dict[str, str] | None = None, message: str = "failed"
+) -> UpstreamStatusError:
+    pairs = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    return UpstreamStatusError(message, upstream_status=status, upstream_headers=pairs, body=body)
+
+
+def stream_error(kind: str | None, code: str | None = None, message: str = "failed") -> UpstreamStreamError:
+    return UpstreamStreamError(message, provider_type=kind, provider_code=code, frame=b"")
+
+
+def deployment(name: str = "gpt-5", provider: str = "openai") -> Deployment:
+    return Deployment(provider=provider, model=name)
+
+
+def origin(host: str = "api.example.com", port: int = 443) -> Origin:
+    return Origin(host=host, port=port, is_tls=True)
