@@ -96,7 +96,7 @@ async def disconnects(count: int, *, seed: int = 1) -> None:
         print(f"next 100 calls good: {good}; connections left: {engine.open_connections}")
         print(f"tasks {len(asyncio.all_tasks()) - tasks:+d}, sockets {_sockets() - sockets:+d}")
         left = [r for r in upstream.simulator.requests if r.peer_closed_at is not None]
-        held = [r.peer_closed_at - r.at for r in left if r.peer_closed_at is not None]
+        held = [r.peer_closed_at - r.at for r in left if r.peer_closed_at]
         print(
             f"{len(left)} calls were left by the gateway, {statistics.median(held):.3f} s (median) and {max(held):.3f} s"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from gateway_middleware.app import create_app
@@ -29,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # the log goes to the same descriptor
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_demo(port=args.port, with_tour=args.tour, once=args.once))
     return 0
