@@ -97,10 +97,8 @@ async def disconnects(count: int, *, seed: int = 1) -> None:
         print(f"tasks {len(asyncio.all_tasks()) - tasks:+d}, sockets {_sockets() - sockets:+d}")
         left = [r for r in upstream.simulator.requests if r.peer_closed_at is not None]
         held = [r.peer_closed_at - r.at for r in left if r.peer_closed_at]
-        print(
-            f"{len(left)} calls were left by the gateway, {statistics.median(held):.3f} s (median) and {max(held):.3f} s"
-        )
-        print("(at most) after they reached the provider; their clients stayed up to 0.05 s")
+        print(f"{len(left)} calls were left by the gateway, {statistics.median(held):.3f} s (median) and")
+        print(f"{max(held):.3f} s (at most) after they reached the provider; their clients stayed up to 0.05 s")
         server.should_exit = True
         await serving
 
