@@ -22,8 +22,8 @@ from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.intake.routing import ProviderEntry, RouteTable
 from gateway_middleware.operations import endpoints as operations
-from gateway_middleware.operations.figures import Figures
 from gateway_middleware.operations.metrics import CallMetrics
+from gateway_middleware.operations.report import Report
 from gateway_middleware.providers import make_provider
 from gateway_middleware.providers.failures import error_from
 from gateway_middleware.scope import REQUEST
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.domain import CallRecord, Clock, Provider
+    from gateway_middleware.domain import Clock, Provider
+    from gateway_middleware.operations.figures import Figures
     from gateway_middleware.settings import Settings
     from gateway_middleware.settings.secret import Secret
     from gateway_middleware.tenancy.resolvers import TenantResolver
     from gateway_middleware.upstream.exchange import Exchange
 
 _log = logging.getLogger("gateway_middleware")
-_BATCH = 64
 
 
 class Gateway:
@@ -79,9 +79,13 @@ class Gateway:
         self._owners = ResponseOwners(is_shared=len(settings.tenants) > 1 or resolver is not None)
         self._scrub = _scrubber(self._providers.values())
         self._log = AccessLog(write_log, scrub=self._scrub) if write_log else AccessLog.to_fd(1, scrub=self._scrub)
-        self._figures = Figures(clock)
         self._metrics = CallMetrics(route.name for route in settings.routes)
-        self._ended: list[CallRecord] = []
+        self._report = Report(
+            providers=self._providers,
+            deployments=[target.deployment for route in settings.routes for target in route.deployments],
+            metrics=self._metrics,
+            clock=clock,
+        )
         self.is_started = self._is_draining = self._is_closed = False
         self._began = clock()
         self._dispatch = Dispatch(
@@ -91,6 +95,7 @@ class Gateway:
             read_error=error_from,
             on_provider_error=self._log.provider_error,
         )
+        self._routes = self._make_routes()
         self.staircase = self._compose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +109,7 @@ class Gateway:
             Middleware(
                 ErrorMiddleware,
                 access_log=self._log,
-                observe=self._observe,
+                observe=self._report.observe,
                 clock=self._clock,
                 wall=self._wall,
                 scrub=self._scrub,
@@ -126,11 +131,7 @@ class Gateway:
     @property
     def routes(self) -> list[Route]:
         """Every endpoint as a Starlette route, to go below `middleware`."""
-        served = self._endpoints()
-        return [
-            Route(e.path, endpoint=served[e.label] if e.surface is None else self._dispatch, methods=list(e.methods))
-            for e in ENDPOINTS
-        ]
+        return list(self._routes)
 
     @contextlib.asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -147,8 +148,7 @@ class Gateway:
     @property
     def figures(self) -> Figures:
         """How each deployment did in the last minute."""
-        self._count()
-        return self._figures
+        return self._report.figures
 
     def drain(self) -> None:
         """Tell readiness that the gateway is about to go; calls are still answered."""
@@ -163,13 +163,11 @@ class Gateway:
 
     def start_late(self) -> None:
         """Start at the first call, with a warning: the host did not enter `lifespan`."""
-        if self._is_closed:
-            self._start()
+        self._start()
         _log.warning(
             "Model Gateway: the host application did not enter gateway.lifespan(); started at the first call. "
             "HINT: Starlette runs no lifespan of mounted apps: enter it in your own lifespan."
         )
-        self._start()
 
     def _start(self) -> None:
         if self._is_closed:
@@ -177,23 +175,17 @@ class Gateway:
         self.is_started = True
 
     def _compose(self) -> ASGIApp:
-        innermost: ASGIApp = _Innermost(self._dispatch, Router(routes=self.routes))
+        innermost: ASGIApp = _Innermost(self._dispatch, Router(routes=self._routes))
         return reduce(
             lambda app, layer: layer.cls(app, *layer.args, **layer.kwargs), reversed(self.middleware), innermost
         )
 
-    def _observe(self, record: CallRecord) -> None:
-        # In batches, since the same few lines of code over many records are several times as fast as after each call.
-        self._ended.append(record)
-        if len(self._ended) >= _BATCH:
-            self._count()
-
-    def _count(self) -> None:
-        """Bring figures and metrics up to date. Whoever reads them does this first."""
-        ended, self._ended = self._ended, []
-        for record in ended:
-            self._figures.observe(record)
-            self._metrics.observe(record)
+    def _make_routes(self) -> list[Route]:
+        served = self._endpoints()
+        return [
+            Route(e.path, endpoint=served[e.label] if e.surface is None else self._dispatch, methods=list(e.methods))
+            for e in ENDPOINTS
+        ]
 
     def _endpoints(self) -> Mapping[str, ASGIApp]:
         registry = CollectorRegistry()
@@ -203,9 +195,9 @@ class Gateway:
             "healthz": operations.Liveness(),
             "readyz": operations.Readiness(self._reason_not_ready),
             "health": operations.Document(lambda _: self._health()),
-            "providers": operations.Document(lambda _: {"providers": list(map(self._provider, self._providers))}),
-            "provider_status": operations.ProviderStatus(self._provider_status),
-            "metrics": operations.Metrics(registry, self._count),
+            "providers": operations.Document(lambda _: self._report.providers()),
+            "provider_status": operations.ProviderStatus(self._report.provider_status),
+            "metrics": operations.Metrics(registry, self._report.refresh),
         }
 
     def _reason_not_ready(self) -> str | None:
@@ -219,36 +211,8 @@ class Gateway:
             "version": __version__,
             "config_hash": self.settings.config_hash,
             "uptime_seconds": round(self._clock() - self._began, 1),
-            "circuit_breakers": {name: self._breaker(name) for name in self._providers},
+            "circuit_breakers": self._report.circuit_breakers(),
         }
-
-    def _breaker(self, name: str) -> dict[str, Any]:
-        # `off`: there is no breaker in this version, and none is claimed.
-        deployments = {f"{name}/{model}": {"state": "off"} for model in sorted(self._deployments(name))}
-        return {"state": "off", "deployments": deployments}
-
-    def _provider(self, name: str) -> dict[str, Any]:
-        provider = self._providers[name]
-        return {
-            "name": name,
-            "kind": provider.kind.value,
-            "deployments": sorted(self._deployments(name)),
-            "last_minute": self.figures.of_provider(name),
-        }
-
-    def _provider_status(self, name: str) -> dict[str, Any] | None:
-        if name not in self._providers:
-            return None
-        deployments = {
-            f"{name}/{model}": {"last_minute": self.figures.of_deployment(name, model)}
-            for model in sorted(self._deployments(name))
-        }
-        return {**self._provider(name), "deployments": deployments}
-
-    def _deployments(self, provider: str) -> set[str]:
-        """The models of this provider that a route names."""
-        routes = (deployment for route in self.settings.routes for deployment in route.deployments)
-        return {deployment.model for deployment in routes if deployment.provider == provider}
 
 
 def mount(app: Starlette, path: str, gateway: Gateway) -> None:
