@@ -242,3 +242,27 @@ BOTH_LOOPS = pytest.mark.parametrize(
     [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
     ids=["asyncio", "uvloop"],
 )
+
+
+async def call(
+    engine: Engine, request: UpstreamRequest, timeouts: Timeouts = TIMEOUTS, *, limit: int = 10_000_000
+) -> bytes:
+    """One whole exchange: the body, at most `limit` bytes of it."""
+    answer = await engine.open(request, timeouts, first_byte=2.0)
+    try:
+        return await answer.read(limit)
+    finally:
+        answer.close()
+
+
+def in_segments(response: bytes) -> Callable[[Peer], Awaitable[None]]:
+    """A script: answers each request in five segments, a millisecond apart."""
+
+    async def play(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            for at in range(0, len(response), len(response) // 5):
+                await peer.send(response[at : at + len(response) // 5])
+                await asyncio.sleep(0.001)
+
+    return play

@@ -7,22 +7,14 @@ import socket
 
 import pytest
 
-from gateway_middleware.domain import Origin, Timeouts, UpstreamRequest
+from gateway_middleware.domain import Origin, Timeouts
 from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.engine import Engine
-from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, eventually, plain, raw_server, request_to, respond
+from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, call, eventually, plain, raw_server, request_to, respond
 
 pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
-
-
-async def call(engine: Engine, request: UpstreamRequest, timeouts: Timeouts = TIMEOUTS) -> bytes:
-    answer = await engine.open(request, timeouts, first_byte=2.0)
-    try:
-        return await answer.read(10_000_000)
-    finally:
-        answer.close()
 
 
 async def hello(peer: Peer) -> None:

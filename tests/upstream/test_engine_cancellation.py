@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 
 import pytest
 
-from gateway_middleware.domain import Origin, UpstreamRequest
+from gateway_middleware.domain import Origin
 from gateway_middleware.upstream.engine import Engine
 from rawserver import (
     BOTH_LOOPS,
-    TIMEOUTS,
     Peer,
     chunked,
     eventually,
+    in_segments,
     raw_server,
     request_to,
     running_engine,
+)
+from rawserver import (
+    call as whole_call,
 )
 
 pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
 
 RESPONSE = chunked(b"one", b"two", b"three")
-
-
-async def call(engine: Engine, request: UpstreamRequest) -> bytes:
-    answer = await engine.open(request, TIMEOUTS, first_byte=2.0)
-    try:
-        return await answer.read(1000)
-    finally:
-        answer.close()
-
-
-async def slowly(peer: Peer) -> None:
-    """Answers in five segments, a millisecond apart."""
-    while True:
-        await peer.request()
-        for at in range(0, len(RESPONSE), len(RESPONSE) // 5):
-            await peer.send(RESPONSE[at : at + len(RESPONSE) // 5])
-            await asyncio.sleep(0.001)
+call = partial(whole_call, limit=1000)
+slowly = in_segments(RESPONSE)
 
 
 async def cancel(task: asyncio.Task[bytes]) -> None:

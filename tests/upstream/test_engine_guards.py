@@ -15,22 +15,24 @@ import trustme
 from gateway_middleware.domain import Origin, Timeouts, UpstreamRequest
 from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.upstream.answer import EngineAnswer
-from gateway_middleware.upstream.engine import Engine, default_context
+from gateway_middleware.upstream.engine import default_context
 from gateway_middleware.upstream.httpx_mapping import origin_of
-from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, eventually, plain, raw_server, request_to, respond, running_engine
+from rawserver import (
+    BOTH_LOOPS,
+    Peer,
+    call,
+    eventually,
+    plain,
+    raw_server,
+    request_to,
+    respond,
+    running_engine,
+)
 
 pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 PIECE = b"%x\r\n%s\r\n" % (30_000, b"z" * 30_000)
-
-
-async def call(engine: Engine, request: UpstreamRequest, timeouts: Timeouts = TIMEOUTS) -> bytes:
-    answer = await engine.open(request, timeouts, first_byte=2.0)
-    try:
-        return await answer.read(10_000_000)
-    finally:
-        answer.close()
 
 
 async def read_slowly(answer: EngineAnswer, *, until: float) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 
 import pytest
 
-from gateway_middleware.domain import Origin, UpstreamRequest
+from gateway_middleware.domain import Origin
 from gateway_middleware.errors import UpstreamError
 from gateway_middleware.upstream.engine import Engine
 from rawserver import (
@@ -15,6 +16,7 @@ from rawserver import (
     Peer,
     chunked,
     eventually,
+    in_segments,
     plain,
     raw_server,
     request_to,
@@ -22,29 +24,17 @@ from rawserver import (
     running_engine,
     stopped,
 )
+from rawserver import (
+    call as whole_call,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])]
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 RESPONSE = chunked(b"one", b"two", b"three")
+call = partial(whole_call, limit=1000)
+slowly = in_segments(RESPONSE)
 STREAM = chunked(b"data: 1\n\n", b"data: [DONE]\n\n", end=b"")
-
-
-async def call(engine: Engine, request: UpstreamRequest) -> bytes:
-    answer = await engine.open(request, TIMEOUTS, first_byte=2.0)
-    try:
-        return await answer.read(1000)
-    finally:
-        answer.close()
-
-
-async def slowly(peer: Peer) -> None:
-    """Answers in five segments, a millisecond apart."""
-    while True:
-        await peer.request()
-        for at in range(0, len(RESPONSE), len(RESPONSE) // 5):
-            await peer.send(RESPONSE[at : at + len(RESPONSE) // 5])
-            await asyncio.sleep(0.001)
 
 
 async def test_many_slow_calls_at_once() -> None:

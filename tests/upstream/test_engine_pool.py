@@ -8,14 +8,14 @@ import socket
 
 import pytest
 
-from gateway_middleware.domain import Origin, UpstreamRequest
+from gateway_middleware.domain import Origin
 from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError
 from gateway_middleware.upstream.answer import EngineAnswer
-from gateway_middleware.upstream.engine import Engine
 from rawserver import (
     BOTH_LOOPS,
     TIMEOUTS,
     Peer,
+    call,
     chunked,
     eventually,
     plain,
@@ -26,14 +26,6 @@ from rawserver import (
 )
 
 pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
-
-
-async def call(engine: Engine, request: UpstreamRequest) -> bytes:
-    answer = await engine.open(request, TIMEOUTS, first_byte=2.0)
-    try:
-        return await answer.read(10_000_000)
-    finally:
-        answer.close()
 
 
 async def test_the_server_closes_as_the_next_request_goes_out() -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway_middleware.domain import Origin, UpstreamRequest
+from gateway_middleware.domain import Origin
 from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError
-from gateway_middleware.upstream.engine import Engine, default_context
+from gateway_middleware.upstream.engine import default_context
 from rawserver import (
     BOTH_LOOPS,
     TIMEOUTS,
     Peer,
+    call,
     chunked,
     eventually,
     plain,
@@ -42,14 +43,6 @@ def trusting() -> ssl.SSLContext:
     context = default_context()
     AUTHORITY.configure_trust(context)
     return context
-
-
-async def call(engine: Engine, request: UpstreamRequest) -> bytes:
-    answer = await engine.open(request, TIMEOUTS, first_byte=2.0)
-    try:
-        return await answer.read(10_000_000)
-    finally:
-        answer.close()
 
 
 async def test_a_trusted_server() -> None:
