@@ -10,8 +10,9 @@ from gateway_middleware.breaker.outcome import RULES, Judgement
 from gateway_middleware.breaker.permit import Permit
 from gateway_middleware.breaker.policy import BreakerPolicy
 from gateway_middleware.breaker.transitions import State, Transition
-from gateway_middleware.domain import Deployment, Origin
+from gateway_middleware.domain import Deployment
 from gateway_middleware.errors import UpstreamStatusError, UpstreamStreamError
+from gateway_middleware.wire import Origin
 
 EPOCH = 1_800_000_000.0
 """The time of day at the start of every test."""

@@ -12,17 +12,28 @@ from gateway_middleware._version import __version__
 
 if TYPE_CHECKING:
     from gateway_middleware.app import create_app
+    from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
+    from gateway_middleware.breaker.policy import BreakerPolicy
     from gateway_middleware.gateway import Gateway, mount
     from gateway_middleware.settings import Settings
 
 __all__ = [
+    "BreakerPolicy",
+    "CircuitBreakerMiddleware",
     "Gateway",
     "Settings",
     "__version__",
     "create_app",
     "mount",
 ]
-_HOMES = {"Gateway": "gateway", "Settings": "settings", "create_app": "app", "mount": "gateway"}
+_HOMES = {
+    "BreakerPolicy": "breaker.policy",
+    "CircuitBreakerMiddleware": "breaker.middleware",
+    "Gateway": "gateway",
+    "Settings": "settings",
+    "create_app": "app",
+    "mount": "gateway",
+}
 
 
 def __getattr__(name: str) -> object:

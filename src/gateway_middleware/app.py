@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
+import signal
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -12,7 +14,7 @@ from gateway_middleware.gateway import Gateway
 from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from gateway_middleware.asgi import Receive, Scope, Send
 
@@ -38,7 +40,23 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         raise TypeError("this lifespan belongs to a GatewayApplication")
     async with app.gateway.lifespan():
         _settle_the_heap()
+        with _reload_on_hangup(app.gateway):
+            yield
+
+
+@contextlib.contextmanager
+def _reload_on_hangup(gateway: Gateway) -> Iterator[None]:
+    """SIGHUP reads the configuration again, where this process may have signal handlers at all."""
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGHUP, gateway.control.reload_on_signal)
+    except (AttributeError, NotImplementedError, RuntimeError, ValueError):
         yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _settle_the_heap() -> None:
@@ -53,4 +71,6 @@ def create_app(settings: Settings | None = None) -> GatewayApplication:
 
     Without settings they are read from the environment. Raises `SettingsError`.
     """
-    return GatewayApplication(Gateway(settings if settings is not None else Settings.from_env()))
+    if settings is not None:
+        return GatewayApplication(Gateway(settings))
+    return GatewayApplication(Gateway(Settings.from_env(), reread=Settings.from_env))

@@ -15,6 +15,8 @@ Scope: TypeAlias = "MutableMapping[str, Any]"
 Message: TypeAlias = "MutableMapping[str, Any]"
 Receive: TypeAlias = "Callable[[], Awaitable[Message]]"
 Send: TypeAlias = "Callable[[Message], Awaitable[None]]"
+Connection: TypeAlias = "tuple[Scope, Receive, Send]"
+"""What an ASGI application is called with."""
 ASGIApp: TypeAlias = "Callable[[Scope, Receive, Send], Awaitable[None]]"
 
 
@@ -78,17 +80,17 @@ class UntilDisconnect:
     __slots__ = (
         "_cancelling",
         "_has_left",
-        "_is_sending",
         "_loop",
         "_receive",
         "_seen",
-        "_sends",
         "_stall",
         "_stalled_checks",
         "_task",
         "_timer",
         "_tower",
         "_watcher",
+        "is_sending",
+        "sends",
     )
 
     def __init__(self, receive: Receive, tower: Watchtower, *, stall: float = 60.0) -> None:
@@ -98,8 +100,8 @@ class UntilDisconnect:
         self._has_left = False
         self._watcher: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_sending = False
-        self._sends = self._seen = self._stalled_checks = 0
+        self.is_sending = False
+        self.sends = self._seen = self._stalled_checks = 0
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -123,15 +125,15 @@ class UntilDisconnect:
 
     async def send(self, send: Send, message: Message) -> None:
         """Send, and leave the block when that stalls."""
-        self._sends += 1
-        self._is_sending = True
+        self.sends += 1
+        self.is_sending = True
         await send(message)
-        self._is_sending = False
+        self.is_sending = False
 
     def _check_stall(self) -> None:
-        is_stalled = self._is_sending and self._sends == self._seen
+        is_stalled = self.is_sending and self.sends == self._seen
         self._stalled_checks = self._stalled_checks + 1 if is_stalled else 0
-        self._seen = self._sends
+        self._seen = self.sends
         if self._stalled_checks >= _STALL_CHECKS:
             self._leave()
         else:

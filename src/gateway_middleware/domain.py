@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
-from gateway_middleware.errors import UpstreamStreamError
+from gateway_middleware.errors import UpstreamError
 
 HeaderList: TypeAlias = "list[tuple[bytes, bytes]]"
 """Raw header pairs, names in lower case."""
@@ -64,7 +64,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     `first_byte`: from the request sent to the head of a stream; `answer`: the same for an answer that is not streamed,
     which a provider begins only when all of it is ready; `idle`: the longest silence in a stream; `total`: the whole
-    attempt; `write_stall`: how long a client may leave its answer unread.
+    attempt; `write_stall`: how long a client may leave its answer unread; `heartbeat`: the silence in a stream after
+    which the gateway sends a ping of its own.
     """
 
     connect: float = 5.0
@@ -73,6 +74,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     idle: float = 60.0
     total: float = 1800.0
     write_stall: float = 60.0
+    heartbeat: float = 15.0
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +90,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     provider: str
     model: str
+    priority: int = 0
     weight: int = 1
     timeouts: Timeouts | None = None
     key: str = ""
@@ -97,11 +100,35 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "key", f"{self.provider}/{self.model}")
 
 
+class Balance(StrEnum):
+    """In which order the deployments of equal priority are asked.
+
+    ORDER: as written. WEIGHT: by chance, in proportion to their weights. LATENCY: the quickest to its first content.
+    AFFINITY: the same one for the same tenant and beginning of the prompt, so that the provider's cache stays warm.
+    """
+
+    ORDER = "order"
+    WEIGHT = "weight"
+    LATENCY = "latency"
+    AFFINITY = "affinity"
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A model name and the deployments behind it, best first. `is_configured`: it is written in `GATEWAY_ROUTES`."""
+    """A model name and the deployments behind it, best first: the lowest priority, then as `balance` says.
+
+    `max_attempts` None: the gateway's own. `on_context_window` and `on_content_policy` are asked instead of the rest
+    when a provider refuses the prompt as too long, or for what it says. `hedge_after`: seconds without content after
+    which the next deployment is asked as well; 0: after the p95 of this route; None: never. `is_configured`: it is
+    written in `GATEWAY_ROUTES`.
+    """
 
     name: str
     deployments: tuple[Deployment, ...]
+    balance: Balance = Balance.ORDER
+    max_attempts: int | None = None
+    on_context_window: tuple[Deployment, ...] = ()
+    on_content_policy: tuple[Deployment, ...] = ()
+    hedge_after: float | None = None
     is_configured: bool = True
 
 
@@ -148,6 +175,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     CLIENT_ERROR = "client_error"
     CLIENT_DISCONNECT = "client_disconnect"
+    ABANDONED = "abandoned"
+    """Another attempt of the same call was quicker."""
     CONNECT_ERROR = "connect_error"
     TIMEOUT = "timeout"
     THROTTLED = "throttled"
@@ -167,6 +196,9 @@ class Attempt(msgspec.Struct, kw_only=True):
     outcome: Outcome | None = None
     status: int | None = None
     upstream_request_id: str | None = None
+    usage: Usage | None = None
+    failure: UpstreamError | None = None
+    """What a complete answer said of its own failure. It was relayed as it came."""
 
 
 class CallRecord(msgspec.Struct, kw_only=True):
@@ -207,100 +239,3 @@ class CallRecord(msgspec.Struct, kw_only=True):
     def deployment(self) -> Deployment | None:
         """The deployment of the last attempt."""
         return self.attempts[-1].deployment if self.attempts else None
-
-
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where connections go."""
-
-    host: str
-    port: int
-    is_tls: bool
-
-    @property
-    def authority(self) -> str:
-        """The value of `Host`."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
-
-
-class UpstreamTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """The constant part of an upstream request: made once for each deployment and surface.
-
-    `path` is the request target with query; `headers` are all headers but `host`, `content-length` and those of a
-    single call. `head` is the same as bytes of HTTP/1.1 from the request line on, with `host`, without the closing
-    blank line.
-    """
-
-    origin: Origin
-    method: str
-    path: str
-    headers: tuple[tuple[bytes, bytes], ...]
-    head: bytes
-
-    @classmethod
-    def build(
-        cls, origin: Origin, path: str, headers: tuple[tuple[bytes, bytes], ...], *, method: str = "POST"
-    ) -> UpstreamTarget:
-        """Make a target. Header values come from configuration and must hold no control characters."""
-        lines = [f"{method} {path} HTTP/1.1".encode("ascii"), b"host: " + origin.authority.encode("ascii")]
-        lines += [name + b": " + value for name, value in headers]
-        head = b"\r\n".join(lines) + b"\r\n"
-        if any(c < 32 for line in lines for c in line):
-            raise ValueError("control character in an upstream request head")
-        return cls(origin=origin, method=method, path=path, headers=headers, head=head)
-
-
-class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send upstream: the constant part, the headers of this call, the body."""
-
-    target: UpstreamTarget
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-class ResponseReader(Protocol):
-    """Follows one successful (2xx) answer of a provider while it is relayed.
-
-    Tolerates any chunk boundary. `feed` returns what to relay now; it holds back as little as it can. `finish` is
-    called at the clean end of the body and returns the rest. After it, `is_complete` says whether the answer ended as
-    the wire format demands (a stream without its terminator is not complete).
-    """
-
-    usage: Usage | None
-    response_id: str | None
-    response_model: str | None
-    is_complete: bool
-    error: UpstreamStreamError | None
-    """Set once an error event came inside a stream; the event itself is never relayed."""
-    has_content: bool
-    """Whether more than lifecycle frames has been relayed: from then on the call is committed to this answer."""
-
-    def feed(self, chunk: bytes) -> bytes:
-        """Take bytes from the provider, return bytes for the client. Raises `UpstreamProtocolError` over a cap."""
-        ...
-
-    def finish(self) -> bytes:
-        """The provider ended its body: return what was held back."""
-        ...
-
-
-class Provider(Protocol):
-    """A vendor's wire format, sans-IO: bytes in, bytes out, never a socket."""
-
-    name: str
-    kind: ProviderKind
-    timeouts: Timeouts
-    secrets: tuple[str, ...]
-    """Credential strings that must never leave the gateway, for scrubbing."""
-
-    def supports(self, surface: Surface) -> bool:
-        """Whether the provider speaks this surface natively."""
-        ...
-
-    def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
-        """The upstream request: the client's body with only the model replaced (and stream usage asked for)."""
-        ...
-
-    def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
-        """A reader for one 2xx answer to this request."""
-        ...

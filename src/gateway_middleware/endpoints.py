@@ -38,6 +38,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 _OPENAI_SURFACES = tuple(s for s in Surface if s not in (Surface.MESSAGES, Surface.COUNT_TOKENS))
 _ANTHROPIC_SURFACES = (Surface.MESSAGES, Surface.COUNT_TOKENS)
 _READ = ("GET", "HEAD")
+_BREAKERS = "/v1/admin/circuit-breakers"
+_BREAKER_COMMANDS = ("reset", "force-open", "force-close", "auto")
 
 
 def _surface(path: str, surface: Surface, dialect: Dialect) -> Endpoint:
@@ -64,6 +66,10 @@ def _read(label: str, path: str, access: Access, dialect: Dialect = Dialect.OPEN
     return Endpoint(label=label, path=path, methods=_READ, access=access, dialect=dialect)
 
 
+def _command(label: str, path: str) -> Endpoint:
+    return Endpoint(label=label, path=path, methods=("POST",), access=Access.ADMIN)
+
+
 def _others() -> list[Endpoint]:
     found = []
     for prefix, dialect in (
@@ -82,6 +88,8 @@ def _others() -> list[Endpoint]:
         _read("providers", "/v1/providers", Access.OPEN),
         _read("provider_status", "/v1/providers/{argument}/status", Access.OPEN),
         _read("metrics", "/metrics", Access.METRICS),
+        *(_command("admin_circuit_breaker", f"{_BREAKERS}/{{argument:path}}/{name}") for name in _BREAKER_COMMANDS),
+        _command("admin_reload", "/v1/admin/reload"),
     ]
 
 

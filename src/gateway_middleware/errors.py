@@ -25,12 +25,13 @@ ContextError, GatewayNotStartedError, SettingsError    programming or configurat
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway_middleware.domain import HeaderList
+    from gateway_middleware.domain import HeaderList, Outcome
 
 
 class GatewayError(Exception):
@@ -163,6 +164,10 @@ class UpstreamError(GatewayError):
     status = 502
     kind = "upstream_error"
     code = "upstream_error"
+    outcome: Outcome | None = None
+    """What the circuit breaker made of it, from the body as well. None: nobody has judged it."""
+    should_retry: bool | None = None
+    """What the client is told by `x-should-retry`, which the official SDKs obey. None: nothing."""
 
 
 class UpstreamConnectError(UpstreamError):
@@ -172,7 +177,10 @@ class UpstreamConnectError(UpstreamError):
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """The provider took longer than a deadline; `phase` is `connect`, `first_byte`, `idle` or `total`."""
+    """The provider took longer than a deadline; `phase` is `connect`, `first_byte`, `idle` or `total`.
+
+    With phase `pool` it was not even asked: every connection that the gateway allows itself was in use.
+    """
 
     status = 504
     kind = "timeout_error"
@@ -183,10 +191,22 @@ class UpstreamTimeoutError(UpstreamError):
         self.phase = phase
 
 
+class ProtocolFault(StrEnum):
+    """What was wrong with an answer: not to be understood, ended too early, longer than a cap of the gateway."""
+
+    GARBAGE = "garbage"
+    TRUNCATED = "truncated"
+    TOO_LONG = "too_long"
+
+
 class UpstreamProtocolError(UpstreamError):
     """The provider answered what no provider should: broken HTTP, no JSON, an end too early, more than the cap."""
 
     code = "upstream_protocol_error"
+
+    def __init__(self, message: str, *, fault: ProtocolFault = ProtocolFault.GARBAGE) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class UpstreamStreamError(UpstreamError):
@@ -205,13 +225,23 @@ class UpstreamStreamError(UpstreamError):
 
 
 class ProviderAuthError(UpstreamError):
-    """The provider refused the gateway's own credential; the client's was right."""
+    """The provider refused the gateway's own credential; the client's was right.
+
+    `provider_code` is what the provider calls it: some say of a model that is not there that we may not.
+    """
 
     code = "provider_auth_error"
 
+    def __init__(self, message: str, *, provider_code: str | None = None) -> None:
+        super().__init__(message)
+        self.provider_code = provider_code
+
 
 class UpstreamStatusError(UpstreamError):
-    """The provider answered with a status >= 400. Body and safe headers are relayed."""
+    """The provider answered with a status >= 400.
+
+    `upstream_headers` are all that it sent: what the client may see of them is for whoever renders the error.
+    """
 
     def __init__(self, message: str, *, upstream_status: int, upstream_headers: HeaderList, body: bytes) -> None:
         super().__init__(message)

@@ -13,37 +13,39 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, Route, Router
 
 from gateway_middleware._version import __version__
-from gateway_middleware.domain import Tenant
+from gateway_middleware.assembly import make_failover, make_resolver, revealed
+from gateway_middleware.breaker.hedge import Hedge
+from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
+from gateway_middleware.breaker.operator import Operator
+from gateway_middleware.control import BreakerNews, Control, Live, OtherReplicas, make_sharing
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.middleware import ErrorMiddleware
 from gateway_middleware.endpoints import ENDPOINTS
 from gateway_middleware.errors import GatewayNotStartedError
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
-from gateway_middleware.intake.routing import ProviderEntry, RouteTable
 from gateway_middleware.operations import endpoints as operations
+from gateway_middleware.operations.admin import Action, BreakerCommands
+from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.metrics import CallMetrics
 from gateway_middleware.operations.report import Report
-from gateway_middleware.providers import make_provider
 from gateway_middleware.providers.failures import error_from
 from gateway_middleware.scope import REQUEST
 from gateway_middleware.tenancy.middleware import TenantMiddleware
-from gateway_middleware.tenancy.resolvers import ApiKeyResolver, OpenResolver
 from gateway_middleware.upstream.dispatch import Dispatch
 from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     import httpx
     from starlette.applications import Starlette
 
     from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.domain import Clock, Provider
+    from gateway_middleware.domain import Clock
     from gateway_middleware.operations.figures import Figures
     from gateway_middleware.settings import Settings
-    from gateway_middleware.settings.secret import Secret
     from gateway_middleware.tenancy.resolvers import TenantResolver
     from gateway_middleware.upstream.exchange import Exchange
 
@@ -65,38 +67,65 @@ class Gateway:
         transport: httpx.AsyncBaseTransport | None = None,
         exchange: Exchange | None = None,
         resolver: TenantResolver | None = None,
+        reread: Callable[[], Settings] | None = None,
         write_log: Callable[[bytes], None] | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
-        self.settings = settings
+        self._live = live = Live(settings)
         self._clock = clock
         self._wall = wall
         self._exchange: Exchange = exchange or (HttpxExchange(transport) if transport is not None else Engine())
-        self._providers = _providers(settings)
-        self._table = _route_table(settings, self._providers)
-        self._resolver = resolver or _resolver(settings)
+        self._resolver = resolver or make_resolver(settings)
         self._owners = ResponseOwners(is_shared=len(settings.tenants) > 1 or resolver is not None)
-        self._scrub = _scrubber(self._providers.values())
-        self._log = AccessLog(write_log, scrub=self._scrub) if write_log else AccessLog.to_fd(1, scrub=self._scrub)
-        self._metrics = CallMetrics(route.name for route in settings.routes)
+        self._log = AccessLog(write_log, scrub=live.scrub) if write_log else AccessLog.to_fd(1, scrub=live.scrub)
+        news, others = BreakerNews(self._log), OtherReplicas()
+        self._sharing = news.sharing = make_sharing(settings, others, clock=clock, wall=wall)
+        self._failover = make_failover(
+            settings,
+            live.providers,
+            clock=clock,
+            wall=wall,
+            on_transition=news.transition,
+            on_cooldown=news.cooldown,
+            gate=None if self._sharing is None else self._sharing.gate,
+        )
+        self._operator = Operator(self._failover.registry, self._failover.cooldowns, mode=self._failover.mode)
+        others.connect(self._failover, self._operator)
+        self.control = Control(
+            live,
+            failover=self._failover,
+            operator=self._operator,
+            resolver=self._resolver,
+            log=self._log,
+            reread=reread,
+            sharing=self._sharing,
+        )
+        self._call_metrics = CallMetrics(lambda: live.route_names)
+        self._breaker_metrics = news.metrics = BreakerMetrics(self._circuit_breakers, lambda: live.deployment_keys)
         self._report = Report(
-            providers=self._providers,
-            deployments=[target.deployment for route in settings.routes for target in route.deployments],
-            metrics=self._metrics,
+            providers=lambda: {name: live.providers[name] for name in live.provider_names},
+            deployments=lambda: live.deployments,
+            breakers=self._operator.status,
+            observers=(self._call_metrics.observe, self._breaker_metrics.observe),
             clock=clock,
         )
         self.is_started = self._is_draining = self._is_closed = False
         self._began = clock()
         self._dispatch = Dispatch(
-            providers=self._providers,
+            providers=live.providers,
             exchange=self._exchange,
             clock=clock,
             read_error=error_from,
-            on_provider_error=self._log.provider_error,
+            on_provider_error=news.provider_error,
         )
         self._routes = self._make_routes()
         self.staircase = self._compose()
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration of the moment."""
+        return self._live.settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.staircase(scope, receive, send)
@@ -112,20 +141,21 @@ class Gateway:
                 observe=self._report.observe,
                 clock=self._clock,
                 wall=self._wall,
-                scrub=self._scrub,
+                scrub=self._live.scrub,
             ),
             Middleware(
                 TenantMiddleware,
                 resolver=self._resolver,
-                admin_token=_revealed(self.settings.admin_token),
-                metrics_token=_revealed(self.settings.metrics_token),
+                admin_token=revealed(self.settings.admin_token),
+                metrics_token=revealed(self.settings.metrics_token),
             ),
             Middleware(
                 IntakeMiddleware,
-                table=lambda: self._table,
+                table=lambda: self._live.table,
                 max_body_bytes=self.settings.max_body_bytes,
                 owners=self._owners,
             ),
+            Middleware(CircuitBreakerMiddleware, failover=self._failover, hedge=Hedge(clock=self._clock)),
         ]
 
     @property
@@ -150,6 +180,10 @@ class Gateway:
         """How each deployment did in the last minute."""
         return self._report.figures
 
+    def flush_log(self) -> None:
+        """Write the lines of the log that still wait."""
+        self._log.flush()
+
     def drain(self) -> None:
         """Tell readiness that the gateway is about to go; calls are still answered."""
         self._is_draining = True
@@ -158,6 +192,8 @@ class Gateway:
         """Close connections and write what the log holds. A closed gateway stays closed."""
         self._is_draining = self._is_closed = True
         self.is_started = False
+        if self._sharing is not None:
+            await self._sharing.aclose()
         await self._exchange.aclose()
         self._log.close()
 
@@ -172,6 +208,8 @@ class Gateway:
     def _start(self) -> None:
         if self._is_closed:
             raise GatewayNotStartedError("This gateway was closed. HINT: make a new one for each application.")
+        if self._sharing is not None and not self.is_started:
+            self._sharing.start()
         self.is_started = True
 
     def _compose(self) -> ASGIApp:
@@ -189,15 +227,18 @@ class Gateway:
 
     def _endpoints(self) -> Mapping[str, ASGIApp]:
         registry = CollectorRegistry()
-        registry.register(self._metrics)
+        for collector in (self._call_metrics, self._breaker_metrics):
+            registry.register(collector)
         return {
-            "models": operations.Models(lambda: self._table),
+            "models": operations.Models(lambda: self._live.table),
             "healthz": operations.Liveness(),
             "readyz": operations.Readiness(self._reason_not_ready),
             "health": operations.Document(lambda _: self._health()),
             "providers": operations.Document(lambda _: self._report.providers()),
             "provider_status": operations.ProviderStatus(self._report.provider_status),
             "metrics": operations.Metrics(registry, self._report.refresh),
+            "admin_circuit_breaker": BreakerCommands(self.control.command_breaker),
+            "admin_reload": Action(self.control.reload_for),
         }
 
     def _reason_not_ready(self) -> str | None:
@@ -211,8 +252,12 @@ class Gateway:
             "version": __version__,
             "config_hash": self.settings.config_hash,
             "uptime_seconds": round(self._clock() - self._began, 1),
-            "circuit_breakers": self._report.circuit_breakers(),
+            "circuit_breakers": self._circuit_breakers(),
+            "sharing": None if self._sharing is None else self._sharing.snapshot(),
         }
+
+    def _circuit_breakers(self) -> dict[str, Any]:
+        return self._operator.circuit_breakers(self._live.provider_names)
 
 
 def mount(app: Starlette, path: str, gateway: Gateway) -> None:
@@ -246,49 +291,3 @@ class _Innermost:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         inner: ASGIApp = self._router if REQUEST.peek(scope) is None else self._dispatch
         return inner(scope, receive, send)
-
-
-def _revealed(secret: Secret | None) -> str | None:
-    return None if secret is None else secret.reveal()
-
-
-def _providers(settings: Settings) -> dict[str, Provider]:
-    return {
-        p.name: make_provider(
-            p.kind,
-            name=p.name,
-            base_url=p.base_url,
-            api_key=p.api_key.reveal(),
-            api_version=p.api_version,
-            timeouts=p.timeouts,
-            organization=p.organization,
-            project=p.project,
-        )
-        for p in settings.providers
-    }
-
-
-def _route_table(settings: Settings, providers: Mapping[str, Provider]) -> RouteTable:
-    entries = [ProviderEntry(name, provider.kind, provider.supports) for name, provider in providers.items()]
-    return RouteTable({route.name: route.route for route in settings.routes}, entries)
-
-
-def _resolver(settings: Settings) -> TenantResolver:
-    if not settings.tenants:
-        return OpenResolver()
-    secret = _revealed(settings.key_secret)
-    return ApiKeyResolver(
-        [(Tenant(name=t.name, models=t.models), t.keys) for t in settings.tenants],
-        key_secret=None if secret is None else secret.encode(),
-    )
-
-
-def _scrubber(providers: Iterable[Provider]) -> Callable[[str], str]:
-    secrets = [secret for provider in providers for secret in provider.secrets]
-
-    def scrub(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "[redacted]")
-        return text
-
-    return scrub

@@ -30,6 +30,8 @@ def outcome_of(error: BaseException | None) -> Outcome:
     """The outcome of a call or attempt that ended with this error (None: it succeeded)."""
     if error is None:
         return Outcome.SUCCESS
+    if isinstance(error, errors.UpstreamError) and error.outcome is not None:
+        return error.outcome
     if isinstance(error, errors.UpstreamStatusError):
         return _outcome_of_status(error.upstream_status)
     for kind in type(error).__mro__:

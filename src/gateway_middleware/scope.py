@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from gateway_middleware.errors import ContextError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
 
     from gateway_middleware.domain import CallRecord, Deployment, ModelRequest, Tenant
     from gateway_middleware.endpoints import Endpoint
@@ -52,3 +52,4 @@ ENDPOINT: ScopeKey[Endpoint] = ScopeKey("endpoint", set_by="ErrorMiddleware")
 TENANT: ScopeKey[Tenant] = ScopeKey("tenant", set_by="TenantMiddleware")
 REQUEST: ScopeKey[ModelRequest] = ScopeKey("request", set_by="IntakeMiddleware")
 DEPLOYMENT: ScopeKey[Deployment] = ScopeKey("deployment", set_by="CircuitBreakerMiddleware")
+ON_CONTENT: ScopeKey[Callable[[], None]] = ScopeKey("on_content", set_by="CircuitBreakerMiddleware")

@@ -15,8 +15,8 @@ import traffic
 from gateway_middleware.domain import Dialect, ModelRequest, Route, Surface, Usage
 from gateway_middleware.limiting.estimate import IMAGE_TOKENS, Estimate, Estimator, measure
 from gateway_middleware.limiting.memory import MemoryStore
-from gateway_middleware.limiting.quantile import Quantiles, RecentQuantile
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from gateway_middleware.quantile import Quantiles, RecentQuantile
 from limit_cases import ManualClock, claim, fresh, tpm
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -25,7 +25,7 @@ def scrape(metrics: CallMetrics) -> str:
 
 
 def test_a_call_is_counted_once_with_its_tokens() -> None:
-    metrics = CallMetrics(["fast"])
+    metrics = CallMetrics(lambda: frozenset({"fast"}))
     metrics.observe(record())
 
     text = scrape(metrics)
@@ -41,7 +41,7 @@ def test_a_call_is_counted_once_with_its_tokens() -> None:
 
 
 def test_a_model_that_no_route_names_is_other() -> None:
-    metrics = CallMetrics(["fast"])
+    metrics = CallMetrics(lambda: frozenset({"fast"}))
     for n in range(1000):
         metrics.observe(record(route=f"openai/anything-{n}"))
 
@@ -52,14 +52,14 @@ def test_a_model_that_no_route_names_is_other() -> None:
 
 
 def test_a_call_that_reached_no_provider_is_a_refusal_with_its_code() -> None:
-    metrics = CallMetrics([])
+    metrics = CallMetrics(frozenset)
     metrics.observe(record(attempts=[], error_code="invalid_api_key", outcome=Outcome.REFUSED, tenant=None))
 
     assert 'model_gateway_refusals_total{code="invalid_api_key",tenant=""} 1.0' in scrape(metrics)
 
 
 def test_tenants_share_the_histograms() -> None:
-    metrics = CallMetrics(["fast"])
+    metrics = CallMetrics(lambda: frozenset({"fast"}))
     metrics.observe(record(tenant="a"))
     metrics.observe(record(tenant="b"))
 

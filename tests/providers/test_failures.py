@@ -49,25 +49,19 @@ def test_a_long_message_is_cut_and_the_body_is_not() -> None:
     assert (len(error.message), error.body) == (500, body)
 
 
-def test_only_safe_headers_are_kept() -> None:
-    safe: HeaderList = [
-        (b"content-type", b"application/json"),
-        (b"retry-after", b"3"),
-        (b"retry-after-ms", b"3000"),
-        (b"x-should-retry", b"true"),
-    ]
-    unsafe = [
-        b"set-cookie",
-        b"server",
-        b"openai-organization",
-        b"connection",
-        b"content-length",
-        b"x-ratelimit-limit-requests",
-    ]
-    error = failure(429, b"{}", [*safe, *((name, b"v") for name in unsafe)])
+def test_all_headers_are_kept_for_whoever_reads_wait_hints() -> None:
+    headers: HeaderList = [(b"content-type", b"application/json"), (b"x-ratelimit-reset-requests", b"2s")]
+    error = failure(429, b"{}", headers)
 
     assert isinstance(error, UpstreamStatusError)
-    assert error.upstream_headers == safe
+    assert error.upstream_headers == headers
+
+
+def test_a_refusal_keeps_what_the_provider_calls_it() -> None:
+    error = failure(403, b'{"error":{"message":"no access to it","code":"model_not_found"}}')
+
+    assert isinstance(error, ProviderAuthError)
+    assert error.provider_code == "model_not_found"
 
 
 @pytest.mark.parametrize("status", [401, 403])

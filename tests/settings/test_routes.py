@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.domain import Deployment, ProviderKind, Route, Timeouts
+from gateway_middleware.domain import Balance, Deployment, ProviderKind, Route, Timeouts
 from gateway_middleware.errors import SettingsError
 from gateway_middleware.settings import RouteSettings, Settings
 
@@ -55,7 +55,32 @@ def test_a_route_becomes_the_noun_of_the_house() -> None:
     assert found.route == Route(
         name="fast",
         deployments=(Deployment(provider="openai", model="gpt-5"), Deployment(provider="eu", model="b", weight=3)),
+        balance=Balance.WEIGHT,
     )
+
+
+def test_a_route_says_how_it_chooses_and_what_it_does_about_special_failures() -> None:
+    found = route(
+        {
+            "to": ["openai/gpt-5", {"to": "eu/b", "priority": 1}],
+            "balance": "latency",
+            "hedge": 1.5,
+            "on_context_window": ["eu/long"],
+            "on_content_policy": "eu/mild",
+        }
+    ).route
+    assert (found.balance, found.hedge_after) == (Balance.LATENCY, 1.5)
+    assert [d.priority for d in found.deployments] == [0, 1]
+    assert [d.key for d in found.on_context_window + found.on_content_policy] == ["eu/long", "eu/mild"]
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(True, 0.0), (False, None), (2, 2.0), ("true", 0.0)])
+def test_hedging_waits_for_the_routes_own_p95_or_so_many_seconds(value: object, seconds: float | None) -> None:
+    assert route({"to": "eu/b", "hedge": value}).hedge_after == seconds
+
+
+def test_a_route_without_weights_is_asked_in_its_order() -> None:
+    assert route(["openai/a", "eu/b"]).balance is Balance.ORDER
 
 
 def test_timeouts_are_laid_over_each_other() -> None:
@@ -66,14 +91,15 @@ def test_timeouts_are_laid_over_each_other() -> None:
     assert route("eu/b").deployments[0].timeouts is None
 
 
-def test_max_attempts_of_a_route_has_no_effect_yet() -> None:
+def test_max_attempts_of_a_route() -> None:
     routes = json.dumps({"fast": {"to": "eu/b", "max_attempts": 2}})
     settings = Settings.from_env(ENVIRON | {"GATEWAY_ROUTES": routes})
     assert settings.routes[0].max_attempts == 2
-    assert settings.not_enforced() == ("GATEWAY_ROUTES.*.max_attempts",)
+    assert settings.not_enforced() == ()
 
 
 R = "GATEWAY_ROUTES.r"
+OPTIONS = "to, timeouts, max_attempts, balance, on_context_window, on_content_policy, hedge"
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 _MODEL = 'expected "provider/model", the model of letters, digits and . _ : @ / - (at most 128, no .. or //)'
 _NAME = "expected a model name of letters, digits and . _ : @ / - (at most 128, no .. or //)"
@@ -90,7 +116,10 @@ _KNOWN = "expected a configured provider before the slash, one of openai, eu"
         ({"r": {}}, f"{R}.to: missing: {_WHOLE}"),
         ({"r": {"to": []}}, f"{R}.to=[...]: {_WHOLE}"),
         ({"r": {"to": {"to": "openai/a"}}}, f"{R}.to={{...}}: {_WHOLE}"),
-        ({"r": {"to": "eu/a", "wait": 1}}, f"{R}.wait: unknown name; expected one of to, timeouts, max_attempts"),
+        (
+            {"r": {"to": "eu/a", "wait": 1}},
+            f"{R}.wait: unknown name; expected one of {OPTIONS}",
+        ),
         ({"r": {"to": "eu/a", "max_attempts": 0}}, f"{R}.max_attempts=0: expected an integer from 1 to 10"),
         ({"r": {"to": "eu/a", "timeouts": {"idel": 1}}}, f"{R}.timeouts.idel: unknown name; did you mean 'idle'?"),
         ({"r": [7]}, f'{R}[0]=7: expected "provider/model" or an object with "to"'),

@@ -7,11 +7,12 @@ import socket
 
 import pytest
 
-from gateway_middleware.domain import Origin, Timeouts
+from gateway_middleware.domain import Timeouts
 from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.wire import Origin
 from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, call, eventually, plain, raw_server, request_to, respond
 
 pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
@@ -40,7 +41,7 @@ async def test_calls_that_wait_in_vain_or_are_cancelled_take_no_slot() -> None:
         held = [await engine.open(request_to(server.origin), TIMEOUTS, first_byte=2) for _ in range(2)]
         with pytest.raises(UpstreamTimeoutError, match="in use") as caught:
             await call(engine, request_to(server.origin), Timeouts(connect=0.03))
-        assert caught.value.phase == "connect"
+        assert caught.value.phase == "pool"
         waiting = [asyncio.ensure_future(call(engine, request_to(server.origin))) for _ in range(6)]
         await asyncio.sleep(0)
         for task in waiting[::2]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from gateway_middleware.domain import Origin, Timeouts
+from gateway_middleware.domain import Timeouts
 from gateway_middleware.errors import (
     UpstreamConnectError,
     UpstreamError,
@@ -19,6 +19,7 @@ from gateway_middleware.errors import (
 from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.exchange import Exchange
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
+from gateway_middleware.wire import Origin
 from rawserver import RawServer, chunked, eventually, plain, raw_server, request_to, respond
 
 pytestmark = pytest.mark.anyio
@@ -194,7 +195,7 @@ async def test_a_mock_that_streams() -> None:
         (httpx.ConnectError("x"), UpstreamConnectError, None),
         (httpx.ProxyError("x"), UpstreamConnectError, None),
         (httpx.ConnectTimeout("x"), UpstreamTimeoutError, "connect"),
-        (httpx.PoolTimeout("x"), UpstreamTimeoutError, "connect"),
+        (httpx.PoolTimeout("x"), UpstreamTimeoutError, "pool"),
         (httpx.ReadTimeout("x"), UpstreamTimeoutError, "first_byte"),
         (httpx.WriteTimeout("x"), UpstreamTimeoutError, "first_byte"),
         (httpx.ReadError("x"), UpstreamProtocolError, None),

@@ -51,7 +51,7 @@ async def replay(exchange: Exchange, chunks: Iterable[bytes]) -> tuple[Transcrip
     headers = [
         (b"content-type", b"text/event-stream; charset=utf-8" if exchange.sse is not None else b"application/json")
     ]
-    app, upstream = gateway(ScriptedAnswer(exchange.status, headers, chunks))
+    app, upstream = gateway(ScriptedAnswer(exchange.status, headers, chunks), GATEWAY_MAX_ATTEMPTS="1")
     async with app.lifespan():
         transcript = await drive(
             app,

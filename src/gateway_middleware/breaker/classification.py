@@ -135,15 +135,11 @@ _CREDIT_WORDS: tuple[tuple[FailureClass, tuple[str, ...]], ...] = (
 """Beginnings of what Anthropic says under 400 of an account that may spend no more."""
 
 _STREAM_WORDS = {FailureClass.RATE_LIMITED: _THROTTLE_WORDS, FailureClass.CLIENT_ERROR: _OWN_WORDS}
-_CUT_SHORT = (
-    "closed the connection",
-    "closed before its end",
-    "ended before",
-    "broken off",
-    "connection to the provider broke",
-)
-_OVER_CAP = ("is longer than", "is too long", "an event of more than")
-_FULL_POOL = "is in use"
+_FAULTS = {
+    errors.ProtocolFault.GARBAGE: FailureClass.GARBAGE,
+    errors.ProtocolFault.TRUNCATED: FailureClass.TRUNCATED,
+    errors.ProtocolFault.TOO_LONG: FailureClass.TOO_LONG,
+}
 _PHASES = {
     "pool": FailureClass.REFUSED,
     "connect": FailureClass.TIMEOUT_CONNECT,
@@ -214,15 +210,18 @@ def _of_stream_name(name: str) -> FailureClass | None:
 
 
 def _of_protocol(error: errors.UpstreamProtocolError) -> FailureClass:
-    if any(words in error.message for words in _CUT_SHORT):
-        return FailureClass.TRUNCATED
-    return FailureClass.TOO_LONG if any(words in error.message for words in _OVER_CAP) else FailureClass.GARBAGE
+    return _FAULTS[error.fault]
 
 
 def _of_timeout(error: errors.UpstreamTimeoutError) -> FailureClass:
-    if _FULL_POOL in error.message:
-        return FailureClass.REFUSED  # the gateway's own cap on connections says nothing about the provider
+    """The gateway's own cap on connections says nothing about the provider."""
     return _PHASES.get(error.phase, FailureClass.TIMEOUT_IDLE)
+
+
+def _of_auth(error: errors.ProviderAuthError) -> FailureClass:
+    """Some providers say of a model that is not there that the credential may not."""
+    found = _NAMES.get((error.provider_code or "").lower())
+    return FailureClass.MODEL_NOT_FOUND if found is FailureClass.MODEL_NOT_FOUND else FailureClass.PROVIDER_AUTH
 
 
 def _of_connect(error: errors.UpstreamConnectError) -> FailureClass:
@@ -243,7 +242,7 @@ _BY_TYPE: dict[type, FailureClass | Callable[[Any], FailureClass]] = {
     errors.UpstreamProtocolError: _of_protocol,
     errors.UpstreamTimeoutError: _of_timeout,
     errors.UpstreamConnectError: _of_connect,
-    errors.ProviderAuthError: FailureClass.PROVIDER_AUTH,
+    errors.ProviderAuthError: _of_auth,
     errors.UpstreamError: FailureClass.SERVER_ERROR,
     errors.RateLimitedError: FailureClass.REFUSED,
     errors.UnavailableError: FailureClass.REFUSED,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.breaker.permit import BreakerSnapshot, CircuitOpenError, Permit
 from gateway_middleware.breaker.policy import BreakerPolicy, Mode
+from gateway_middleware.breaker.shared_probes import PATIENCE
 from gateway_middleware.breaker.transitions import TABLE, State, Transition, Trigger
 from gateway_middleware.breaker.window import FAILURE, SLOW, SUCCESS, Window
 
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.breaker.outcome import Judgement
+    from gateway_middleware.breaker.shared_probes import ProbeGate
     from gateway_middleware.domain import Clock
 
 _UNCOUNTED = -1
 _REMEMBERED_FAILURES = 20
+_PREPARE_SECONDS = 0.25
+"""How long before its open time is over a breaker that is asked gets the lease for its probe."""
 _PROBE_PATIENCE = 1.0
 """When to ask again while somebody else's probe is out, in seconds."""
 _CLOSED, _OPEN, _HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
@@ -29,10 +33,10 @@ class CircuitBreaker:
     """One leaf: decides whether a call may go, learns from how it ended.
 
     `clock` is monotonic, `wall` the time of day; `random` returns an even number from [0, 1). `on_transition` is called
-    when a transition is complete. Not for several threads.
+    when a transition is complete; `gate` has a say in which replica probes. Not for several threads.
     """
 
-    __slots__ = ("_clock", "_failures", "_issue", "_levels", "_mode", "_not_before", "_on_transition",
+    __slots__ = ("_clock", "_failures", "_gate", "_issue", "_levels", "_mode", "_not_before", "_on_transition",
                  "_policy", "_probe", "_probe_until", "_probed_well", "_random", "_reason", "_refused", "_since",
                  "_since_wall", "_until", "_wall", "_window", "consecutive", "generation", "key", "level",
                  "state")  # fmt: skip
@@ -46,8 +50,10 @@ class CircuitBreaker:
         random: Callable[[], float],
         key: str = "",
         on_transition: Callable[[Transition], None] | None = None,
+        gate: ProbeGate | None = None,
     ) -> None:
         self.key = key
+        self._gate = gate
         self.state = _CLOSED
         self.generation = 0
         self.consecutive = 0
@@ -87,13 +93,17 @@ class CircuitBreaker:
             return max(self._until - now, 0.0)
         if self.state is _HALF_OPEN and self._probe is not None and self._mode is Mode.ON:
             return min(max(self._probe_until - now, 0.0), _PROBE_PATIENCE)
+        if self.state is _HALF_OPEN and self._gate is not None and self._mode is Mode.ON:
+            return PATIENCE  # the lease of the probe is asked for, or somebody else's
         return 0.0
 
     def _acquire(self, now: float) -> Permit | None:
         self._expire(now)
+        if self.state is _OPEN and self._gate is not None and now >= self._until - _PREPARE_SECONDS:
+            self._gate.prepare(self.key)
         if self.state is _OPEN and now >= self._until:
             self._move(Trigger.WAITED, now, "the open time is over")
-        if self.state is _HALF_OPEN and (self._probe is None or now >= self._probe_until):
+        if self.state is _HALF_OPEN and (self._probe is None or now >= self._probe_until) and self._may_probe():
             self._probe, self._probe_until = Permit(self, self._issue), now + self._policy.probe_expiry
             return self._probe
         if self.state in {_CLOSED, _FORCED_CLOSED}:
@@ -101,6 +111,13 @@ class CircuitBreaker:
         self._refused += 1
         is_refused = self._mode is Mode.ON or self.state is _FORCED_OPEN
         return None if is_refused else Permit(self, _UNCOUNTED)
+
+    def _may_probe(self) -> bool:
+        return self._gate is None or self._gate.may_probe(self.key, self._policy.probe_expiry)
+
+    def _end_probe(self, *, again: bool) -> None:
+        if self._gate is not None:
+            self._gate.ended(self.key, again=again)
 
     # Learning. Called by permits.
 
@@ -139,6 +156,7 @@ class CircuitBreaker:
         """Give a probe's place back."""
         if self._probe is permit:
             self._probe = None
+            self._end_probe(again=True)
 
     def _count_success(self, permit: Permit, ttft: float | None) -> None:
         now = self._clock()
@@ -153,6 +171,7 @@ class CircuitBreaker:
     def _pass_probe(self, permit: Permit, now: float) -> None:
         if self._probe is permit:
             self._probe = None
+            self._end_probe(again=True)
         self._probed_well += 1
         if self._probed_well >= self._policy.probe_successes:
             self._move(Trigger.RECOVERED, now, f"{self._probed_well} probes in a row were answered")
@@ -160,15 +179,18 @@ class CircuitBreaker:
     def _trip(self, now: float) -> None:
         """Open if there is reason to. Asked after bad news only: good news never opens a breaker."""
         successes, failures, slow = self._window.totals
-        total, policy = successes + failures, self._policy
-        if self.consecutive >= policy.consecutive:
-            self._move(Trigger.TRIP, now, f"{self.consecutive} failures in a row")
-        elif total >= policy.min_calls and failures >= policy.failure_ratio * total:
-            self._move(Trigger.TRIP, now, f"{failures} of {total} calls failed in {policy.window:g} s")
-        elif total >= policy.min_calls and policy.slow_ttft is not None and slow >= policy.slow_ratio * total:
-            self._move(Trigger.TRIP, now, f"{slow} of {total} calls were slow in {policy.window:g} s")
+        reason = self._policy.reason_to_open(self.consecutive, successes=successes, failures=failures, slow=slow)
+        if reason is not None:
+            self._move(Trigger.TRIP, now, reason)
 
-    # The operator.
+    # The operator, and other replicas.
+
+    def hint(self, seconds: float, *, reason: str) -> None:
+        """Other replicas have found it out of order: open for so long, if it is closed."""
+        if self.state is _CLOSED and self._mode is not Mode.OFF:
+            now = self._clock()
+            self._move(Trigger.HINTED, now, reason)
+            self._until = now + min(seconds, self._policy.open_cap)
 
     def force_open(self, ttl: float | None = None, *, reason: str = "operator") -> None:
         """Refuse everything for `ttl` seconds (default: the policy's), in every mode."""
@@ -211,27 +233,19 @@ class CircuitBreaker:
             self._on_transition(self._transition(before, trigger))
 
     def _enter(self, after: State, now: float) -> None:
+        if self.state is _HALF_OPEN:
+            self._end_probe(again=False)
         self.generation += 1
         self._issue = _UNCOUNTED if self._mode is Mode.OFF else self.generation
         self.state = after
         self._probe, self._probed_well, self._refused = None, 0, 0
         if after is _OPEN:
-            self._until = now + self._open_seconds(now)
+            asked = max(self._not_before - now, 0.0)
+            self._until = now + self._policy.open_seconds(self.level, asked=asked, chance=self._random())
             self.level = min(self.level + 1, self._levels)
         elif after is _CLOSED:
             self._window.clear()
             self.consecutive, self._not_before = 0, 0.0
-
-    def _open_seconds(self, now: float) -> float:
-        """Grows with each relapse, and is spread so that replicas do not probe together.
-
-        What the provider asked for is the least, spread upwards only.
-        """
-        policy, spread = self._policy, self._policy.jitter
-        chance = self._random()
-        grown = min(policy.open_base * 2.0**self.level, policy.open_cap) * (1 - spread + 2 * spread * chance)
-        asked = max(self._not_before - now, 0.0) * (1 + spread * chance)
-        return min(max(grown, asked), policy.open_cap)
 
     def _level(self, now: float) -> int:
         """The level now: one less for each `decay_after` that it has been closed."""

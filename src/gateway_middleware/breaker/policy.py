@@ -47,3 +47,24 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("counts must be 1 or more, durations above 0, open_cap not below open_base")
         if not (0 < self.failure_ratio <= 1 and 0 < self.slow_ratio <= 1 and 0 <= self.jitter < 1):
             raise ValueError("ratios must be above 0 and at most 1, jitter at least 0 and below 1")
+
+    def reason_to_open(self, consecutive: int, *, successes: int, failures: int, slow: int) -> str | None:
+        """Why a closed breaker should open, in words for an operator; None: it should not."""
+        total = successes + failures
+        if consecutive >= self.consecutive:
+            return f"{consecutive} failures in a row"
+        if total < self.min_calls:
+            return None
+        if failures >= self.failure_ratio * total:
+            return f"{failures} of {total} calls failed in {self.window:g} s"
+        if self.slow_ttft is not None and slow >= self.slow_ratio * total:
+            return f"{slow} of {total} calls were slow in {self.window:g} s"
+        return None
+
+    def open_seconds(self, level: int, *, asked: float, chance: float) -> float:
+        """How long to stay open: longer with each relapse (`level`), and spread so that replicas do not probe together.
+
+        What the provider `asked` for is the least, spread upwards only. `chance` is an even number from [0, 1).
+        """
+        grown = min(self.open_base * 2.0**level, self.open_cap) * (1 - self.jitter + 2 * self.jitter * chance)
+        return min(max(grown, asked * (1 + self.jitter * chance)), self.open_cap)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway_middleware.breaker.machine import CircuitBreaker
-from gateway_middleware.breaker.outcome import Leaf, Verdict
-from gateway_middleware.breaker.permit import BreakerSnapshot, Permit
+from gateway_middleware.breaker.permit import BreakerSnapshot
+from gateway_middleware.breaker.places import SHUT, Admission, Place, Refusal
 from gateway_middleware.breaker.policy import BreakerPolicy
 from gateway_middleware.breaker.standing import FORCES, Command, Order, StandingOrders
 from gateway_middleware.breaker.transitions import State, Transition
@@ -17,79 +18,12 @@ from gateway_middleware.errors import PathNotFoundError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from gateway_middleware.breaker.outcome import Judgement
-    from gateway_middleware.domain import Clock, Deployment, Origin
+    from gateway_middleware.breaker.shared_probes import ProbeGate
+    from gateway_middleware.domain import Clock, Deployment
+    from gateway_middleware.wire import Origin
 
 _TRAFFIC_SECONDS = 60.0
-_SHUT = frozenset({State.OPEN, State.FORCED_OPEN})
 _ENDPOINT = "endpoint:"
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Why a deployment cannot take the call: the key and state of the leaf, and seconds until it is worth asking."""
-
-    key: str
-    state: State
-    retry_after: float
-
-
-class Admission:
-    """Both permits of one attempt. Ends once, by the first of `settle` and `release`."""
-
-    __slots__ = ("_deployment", "_endpoint")
-
-    def __init__(self, deployment: Permit, endpoint: Permit) -> None:
-        self._deployment = deployment
-        self._endpoint = endpoint
-
-    def provisional(self, ttft: float | None = None) -> None:
-        """The first content has come, after `ttft` seconds."""
-        self._endpoint.succeed()
-        self._deployment.provisional(ttft)
-
-    def settle(self, judgement: Judgement, ttft: float | None = None) -> None:
-        """Tell both breakers how the attempt ended."""
-        if judgement.verdict is Verdict.SUCCESS:
-            self._endpoint.succeed()
-            self._deployment.succeed(ttft)
-            return
-        if judgement.verdict is Verdict.FAILURE:
-            (self._endpoint if judgement.leaf is Leaf.ENDPOINT else self._deployment).fail(judgement)
-        if judgement.has_answered:
-            self._endpoint.succeed()
-        self.release()
-
-    def release(self) -> None:
-        """Nothing is known. After `settle` it does nothing."""
-        self._deployment.release()
-        self._endpoint.release()
-
-
-class _Place:
-    """One deployment at its endpoint."""
-
-    __slots__ = ("breaker", "endpoint", "is_configured", "origin", "provider", "seen")
-
-    def __init__(self, provider: str, origin: Origin, breaker: CircuitBreaker, endpoint: CircuitBreaker) -> None:
-        self.provider = provider
-        self.origin = origin
-        self.breaker = breaker
-        self.endpoint = endpoint
-        self.is_configured = False
-        self.seen = float("-inf")
-
-    def refusal(self) -> Refusal:
-        """The leaf that keeps it shut for longer."""
-        by = max(self.endpoint, self.breaker, key=CircuitBreaker.retry_after)
-        return Refusal(by.key, by.state, by.retry_after())
-
-    @property
-    def state(self) -> State:
-        """What a caller meets: a closed deployment at a host that is out takes no calls."""
-        own, host = self.breaker.current_state(), self.endpoint.current_state()
-        if own in _SHUT:
-            return own
-        return host if host in _SHUT or host is State.HALF_OPEN else own
 
 
 class ProviderBreakers(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,13 +51,15 @@ class BreakerRegistry:
         random: Callable[[], float],
         policies: Mapping[str, BreakerPolicy] | None = None,
         on_transition: Callable[[Transition], None] | None = None,
+        gate: ProbeGate | None = None,
         most: int = 2048,
     ) -> None:
+        self._gate = gate
         self._policy, self._policies = policy, policies or {}
         self._clock, self._wall, self._random = clock, wall, random
         self._on_transition = on_transition
         self._most = most
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._endpoints: dict[str, CircuitBreaker] = {}
         self._orders = StandingOrders()
 
@@ -131,8 +67,24 @@ class BreakerRegistry:
         """A deployment of the configuration: listed and known by its key before its first call."""
         self._find(deployment, origin).is_configured = True
 
+    def configure(
+        self, deployments: Iterable[tuple[Deployment, Origin]], *, policies: Mapping[str, BreakerPolicy]
+    ) -> None:
+        """Take another configuration. What it still names keeps its state.
+
+        Deployments that only clients have named stay for as long as their provider does. New numbers are for breakers
+        that are made from now on.
+        """
+        self._policies = policies
+        named = list(deployments)
+        kept = {deployment.key for deployment, _ in named}
+        kept |= {k for k, place in self._places.items() if not place.is_configured and place.provider in policies}
+        self.retain(kept)
+        for deployment, origin in named:
+            self.register(deployment, origin)
+
     def retain(self, keys: Iterable[str]) -> None:
-        """After a change of configuration: forget all deployments but these, and hosts that none is left on."""
+        """Forget all deployments but these, and hosts that none is left on."""
         kept = set(keys)
         self._places = {key: place for key, place in self._places.items() if key in kept}
         used = {place.endpoint.key for place in self._places.values()}
@@ -154,14 +106,14 @@ class BreakerRegistry:
 
     # Finding and making.
 
-    def _find(self, deployment: Deployment, origin: Origin) -> _Place:
+    def _find(self, deployment: Deployment, origin: Origin) -> Place:
         found = self._places.get(deployment.key)
         if found is not None and found.origin == origin:
             return found
         if found is None and len(self._places) >= self._most:
             self._thin_out()
         breaker = self._make(deployment.key, self._policy_of(deployment))
-        place = _Place(deployment.provider, origin, breaker, self._endpoint(deployment, origin))
+        place = Place(deployment.provider, origin, breaker, self._endpoint(deployment, origin))
         place.is_configured = found is not None and found.is_configured
         self._places[deployment.key] = place
         self._obey(breaker)
@@ -175,6 +127,7 @@ class BreakerRegistry:
             wall=self._wall,
             random=self._random,
             on_transition=self._on_transition,
+            gate=self._gate,
         )
 
     def _policy_of(self, deployment: Deployment) -> BreakerPolicy:
@@ -221,6 +174,21 @@ class BreakerRegistry:
             _carry_out(breaker, command, ttl, reason)
         return [breaker.key for breaker in breakers]
 
+    def obey(self, key: str, command: Command, ttl: float, reason: str) -> None:
+        """Carry out another replica's command: it is noted even where nothing is known of the key yet."""
+        if not key.startswith(_ENDPOINT):
+            self._orders.note(key, Order(command, self._clock() + ttl))
+        with suppress(PathNotFoundError):
+            for breaker in self._concerned(key, command):
+                _carry_out(breaker, command, ttl, reason)
+
+    def hint(self, key: str, seconds: float) -> None:
+        """Several other replicas have found this out of order."""
+        place = self._places.get(key)
+        breaker = self._endpoints.get(key) if place is None else place.breaker
+        if breaker is not None:
+            breaker.hint(seconds, reason="other replicas have opened theirs")
+
     def _concerned(self, key: str, command: Command) -> list[CircuitBreaker]:
         if key in self._endpoints:
             return [self._endpoints[key]]
@@ -242,12 +210,12 @@ class BreakerRegistry:
 
     def snapshot(self) -> dict[str, ProviderBreakers]:
         """`circuit_breakers` of `/v1/health`, by provider. Names that nobody configured are shown in trouble only."""
-        providers: dict[str, list[_Place]] = {}
+        providers: dict[str, list[Place]] = {}
         for place in self._places.values():
             providers.setdefault(place.provider, []).append(place)
         return {provider: self._row(places) for provider, places in providers.items()}
 
-    def _row(self, places: list[_Place]) -> ProviderBreakers:
+    def _row(self, places: list[Place]) -> ProviderBreakers:
         snapshots = {place.breaker.key: place.breaker.snapshot() for place in places if _is_shown(place)}
         hosts = {place.endpoint.key: place.endpoint for place in places}
         return ProviderBreakers(
@@ -257,12 +225,12 @@ class BreakerRegistry:
             others=len(places) - len(snapshots),
         )
 
-    def _state(self, places: list[_Place]) -> State:
+    def _state(self, places: list[Place]) -> State:
         since = self._clock() - _TRAFFIC_SECONDS
         states = {place.state for place in places if place.seen > since} or {place.state for place in places}
-        if states and states <= _SHUT:
+        if states and states <= SHUT:
             return State.FORCED_OPEN if states == {State.FORCED_OPEN} else State.OPEN
-        return State.HALF_OPEN if states and states <= _SHUT | {State.HALF_OPEN} else State.CLOSED
+        return State.HALF_OPEN if states and states <= SHUT | {State.HALF_OPEN} else State.CLOSED
 
 
 def _carry_out(breaker: CircuitBreaker, command: Command, ttl: float | None, reason: str) -> None:
@@ -277,5 +245,5 @@ def _permanence(state: State) -> int:
     return 0 if state is State.CLOSED else 2 if state in {State.FORCED_OPEN, State.FORCED_CLOSED} else 1
 
 
-def _is_shown(place: _Place) -> bool:
+def _is_shown(place: Place) -> bool:
     return place.is_configured or place.breaker.current_state() is not State.CLOSED

@@ -8,37 +8,26 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import TypeAlias
 
-import msgspec
-
 from gateway_middleware.domain import Clock, Deployment
 
-
-class Candidate(msgspec.Struct, frozen=True):
-    """A deployment of a route. The lowest `priority` goes first; a `weight` of 0 goes last in its group."""
-
-    deployment: Deployment
-    priority: int = 0
-    weight: float = 1.0
+Groups: TypeAlias = "tuple[tuple[Deployment, ...], ...]"
+"""Deployments of equal priority, best group first."""
 
 
-Groups: TypeAlias = "tuple[tuple[Candidate, ...], ...]"
-"""Candidates of equal priority, best group first: made once for each route."""
-
-
-def group(candidates: Iterable[Candidate]) -> Groups:
-    """Candidates by priority; their order inside a group is kept."""
-    ranked = sorted(candidates, key=lambda candidate: candidate.priority)
-    return tuple(tuple(found) for _, found in itertools.groupby(ranked, key=lambda candidate: candidate.priority))
+def group(deployments: Iterable[Deployment]) -> Groups:
+    """By priority, lowest first; their order inside a group is kept."""
+    ranked = sorted(deployments, key=lambda deployment: deployment.priority)
+    return tuple(tuple(found) for _, found in itertools.groupby(ranked, key=lambda deployment: deployment.priority))
 
 
 def in_turn(groups: Groups) -> list[Deployment]:
     """As written."""
-    return [candidate.deployment for members in groups for candidate in members]
+    return [deployment for members in groups for deployment in members]
 
 
 def by_weight(groups: Groups, random: Callable[[], float]) -> list[Deployment]:
     """By chance: each place goes to one of the rest in proportion to its weight (Efraimidis and Spirakis, 2006)."""
-    return _ordered(groups, lambda candidate: _lot(1.0 - random(), candidate.weight))
+    return _ordered(groups, lambda deployment: _lot(1.0 - random(), deployment.weight))
 
 
 def by_affinity(groups: Groups, key: bytes) -> list[Deployment]:
@@ -47,12 +36,12 @@ def by_affinity(groups: Groups, key: bytes) -> list[Deployment]:
     Weighted rendezvous hashing: when a deployment comes or goes, only its own keys move.
     """
     short = key if len(key) <= blake2b.MAX_KEY_SIZE else blake2b(key).digest()
-    return _ordered(groups, lambda candidate: _lot(_chance(short, candidate.deployment.key), candidate.weight))
+    return _ordered(groups, lambda deployment: _lot(_chance(short, deployment.key), deployment.weight))
 
 
 def by_latency(groups: Groups, latencies: Latencies) -> list[Deployment]:
     """The quickest first. One that was never measured, or not for long, is quick until the contrary is known."""
-    return _ordered(groups, lambda candidate: latencies.cost(candidate.deployment.key) / max(candidate.weight, 1e-9))
+    return _ordered(groups, lambda deployment: latencies.cost(deployment.key) / max(deployment.weight, 1e-9))
 
 
 def affinity_key(tenant: str, *, cache_key: bytes | None, prompt: bytes, prefix: int = 1024) -> bytes:
@@ -62,13 +51,13 @@ def affinity_key(tenant: str, *, cache_key: bytes | None, prompt: bytes, prefix:
     return blake2b(b"%d:%b%b%b" % (len(owner), owner, kind, rest), digest_size=16).digest()
 
 
-def _ordered(groups: Groups, rank: Callable[[Candidate], float]) -> list[Deployment]:
+def _ordered(groups: Groups, rank: Callable[[Deployment], float]) -> list[Deployment]:
     if all(len(members) == 1 for members in groups):
         return in_turn(groups)
-    return [candidate.deployment for members in groups for candidate in _sorted(members, rank)]
+    return [deployment for members in groups for deployment in _sorted(members, rank)]
 
 
-def _sorted(members: Sequence[Candidate], rank: Callable[[Candidate], float]) -> Sequence[Candidate]:
+def _sorted(members: Sequence[Deployment], rank: Callable[[Deployment], float]) -> Sequence[Deployment]:
     return members if len(members) == 1 else sorted(members, key=rank)
 
 

@@ -1,9 +1,10 @@
 """The states of a breaker and what leads from one to another.
 
-CLOSED lets calls through and counts how they end. Bad news TRIPs it. OPEN refuses until its time is over; the first
-call after that finds it has WAITED and becomes the probe. HALF_OPEN lets one probe through at a time: enough successes
-in a row and it has RECOVERED, one failure and it has RELAPSED. A probe that says nothing (cancelled, refused by the
-provider for the client's own fault) gives its place back, and one that is not heard of in time loses it.
+CLOSED lets calls through and counts how they end. Bad news TRIPs it, or that of several other replicas (HINTED). OPEN
+refuses until its time is over; the first call after that finds it has WAITED and becomes the probe. HALF_OPEN lets one
+probe through at a time: enough successes in a row and it has RECOVERED, one failure and it has RELAPSED. A probe that
+says nothing (cancelled, refused by the provider for the client's own fault) gives its place back, and one that is not
+heard of in time loses it.
 
 An operator's FORCE_OPEN and FORCE_CLOSE hold against all evidence until AUTO, RESET or the end of their time (EXPIRE).
 After FORCED_OPEN nothing is known of a provider that nobody has called, so a probe goes first. RESET forgets
@@ -30,9 +31,10 @@ class State(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What moves a breaker: four of its own, three of the operator, and the end of the operator's time."""
+    """What moves a breaker: four of its own, a hint of other replicas, the operator, the end of the operator's time."""
 
     TRIP = "trip"
+    HINTED = "hinted"
     WAITED = "waited"
     RECOVERED = "recovered"
     RELAPSED = "relapsed"
@@ -47,7 +49,7 @@ _FORCED = {Trigger.FORCE_OPEN: State.FORCED_OPEN, Trigger.FORCE_CLOSE: State.FOR
 _OPERATOR = {**_FORCED, Trigger.RESET: State.CLOSED}
 
 TABLE: dict[State, dict[Trigger, State]] = {
-    State.CLOSED: {Trigger.TRIP: State.OPEN, **_OPERATOR},
+    State.CLOSED: {Trigger.TRIP: State.OPEN, Trigger.HINTED: State.OPEN, **_OPERATOR},
     State.OPEN: {Trigger.WAITED: State.HALF_OPEN, **_OPERATOR},
     State.HALF_OPEN: {Trigger.RECOVERED: State.CLOSED, Trigger.RELAPSED: State.OPEN, **_OPERATOR},
     State.FORCED_OPEN: {Trigger.AUTO: State.HALF_OPEN, Trigger.EXPIRE: State.HALF_OPEN, **_OPERATOR},

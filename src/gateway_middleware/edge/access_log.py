@@ -66,9 +66,12 @@ class AccessLog:
         safe = {key: self._safe(value) if isinstance(value, str) else value for key, value in fields.items()}
         self._add(self._form.event({"ts": moment, "level": level, "event": name, **safe}))
 
-    def provider_error(self, record: CallRecord, attempt: Attempt, error: UpstreamError) -> None:
-        """Log the failure of one attempt; the message begins with `Provider error`."""
-        deployment, number, kind = attempt.deployment, len(record.attempts), type(error).__name__
+    def provider_error(
+        self, record: CallRecord, attempt: Attempt, error: UpstreamError, kind: str | None = None
+    ) -> None:
+        """Log the failure of one attempt; the message begins with `Provider error`. `kind` is its class."""
+        deployment, number = attempt.deployment, len(record.attempts)
+        kind = kind or type(error).__name__
         status = "" if attempt.status is None else f", status {attempt.status}"
         self.event(
             "provider_error",
@@ -85,6 +88,37 @@ class AccessLog:
             request_id=record.request_id,
             upstream_request_id=attempt.upstream_request_id,
         )
+
+    def transition(self, key: str, before: str, after: str, *, reason: str, seconds: float | None) -> None:
+        """Log that a circuit breaker has changed its state."""
+        lasts = "" if seconds is None else f" for {seconds:.1f} s"
+        self.event(
+            "circuit_breaker",
+            level="warning" if after in {"open", "forced_open"} else "info",
+            message=f"Circuit breaker {key}: {before} -> {after}{lasts}: {reason}",
+            breaker=key,
+            before=before,
+            after=after,
+            reason=reason,
+            seconds=seconds,
+        )
+
+    def cooldown(self, deployment: str | None, provider: str, seconds: float) -> None:
+        """Log that a provider has asked to be left alone."""
+        whom = deployment or f"everything of {provider}"
+        self.event(
+            "provider_cooldown",
+            level="warning",
+            message=f"Provider cooling down: {whom} is left alone for {seconds:.1f} s",
+            provider=provider,
+            deployment=deployment,
+            seconds=round(seconds, 3),
+        )
+
+    def audit(self, action: str, /, **fields: Any) -> None:
+        """Log what an operator did."""
+        told = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+        self.event("audit", level="warning", message=f"Audit: {action} {told}", action=action, **fields)
 
     def flush(self) -> None:
         """Hand over what has been collected."""

@@ -13,13 +13,20 @@ from typing import Any
 import msgspec
 
 from gateway_middleware.domain import Dialect, HeaderList, Surface
-from gateway_middleware.errors import AuthenticationError, GatewayError, UpstreamStatusError, UpstreamStreamError
+from gateway_middleware.errors import (
+    AuthenticationError,
+    GatewayError,
+    UpstreamError,
+    UpstreamStatusError,
+    UpstreamStreamError,
+)
 
 _ENCODE = msgspec.json.Encoder().encode
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _JSON: tuple[bytes, bytes] = (b"content-type", b"application/json")
 _CHALLENGE: tuple[bytes, bytes] = (b"www-authenticate", b"Bearer")
-_RELAYED_HEADERS = frozenset({b"retry-after", b"retry-after-ms", b"x-ms-retry-after-ms", b"x-should-retry"})
+_SHOULD_RETRY = b"x-should-retry"
+_RELAYED_HEADERS = frozenset({b"retry-after", b"retry-after-ms", b"x-ms-retry-after-ms", _SHOULD_RETRY})
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LOWEST, _SERVER_ERROR, _BAD_GATEWAY, _HIGHEST = 400, 500, 502, 599
 _MAX_TEXT = 4096
@@ -167,6 +174,9 @@ def _headers(error: GatewayError) -> HeaderList:
         headers.append(_CHALLENGE)
     if isinstance(error, UpstreamStatusError):
         headers += [pair for pair in error.upstream_headers if pair[0] in _RELAYED_HEADERS and _is_plain(pair[1])]
+    if isinstance(error, UpstreamError) and error.should_retry is not None:
+        headers = [pair for pair in headers if pair[0] != _SHOULD_RETRY]
+        headers.append((_SHOULD_RETRY, b"true" if error.should_retry else b"false"))
     if error.retry_after is not None and not any(name.startswith(b"retry-after") for name, _ in headers):
         headers += _retry_after(error.retry_after)
     return headers

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from gateway_middleware.domain import Dialect, ModelRequest, Surface, Usage
-from gateway_middleware.limiting.quantile import Quantiles
+from gateway_middleware.quantile import Quantiles
 
 DEFAULT_OUTPUT = 1024
 IMAGE_TOKENS = 1100

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from gateway_middleware.domain import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client.core import Metric
 
@@ -86,10 +86,10 @@ class _Series:
 
 
 class CallMetrics(Collector):
-    """Counts calls that have ended. `models` are the model names that may become label values."""
+    """Counts calls that have ended. `models` gives the names that may become label values."""
 
-    def __init__(self, models: Iterable[str]) -> None:
-        self._models = frozenset(models)
+    def __init__(self, models: Callable[[], frozenset[str]]) -> None:
+        self._models = models
         self._series: dict[tuple[str, str, str, str], _Series] = {}
         self._refused: dict[tuple[str, str], int] = {}
 
@@ -101,7 +101,7 @@ class CallMetrics(Collector):
             if record.error_code is not None:
                 self._refused[key] = self._refused.get(key, 0) + 1
             return
-        model = record.route if record.route in self._models else "other"
+        model = record.route if record.route in self._models() else "other"
         labels = (tenant, record.attempts[-1].deployment.provider, model, record.surface.label)
         series = self._series.get(labels)
         if series is None:

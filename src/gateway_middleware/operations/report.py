@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.operations.figures import Figures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from gateway_middleware.domain import CallRecord, Clock, Deployment, Provider
-    from gateway_middleware.operations.metrics import CallMetrics
+    from gateway_middleware.domain import CallRecord, Clock, Deployment
+    from gateway_middleware.wire import Provider
 
 _BATCH = 64
 
@@ -20,20 +20,22 @@ class Report:
 
     Records are counted in batches, since the same few lines of code over many records are several times as fast as
     after each call; whoever reads is brought up to date first. `deployments` are those of the configuration.
+    `breakers` gives the state of a provider's circuit breakers; `observers` are shown each record once.
     """
 
     def __init__(
         self,
         *,
-        providers: Mapping[str, Provider],
-        deployments: Iterable[Deployment],
-        metrics: CallMetrics,
+        providers: Callable[[], Mapping[str, Provider]],
+        deployments: Callable[[], Iterable[Deployment]],
+        breakers: Callable[[str], dict[str, Any]],
+        observers: Sequence[Callable[[CallRecord], None]],
         clock: Clock,
     ) -> None:
         self._providers = providers
-        named = list(deployments)
-        self._models = {name: sorted({d.model for d in named if d.provider == name}) for name in providers}
-        self._metrics = metrics
+        self._deployments = deployments
+        self._breakers = breakers
+        self._observers = observers
         self._figures = Figures(clock)
         self._ended: list[CallRecord] = []
 
@@ -48,7 +50,8 @@ class Report:
         ended, self._ended = self._ended, []
         for record in ended:
             self._figures.observe(record)
-            self._metrics.observe(record)
+            for observe in self._observers:
+                observe(record)
 
     @property
     def figures(self) -> Figures:
@@ -58,28 +61,32 @@ class Report:
 
     def providers(self) -> dict[str, Any]:
         """`/v1/providers`."""
-        return {"providers": [self._provider(name) for name in self._providers]}
+        return {"providers": [self._provider(name) for name in self._providers()]}
 
     def provider_status(self, name: str) -> dict[str, Any] | None:
         """`/v1/providers/{provider}/status`, or None for a name that is no provider's."""
-        if name not in self._providers:
+        if name not in self._providers():
             return None
+        told = self._breakers(name)
+        breakers = told.pop("circuit_breakers")
+        models = {*self._models(name), *(key.partition("/")[2] for key in breakers if key.startswith(f"{name}/"))}
         deployments = {
-            f"{name}/{model}": {"last_minute": self.figures.of_deployment(name, model)} for model in self._models[name]
+            f"{name}/{model}": {
+                "circuit_breaker": breakers.get(f"{name}/{model}"),
+                "last_minute": self.figures.of_deployment(name, model),
+            }
+            for model in sorted(models)
         }
-        return {**self._provider(name), "deployments": deployments}
+        endpoints = {key: found for key, found in breakers.items() if key.startswith("endpoint:")}
+        return {**self._provider(name), **told, "deployments": deployments, "endpoints": endpoints}
 
-    def circuit_breakers(self) -> dict[str, Any]:
-        """`circuit_breakers` of `/v1/health`. `off`: there is no breaker in this version, and none is claimed."""
-        return {
-            name: {"state": "off", "deployments": {f"{name}/{model}": {"state": "off"} for model in models}}
-            for name, models in self._models.items()
-        }
+    def _models(self, provider: str) -> list[str]:
+        return sorted({d.model for d in self._deployments() if d.provider == provider})
 
     def _provider(self, name: str) -> dict[str, Any]:
         return {
             "name": name,
-            "kind": self._providers[name].kind.value,
-            "deployments": self._models[name],
+            "kind": self._providers()[name].kind.value,
+            "deployments": self._models(name),
             "last_minute": self.figures.of_provider(name),
         }

@@ -10,7 +10,7 @@ from gateway_middleware.providers.azure_openai import AzureOpenAIProvider
 from gateway_middleware.providers.openai import OpenAIProvider
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Provider
+    from gateway_middleware.wire import Provider
 
 __all__ = ["AnthropicProvider", "AzureOpenAIProvider", "OpenAIProvider", "make_provider"]
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway_middleware.errors import UpstreamStreamError
 from gateway_middleware.providers.usage import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.domain import ResponseReader, Usage
-    from gateway_middleware.errors import UpstreamStreamError
+    from gateway_middleware.domain import Usage
+    from gateway_middleware.wire import ResponseReader
 
     UsageFormat = Callable[[dict[str, Any]], Usage | None]
 
@@ -23,7 +24,11 @@ class AnswerHead(msgspec.Struct):
     id: msgspec.Raw = msgspec.Raw()
     model: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
 
+
+NOTHING = frozenset({b"", b"null", b"false", b'""', b"{}", b"[]", b"0"})
+"""Values of a member `error` that report none."""
 
 _decode_head = msgspec.json.Decoder(AnswerHead).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -47,10 +52,24 @@ def text_of(raw: msgspec.Raw) -> str | None:
         return None
 
 
+def reported_failure(head: AnswerHead, *, is_certain: bool = False) -> UpstreamStreamError | None:
+    """What an answer that came with 200 says of its own failure, if it does, or if that is certain."""
+    if bytes(head.error) in NOTHING and not is_certain:
+        return None
+    said = json_object(head.error)
+    code, kind, message = said.get("code"), said.get("type"), said.get("message")
+    return UpstreamStreamError(
+        message if isinstance(message, str) and message else "The provider reported a failure in its answer.",
+        provider_type=kind if isinstance(kind, str) else None,
+        provider_code=str(code) if isinstance(code, str | int) else None,
+        frame=b"",
+    )
+
+
 class BinaryReader:
     """An answer that is not looked into: audio. Complete at a clean end."""
 
-    __slots__ = ("error", "has_content", "is_complete", "response_id", "response_model", "usage")
+    __slots__ = ("error", "failure", "has_content", "is_complete", "response_id", "response_model", "usage")
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -58,6 +77,7 @@ class BinaryReader:
         self.response_model: str | None = None
         self.is_complete = False
         self.error: UpstreamStreamError | None = None
+        self.failure: UpstreamStreamError | None = None
         self.has_content = False
 
     def feed(self, chunk: bytes) -> bytes:
@@ -96,6 +116,7 @@ class JsonReader(BinaryReader):
         self.response_id = text_of(head.id)
         self.response_model = text_of(head.model)
         self.usage = self._read_usage(json_object(head.usage))
+        self.failure = reported_failure(head)
         return True
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import ProviderKind, Surface, Timeouts, UpstreamRequest
+from gateway_middleware.domain import ProviderKind, Surface, Timeouts
 from gateway_middleware.providers.answers import JsonReader
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.events import MessagesEvents
 from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url
 from gateway_middleware.providers.usage import anthropic_usage
+from gateway_middleware.wire import UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Deployment, ModelRequest, Provider, ResponseReader
+    from gateway_middleware.domain import Deployment, ModelRequest
+    from gateway_middleware.wire import Provider, ResponseReader
 
 ANTHROPIC_SURFACES = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 _VERSION = b"anthropic-version"
@@ -26,7 +28,7 @@ class AnthropicProvider:
     `api_version` is for clients that name none. Raises `ValueError` for an address or credential that cannot be sent.
     """
 
-    __slots__ = ("_targets", "_version", "kind", "name", "secrets", "timeouts")
+    __slots__ = ("_targets", "_version", "kind", "name", "origin", "secrets", "timeouts")
 
     def __init__(
         self,
@@ -42,9 +44,9 @@ class AnthropicProvider:
         self.timeouts = timeouts
         self.secrets: tuple[str, ...] = (api_key,)
         self._version = (_VERSION, header_value(api_version or _DEFAULT_VERSION, "an API version"))
-        origin, path = parse_base_url(base_url)
+        self.origin, path = parse_base_url(base_url)
         headers = ((b"x-api-key", header_value(api_key, "an API key")),)
-        self._targets = TargetCache(origin, partial(_path, path.removesuffix("/v1")), headers)
+        self._targets = TargetCache(self.origin, partial(_path, path.removesuffix("/v1")), headers)
 
     def supports(self, surface: Surface) -> bool:
         return surface in ANTHROPIC_SURFACES

@@ -10,14 +10,16 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import ProviderKind, Surface, Timeouts, UpstreamRequest
+from gateway_middleware.domain import ProviderKind, Surface, Timeouts
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.openai import OPENAI_SURFACES, asks_usage, openai_reader
 from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url, segment
+from gateway_middleware.wire import UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Deployment, ModelRequest, Provider, ResponseReader
+    from gateway_middleware.domain import Deployment, ModelRequest
     from gateway_middleware.providers.targets import PathOf
+    from gateway_middleware.wire import Provider, ResponseReader
 
 AZURE_SURFACES = OPENAI_SURFACES - {Surface.MODERATIONS}
 _V1_QUERIES = {None: "", "v1": "", "preview": "?api-version=preview", "latest": "?api-version=preview"}
@@ -34,7 +36,7 @@ class AzureOpenAIProvider:
     address, version or credential that cannot be sent.
     """
 
-    __slots__ = ("_is_dated", "_takes_stream_options", "_targets", "kind", "name", "secrets", "timeouts")
+    __slots__ = ("_is_dated", "_takes_stream_options", "_targets", "kind", "name", "origin", "secrets", "timeouts")
 
     def __init__(
         self,
@@ -51,10 +53,10 @@ class AzureOpenAIProvider:
         self.secrets: tuple[str, ...] = (api_key,)
         self._is_dated = api_version not in _V1_QUERIES
         self._takes_stream_options = not self._is_dated or str(api_version) >= _FIRST_WITH_STREAM_OPTIONS
-        origin, path = parse_base_url(base_url)
+        self.origin, path = parse_base_url(base_url)
         prefix = path.removesuffix("/openai/v1").removesuffix("/openai") + "/openai"
         headers = ((b"api-key", header_value(api_key, "an API key")),)
-        self._targets = TargetCache(origin, _addressing(prefix, api_version), headers)
+        self._targets = TargetCache(self.origin, _addressing(prefix, api_version), headers)
 
     def supports(self, surface: Surface) -> bool:
         return surface in AZURE_SURFACES

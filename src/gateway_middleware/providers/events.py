@@ -11,28 +11,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from gateway_middleware.providers.answers import AnswerHead, BinaryReader, head_of, text_of
+from gateway_middleware.providers.answers import NOTHING, AnswerHead, BinaryReader, head_of, reported_failure, text_of
 from gateway_middleware.providers.concealment import without_null_usage
 from gateway_middleware.providers.failures import stream_error_from
 from gateway_middleware.providers.sse import MAX_EVENT_BYTES, EventSplitter, parse_event, split_events
 from gateway_middleware.providers.usage import anthropic_usage, json_object, openai_usage
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import ResponseReader
+    from gateway_middleware.wire import ResponseReader
 
 MAX_MEDIA_EVENT_BYTES = 32 * 1024 * 1024
 """Images travel inside single events, in base64."""
 
 _DONE = b"[DONE]"
 _ERROR = msgspec.Raw(b'"error"')
-_NOTHING = frozenset({b"", b"null", b"false", b'""', b"{}", b"[]", b"0"})
 
 
 class EventData(AnswerHead):
     """What is read of the data of an event, whatever its format."""
 
     type: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
     choices: msgspec.Raw = msgspec.Raw()
     response: msgspec.Raw = msgspec.Raw()
     message: msgspec.Raw = msgspec.Raw()
@@ -136,7 +134,7 @@ class EventReader(BinaryReader, ABC):
 
 
 def _is_error(said: EventData) -> bool:
-    return bytes(said.error) not in _NOTHING or said.type == _ERROR
+    return bytes(said.error) not in NOTHING or said.type == _ERROR
 
 
 class ChatEvents(EventReader):
@@ -198,6 +196,8 @@ class ResponsesEvents(EventReader):
             self.usage = openai_usage(json_object(head.usage)) or self.usage
         self.has_content = self.has_content or kind not in self._lifecycle
         self.is_complete = kind in self._ends
+        if kind == "response.failed":
+            self.failure = reported_failure(head or AnswerHead(), is_certain=True)
 
 
 class MessagesEvents(EventReader):

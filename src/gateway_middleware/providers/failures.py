@@ -17,7 +17,6 @@ from gateway_middleware.errors import (
 if TYPE_CHECKING:
     from gateway_middleware.domain import HeaderList
 
-_SAFE_HEADERS = frozenset({b"content-type", b"retry-after", b"retry-after-ms", b"x-should-retry"})
 _LONGEST_MESSAGE = 500
 _SHORTEST_SECRET = 4
 _REDACTED = "[redacted]"
@@ -30,14 +29,18 @@ def error_from(
     """The error for an answer that is not 2xx. `secrets` are taken out of all that is relayed."""
     if status < 400:
         return UpstreamProtocolError(f"Provider {provider} answered with status {status}, which is no answer.")
-    if status in {401, 403}:
-        return ProviderAuthError(f"Provider {provider} refused the gateway's credential (status {status}).")
     scrubbed = _scrub_bytes(body, secrets)
-    said = _message(_json(scrubbed), secrets)
+    said = _json(scrubbed)
+    if status in {401, 403}:
+        code = _nested_error(said).get("code")
+        return ProviderAuthError(
+            f"Provider {provider} refused the gateway's credential (status {status}).",
+            provider_code=code if isinstance(code, str) else None,
+        )
     return UpstreamStatusError(
-        said or f"Provider {provider} answered with status {status}.",
+        _message(said, secrets) or f"Provider {provider} answered with status {status}.",
         upstream_status=status,
-        upstream_headers=[(name, value) for name, value in headers if name in _SAFE_HEADERS],
+        upstream_headers=headers,
         body=scrubbed,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import ProviderKind, Surface, Timeouts, UpstreamRequest
+from gateway_middleware.domain import ProviderKind, Surface, Timeouts
 from gateway_middleware.providers.answers import BinaryReader, JsonReader, TranscriptReader
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.events import (
@@ -17,9 +17,11 @@ from gateway_middleware.providers.events import (
 )
 from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url
 from gateway_middleware.providers.usage import openai_usage
+from gateway_middleware.wire import UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Deployment, ModelRequest, Provider, ResponseReader
+    from gateway_middleware.domain import Deployment, ModelRequest
+    from gateway_middleware.wire import Provider, ResponseReader
 
 OPENAI_SURFACES = frozenset(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS}
 _TRANSCRIPTS = frozenset({Surface.AUDIO_TRANSCRIPTIONS, Surface.AUDIO_TRANSLATIONS})
@@ -31,7 +33,7 @@ class OpenAIProvider:
     Raises `ValueError` for an address or credential that cannot be sent.
     """
 
-    __slots__ = ("_targets", "kind", "name", "secrets", "timeouts")
+    __slots__ = ("_targets", "kind", "name", "origin", "secrets", "timeouts")
 
     def __init__(
         self,
@@ -47,13 +49,13 @@ class OpenAIProvider:
         self.kind = ProviderKind.OPENAI
         self.timeouts = timeouts
         self.secrets: tuple[str, ...] = (api_key,)
-        origin, prefix = parse_base_url(base_url)
+        self.origin, prefix = parse_base_url(base_url)
         headers = [(b"authorization", b"Bearer " + header_value(api_key, "an API key"))]
         if organization is not None:
             headers.append((b"openai-organization", header_value(organization, "an organization")))
         if project is not None:
             headers.append((b"openai-project", header_value(project, "a project")))
-        self._targets = TargetCache(origin, partial(_path, prefix), tuple(headers))
+        self._targets = TargetCache(self.origin, partial(_path, prefix), tuple(headers))
 
     def supports(self, surface: Surface) -> bool:
         return surface in OPENAI_SURFACES

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from gateway_middleware.errors import UpstreamProtocolError
+from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError
 
 MAX_EVENT_BYTES = 1024 * 1024
 
@@ -41,7 +41,9 @@ class EventSplitter:
         self._has_cr = self._has_cr or b"\r" in chunk
         end = self._last_boundary(searched)
         if len(held) - end > self._limit:
-            raise UpstreamProtocolError(f"The provider sent an event of more than {self._limit} bytes.")
+            raise UpstreamProtocolError(
+                f"The provider sent an event of more than {self._limit} bytes.", fault=ProtocolFault.TOO_LONG
+            )
         whole = bytes(held[:end])
         del held[:end]
         return whole

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from gateway_middleware._version import __version__
-from gateway_middleware.domain import Origin, Surface, UpstreamTarget
+from gateway_middleware.domain import Surface
 from gateway_middleware.errors import UnknownModelError
 from gateway_middleware.forms import is_multipart
+from gateway_middleware.wire import Origin, UpstreamTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from gateway_middleware.domain import ProviderKind, Timeouts
 from gateway_middleware.settings import scalars
+from gateway_middleware.settings.breakers import read_breaker
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.tree import ProviderSettings
 
@@ -22,7 +23,8 @@ _BUILT_IN = {
         "api_version": "OPENAI_API_VERSION",
     },
 }
-_OPTIONS = ("kind", "base_url", "api_key", "api_version", "timeouts", "insecure", "organization", "project")
+_OPTIONS = ("kind", "base_url", "api_key", "api_version", "timeouts", "insecure", "organization", "project",
+            "breaker")  # fmt: skip
 _ONLY_FOR = {
     "api_version": (ProviderKind.AZURE_OPENAI, ProviderKind.ANTHROPIC),
     "organization": (ProviderKind.OPENAI,),
@@ -99,6 +101,7 @@ def _build(name: str, kind: ProviderKind, members: Mapping[str, Node]) -> Provid
         _text(members, option, _HEADER_VALUE, "expected printable ASCII without spaces")
         for option in ("organization", "project")
     )
+    breaker = read_breaker(members.get("breaker"))
     if key is None or base_url is None:
         return None
     return ProviderSettings(
@@ -111,6 +114,7 @@ def _build(name: str, kind: ProviderKind, members: Mapping[str, Node]) -> Provid
         is_insecure=is_insecure,
         organization=organization,
         project=project,
+        breaker=breaker,
     )
 
 

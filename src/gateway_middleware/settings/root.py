@@ -82,11 +82,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def not_enforced(self) -> tuple[str, ...]:
         """What was set and has no effect in this version."""
         accepted = {v.name for v in VARIABLES if v.support is Support.ACCEPTED}
-        if self.storage_uri.reveal() == "memory://":
-            accepted.discard("GATEWAY_STORAGE_URI")
         found = [name for name in self.given if name in accepted]
-        found += [f"GATEWAY_TENANTS.*.{limit}" for limit in _LIMITS if _names_any(self.tenants, limit)]
-        return (*found, *(["GATEWAY_ROUTES.*.max_attempts"] if _names_any(self.routes, "max_attempts") else []))
+        return (*found, *(f"GATEWAY_TENANTS.*.{limit}" for limit in _LIMITS if _names_any(self.tenants, limit)))
 
     def warnings(self) -> tuple[str, ...]:
         """What works and may not be meant, one line each."""
@@ -130,7 +127,7 @@ def _source_only(secret: object) -> str:
     raise NotImplementedError(f"{type(secret).__name__} in the settings tree")
 
 
-def _names_any(parts: Iterable[TenantSettings | RouteSettings], field: str) -> bool:
+def _names_any(parts: Iterable[TenantSettings], field: str) -> bool:
     return any(getattr(part, field) is not None for part in parts)
 
 

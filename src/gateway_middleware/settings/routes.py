@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gateway_middleware.domain import Timeouts
+from gateway_middleware.domain import Balance, Timeouts
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import nearest, shown_name
 from gateway_middleware.settings.node import Node
@@ -14,6 +14,7 @@ from gateway_middleware.settings.tree import DeploymentSettings, ProviderSetting
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 _PROVIDERS = Mapping[str, ProviderSettings | None]
+_OPTIONS = ("to", "timeouts", "max_attempts", "balance", "on_context_window", "on_content_policy", "hedge")
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 
 
@@ -42,15 +43,41 @@ def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
     return RouteSettings(
         name=name,
         deployments=tuple(sorted(deployments, key=lambda d: d.priority)),
+        balance=_balance(options.get("balance"), targets),
         max_attempts=scalars.integer(options["max_attempts"], 1, 10) if "max_attempts" in options else None,
+        on_context_window=_read_list(options.get("on_context_window"), providers, over),
+        on_content_policy=_read_list(options.get("on_content_policy"), providers, over),
+        hedge_after=_hedge(options.get("hedge")),
     )
+
+
+def _balance(node: Node | None, targets: list[Node]) -> Balance:
+    """As it says; else whoever names a weight wants it to be one."""
+    if node is not None:
+        return Balance(scalars.choice(node, list(Balance)))
+    names_weight = any(isinstance(target.raw, dict) and "weight" in target.raw for target in targets)
+    return Balance.WEIGHT if names_weight else Balance.ORDER
+
+
+def _hedge(node: Node | None) -> float | None:
+    """Seconds; `true` waits for the route's own p95."""
+    if node is None or node.raw in (True, False, "true", "false"):
+        return 0.0 if node is not None and scalars.boolean(node) else None
+    return scalars.seconds(node)
+
+
+def _read_list(node: Node | None, providers: _PROVIDERS, over: Node | None) -> tuple[DeploymentSettings, ...]:
+    if node is None:
+        return ()
+    found = [_read_target(target, providers, over) for target in node.items(_WHOLE)]
+    return tuple(deployment for deployment in found if deployment is not None)
 
 
 def _split(node: Node) -> tuple[list[Node], dict[str, Node]]:
     """The targets of a route and its options."""
     if not isinstance(node.raw, dict):
         return node.items(_WHOLE), {}
-    members = node.members(("to", "timeouts", "max_attempts"))
+    members = node.members(_OPTIONS)
     if "to" not in members:
         node.missing("to", _WHOLE)
         return [], members

@@ -55,6 +55,17 @@ def seconds(node: Node) -> float:
     return 1.0
 
 
+def ratio(node: Node) -> float:
+    """A share above 0, at most 1."""
+    raw = node.raw
+    if isinstance(raw, str) and _NUMBER.fullmatch(raw):
+        raw = float(raw)
+    if type(raw) in {int, float} and 0 < raw <= 1:
+        return float(raw)
+    node.fault("expected a number above 0, at most 1")
+    return 1.0
+
+
 def boolean(node: Node) -> bool:
     found = node.raw if isinstance(node.raw, bool) else _BOOLEANS.get(str(node.raw).lower())
     if found is None:

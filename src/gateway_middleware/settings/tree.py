@@ -4,8 +4,27 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway_middleware.domain import Deployment, ProviderKind, Route, Timeouts
+from gateway_middleware.domain import Balance, Deployment, ProviderKind, Route, Timeouts
 from gateway_middleware.settings.secret import Secret
+
+
+class BreakerNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider's circuit breakers do otherwise than by default; None: by default. Durations are seconds."""
+
+    consecutive: int | None = None
+    window: float | None = None
+    min_calls: int | None = None
+    failure_ratio: float | None = None
+    slow_ttft: float | None = None
+    slow_ratio: float | None = None
+    open_base: float | None = None
+    open_cap: float | None = None
+    probe_successes: int | None = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Those that were set."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +43,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_insecure: bool = False
     organization: str | None = None
     project: str | None = None
+    breaker: BreakerNumbers = BreakerNumbers()
 
 
 class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +58,13 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def deployment(self) -> Deployment:
         """The noun that travels with a call."""
-        return Deployment(provider=self.provider, model=self.model, weight=self.weight, timeouts=self.timeouts)
+        return Deployment(
+            provider=self.provider,
+            model=self.model,
+            priority=self.priority,
+            weight=self.weight,
+            timeouts=self.timeouts,
+        )
 
 
 class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +72,33 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     deployments: tuple[DeploymentSettings, ...]
+    balance: Balance = Balance.ORDER
     max_attempts: int | None = None
+    on_context_window: tuple[DeploymentSettings, ...] = ()
+    on_content_policy: tuple[DeploymentSettings, ...] = ()
+    hedge_after: float | None = None
+
+    @property
+    def everything(self) -> tuple[DeploymentSettings, ...]:
+        """All deployments that the route names, those for special failures too."""
+        return self.deployments + self.on_context_window + self.on_content_policy
 
     @property
     def route(self) -> Route:
         """The noun that travels with a call."""
-        return Route(name=self.name, deployments=tuple(d.deployment for d in self.deployments))
+        return Route(
+            name=self.name,
+            deployments=_nouns(self.deployments),
+            balance=self.balance,
+            max_attempts=self.max_attempts,
+            on_context_window=_nouns(self.on_context_window),
+            on_content_policy=_nouns(self.on_content_policy),
+            hedge_after=self.hedge_after,
+        )
+
+
+def _nouns(found: tuple[DeploymentSettings, ...]) -> tuple[Deployment, ...]:
+    return tuple(d.deployment for d in found)
 
 
 class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,8 +76,9 @@ VARIABLES: tuple[Variable, ...] = (
         default="`{}`",
         meaning='Further providers: `{"azure-eu": {"kind": "azure_openai", "base_url": "...", "api_key": '
         '"env:AZURE_EU_KEY"}}`. `kind` is `openai`, `anthropic` or `azure_openai`; also `api_version`, `timeouts` '
-        "(`connect`, `first_byte`, `answer`, `idle`, `total`, `write_stall`, in seconds), `insecure` (plain http), "
-        "`organization`, `project`. An entry named as a built-in provider replaces it.",
+        "(`connect`, `first_byte`, `answer`, `idle`, `total`, `write_stall`, `heartbeat`, in seconds), `insecure` "
+        "(plain http), `organization`, `project`, `breaker` (docs/circuit-breaking.md). An entry named as a built-in "
+        "provider replaces it.",
     ),
     Variable(
         name="GATEWAY_ROUTES",
@@ -85,7 +86,8 @@ VARIABLES: tuple[Variable, ...] = (
         default="`{}`",
         meaning='Model names and where they lead: `{"fast": ["openai/gpt-5-mini", {"to": "azure-eu/gpt5mini", '
         '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first) and `timeouts`; a route may be an '
-        "object with `to`, `timeouts`, `max_attempts`. Without a route, `provider/model` and plain model names resolve "
+        "object with `to`, `timeouts`, `max_attempts`, `balance` (`order`, `weight`, `latency`, `affinity`), `hedge`, "
+        "`on_context_window`, `on_content_policy`. Without a route, `provider/model` and plain model names resolve "
         "by provider.",
     ),
     Variable(
@@ -139,24 +141,36 @@ VARIABLES: tuple[Variable, ...] = (
         default="none: open",
         meaning="The bearer token of `/metrics`.",
     ),
-    _accepted("GATEWAY_ADMIN_TOKEN", "admin_token", _secret_of_16, "The token of operators.", "none: admin disabled"),
+    Variable(
+        name="GATEWAY_ADMIN_TOKEN",
+        field="admin_token",
+        read=_secret_of_16,
+        default="none: admin disabled",
+        meaning="The bearer token of operators, for `/v1/admin/*`; at least 16 characters.",
+    ),
     _accepted("GATEWAY_DEFAULT_REQUESTS", "default_requests", scalars.limit, "Requests of a tenant that names none."),
     _accepted("GATEWAY_DEFAULT_TOKENS", "default_tokens", scalars.limit, "Tokens of a tenant that names none."),
     _accepted("GATEWAY_DEFAULT_CONCURRENCY", "default_concurrency", _concurrency, "Calls at a time, likewise."),
     _accepted("GATEWAY_DEFAULT_SPEND", "default_spend", scalars.spend, "Spend, likewise: `100/month`."),
-    _accepted(
-        "GATEWAY_STORAGE_URI",
-        "storage_uri",
-        scalars.storage_uri,
-        "`redis://...` shares limits between replicas.",
-        "`memory://`",
+    Variable(
+        name="GATEWAY_STORAGE_URI",
+        field="storage_uri",
+        read=scalars.storage_uri,
+        default="`memory://`",
+        meaning="`redis://...` shares cooldowns, probes and operators' commands between replicas (extra `redis`).",
     ),
     _accepted("GATEWAY_JOURNAL", "journal", scalars.path, "The SQLite file of calls."),
-    _accepted(
-        "GATEWAY_MAX_ATTEMPTS", "max_attempts", lambda node: scalars.integer(node, 1, 10), "Upstream tries per call."
+    Variable(
+        name="GATEWAY_MAX_ATTEMPTS",
+        field="max_attempts",
+        read=lambda node: scalars.integer(node, 1, 10),
+        meaning="Upstream tries per call, over all deployments of its route.",
     ),
-    _accepted(
-        "GATEWAY_BREAKER", "breaker", lambda node: scalars.choice(node, ["on", "off", "shadow"]), "Circuit breaker."
+    Variable(
+        name="GATEWAY_BREAKER",
+        field="breaker",
+        read=lambda node: scalars.choice(node, ["on", "off", "shadow"]),
+        meaning="Circuit breakers and cooldowns: `on`; `shadow` reports what they would refuse; `off`.",
     ),
     _accepted("GATEWAY_USAGE_METERING_URL", "usage_metering_url", scalars.url, "Where usage events go.", "off"),
     _accepted("GATEWAY_USAGE_METERING_TOKEN", "usage_metering_token", Node.secret, "Its bearer token."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,9 @@ class EngineAnswer:
             whole.append(data)
             size += len(data)
             if size > limit:
-                raise UpstreamProtocolError(f"The provider's answer is longer than {limit} bytes.")
+                raise UpstreamProtocolError(
+                    f"The provider's answer is longer than {limit} bytes.", fault=ProtocolFault.TOO_LONG
+                )
         return whole[0] if len(whole) == 1 else b"".join(whole)
 
     def close(self) -> None:
@@ -155,7 +157,7 @@ class EngineAnswer:
         if self._error is not None:
             raise self._error
         if self._connection is None and not self._is_ended:
-            raise UpstreamProtocolError("The answer was closed before its end.")
+            raise UpstreamProtocolError("The answer was closed before its end.", fault=ProtocolFault.TRUNCATED)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

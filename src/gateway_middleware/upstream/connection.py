@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gateway_middleware.errors import UpstreamProtocolError
+from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,17 +174,17 @@ class Connection(asyncio.Protocol):
             self._refuse(answer, "The provider's answer is not HTTP.")
             return
         if self._bare_bytes > MAX_HEAD_BYTES and not self._is_complete:
-            self._refuse(answer, _TOO_LONG)
+            self._refuse(answer, _TOO_LONG, ProtocolFault.TOO_LONG)
 
     def eof_received(self) -> bool:
         self._has_eof = self._transport is not None and _is_proven_end(self._transport)
         return False
 
-    def _refuse(self, answer: EngineAnswer, message: str) -> None:
+    def _refuse(self, answer: EngineAnswer, message: str, fault: ProtocolFault = ProtocolFault.GARBAGE) -> None:
         """Broken framing. After a complete answer it only costs the connection."""
         self._is_reusable = False
         if not self._is_complete:
-            answer.put_error(UpstreamProtocolError(message))
+            answer.put_error(UpstreamProtocolError(message, fault=fault))
         self.abort()
 
     # What the parser says. Raising here would be swallowed by it.
@@ -212,7 +212,8 @@ class Connection(asyncio.Protocol):
             fault = _TOO_LONG
         if fault is not None:
             self._is_reusable = False
-            answer.put_error(UpstreamProtocolError(fault))
+            kind = ProtocolFault.TOO_LONG if fault is _TOO_LONG else ProtocolFault.GARBAGE
+            answer.put_error(UpstreamProtocolError(fault, fault=kind))
             self.abort()
             return
         names = {name for name, _ in self._headers}
@@ -255,7 +256,7 @@ def _is_proven_end(transport: asyncio.Transport) -> bool:
 
 def _cut(answer: EngineAnswer) -> UpstreamProtocolError:
     when = "before its answer was complete" if answer.has_bytes else "without an answer"
-    return UpstreamProtocolError(f"The provider closed the connection {when}.")
+    return UpstreamProtocolError(f"The provider closed the connection {when}.", fault=ProtocolFault.TRUNCATED)
 
 
 def _size(header: tuple[bytes, bytes]) -> int:

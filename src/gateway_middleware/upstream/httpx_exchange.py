@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.upstream.client_types import httpx
 from gateway_middleware.upstream.httpx_mapping import from_httpx_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from gateway_middleware.domain import HeaderList, Timeouts, UpstreamRequest
+    from gateway_middleware.domain import HeaderList, Timeouts
+    from gateway_middleware.wire import UpstreamRequest
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ class _HttpxAnswer:
     async def chunk(self) -> bytes:
         while True:
             if self._is_broken:  # an iterator that has raised would say that it has ended
-                raise UpstreamProtocolError("The provider's answer was broken off.")
+                raise UpstreamProtocolError("The provider's answer was broken off.", fault=ProtocolFault.TRUNCATED)
             try:
                 chunk = await _in_time(anext(self._chunks), self._idle, "idle", self._until)
             except StopAsyncIteration:
@@ -71,7 +72,9 @@ class _HttpxAnswer:
         while chunk := await self.chunk():
             body += chunk
             if len(body) > limit:
-                raise UpstreamProtocolError(f"The provider's answer is longer than {limit} bytes.")
+                raise UpstreamProtocolError(
+                    f"The provider's answer is longer than {limit} bytes.", fault=ProtocolFault.TOO_LONG
+                )
         return body
 
     def close(self) -> None:

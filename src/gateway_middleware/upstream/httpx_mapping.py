@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import Origin, Timeouts, UpstreamRequest, UpstreamTarget
+from gateway_middleware.domain import Timeouts
 from gateway_middleware.errors import (
+    ProtocolFault,
     UpstreamConnectError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
 from gateway_middleware.upstream.client_types import httpx
+from gateway_middleware.wire import Origin, UpstreamRequest, UpstreamTarget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,6 +27,7 @@ _PHASE_ERRORS: dict[str, type[httpx.TimeoutException]] = {
     "pool": httpx.PoolTimeout,
     "write": httpx.WriteTimeout,
 }
+_PHASES = {error: phase for phase, error in _PHASE_ERRORS.items() if phase != "write"}
 
 
 def origin_of(url: httpx.URL) -> Origin:
@@ -68,12 +71,11 @@ def as_httpx_error(error: UpstreamError, request: httpx.Request) -> httpx.Transp
 def from_httpx_error(error: httpx.HTTPError, *, phase: str) -> UpstreamError:
     """The error of ours for whatever a transport raised while it was in `phase`."""
     if isinstance(error, httpx.TimeoutException):
-        is_connect = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
-        phase = "connect" if is_connect else phase
+        phase = _PHASES.get(type(error), phase)
         return UpstreamTimeoutError(f"The provider did not answer in time ({phase}).", phase=phase)
     if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol):
         return UpstreamConnectError("No connection to the provider.")
-    return UpstreamProtocolError("The connection to the provider broke.")
+    return UpstreamProtocolError("The connection to the provider broke.", fault=ProtocolFault.TRUNCATED)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -1,0 +1,156 @@
+"""Parts of the gateway, made from settings."""
+
+from __future__ import annotations
+
+from random import random
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway_middleware.breaker.budget import RetryBudget
+from gateway_middleware.breaker.cooldown import Cooldowns
+from gateway_middleware.breaker.failover import Failover
+from gateway_middleware.breaker.policy import BreakerPolicy, Mode
+from gateway_middleware.breaker.registry import BreakerRegistry
+from gateway_middleware.breaker.selection import Latencies
+from gateway_middleware.domain import Tenant
+from gateway_middleware.intake.routing import ProviderEntry, RouteTable
+from gateway_middleware.providers import make_provider
+from gateway_middleware.tenancy.resolvers import ApiKeyResolver, OpenResolver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from gateway_middleware.breaker.shared_probes import ProbeGate
+    from gateway_middleware.breaker.transitions import Transition
+    from gateway_middleware.domain import Clock, Deployment, Timeouts
+    from gateway_middleware.settings import Settings
+    from gateway_middleware.settings.secret import Secret
+    from gateway_middleware.settings.tree import ProviderSettings
+    from gateway_middleware.wire import Origin, Provider
+
+
+def revealed(secret: Secret | None) -> str | None:
+    """The secret itself, where there is one."""
+    return None if secret is None else secret.reveal()
+
+
+def make_providers(settings: Settings) -> dict[str, Provider]:
+    """The adapters of all configured providers, by name."""
+    return {
+        p.name: make_provider(
+            p.kind,
+            name=p.name,
+            base_url=p.base_url,
+            api_key=p.api_key.reveal(),
+            api_version=p.api_version,
+            timeouts=p.timeouts,
+            organization=p.organization,
+            project=p.project,
+        )
+        for p in settings.providers
+    }
+
+
+def make_route_table(settings: Settings, providers: Mapping[str, Provider]) -> RouteTable:
+    """The routes of the configuration."""
+    entries = [ProviderEntry(name, provider.kind, provider.supports) for name, provider in providers.items()]
+    return RouteTable({route.name: route.route for route in settings.routes}, entries)
+
+
+def deployments_of(settings: Settings) -> list[Deployment]:
+    """Every deployment that a route names."""
+    return [target.deployment for route in settings.routes for target in route.everything]
+
+
+def listed_tenants(settings: Settings) -> list[tuple[Tenant, Sequence[str]]]:
+    """Every tenant with the digests of its keys."""
+    return [(Tenant(name=t.name, models=t.models), t.keys) for t in settings.tenants]
+
+
+def key_secret_of(settings: Settings) -> bytes | None:
+    """The secret of `hmac-sha256:` digests."""
+    secret = revealed(settings.key_secret)
+    return None if secret is None else secret.encode()
+
+
+def make_resolver(settings: Settings) -> ApiKeyResolver | OpenResolver:
+    """Who is calling: by key, or everybody."""
+    if not settings.tenants:
+        return OpenResolver()
+    return ApiKeyResolver(listed_tenants(settings), key_secret=key_secret_of(settings))
+
+
+class Scrubber:
+    """Replaces the credentials of providers in texts. It remembers those that were replaced by a reload."""
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        self._secrets: list[str] = []
+        self.add(providers)
+
+    def add(self, providers: Iterable[Provider]) -> None:
+        """Know the credentials of these as well."""
+        found = {secret for provider in providers for secret in provider.secrets}
+        self._secrets = sorted({*self._secrets, *found}, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "[redacted]")
+        return text
+
+
+def make_failover(
+    settings: Settings,
+    providers: Mapping[str, Provider],
+    *,
+    clock: Clock,
+    wall: Clock,
+    on_transition: Callable[[Transition], None],
+    on_cooldown: Callable[[str | None, str, float], None],
+    gate: ProbeGate | None = None,
+) -> Failover:
+    """Circuit breaking as configured. `providers` is looked at for each attempt: it may change."""
+    mode = Mode(settings.breaker)
+    registry = BreakerRegistry(
+        BreakerPolicy(mode=mode),
+        clock=clock,
+        wall=wall,
+        random=random,
+        policies=policies_of(settings),
+        on_transition=on_transition,
+        gate=gate,
+    )
+
+    def origin_of(deployment: Deployment) -> Origin:
+        return providers[deployment.provider].origin
+
+    def timeouts_of(deployment: Deployment) -> Timeouts:
+        return providers[deployment.provider].timeouts
+
+    for deployment in deployments_of(settings):
+        registry.register(deployment, origin_of(deployment))
+    return Failover(
+        registry=registry,
+        cooldowns=Cooldowns(clock),
+        budget=RetryBudget(clock),
+        latencies=Latencies(clock),
+        origin_of=origin_of,
+        timeouts_of=timeouts_of,
+        clock=clock,
+        wall=wall,
+        random=random,
+        mode=mode,
+        max_attempts=settings.max_attempts,
+        on_cooldown=on_cooldown,
+    )
+
+
+def policies_of(settings: Settings) -> dict[str, BreakerPolicy]:
+    """The numbers of each provider's breakers."""
+    mode = Mode(settings.breaker)
+    return {p.name: _policy(p, mode) for p in settings.providers}
+
+
+def _policy(provider: ProviderSettings, mode: Mode) -> BreakerPolicy:
+    policy = BreakerPolicy(mode=mode, probe_expiry=provider.timeouts.first_byte + 1.0)
+    return msgspec.structs.replace(policy, **provider.breaker.given)

@@ -1,0 +1,205 @@
+"""Hedging: when the first deployment shows nothing for too long, a second one is asked, and the quicker one answers."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import TYPE_CHECKING
+
+from gateway_middleware.domain import Outcome
+from gateway_middleware.quantile import Quantiles
+from gateway_middleware.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway_middleware.asgi import ASGIApp, Connection, Message, Receive
+    from gateway_middleware.breaker.failover import Leg, Walk
+    from gateway_middleware.domain import CallRecord, Clock, Route
+
+_FEWEST = 20
+"""Answers of a route before its own p95 says anything."""
+_MOST_ROUTES = 1024
+
+
+class Hedge:
+    """Races the first two attempts of a call, for routes that ask for it."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._quantiles: Quantiles[str] = Quantiles(0.95, most=_MOST_ROUTES)
+
+    async def first(self, app: ASGIApp, walk: Walk, leg: Leg, connection: Connection) -> Leg | None:
+        """Like one attempt with this leg: the next leg, or None when the call has its answer."""
+        route = REQUEST.get(connection[0]).route
+        race = _Race(app, walk, connection)
+        started = self._clock()
+        following = await race.run(leg, self._patience(route))
+        if race.winner is not None:
+            self._quantiles.add(route.name, round((race.decided_at(self._clock()) - started) * 1000))
+        return following
+
+    def _patience(self, route: Route) -> float | None:
+        """Seconds until the second is asked; None: not at all."""
+        if route.hedge_after:
+            return route.hedge_after
+        found = self._quantiles.get(route.name, at_least=_FEWEST)
+        return None if found is None else found / 1000
+
+
+class _Lane:
+    """One of the racing attempts. It writes into a record of its own until it has won."""
+
+    __slots__ = ("_race", "leg", "record", "task")
+
+    def __init__(self, race: _Race, leg: Leg, record: CallRecord) -> None:
+        self._race = race
+        self.leg = leg
+        self.record = copy.copy(record)
+        self.record.attempts = []
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        race = self._race
+        scope = {**race.scope, RECORD.slot: self.record, DEPLOYMENT.slot: self.leg.deployment}
+        scope[ON_CONTENT.slot] = self.leg.on_content
+        await race.app(scope, race.departure, self.send)
+
+    async def send(self, message: Message) -> None:
+        """The first to send anything has won."""
+        self._race.decide(self)
+        await self._race.send(message)
+
+
+class _Departure:
+    """`receive` for several readers: each hears that the client has left."""
+
+    __slots__ = ("_left", "_lock", "_receive")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._lock = asyncio.Lock()
+        self._left: Message | None = None
+
+    async def __call__(self) -> Message:
+        async with self._lock:
+            if self._left is not None:
+                return self._left
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._left = message
+            return message
+
+
+class _Race:
+    """The lanes of one call."""
+
+    def __init__(self, app: ASGIApp, walk: Walk, connection: Connection) -> None:
+        scope, receive, self.send = connection
+        self.app = app
+        self.scope = scope
+        self.departure = _Departure(receive)
+        self.winner: _Lane | None = None
+        self._walk = walk
+        self._record = RECORD.get(scope)
+        self._earlier = list(self._record.attempts)
+        self._lanes: list[_Lane] = []
+        self._decided = asyncio.Event()
+        self._following: Leg | None = None
+
+    async def run(self, leg: Leg, patience: float | None) -> Leg | None:
+        """Race until a lane has answered, or all have failed."""
+        try:
+            self._start(leg)
+            if patience is not None and not await self._shows_content(patience):
+                spare = self._walk.spare()
+                if spare is not None:
+                    self._start(spare)
+            return await self._finish()
+        finally:
+            await self._clear(self._lanes)
+
+    def decided_at(self, now: float) -> float:
+        """When the client got its first byte."""
+        return self._record.first_byte or now
+
+    def decide(self, lane: _Lane) -> None:
+        """This lane answers; all others are stopped."""
+        if self.winner is None:
+            self.winner = lane
+            self._decided.set()
+            for other in self._lanes:
+                if other is not lane and other.task is not None:
+                    other.task.cancel()
+            self._gather()
+        elif self.winner is not lane:
+            raise asyncio.CancelledError
+
+    def _start(self, leg: Leg) -> None:
+        lane = _Lane(self, leg, self._record)
+        self._lanes.append(lane)
+        lane.task = asyncio.create_task(lane.run())
+        lane.task.add_done_callback(lambda _: self._decided.set())
+
+    async def _shows_content(self, patience: float) -> bool:
+        try:
+            async with asyncio.timeout(patience):
+                await self._decided.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _finish(self) -> Leg | None:
+        running = {lane.task: lane for lane in self._lanes if lane.task is not None}
+        error: BaseException | None = None
+        while running:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                lane = running.pop(task)
+                if lane is self.winner or self.winner is None:
+                    error = self._conclude(lane, task, is_last=not running)
+        self._gather()
+        if error is not None and self._following is None:
+            raise error
+        return self._following
+
+    def _conclude(self, lane: _Lane, task: asyncio.Task[None], *, is_last: bool) -> BaseException | None:
+        """Tell the breaker how a lane ended; returns what it failed with."""
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            attempts = lane.record.attempts
+            self._walk.succeeded(lane.leg, attempts[-1] if attempts else None)
+            self._take_over(lane.record)
+            return None
+        self._following = self._walk.failed(lane.leg, error, can_move=is_last and self.winner is None)
+        error.__traceback__ = None
+        return error
+
+    def _take_over(self, found: CallRecord) -> None:
+        record = self._record
+        record.tail, record.usage = found.tail, found.usage
+        record.response_id, record.response_model = found.response_id, found.response_model
+
+    def _gather(self) -> None:
+        """All attempts into the record of the call, that of the winner last."""
+        lanes = sorted(self._lanes, key=lambda lane: lane is self.winner)
+        self._record.attempts[:] = [*self._earlier, *(a for lane in lanes for a in lane.record.attempts)]
+
+    async def _clear(self, lanes: Iterable[_Lane]) -> None:
+        """Stop what still runs, and give back what it took."""
+        tasks = [lane.task for lane in lanes if lane.task is not None and not lane.task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for lane in lanes:
+            self._walk.failed(lane.leg, asyncio.CancelledError(), can_move=False)
+            if lane is not self.winner and self.winner is not None:
+                _abandon(lane.record)
+
+
+def _abandon(record: CallRecord) -> None:
+    """An attempt that the other one overtook says nothing of its own."""
+    for attempt in record.attempts:
+        if attempt.outcome is Outcome.CLIENT_DISCONNECT:
+            attempt.outcome = Outcome.ABANDONED

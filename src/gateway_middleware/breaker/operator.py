@@ -1,0 +1,96 @@
+"""What an operator can see of all breakers and do to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway_middleware.breaker.standing import FORCES, Command
+from gateway_middleware.breaker.transitions import State
+from gateway_middleware.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway_middleware.breaker.cooldown import Cooldowns
+    from gateway_middleware.breaker.permit import BreakerSnapshot
+    from gateway_middleware.breaker.policy import Mode
+    from gateway_middleware.breaker.registry import BreakerRegistry, ProviderBreakers
+
+_LONGEST_FORCE = 7 * 86400.0
+_SEVERITY = (State.CLOSED, State.FORCED_CLOSED, State.HALF_OPEN, State.OPEN, State.FORCED_OPEN)
+
+
+class Operator:
+    """Reads and commands the breakers and cooldowns of a replica."""
+
+    def __init__(self, registry: BreakerRegistry, cooldowns: Cooldowns, *, mode: Mode) -> None:
+        self._registry = registry
+        self._cooldowns = cooldowns
+        self._mode = mode
+
+    def command(self, key: str, command: Command, *, ttl: float | None, reason: str) -> list[str]:
+        """Carry out a command; returns the keys of the breakers concerned.
+
+        A reset forgets cooldowns as well. `ttl` (seconds) is for the two forces. Raises `PathNotFoundError` for a key
+        that is none and `InvalidRequestError` for a `ttl` that is out of range.
+        """
+        if ttl is not None and (command not in FORCES or not 0 < ttl <= _LONGEST_FORCE):
+            raise InvalidRequestError("`ttl` is for force-open and force-close: seconds up to a week.", param="ttl")
+        found = self._registry.command(key, command, ttl=ttl, reason=reason)
+        if command is Command.RESET:
+            self.forget_cooldowns(key)
+        return found
+
+    def forget_cooldowns(self, key: str) -> None:
+        """What a reset of this key takes back."""
+        provider, _, model = key.partition("/")
+        if model:
+            self._cooldowns.reset(deployment=key)
+        self._cooldowns.reset(credential=provider)
+
+    def circuit_breakers(self, providers: Iterable[str]) -> dict[str, Any]:
+        """`circuit_breakers` of `/v1/health`: a row for each provider, with its deployments and hosts."""
+        rows, cooldowns = self._registry.snapshot(), self._cooldown_rows()
+        return {name: self._row(rows.get(name), cooldowns.get(name, [])) for name in providers}
+
+    def _row(self, found: ProviderBreakers | None, cooldowns: list[dict[str, Any]]) -> dict[str, Any]:
+        row = {"state": State.CLOSED, "mode": self._mode, "deployments": {}, "endpoints": {}, "others": 0}
+        return {**row, **(msgspec.structs.asdict(found) if found is not None else {}), "cooldowns": cooldowns}
+
+    def _cooldown_rows(self) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for cooling in self._cooldowns.snapshot():
+            row = {"deployment": cooling.deployment, "seconds": round(cooling.seconds, 3)}
+            found.setdefault(cooling.credential, []).append(row)
+        return found
+
+    def status(self, provider: str) -> dict[str, Any]:
+        """The state of a provider as the worst of its breakers explains it: since when, why, when it is tried again."""
+        row = self.circuit_breakers([provider])[provider]
+        snapshots: dict[str, BreakerSnapshot] = {**row["deployments"], **row["endpoints"]}
+        worst = max(snapshots, key=lambda key: _SEVERITY.index(snapshots[key].state), default=None)
+        told: dict[str, Any] = {"since": None, "reason": None, "why": {}, "next_probe_in": None, "breaker": worst}
+        if worst is not None:
+            snapshot = snapshots[worst]
+            told |= {
+                "since": snapshot.since,
+                "reason": snapshot.reason,
+                "why": _summed(snapshots.values()),
+                "next_probe_in": snapshot.next_probe_in,
+            }
+        return {"state": row["state"], "mode": row["mode"], **told, "cooldowns": row["cooldowns"], **_parts(row)}
+
+
+def _parts(row: dict[str, Any]) -> dict[str, Any]:
+    return {"circuit_breakers": {**row["deployments"], **row["endpoints"]}}
+
+
+def _summed(snapshots: Iterable[BreakerSnapshot]) -> dict[str, int]:
+    """The last failures of all breakers, by class."""
+    found: dict[str, int] = {}
+    for snapshot in snapshots:
+        for name, count in snapshot.why.items():
+            found[name] = found.get(name, 0) + count
+    return found

@@ -1,0 +1,90 @@
+"""The operator's endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway_middleware.errors import InvalidRequestError, RequestTooLargeError
+from gateway_middleware.operations.endpoints import answer
+from gateway_middleware.scope import ENDPOINT, RECORD
+
+if TYPE_CHECKING:
+    from gateway_middleware.asgi import Receive, Scope, Send
+
+_ENCODE = msgspec.json.Encoder().encode
+_LARGEST = 16 * 1024
+
+
+class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a command, which may be left out. `ttl` in seconds."""
+
+    ttl: float | None = None
+    reason: str = "operator"
+
+
+class Commander(msgspec.Struct, frozen=True):
+    """Who gave a command: for the audit line."""
+
+    request_id: str
+    client: str
+
+
+Command = Callable[[str, str, Order, Commander], Awaitable[dict[str, Any]]]
+_decode = msgspec.json.Decoder(Order).decode
+
+
+class BreakerCommands:
+    """`POST /v1/admin/circuit-breakers/{key}/{command}`: runs the command and answers with what came of it."""
+
+    def __init__(self, run: Command) -> None:
+        self._run = run
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = ENDPOINT.get(scope)
+        command = endpoint.path.rpartition("/")[2]
+        order = _order(await _body(receive))
+        document = await self._run(endpoint.argument or "", command, order, commander(scope))
+        await answer(send, _ENCODE(document))
+
+
+class Action:
+    """An operator's command without arguments."""
+
+    def __init__(self, run: Callable[[Commander], Awaitable[dict[str, Any]]]) -> None:
+        self._run = run
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _body(receive)
+        await answer(send, _ENCODE(await self._run(commander(scope))))
+
+
+def commander(scope: Scope) -> Commander:
+    """Who is calling."""
+    client = scope.get("client")
+    return Commander(RECORD.get(scope).request_id, str(client[0]) if client else "unknown")
+
+
+def _order(body: bytes) -> Order:
+    if not body.strip():
+        return Order()
+    try:
+        order = _decode(body)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidRequestError(f"The body must be an object with `ttl` and `reason`: {error}") from None
+    if len(order.reason) > 256:
+        raise InvalidRequestError("`reason` is for at most 256 characters.", param="reason")
+    return order
+
+
+async def _body(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > _LARGEST:
+            raise RequestTooLargeError(f"The body is larger than {_LARGEST} bytes.")
+    return body

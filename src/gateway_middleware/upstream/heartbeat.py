@@ -1,0 +1,52 @@
+"""Signs of life in a stream whose provider is silent, for proxies on the way that cut silent connections."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway_middleware.domain import Dialect
+
+if TYPE_CHECKING:
+    from gateway_middleware.asgi import Send, UntilDisconnect
+
+_COMMENT = b": ping\n\n"
+_EVENT = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+class Heartbeat:
+    """Sends a ping after each `seconds` of silence: an event where Anthropic's clients expect some, else a comment.
+
+    Only between events, and never while a send is under way.
+    """
+
+    __slots__ = ("_beat", "_loop", "_message", "_seconds", "_seen", "_send", "_task", "_timer", "_watch")
+
+    def __init__(self, send: Send, watch: UntilDisconnect, seconds: float, dialect: Dialect) -> None:
+        self._send = send
+        self._watch = watch
+        self._seconds = seconds
+        self._message = _EVENT if dialect is Dialect.ANTHROPIC else _COMMENT
+        self._loop = asyncio.get_running_loop()
+        self._seen = watch.sends
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._look)
+
+    def stop(self) -> None:
+        """The stream has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _look(self) -> None:
+        is_pinging = self._task is not None and not self._task.done()
+        if self._watch.sends == self._seen and not (self._watch.is_sending or is_pinging):
+            self._task = self._loop.create_task(self._ping())
+        self._seen = self._watch.sends
+        self._timer = self._loop.call_later(self._seconds, self._look)
+
+    async def _ping(self) -> None:
+        await self._send({"type": "http.response.body", "body": self._message, "more_body": True})

@@ -1,0 +1,191 @@
+"""The middleware alone, on an application that knows nothing of the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_driver import drive
+from breaker_cases import ManualClock
+from gateway_middleware import BreakerPolicy, CircuitBreakerMiddleware
+from gateway_middleware.asgi import Message, Receive, Scope, Send
+from gateway_middleware.breaker.transitions import State, Transition
+from gateway_middleware.errors import ClientDisconnectedError
+
+pytestmark = pytest.mark.anyio
+
+
+class App:
+    """Answers with a status; counts."""
+
+    def __init__(self) -> None:
+        self.status, self.calls = 200, 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.act: Callable[[Receive, Send], Awaitable[None]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls += 1
+        if self.act is not None:
+            await self.act(receive, send)
+            return
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": b"x"})
+
+
+def guarded(**options: Any) -> tuple[App, CircuitBreakerMiddleware, ManualClock]:
+    app, clock = App(), ManualClock()
+    key = options.pop("key", lambda scope: scope["path"])
+    layer = CircuitBreakerMiddleware(app, key=key, clock=clock, wall=clock.wall, **options)
+    return app, layer, clock
+
+
+async def test_five_failures_open_it_for_this_key_only() -> None:
+    app, layer, clock = guarded()
+    app.status = 503
+    for _ in range(8):
+        last = await drive(layer, path="/ill")
+    app.status = 200
+
+    assert app.calls == 5
+    assert (last.status, last.json()["detail"]) == (503, "The circuit breaker /ill is open.")
+    assert 8 <= int(last.headers["retry-after"]) <= 13
+    assert (await drive(layer, path="/well")).status == 200
+    clock.pass_(13)
+    assert (await drive(layer, path="/ill")).status == 200
+
+
+async def test_what_the_application_asks_for_is_the_least_time() -> None:
+    app, layer, clock = guarded()
+    app.status, app.headers = 503, [(b"retry-after", b"60")]
+    for _ in range(5):
+        await drive(layer)
+    clock.pass_(59)
+    await drive(layer)
+    assert app.calls == 5
+
+
+@pytest.mark.parametrize("status", [200, 301, 404, 422, 429, 501])
+async def test_other_statuses_are_no_failure(status: int) -> None:
+    app, layer, _ = guarded()
+    app.status = status
+    for _ in range(20):
+        await drive(layer)
+    assert layer.guard.breaker("/").state is State.CLOSED
+
+
+async def test_an_exception_counts_and_is_passed_on() -> None:
+    app, layer, _ = guarded()
+
+    async def explode(receive: Receive, send: Send) -> None:
+        raise ZeroDivisionError
+
+    app.act = explode
+    for _ in range(5):
+        assert isinstance((await drive(layer, catches=True)).error, ZeroDivisionError)
+    assert layer.guard.breaker("/").state is State.OPEN
+
+
+async def test_an_answer_that_is_broken_off_counts() -> None:
+    app, layer, _ = guarded()
+
+    async def stop_early(receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    app.act = stop_early
+    for _ in range(5):
+        await drive(layer)
+    assert layer.guard.breaker("/").state is State.OPEN
+
+
+@pytest.mark.parametrize("kind", [ClientDisconnectedError, asyncio.CancelledError, RuntimeError])
+async def test_a_client_that_left_counts_for_nothing(kind: type[BaseException]) -> None:
+    app, layer, _ = guarded()
+
+    async def notice(receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise kind
+
+    app.act = notice
+    for _ in range(9):
+        try:
+            await drive(layer, leave_after=0, catches=True)
+        except asyncio.CancelledError:
+            continue
+    assert layer.guard.breaker("/").state is State.CLOSED
+
+
+async def test_no_key_no_guard_and_own_words_for_a_refusal() -> None:
+    app, layer, _ = guarded(key=lambda _: None)
+    app.status = 500
+    for _ in range(9):
+        await drive(layer)
+    assert app.calls == 9
+
+    app, layer, _ = guarded(
+        key=lambda _: "all", on_reject=lambda error: (418, [], error.message.encode()), is_failure=lambda s: s == 404
+    )
+    app.status = 404
+    for _ in range(5):
+        await drive(layer)
+    refused = await drive(layer)
+    assert (refused.status, refused.body) == (418, b"The circuit breaker all is open.")
+
+
+async def test_transitions_are_told_and_a_breaker_can_be_forced() -> None:
+    told: list[Transition] = []
+    _, layer, _ = guarded(key=lambda _: "k", on_transition=told.append, policy=BreakerPolicy(consecutive=1))
+    layer.guard.breaker("k").force_open(60)
+    assert (await drive(layer)).status == 503
+    layer.guard.breaker("k").reset()
+    assert (await drive(layer)).status == 200
+    assert [t.after for t in told] == [State.FORCED_OPEN, State.CLOSED]
+    assert layer.guard.snapshot()["k"].state is State.CLOSED
+
+
+async def test_keys_are_bounded_and_open_ones_stay() -> None:
+    app, layer, _ = guarded()
+    app.status = 500
+    for _ in range(5):
+        await drive(layer, path="/ill")
+    app.status = 200
+    for number in range(1500):
+        await drive(layer, path=f"/{number}")
+    assert len(layer.guard.snapshot()) == 1024
+    assert layer.guard.breaker("/ill").state is State.OPEN
+
+
+async def test_websockets_and_lifespan_pass() -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def receive() -> Message:
+        return {"type": "none"}
+
+    async def send(message: Message) -> None:
+        return None
+
+    layer = CircuitBreakerMiddleware(app, key=lambda _: "k")
+    for kind in ("lifespan", "websocket"):
+        await layer({"type": kind}, receive, send)
+    assert seen == ["lifespan", "websocket"]
+
+
+async def test_the_example_runs() -> None:
+    path = Path(__file__).parents[2] / "docs" / "examples" / "guarded_app.py"
+    spec = importlib.util.spec_from_file_location("guarded_app", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for _ in range(5):
+        assert (await drive(module.app, path="/reports", query=b"status=500")).status == 500
+    assert (await drive(module.app, path="/reports")).status == 503
+    assert (await drive(module.app, path="/")).status == 200
