@@ -44,6 +44,8 @@ def environment(upstream: str, **extra: str) -> dict[str, str]:
 async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
     """Serve an ASGI app on a free port; yields its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        # asyncio does this only for sockets that it has made itself; accepted ones inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         chosen = {**server_options(), "lifespan": "on", "timeout_graceful_shutdown": 1, **options}
         server = QuietServer(uvicorn.Config(app, **chosen))
         task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
     from gateway_middleware.breaker.policy import BreakerPolicy
     from gateway_middleware.gateway import Gateway, mount
+    from gateway_middleware.limiting.middleware import RateLimitMiddleware
     from gateway_middleware.settings import Settings
 
 __all__ = [
     "BreakerPolicy",
     "CircuitBreakerMiddleware",
     "Gateway",
+    "RateLimitMiddleware",
     "Settings",
     "__version__",
     "create_app",
@@ -30,6 +32,7 @@ _HOMES = {
     "BreakerPolicy": "breaker.policy",
     "CircuitBreakerMiddleware": "breaker.middleware",
     "Gateway": "gateway",
+    "RateLimitMiddleware": "limiting.middleware",
     "Settings": "settings",
     "create_app": "app",
     "mount": "gateway",

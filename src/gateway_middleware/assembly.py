@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,8 +14,13 @@ from gateway_middleware.breaker.policy import BreakerPolicy, Mode
 from gateway_middleware.breaker.registry import BreakerRegistry
 from gateway_middleware.breaker.selection import Latencies
 from gateway_middleware.domain import Tenant
+from gateway_middleware.errors import SettingsError
 from gateway_middleware.intake.routing import ProviderEntry, RouteTable
+from gateway_middleware.limiting.limit import Limit, OutagePolicy, Unit
+from gateway_middleware.limiting.notation import concurrency, parse_limits, parse_spend
+from gateway_middleware.limiting.quota import Quota
 from gateway_middleware.providers import make_provider
+from gateway_middleware.settings.tree import LimitSettings
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver, OpenResolver
 
 if TYPE_CHECKING:
@@ -26,8 +31,11 @@ if TYPE_CHECKING:
     from gateway_middleware.domain import Clock, Deployment, Timeouts
     from gateway_middleware.settings import Settings
     from gateway_middleware.settings.secret import Secret
-    from gateway_middleware.settings.tree import ProviderSettings
+    from gateway_middleware.settings.tree import ProviderSettings, TenantSettings
     from gateway_middleware.wire import Origin, Provider
+
+
+_UNITS = ("requests", "tokens", "concurrency", "spend")
 
 
 def revealed(secret: Secret | None) -> str | None:
@@ -154,3 +162,59 @@ def policies_of(settings: Settings) -> dict[str, BreakerPolicy]:
 def _policy(provider: ProviderSettings, mode: Mode) -> BreakerPolicy:
     policy = BreakerPolicy(mode=mode, probe_expiry=provider.timeouts.first_byte + 1.0)
     return msgspec.structs.replace(policy, **provider.breaker.given)
+
+
+def make_quotas(settings: Settings) -> dict[str, Any]:
+    """What `Quotas` is made of: `tenants`, `default` and `routes`. Raises `SettingsError`."""
+    defaults = LimitSettings(
+        requests=settings.default_requests,
+        tokens=settings.default_tokens,
+        concurrency=settings.default_concurrency,
+        spend=settings.default_spend,
+    )
+    found = {
+        "tenants": {tenant.name: _quota(tenant, defaults) for tenant in settings.tenants},
+        "default": Quota(limits=_limits(defaults)),
+        "routes": {route.name: _limits(route.limits) for route in settings.routes},
+    }
+    if settings.storage_uri.reveal() == "memory://" and settings.workers > 1:
+        _check_divisible(found, settings.workers)
+    return found
+
+
+def _quota(tenant: TenantSettings, defaults: LimitSettings) -> Quota:
+    own = tenant.limits
+    missing = {unit: getattr(defaults, unit) for unit in _UNITS if getattr(own, unit) is None}
+    return Quota(
+        limits=_limits(msgspec.structs.replace(own, **missing)),
+        per_key=_limits(tenant.per_key),
+        per_model=tuple((pattern, _limits(limits)) for pattern, limits in tenant.per_model),
+        priority=tenant.priority,
+    )
+
+
+def _limits(written: LimitSettings) -> tuple[Limit, ...]:
+    found: list[Limit] = []
+    outage = OutagePolicy(written.on_outage)
+    for unit, text in ((Unit.REQUESTS, written.requests), (Unit.TOKENS, written.tokens)):
+        if text is not None:
+            found += parse_limits(text, unit, is_shadow=unit in written.shadow, on_outage=outage)
+    if written.spend is not None:
+        found.append(parse_spend(written.spend, is_shadow=Unit.SPEND in written.shadow, on_outage=outage))
+    if written.concurrency is not None:
+        is_shadow = Unit.CONCURRENCY in written.shadow
+        found.append(concurrency(written.concurrency, is_shadow=is_shadow, on_outage=outage))
+    return tuple(found)
+
+
+def _check_divisible(found: dict[str, Any], workers: int) -> None:
+    """A limit that cannot be divided would admit nothing."""
+    quotas: list[Quota] = [*found["tenants"].values(), found["default"]]
+    limits = [limit for quota in quotas for limit in quota.limits + quota.per_key]
+    limits += [limit for quota in quotas for _, listed in quota.per_model for limit in listed]
+    limits += [limit for listed in found["routes"].values() for limit in listed]
+    small = sorted({limit.phrase for limit in limits if limit.amount < workers})
+    if small:
+        listed = "; ".join(small)
+        complaint = f"GATEWAY_WORKERS={workers}: workers share nothing on memory://, and cannot divide {listed}"
+        raise SettingsError([f"{complaint}; expected fewer workers, or GATEWAY_STORAGE_URI=redis://..."])

@@ -10,6 +10,7 @@ from gateway_middleware.assembly import (
     key_secret_of,
     listed_tenants,
     make_providers,
+    make_quotas,
     make_route_table,
     policies_of,
 )
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
     from gateway_middleware.domain import Attempt, CallRecord, Clock
     from gateway_middleware.edge.access_log import AccessLog
     from gateway_middleware.errors import UpstreamError
+    from gateway_middleware.limiting.quota import Quotas
     from gateway_middleware.operations.admin import Commander, Order
     from gateway_middleware.operations.breaker_metrics import BreakerMetrics
     from gateway_middleware.settings import Settings
 
-_SWAPPED = frozenset({"providers", "routes", "tenants", "max_attempts", "given"})
+_SWAPPED = frozenset({
+    "providers", "routes", "tenants", "max_attempts", "default_requests", "default_tokens", "default_concurrency",
+    "default_spend",
+})  # fmt: skip
 """What a reload takes at once."""
 
 
@@ -78,8 +83,10 @@ class Control:
         resolver: object,
         log: AccessLog,
         reread: Callable[[], Settings] | None,
+        quotas: Quotas,
         sharing: BreakerSharing | None = None,
     ) -> None:
+        self._quotas = quotas
         self._sharing = sharing
         self._live = live
         self._failover = failover
@@ -134,8 +141,10 @@ class Control:
                 raise InvalidRequestError("This gateway has its settings from its host, which alone can change them.")
             settings = self._reread()
         changed = _changed(self._live.settings, settings)
+        quotas = make_quotas(settings)
         self._live.swap(settings)
         self._take_tenants(settings)
+        self._quotas.replace(**quotas)
         places = [(d, self._live.providers[d.provider].origin) for d in self._live.deployments]
         self._failover.registry.configure(places, policies=policies_of(settings))
         self._failover.max_attempts = settings.max_attempts

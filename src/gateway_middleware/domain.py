@@ -229,6 +229,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     outcome: Outcome | None = None
     error_code: str | None = None
     usage: Usage | None = None
+    delivered_tokens: int | None = None
+    """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
     response_id: str | None = None
     response_model: str | None = None
     tail: bytes | None = None

@@ -88,6 +88,7 @@ def _others() -> list[Endpoint]:
         _read("providers", "/v1/providers", Access.OPEN),
         _read("provider_status", "/v1/providers/{argument}/status", Access.OPEN),
         _read("metrics", "/metrics", Access.METRICS),
+        _read("usage", "/v1/usage", Access.TENANT),
         *(_command("admin_circuit_breaker", f"{_BREAKERS}/{{argument:path}}/{name}") for name in _BREAKER_COMMANDS),
         _command("admin_reload", "/v1/admin/reload"),
     ]

@@ -24,26 +24,30 @@ from gateway_middleware.endpoints import ENDPOINTS
 from gateway_middleware.errors import GatewayNotStartedError
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
+from gateway_middleware.limiting.middleware import RateLimitMiddleware
+from gateway_middleware.limits_assembly import Limits
 from gateway_middleware.operations import endpoints as operations
 from gateway_middleware.operations.admin import Action, BreakerCommands
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
+from gateway_middleware.operations.limit_metrics import TenantUsage
 from gateway_middleware.operations.metrics import CallMetrics
 from gateway_middleware.operations.report import Report
+from gateway_middleware.pricing import CallPricing, make_book
 from gateway_middleware.providers.failures import error_from
-from gateway_middleware.scope import REQUEST
+from gateway_middleware.staircase import Innermost, StartGuard
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.upstream.dispatch import Dispatch
 from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     import httpx
     from starlette.applications import Starlette
 
     from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.domain import Clock
+    from gateway_middleware.domain import Clock, Tenant
     from gateway_middleware.operations.figures import Figures
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.resolvers import TenantResolver
@@ -92,6 +96,8 @@ class Gateway:
         )
         self._operator = Operator(self._failover.registry, self._failover.cooldowns, mode=self._failover.mode)
         others.connect(self._failover, self._operator)
+        self._pricing = CallPricing(make_book(settings), kind_of=lambda name: live.providers[name].kind, wall=wall)
+        self._limits = Limits(settings, log=self._log, clock=clock, wall=wall, pricing=self._pricing)
         self.control = Control(
             live,
             failover=self._failover,
@@ -100,6 +106,7 @@ class Gateway:
             log=self._log,
             reread=reread,
             sharing=self._sharing,
+            quotas=self._limits.calls.quotas,
         )
         self._call_metrics = CallMetrics(lambda: live.route_names)
         self._breaker_metrics = news.metrics = BreakerMetrics(self._circuit_breakers, lambda: live.deployment_keys)
@@ -134,7 +141,7 @@ class Gateway:
     def middleware(self) -> list[Middleware]:
         """The staircase, outermost first."""
         return [
-            Middleware(_StartGuard, gateway=self),
+            Middleware(StartGuard, gateway=self),
             Middleware(
                 ErrorMiddleware,
                 access_log=self._log,
@@ -155,6 +162,7 @@ class Gateway:
                 max_body_bytes=self.settings.max_body_bytes,
                 owners=self._owners,
             ),
+            Middleware(RateLimitMiddleware, calls=self._limits.calls, wall=self._wall),
             Middleware(CircuitBreakerMiddleware, failover=self._failover, hedge=Hedge(clock=self._clock)),
         ]
 
@@ -194,6 +202,7 @@ class Gateway:
         self.is_started = False
         if self._sharing is not None:
             await self._sharing.aclose()
+        await self._limits.aclose()
         await self._exchange.aclose()
         self._log.close()
 
@@ -210,10 +219,11 @@ class Gateway:
             raise GatewayNotStartedError("This gateway was closed. HINT: make a new one for each application.")
         if self._sharing is not None and not self.is_started:
             self._sharing.start()
+        self._limits.start()
         self.is_started = True
 
     def _compose(self) -> ASGIApp:
-        innermost: ASGIApp = _Innermost(self._dispatch, Router(routes=self._routes))
+        innermost: ASGIApp = Innermost(self._dispatch, Router(routes=self._routes))
         return reduce(
             lambda app, layer: layer.cls(app, *layer.args, **layer.kwargs), reversed(self.middleware), innermost
         )
@@ -227,7 +237,7 @@ class Gateway:
 
     def _endpoints(self) -> Mapping[str, ASGIApp]:
         registry = CollectorRegistry()
-        for collector in (self._call_metrics, self._breaker_metrics):
+        for collector in (self._call_metrics, self._breaker_metrics, self._limits.metrics):
             registry.register(collector)
         return {
             "models": operations.Models(lambda: self._live.table),
@@ -237,6 +247,7 @@ class Gateway:
             "providers": operations.Document(lambda _: self._report.providers()),
             "provider_status": operations.ProviderStatus(self._report.provider_status),
             "metrics": operations.Metrics(registry, self._report.refresh),
+            "usage": TenantUsage(self._usage_of),
             "admin_circuit_breaker": BreakerCommands(self.control.command_breaker),
             "admin_reload": Action(self.control.reload_for),
         }
@@ -253,8 +264,12 @@ class Gateway:
             "config_hash": self.settings.config_hash,
             "uptime_seconds": round(self._clock() - self._began, 1),
             "circuit_breakers": self._circuit_breakers(),
+            "limits": self._limits.health(),
             "sharing": None if self._sharing is None else self._sharing.snapshot(),
         }
+
+    async def _usage_of(self, tenant: Tenant) -> dict[str, Any]:
+        return {"tenant": tenant.name, "limits": await self._limits.of_tenant(tenant)}
 
     def _circuit_breakers(self) -> dict[str, Any]:
         return self._operator.circuit_breakers(self._live.provider_names)
@@ -266,28 +281,3 @@ def mount(app: Starlette, path: str, gateway: Gateway) -> None:
     The host's lifespan should enter `gateway.lifespan()`: Starlette runs no lifespan of mounted applications.
     """
     app.router.routes.append(Mount(path, app=gateway))
-
-
-class _StartGuard:
-    """Starts a gateway whose host forgot its lifespan."""
-
-    def __init__(self, app: ASGIApp, *, gateway: Gateway) -> None:
-        self.app = app
-        self._gateway = gateway
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if not self._gateway.is_started and scope["type"] == "http":
-            self._gateway.start_late()
-        return self.app(scope, receive, send)
-
-
-class _Innermost:
-    """Model calls go straight to dispatch, the rest to Starlette's router."""
-
-    def __init__(self, dispatch: Dispatch, router: Router) -> None:
-        self._dispatch = dispatch
-        self._router = router
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        inner: ASGIApp = self._router if REQUEST.peek(scope) is None else self._dispatch
-        return inner(scope, receive, send)

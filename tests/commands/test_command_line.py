@@ -73,7 +73,10 @@ def test_check_says_what_it_would_run() -> None:
         "  acme: 1 key; requests 600/minute; models gpt-*",
         "serve would listen on http://127.0.0.1:9000 with 2 workers",
         f"configuration {settings.config_hash}",
-        "warning: GATEWAY_TENANTS.*.requests: NOT ENFORCED by this version",
+        (
+            "warning: GATEWAY_STORAGE_URI: memory:// is not shared between 2 workers: each enforces one part in 2 of "
+            "every limit, and knows only its own breakers; redis:// is exact"
+        ),
     ]
     assert done.returncode == 0
     assert "canary" not in done.stdout

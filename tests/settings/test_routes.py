@@ -99,7 +99,7 @@ def test_max_attempts_of_a_route() -> None:
 
 
 R = "GATEWAY_ROUTES.r"
-OPTIONS = "to, timeouts, max_attempts, balance, on_context_window, on_content_policy, hedge"
+OPTIONS = "to, timeouts, max_attempts, balance, on_context_window, on_content_policy, hedge, limits"
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 _MODEL = 'expected "provider/model", the model of letters, digits and . _ : @ / - (at most 128, no .. or //)'
 _NAME = "expected a model name of letters, digits and . _ : @ / - (at most 128, no .. or //)"

@@ -10,6 +10,7 @@ import pytest
 
 from gateway_middleware.errors import SettingsError
 from gateway_middleware.settings import Settings, TenantSettings
+from gateway_middleware.settings.tree import LimitSettings
 from gateway_middleware.tenancy.keys import digest, hmac_digest
 
 KEY_SECRET = "a-secret-of-24-characters"
@@ -35,28 +36,46 @@ def test_a_tenant_has_every_option() -> None:
         "concurrency": 50,
         "spend": "100/month",
         "models": ["gpt-*", "eu/*"],
+        "shadow": ["tokens"],
+        "on_outage": "open",
+        "priority": 2,
+        "per_key": {"concurrency": 5, "shadow": True},
+        "per_model": {"gpt-5*": {"tokens": "1000/minute"}},
     }
     assert tenants({"acme": value}) == (
         TenantSettings(
             name="acme",
             keys=(ONE, TWO),
-            requests="600/minute",
-            tokens="200000/minute",
-            concurrency=50,
-            spend="100/month",
+            limits=LimitSettings(
+                requests="600/minute",
+                tokens="200000/minute",
+                concurrency=50,
+                spend="100/month",
+                shadow=("tokens",),
+                on_outage="open",
+            ),
+            per_key=LimitSettings(concurrency=5, shadow=("requests", "tokens", "concurrency", "spend")),
+            per_model=(("gpt-5*", LimitSettings(tokens="1000/minute")),),
+            priority=2,
             models=("gpt-*", "eu/*"),
         ),
     )
 
 
-def test_limits_of_tenants_have_no_effect_yet() -> None:
-    value = {"a": {"keys": [ONE], "requests": "1/day", "concurrency": 1}, "b": {"keys": [TWO], "spend": "1/day"}}
-    settings = Settings.from_env(ENVIRON | {"GATEWAY_TENANTS": json.dumps(value)})
-    assert settings.not_enforced() == (
-        "GATEWAY_TENANTS.*.requests",
-        "GATEWAY_TENANTS.*.concurrency",
-        "GATEWAY_TENANTS.*.spend",
-    )
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"shadow": ["tokns"]}, "shadow[0]='tokns': expected one of requests, tokens, concurrency, spend"),
+        ({"on_outage": "panic"}, "on_outage='panic': expected one of share, open, closed"),
+        ({"per_key": {"rpm": 1}}, "per_key.rpm: unknown name; expected one of requests, tokens, concurrency, spend, "),
+        ({"per_model": {"gpt-*": {"tokens": "lots"}}}, "per_model.'gpt-*'.tokens='lots': "),
+        ({"priority": 1000}, "priority=1000: expected an integer from -100 to 100"),
+    ],
+)  # fmt: skip
+def test_bad_limits(more: dict[str, object], line: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        tenants({"a": {"keys": [ONE], **more}})
+    assert caught.value.complaints[0].startswith(f"GATEWAY_TENANTS.a.{line}")
 
 
 def test_digests_come_from_variables_and_files(tmp_path: Path) -> None:

@@ -194,10 +194,6 @@ def test_a_base_url_without_key_and_one_that_leads_back_are_warned_about() -> No
 @pytest.mark.parametrize(
     ("variable", "text"),
     [
-        ("GATEWAY_DEFAULT_REQUESTS", "1/second"),
-        ("GATEWAY_DEFAULT_TOKENS", "1/second"),
-        ("GATEWAY_DEFAULT_CONCURRENCY", "1"),
-        ("GATEWAY_DEFAULT_SPEND", "1/day"),
         ("GATEWAY_JOURNAL", "j.db"),
         ("GATEWAY_USAGE_METERING_URL", "https://m"),
         ("GATEWAY_USAGE_METERING_TOKEN", "t"),

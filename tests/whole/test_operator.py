@@ -139,7 +139,7 @@ async def test_transitions_are_log_lines_and_metrics() -> None:
 
 
 async def test_metrics_name_only_what_the_configuration_names() -> None:
-    rig = Rig(ONE)
+    rig = Rig(ONE, GATEWAY_MAX_ATTEMPTS="1")
     rig.scripts["a"] = failing(500)
     for number in range(30):
         await rig.call(f"a/made-up-{number}")

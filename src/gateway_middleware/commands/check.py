@@ -56,7 +56,7 @@ def _tenant(tenant: TenantSettings) -> str:
     limits = [
         f"{name} {value}"
         for name in ("requests", "tokens", "concurrency", "spend")
-        if (value := getattr(tenant, name)) is not None
+        if (value := getattr(tenant.limits, name)) is not None
     ]
     keys = "1 key" if len(tenant.keys) == 1 else f"{len(tenant.keys)} keys"
     return "; ".join([f"{tenant.name}: {keys}", *limits, f"models {', '.join(tenant.models)}"])

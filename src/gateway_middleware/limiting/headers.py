@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from gateway_middleware.domain import Dialect, HeaderList
-from gateway_middleware.limiting.limit import Decision, Limit, Standing, Unit
+from gateway_middleware.limiting.limit import Decision, Standing, Unit
 
 _SHOWN = (Unit.REQUESTS, Unit.TOKENS)
-_QUOTA_UNITS = {Unit.REQUESTS: "requests", Unit.CONCURRENCY: "concurrent-requests"}
 
 
 def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderList:
@@ -81,17 +80,9 @@ def _draft(standings: Sequence[Standing]) -> HeaderList:
     if not standings:
         return []
     return [
-        (b"ratelimit-policy", b", ".join([_policy(s.claim.limit) for s in standings])),
+        (b"ratelimit-policy", b", ".join([s.claim.limit.policy for s in standings])),
         (b"ratelimit", b", ".join([_state(s) for s in standings])),
     ]
-
-
-def _policy(limit: Limit) -> bytes:
-    """`q` is the quota, `w` its window in seconds. There is no registered unit for tokens: the name says it."""
-    item = b'"%s";q=%d' % (limit.name.encode(), limit.amount)
-    if limit.unit in _QUOTA_UNITS and limit.unit is not Unit.REQUESTS:
-        item += b';qu="%s"' % _QUOTA_UNITS[limit.unit].encode()
-    return item + b";w=%d" % limit.seconds if limit.length else item
 
 
 def _state(standing: Standing) -> bytes:

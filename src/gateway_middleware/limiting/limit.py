@@ -73,6 +73,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     on_outage: OutagePolicy = OutagePolicy.SHARE
     span: Span | None = None
     """Made from the fields above; None for concurrency."""
+    policy: bytes = b""
+    """The item of `RateLimit-Policy`, made from the fields above."""
 
     def __post_init__(self) -> None:
         if not 0 < self.amount <= LARGEST:
@@ -81,6 +83,14 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"limit {self.name!r}: a length belongs to every unit but concurrency")
         if self.length:
             msgspec.structs.force_setattr(self, "span", _span(self.alignment, self.length))
+        msgspec.structs.force_setattr(self, "policy", self._policy())
+
+    def _policy(self) -> bytes:
+        """`q` is the quota, `w` its window in seconds. No unit is registered for tokens: the name says it."""
+        item = b'"%s";q=%d' % (self.name.encode(), self.amount)
+        if self.unit is Unit.CONCURRENCY:
+            return item + b';qu="concurrent-requests"'
+        return item + b";w=%d" % self.seconds
 
     @property
     def is_calendar(self) -> bool:

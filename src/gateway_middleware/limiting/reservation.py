@@ -21,11 +21,13 @@ class LimitReachedError(RateLimitedError):
         super().__init__(_message(standing), retry_after=_retry_after(decision, standing), code=_code(standing))
         self.decision = decision
         self.standing = standing
+        self.limit_headers: HeaderList = []
+        """How all limits stand, for the answer."""
 
     @property
     def headers(self) -> HeaderList:
         """What can never fit need not be tried again: the official SDKs obey this header."""
-        return [(b"x-should-retry", b"false")] if self.standing.wait == NEVER else []
+        return [*self.limit_headers, *([(b"x-should-retry", b"false")] if self.standing.wait == NEVER else [])]
 
 
 def _code(standing: Standing) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Self
 import msgspec
 
 from gateway_middleware.errors import SettingsError
+from gateway_middleware.metering.prices import Price
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN_KEYS, read_providers
@@ -30,7 +31,6 @@ _NO_TENANT = (
     "no tenant: list one with a key from `python -m gateway_middleware keys new`, or set GATEWAY_OPEN=true to let "
     "every caller in"
 )
-_LIMITS = ("requests", "tokens", "concurrency", "spend")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_tokens: str | None = None
     default_concurrency: int | None = None
     default_spend: str | None = None
+    queue_seconds: float | None = None
+    prices: tuple[tuple[str, Price], ...] = ()
     storage_uri: Secret = Secret("memory://", source="default")
     journal: str = "./gateway-journal.db"
     max_attempts: int = 3
@@ -82,8 +84,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def not_enforced(self) -> tuple[str, ...]:
         """What was set and has no effect in this version."""
         accepted = {v.name for v in VARIABLES if v.support is Support.ACCEPTED}
-        found = [name for name in self.given if name in accepted]
-        return (*found, *(f"GATEWAY_TENANTS.*.{limit}" for limit in _LIMITS if _names_any(self.tenants, limit)))
+        return tuple(name for name in self.given if name in accepted)
+
+    @property
+    def limits_spend(self) -> bool:
+        """Whether any limit is one of spend."""
+        listed = [limits for t in self.tenants for limits in (t.limits, t.per_key)]
+        listed += [limits for t in self.tenants for _, limits in t.per_model] + [route.limits for route in self.routes]
+        return self.default_spend is not None or any(limits.spend is not None for limits in listed)
 
     def warnings(self) -> tuple[str, ...]:
         """What works and may not be meant, one line each."""
@@ -127,10 +135,6 @@ def _source_only(secret: object) -> str:
     raise NotImplementedError(f"{type(secret).__name__} in the settings tree")
 
 
-def _names_any(parts: Iterable[TenantSettings], field: str) -> bool:
-    return any(getattr(part, field) is not None for part in parts)
-
-
 def _warnings(settings: Settings) -> Iterable[str]:
     if settings.is_open:
         reach = "this machine" if is_loopback(settings.host) else f"everybody who reaches {settings.host}"
@@ -140,6 +144,11 @@ def _warnings(settings: Settings) -> Iterable[str]:
     for variable, key in (("OPENAI_BASE_URL", "openai"), ("ANTHROPIC_BASE_URL", "anthropic")):
         if variable in settings.given and BUILT_IN_KEYS[key] not in settings.given:
             yield f"{variable}: has no effect without {BUILT_IN_KEYS[key]}"
+    if settings.workers > 1 and settings.storage_uri.reveal() == "memory://":
+        yield (
+            f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "
+            f"in {settings.workers} of every limit, and knows only its own breakers; redis:// is exact"
+        )
     for name in settings.not_enforced():
         yield f"{name}: NOT ENFORCED by this version"
 

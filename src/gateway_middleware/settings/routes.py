@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from gateway_middleware.domain import Balance, Timeouts
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import nearest, shown_name
+from gateway_middleware.settings.limits import read_limits
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN_KEYS
 from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 _PROVIDERS = Mapping[str, ProviderSettings | None]
-_OPTIONS = ("to", "timeouts", "max_attempts", "balance", "on_context_window", "on_content_policy", "hedge")
+_OPTIONS = ("to", "timeouts", "max_attempts", "balance", "on_context_window", "on_content_policy", "hedge",
+            "limits")  # fmt: skip
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 
 
@@ -48,6 +50,7 @@ def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
         on_context_window=_read_list(options.get("on_context_window"), providers, over),
         on_content_policy=_read_list(options.get("on_content_policy"), providers, over),
         hedge_after=_hedge(options.get("hedge")),
+        limits=read_limits(options.get("limits")),
     )
 
 

@@ -6,10 +6,11 @@ import re
 
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import shown_name
+from gateway_middleware.settings.limits import LIMIT_OPTIONS, pick_limits, read_limits, read_limits_by_model
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.tree import TenantSettings
 
-_OPTIONS = ("keys", "requests", "tokens", "concurrency", "spend", "models")
+_OPTIONS = ("keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
 _PATTERN = re.compile(r"[A-Za-z0-9._:@/*?!\[\]-]{1,128}")
@@ -38,10 +39,10 @@ def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: 
     return TenantSettings(
         name=name,
         keys=tuple(keys),
-        requests=scalars.limit(members["requests"]) if "requests" in members else None,
-        tokens=scalars.limit(members["tokens"]) if "tokens" in members else None,
-        concurrency=scalars.integer(members["concurrency"], 1, 1_000_000) if "concurrency" in members else None,
-        spend=scalars.spend(members["spend"]) if "spend" in members else None,
+        limits=pick_limits(members),
+        per_key=read_limits(members.get("per_key")),
+        per_model=read_limits_by_model(members.get("per_model")),
+        priority=scalars.integer(members["priority"], -100, 100) if "priority" in members else 0,
         models=_read_models(members["models"]) if "models" in members else ("*",),
     )
 

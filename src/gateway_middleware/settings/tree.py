@@ -46,6 +46,17 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerNumbers = BreakerNumbers()
 
 
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits in their written notation. `shadow` names the units whose limits only report."""
+
+    requests: str | None = None
+    tokens: str | None = None
+    concurrency: int | None = None
+    spend: str | None = None
+    shadow: tuple[str, ...] = ()
+    on_outage: str = "share"
+
+
 class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One target of a route. `timeouts` are complete: those of provider, route and entry laid over each other."""
 
@@ -77,6 +88,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_context_window: tuple[DeploymentSettings, ...] = ()
     on_content_policy: tuple[DeploymentSettings, ...] = ()
     hedge_after: float | None = None
+    limits: LimitSettings = LimitSettings()
 
     @property
     def everything(self) -> tuple[DeploymentSettings, ...]:
@@ -106,8 +118,8 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     keys: tuple[str, ...]
-    requests: str | None = None
-    tokens: str | None = None
-    concurrency: int | None = None
-    spend: str | None = None
+    limits: LimitSettings = LimitSettings()
+    per_key: LimitSettings = LimitSettings()
+    per_model: tuple[tuple[str, LimitSettings], ...] = ()
+    priority: int = 0
     models: tuple[str, ...] = ("*",)

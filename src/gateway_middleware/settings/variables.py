@@ -10,6 +10,7 @@ import msgspec
 
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.prices import read_prices
 
 
 class Support(Enum):
@@ -87,16 +88,16 @@ VARIABLES: tuple[Variable, ...] = (
         meaning='Model names and where they lead: `{"fast": ["openai/gpt-5-mini", {"to": "azure-eu/gpt5mini", '
         '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first) and `timeouts`; a route may be an '
         "object with `to`, `timeouts`, `max_attempts`, `balance` (`order`, `weight`, `latency`, `affinity`), `hedge`, "
-        "`on_context_window`, `on_content_policy`. Without a route, `provider/model` and plain model names resolve "
-        "by provider.",
+        "`on_context_window`, `on_content_policy`, `limits`. Without a route, `provider/model` and plain model "
+        "names resolve by provider.",
     ),
     Variable(
         name="GATEWAY_TENANTS",
         field="tenants",
         default="`{}`",
         meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
-        "`python -m gateway_middleware keys new`. Also `requests`, `tokens`, `concurrency` and `spend`, which are not "
-        "enforced yet.",
+        "`python -m gateway_middleware keys new`. Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
+        "`per_model`, `shadow`, `on_outage`, `priority` (docs/rate-limits.md).",
     ),
     Variable(
         name="GATEWAY_OPEN",
@@ -148,16 +149,53 @@ VARIABLES: tuple[Variable, ...] = (
         default="none: admin disabled",
         meaning="The bearer token of operators, for `/v1/admin/*`; at least 16 characters.",
     ),
-    _accepted("GATEWAY_DEFAULT_REQUESTS", "default_requests", scalars.limit, "Requests of a tenant that names none."),
-    _accepted("GATEWAY_DEFAULT_TOKENS", "default_tokens", scalars.limit, "Tokens of a tenant that names none."),
-    _accepted("GATEWAY_DEFAULT_CONCURRENCY", "default_concurrency", _concurrency, "Calls at a time, likewise."),
-    _accepted("GATEWAY_DEFAULT_SPEND", "default_spend", scalars.spend, "Spend, likewise: `100/month`."),
+    Variable(
+        name="GATEWAY_DEFAULT_REQUESTS",
+        field="default_requests",
+        read=scalars.limit,
+        meaning="Requests of a tenant that names none: `600/minute`, `10/second;1000/hour`.",
+    ),
+    Variable(
+        name="GATEWAY_DEFAULT_TOKENS",
+        field="default_tokens",
+        read=scalars.limit,
+        meaning="Tokens of a tenant that names none, input and output together: `200000/minute`.",
+    ),
+    Variable(
+        name="GATEWAY_DEFAULT_CONCURRENCY",
+        field="default_concurrency",
+        read=_concurrency,
+        meaning="Calls at a time of a tenant that names none.",
+    ),
+    Variable(
+        name="GATEWAY_DEFAULT_SPEND",
+        field="default_spend",
+        read=scalars.spend,
+        meaning="Dollars of a tenant that names none: `100/month`; days and months are those of the calendar, in UTC.",
+    ),
+    Variable(
+        name="GATEWAY_PRICES",
+        field="prices",
+        read=read_prices,
+        default="`{}`",
+        meaning="Prices of deployments that differ from the list of the extra `prices`, in dollars per million tokens: "
+        '`{"openai/gpt-5": {"input": 1.25, "output": 10, "cached_input": 0.125}}`; also `cache_write`, `reasoning`, '
+        "`tiers`, `version`.",
+    ),
+    Variable(
+        name="GATEWAY_QUEUE_SECONDS",
+        field="queue_seconds",
+        read=scalars.seconds,
+        default="off",
+        meaning="How long a call may wait for a slot or a refill, fairly between tenants, before it is refused.",
+    ),
     Variable(
         name="GATEWAY_STORAGE_URI",
         field="storage_uri",
         read=scalars.storage_uri,
         default="`memory://`",
-        meaning="`redis://...` shares cooldowns, probes and operators' commands between replicas (extra `redis`).",
+        meaning="`redis://...` shares limits, cooldowns, probes and operators' commands between replicas (needs the "
+        "extra `redis`).",
     ),
     _accepted("GATEWAY_JOURNAL", "journal", scalars.path, "The SQLite file of calls."),
     Variable(

@@ -1,0 +1,128 @@
+"""Which limits a call has to pass: those of its tenant, of its key, of its model, and of its route."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from gateway_middleware.domain import ModelRequest, Tenant
+from gateway_middleware.limiting.estimate import Estimate
+from gateway_middleware.limiting.limit import Claim, Limit, Unit, limit_key
+
+_MOST_PLANS = 65_536
+_SMALLEST_SPEND = 1
+"""Micro-dollars of a call whose price is not known: an empty budget still refuses it."""
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of one tenant: together, for each of its keys, and by patterns over the models asked for."""
+
+    limits: tuple[Limit, ...] = ()
+    per_key: tuple[Limit, ...] = ()
+    per_model: tuple[tuple[str, tuple[Limit, ...]], ...] = ()
+    priority: int = 0
+
+
+class Plan:
+    """The limits of all calls of one tenant's key to one model, ready to be claimed."""
+
+    __slots__ = ("_constant", "_smallest", "_spend", "_tokens", "needs_estimate", "needs_price", "priority")
+
+    def __init__(self, claims: Sequence[Claim], priority: int) -> None:
+        self._constant = [c for c in claims if c.limit.unit in {Unit.REQUESTS, Unit.CONCURRENCY}]
+        self._tokens = [c for c in claims if c.limit.unit is Unit.TOKENS]
+        self._spend = [c for c in claims if c.limit.unit is Unit.SPEND]
+        self._smallest = min((c.limit.amount for c in self._tokens), default=0)
+        self.needs_price = bool(self._spend)
+        self.needs_estimate = bool(self._tokens or self._spend)
+        self.priority = priority
+
+    def __bool__(self) -> bool:
+        return bool(self._constant or self.needs_estimate)
+
+    def claims(self, estimate: Estimate | None, micro_dollars: int | None) -> list[Claim]:
+        """What a call takes that is estimated at so much."""
+        if estimate is None:
+            return self._constant
+        found = self._constant.copy()
+        if self._tokens:
+            cost = estimate.within(self._smallest)
+            found += [Claim(claim.key, claim.limit, cost) for claim in self._tokens]
+        if self._spend:
+            cost = max(micro_dollars or 0, _SMALLEST_SPEND)
+            found += [Claim(claim.key, claim.limit, cost) for claim in self._spend]
+        return found
+
+    def look(self) -> list[Claim]:
+        """Claims of one unit each, to see how all limits stand."""
+        return [*self._constant, *self._tokens, *self._spend]
+
+
+class Quotas:
+    """Finds the plan of a call. `tenants` are by name, `default` is for those that are not listed.
+
+    `routes` are limits of a route for all tenants together. Plans are made once; a full cache starts again.
+    """
+
+    def __init__(
+        self,
+        tenants: Mapping[str, Quota] | None = None,
+        *,
+        default: Quota = Quota(),  # noqa: B008  frozen
+        routes: Mapping[str, tuple[Limit, ...]] | None = None,
+    ) -> None:
+        self.replace(tenants or {}, default=default, routes=routes or {})
+
+    def replace(self, tenants: Mapping[str, Quota], *, default: Quota, routes: Mapping[str, tuple[Limit, ...]]) -> None:
+        """Take other limits from now on. What was counted stays, where a limit has the same unit and window."""
+        self._tenants = tenants
+        self._default = default
+        self._routes = routes
+        self._plans: dict[tuple[str, str | None, str, str], Plan] = {}
+
+    def plan(self, tenant: Tenant, request: ModelRequest) -> Plan:
+        """The limits of this call."""
+        key = (tenant.name, tenant.key_id, request.model, request.route.name)
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = self._make(*key)
+        return plan
+
+    def overview(self, tenant: Tenant) -> list[Claim]:
+        """All limits of a tenant and of this key, whatever the model."""
+        quota = self._tenants.get(tenant.name, self._default)
+        found = _claims(tenant.name, quota.limits) + _key_claims(tenant.name, tenant.key_id, quota)
+        for pattern, limits in quota.per_model:
+            found += _claims(tenant.name, limits, "model", pattern)
+        return found
+
+    def _make(self, tenant: str, key_id: str | None, model: str, route: str) -> Plan:
+        quota = self._tenants.get(tenant, self._default)
+        found = _claims(tenant, quota.limits) + _key_claims(tenant, key_id, quota)
+        for pattern, limits in quota.per_model:
+            if fnmatchcase(model, pattern):
+                found += _claims(tenant, limits, "model", pattern)
+        found += _claims(f"route@{route}", self._routes.get(route, ()), prefix="route")
+        return Plan(found, quota.priority)
+
+
+def _key_claims(tenant: str, key_id: str | None, quota: Quota) -> list[Claim]:
+    return _claims(tenant, quota.per_key, "key", key_id) if key_id is not None else []
+
+
+def _claims(owner: str, limits: Iterable[Limit], kind: str = "", name: str = "", *, prefix: str = "") -> list[Claim]:
+    """Claims of one unit. The name of a limit says whose it is: `rpm`, `key-rpm`, `model-tpm`, `route-rpm`."""
+    scope = (kind, name) if kind else ()
+    prefix = prefix or kind
+    return [
+        Claim(limit_key(owner, limit, *(("/".join(scope),) if scope else ())), _named(limit, prefix))
+        for limit in limits
+    ]
+
+
+def _named(limit: Limit, prefix: str) -> Limit:
+    return msgspec.structs.replace(limit, name=f"{prefix}-{limit.name}") if prefix else limit

@@ -1,0 +1,31 @@
+"""Prices of single deployments."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway_middleware.metering.prices import Price, parse_price
+from gateway_middleware.settings.node import Node
+
+
+def read_prices(node: Node) -> tuple[tuple[str, Price], ...]:
+    """Prices by `provider/model`."""
+    found = []
+    for key, entry in node.structured().entries().items():
+        if "/" not in key:
+            entry.faults.add(entry.place, 'expected the name of a deployment, "provider/model"')
+        price = _read(entry)
+        if price is not None:
+            found.append((key, price))
+    return tuple(found)
+
+
+def _read(node: Node) -> Price | None:
+    if not isinstance(node.raw, dict):
+        node.fault("expected an object with `input` and `output` in dollars per million tokens")
+        return None
+    try:
+        return parse_price(node.raw)
+    except (ValueError, msgspec.MsgspecError) as error:
+        node.faults.add(node.place, f"expected a price: {error}")
+        return None

@@ -1,0 +1,134 @@
+"""Several gateways on one real Redis: limits hold over replicas, and nobody gets a 5xx because Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway_middleware.simulator import Server, Simulator
+from gateway_middleware.tenancy.keys import digest
+from redis_process import BINARY, WHY_SKIPPED, RedisProcess
+from running import KEY, gateway_for
+
+pytestmark = pytest.mark.anyio
+ASK: Any = {"model": "openai/gpt", "messages": [{"role": "user", "content": "x"}]}
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisProcess]:
+    if BINARY is None:
+        pytest.skip(WHY_SKIPPED)
+    process = RedisProcess(tmp_path)
+    yield process
+    process.kill()
+
+
+@asynccontextmanager
+async def fleet(redis: RedisProcess, **limits: Any) -> AsyncIterator[tuple[list[httpx.AsyncClient], Server]]:
+    tenants = json.dumps({"acme": {"keys": [digest(KEY.encode())], **limits}})
+    async with AsyncExitStack() as stack:
+        simulator = await stack.enter_async_context(Simulator().serve())
+        clients = []
+        for _ in range(3):
+            url = await stack.enter_async_context(
+                gateway_for(simulator.url, GATEWAY_TENANTS=tenants, GATEWAY_STORAGE_URI=redis.uri)
+            )
+            pool = httpx.Limits(max_connections=250)
+            client = httpx.AsyncClient(
+                base_url=url, trust_env=False, headers={"authorization": f"Bearer {KEY}"}, limits=pool, timeout=30
+            )
+            clients.append(await stack.enter_async_context(client))
+        yield clients, simulator
+
+
+async def _call(client: httpx.AsyncClient, **more: Any) -> int:
+    return (await client.post("/v1/chat/completions", json={**ASK, **more})).status_code
+
+
+async def _warm(clients: list[httpx.AsyncClient]) -> None:
+    """Every replica is seen by the others."""
+    async with asyncio.timeout(20):
+        while True:
+            healths = [(await client.get("/v1/health")).json()["limits"] for client in clients]
+            if all(health.get("replicas") == 3 for health in healths):
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_rl1_three_replicas_six_hundred_in_parallel_exactly_a_hundred(redis: RedisProcess) -> None:
+    async with fleet(redis, requests="100/minute") as (clients, simulator):
+        statuses = await asyncio.gather(*(_call(clients[n % 3]) for n in range(600)))
+        assert sorted(statuses) == [200] * 100 + [429] * 500
+        assert len(simulator.simulator.requests) == 100
+
+
+async def test_tokens_are_reserved_over_replicas(redis: RedisProcess) -> None:
+    async with fleet(redis, tokens="10000/minute") as (clients, simulator):
+        statuses = await asyncio.gather(
+            *(_call(clients[n % 3], model="openai/sim-output-1000", max_tokens=1000) for n in range(60))
+        )
+        assert statuses.count(200) == len(simulator.simulator.requests) == 9
+
+
+async def test_rl13_redis_killed_is_no_error_and_the_limit_holds(redis: RedisProcess) -> None:
+    async with fleet(redis, requests="90/minute") as (clients, simulator):
+        await asyncio.gather(*(_call(client) for client in clients))
+        await _warm(clients)
+        redis.kill()
+        statuses = []
+        slowest = 0.0
+        for number in range(240):
+            started = time.monotonic()
+            statuses.append(await _call(clients[number % 3]))
+            slowest = max(slowest, time.monotonic() - started)
+        assert set(statuses) == {200, 429}
+        assert len(simulator.simulator.requests) <= 90 * 1.05
+        assert len(simulator.simulator.requests) >= 90 * 0.9
+        assert slowest < 1.0
+        health = (await clients[0].get("/v1/health")).json()["limits"]
+        assert health["store"] == "degraded"
+        redis.start()
+        async with asyncio.timeout(10):
+            while (await clients[0].get("/v1/health")).json()["limits"]["store"] != "shared":
+                await asyncio.sleep(0.1)
+
+
+async def test_rl13_redis_frozen_costs_five_calls_a_deadline(redis: RedisProcess) -> None:
+    async with fleet(redis, requests="1000/minute") as (clients, _):
+        await _warm(clients)
+        redis.freeze()
+        taken = []
+        for _ in range(30):
+            started = time.monotonic()
+            assert await _call(clients[0]) == 200
+            taken.append(time.monotonic() - started)
+        redis.thaw()
+        assert sum(seconds > 0.045 for seconds in taken) <= 7
+        assert max(taken[-10:]) < 0.045
+
+
+async def test_rl14_a_flush_heals_by_itself(redis: RedisProcess) -> None:
+    async with fleet(redis, requests="20/minute", concurrency=5) as (clients, simulator):
+        for number in range(30):
+            assert await _call(clients[number % 3]) in {200, 429}
+        redis.command("FLUSHALL")
+        redis.command("SCRIPT", "FLUSH")
+        statuses = [await _call(clients[number % 3]) for number in range(60)]
+        assert set(statuses) == {200, 429}
+        assert len(simulator.simulator.requests) <= 40, "at most twice the limit, as documented"
+
+
+async def test_a_limit_is_seen_from_every_replica(redis: RedisProcess) -> None:
+    async with fleet(redis, requests="10/minute") as (clients, _):
+        for client in clients:
+            await _call(client)
+        rows = [(await client.get("/v1/usage")).json()["limits"][0] for client in clients]
+        assert {row["used"] for row in rows} == {3}
