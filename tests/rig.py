@@ -60,6 +60,7 @@ class Rig:
             "GATEWAY_PROVIDERS": json.dumps(providers),
             "GATEWAY_ROUTES": json.dumps(routes or {"fast": ["a/m", "b/m"]}),
             "GATEWAY_OPEN": "true",
+            "GATEWAY_JOURNAL": "off",
             "GATEWAY_ADMIN_TOKEN": ADMIN,
             **extra,
         }

@@ -35,6 +35,7 @@ def environment(upstream: str, **extra: str) -> dict[str, str]:
         "ANTHROPIC_BASE_URL": upstream,
         "AZURE_OPENAI_API_KEY": "upstream-azure",
         "AZURE_OPENAI_ENDPOINT": upstream,
+        "GATEWAY_JOURNAL": "off",
         "GATEWAY_TENANTS": '{"acme": {"keys": ["' + digest(KEY.encode()) + '"]}}',
         **extra,
     }

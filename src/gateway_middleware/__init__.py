@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from gateway_middleware.breaker.policy import BreakerPolicy
     from gateway_middleware.gateway import Gateway, mount
     from gateway_middleware.limiting.middleware import RateLimitMiddleware
+    from gateway_middleware.metering.journal import Journal
+    from gateway_middleware.metering.middleware import MeteringMiddleware
     from gateway_middleware.settings import Settings
 
 __all__ = [
     "BreakerPolicy",
     "CircuitBreakerMiddleware",
     "Gateway",
+    "Journal",
+    "MeteringMiddleware",
     "RateLimitMiddleware",
     "Settings",
     "__version__",
@@ -32,6 +36,8 @@ _HOMES = {
     "BreakerPolicy": "breaker.policy",
     "CircuitBreakerMiddleware": "breaker.middleware",
     "Gateway": "gateway",
+    "Journal": "metering.journal",
+    "MeteringMiddleware": "metering.middleware",
     "RateLimitMiddleware": "limiting.middleware",
     "Settings": "settings",
     "create_app": "app",

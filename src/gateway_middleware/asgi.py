@@ -91,6 +91,7 @@ class UntilDisconnect:
         "_watcher",
         "is_sending",
         "sends",
+        "sent_at",
     )
 
     def __init__(self, receive: Receive, tower: Watchtower, *, stall: float = 60.0) -> None:
@@ -110,8 +111,14 @@ class UntilDisconnect:
         self._task = task
         self._cancelling = task.cancelling()
         self._loop = asyncio.get_running_loop()
+        self.sent_at = self._loop.time()
         self._tower.add(self, self._loop)
         return self
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client is gone."""
+        return self._has_left
 
     def start(self) -> None:
         """Watch from now on."""
@@ -126,6 +133,7 @@ class UntilDisconnect:
     async def send(self, send: Send, message: Message) -> None:
         """Send, and leave the block when that stalls."""
         self.sends += 1
+        self.sent_at = self._loop.time()
         self.is_sending = True
         await send(message)
         self.is_sending = False
@@ -154,5 +162,8 @@ class UntilDisconnect:
             # The cancelled task would hold this object by its traceback, and this object the task.
             self._watcher.cancel()
             self._watcher = None
-        if self._has_left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        task = self._task
+        # A task that was cancelled keeps its error, whose frames hold this object.
+        del self._task
+        if self._has_left and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientDisconnectedError from error

@@ -55,6 +55,7 @@ def make_providers(settings: Settings) -> dict[str, Provider]:
             timeouts=p.timeouts,
             organization=p.organization,
             project=p.project,
+            drains=p.drains,
         )
         for p in settings.providers
     }

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gateway_middleware.domain import Attempt, CallRecord, Clock
     from gateway_middleware.edge.access_log import AccessLog
     from gateway_middleware.errors import UpstreamError
+    from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.limiting.quota import Quotas
     from gateway_middleware.operations.admin import Commander, Order
     from gateway_middleware.operations.breaker_metrics import BreakerMetrics
@@ -84,9 +85,11 @@ class Control:
         log: AccessLog,
         reread: Callable[[], Settings] | None,
         quotas: Quotas,
+        owners: ResponseOwners,
         sharing: BreakerSharing | None = None,
     ) -> None:
         self._quotas = quotas
+        self._owners = owners
         self._sharing = sharing
         self._live = live
         self._failover = failover
@@ -125,8 +128,8 @@ class Control:
         """The same for SIGHUP: complaints go to the log."""
         try:
             document = self.reload()
-        except SettingsError as error:
-            self._log.event("reload_failed", level="error", message=f"Reload failed: {'; '.join(error.complaints)}")
+        except (SettingsError, InvalidRequestError) as error:
+            self._log.event("reload_failed", level="error", message=f"Reload failed: {error}")
         else:
             self._log.audit("reload", client="SIGHUP", config_hash=document["config_hash"])
 
@@ -151,12 +154,18 @@ class Control:
         return {
             "config_hash": settings.config_hash,
             "changed": sorted(changed),
-            "need_restart": sorted(changed - _SWAPPED),
+            "need_restart": sorted(changed - self._swapped(settings)),
         }
+
+    def _swapped(self, settings: Settings) -> frozenset[str]:
+        """Whoever let everybody in cannot begin to ask for keys, nor the other way round."""
+        can_swap = isinstance(self._resolver, ApiKeyResolver) and settings.tenants
+        return _SWAPPED if can_swap else _SWAPPED - {"tenants"}
 
     def _take_tenants(self, settings: Settings) -> None:
         if isinstance(self._resolver, ApiKeyResolver) and settings.tenants:
             self._resolver.replace(listed_tenants(settings), key_secret=key_secret_of(settings))
+            self._owners.is_shared = len(settings.tenants) > 1
 
 
 def _changed(before: Settings, after: Settings) -> set[str]:
@@ -216,7 +225,7 @@ class OtherReplicas:
             return
         cooldowns = self._failover.cooldowns
         if seconds <= 0:
-            cooldowns.reset(deployment=deployment, credential=credential)
+            cooldowns.forget(deployment, credential)
             return
         scope = CooldownScope.CREDENTIAL if deployment is None else CooldownScope.DEPLOYMENT
         cooldowns.cool(Cooldown(scope, seconds), deployment=deployment or "", credential=credential)

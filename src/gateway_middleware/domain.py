@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
 from gateway_middleware.errors import UpstreamError
+
+if TYPE_CHECKING:
+    import asyncio
 
 HeaderList: TypeAlias = "list[tuple[bytes, bytes]]"
 """Raw header pairs, names in lower case."""
@@ -131,6 +134,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     hedge_after: float | None = None
     is_configured: bool = True
 
+    @property
+    def has_alternatives(self) -> bool:
+        """Whether a failure may find another deployment."""
+        return len(self.deployments) > 1 or bool(self.on_context_window or self.on_content_policy)
+
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A client's request after intake: its top level decoded, every value below still raw bytes.
@@ -196,9 +204,28 @@ class Attempt(msgspec.Struct, kw_only=True):
     outcome: Outcome | None = None
     status: int | None = None
     upstream_request_id: str | None = None
+    first_content: float | None = None
     usage: Usage | None = None
+    raw_usage: bytes | None = None
+    """The provider's own usage object, as JSON."""
+    is_complete: bool = False
+    """Whether the whole answer has come, so that its usage is final."""
+    response_model: str | None = None
+    service_tier: str | None = None
+    delivered_tokens: int | None = None
+    """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
+    drained: asyncio.Future[None] | None = None
+    """Set while the answer is read on for its usage after the client has left."""
     failure: UpstreamError | None = None
     """What a complete answer said of its own failure. It was relayed as it came."""
+
+
+class Meter(Protocol):
+    """Takes note of the attempts of one call."""
+
+    def begin(self, attempt: Attempt) -> None:
+        """The provider is about to be asked. Raises `UnavailableError` when it must not be."""
+        ...
 
 
 class CallRecord(msgspec.Struct, kw_only=True):

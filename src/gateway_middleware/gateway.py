@@ -6,18 +6,17 @@ import contextlib
 import logging
 import time
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route, Router
 
-from gateway_middleware._version import __version__
 from gateway_middleware.assembly import make_failover, make_resolver, revealed
 from gateway_middleware.breaker.hedge import Hedge
 from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
 from gateway_middleware.breaker.operator import Operator
 from gateway_middleware.control import BreakerNews, Control, Live, OtherReplicas, make_sharing
+from gateway_middleware.documents import Documents, Phase
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.middleware import ErrorMiddleware
 from gateway_middleware.endpoints import ENDPOINTS
@@ -26,10 +25,10 @@ from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.limiting.middleware import RateLimitMiddleware
 from gateway_middleware.limits_assembly import Limits
-from gateway_middleware.operations import endpoints as operations
-from gateway_middleware.operations.admin import Action, BreakerCommands
+from gateway_middleware.metering.estimate import OutputEstimate
+from gateway_middleware.metering.middleware import MeteringMiddleware
+from gateway_middleware.metering_assembly import OFF, Metering
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
-from gateway_middleware.operations.limit_metrics import TenantUsage
 from gateway_middleware.operations.metrics import CallMetrics
 from gateway_middleware.operations.report import Report
 from gateway_middleware.pricing import CallPricing, make_book
@@ -37,17 +36,18 @@ from gateway_middleware.providers.failures import error_from
 from gateway_middleware.staircase import Innermost, StartGuard
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.upstream.dispatch import Dispatch
+from gateway_middleware.upstream.drain import Drains
 from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
     import httpx
     from starlette.applications import Starlette
 
     from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.domain import Clock, Tenant
+    from gateway_middleware.domain import Clock
     from gateway_middleware.operations.figures import Figures
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.resolvers import TenantResolver
@@ -97,6 +97,11 @@ class Gateway:
         self._operator = Operator(self._failover.registry, self._failover.cooldowns, mode=self._failover.mode)
         others.connect(self._failover, self._operator)
         self._pricing = CallPricing(make_book(settings), kind_of=lambda name: live.providers[name].kind, wall=wall)
+        self._metering: Metering | None = None
+        if settings.journal != OFF:
+            self._metering = Metering(
+                settings, pricing=self._pricing, log=self._log, clock=clock, wall=wall, transport=transport
+            )
         self._limits = Limits(settings, log=self._log, clock=clock, wall=wall, pricing=self._pricing)
         self.control = Control(
             live,
@@ -107,9 +112,12 @@ class Gateway:
             reread=reread,
             sharing=self._sharing,
             quotas=self._limits.calls.quotas,
+            owners=self._owners,
         )
         self._call_metrics = CallMetrics(lambda: live.route_names)
-        self._breaker_metrics = news.metrics = BreakerMetrics(self._circuit_breakers, lambda: live.deployment_keys)
+        self._breaker_metrics = news.metrics = BreakerMetrics(
+            lambda: self._operator.circuit_breakers(live.provider_names), lambda: live.deployment_keys
+        )
         self._report = Report(
             providers=lambda: {name: live.providers[name] for name in live.provider_names},
             deployments=lambda: live.deployments,
@@ -118,13 +126,27 @@ class Gateway:
             clock=clock,
         )
         self.is_started = self._is_draining = self._is_closed = False
-        self._began = clock()
+        self._drains = Drains()
         self._dispatch = Dispatch(
             providers=live.providers,
             exchange=self._exchange,
             clock=clock,
             read_error=error_from,
             on_provider_error=news.provider_error,
+            count_output=lambda surface, model: OutputEstimate(surface, model=model),
+            drains=self._drains,
+        )
+        self._documents = Documents(
+            live=live,
+            control=self.control,
+            operator=self._operator,
+            report=self._report,
+            limits=self._limits,
+            metering=self._metering,
+            sharing=self._sharing,
+            collectors=[self._call_metrics, self._breaker_metrics],
+            phase=self._phase,
+            clock=clock,
         )
         self._routes = self._make_routes()
         self.staircase = self._compose()
@@ -162,8 +184,26 @@ class Gateway:
                 max_body_bytes=self.settings.max_body_bytes,
                 owners=self._owners,
             ),
+            *self._metering_layer(),
             Middleware(RateLimitMiddleware, calls=self._limits.calls, wall=self._wall),
             Middleware(CircuitBreakerMiddleware, failover=self._failover, hedge=Hedge(clock=self._clock)),
+        ]
+
+    def _metering_layer(self) -> list[Middleware]:
+        metering = self._metering
+        if metering is None:
+            return []
+        estimator = self._limits.calls.estimator
+        return [
+            Middleware(
+                MeteringMiddleware,
+                journal=metering.journal,
+                appraise=metering.appraise,
+                estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
+                is_stopping=lambda: self._is_draining,
+                on_event=metering.tally.note,
+                wall=self._wall,
+            )
         ]
 
     @property
@@ -203,7 +243,10 @@ class Gateway:
         if self._sharing is not None:
             await self._sharing.aclose()
         await self._limits.aclose()
+        await self._drains.aclose()
         await self._exchange.aclose()
+        if self._metering is not None:
+            await self._metering.aclose()
         self._log.close()
 
     def start_late(self) -> None:
@@ -220,7 +263,14 @@ class Gateway:
         if self._sharing is not None and not self.is_started:
             self._sharing.start()
         self._limits.start()
+        if self._metering is not None and not self.is_started:
+            self._metering.start()
         self.is_started = True
+
+    def _phase(self) -> Phase:
+        if self._is_draining:
+            return Phase.DRAINING
+        return Phase.SERVING if self.is_started else Phase.STARTING
 
     def _compose(self) -> ASGIApp:
         innermost: ASGIApp = Innermost(self._dispatch, Router(routes=self._routes))
@@ -229,50 +279,11 @@ class Gateway:
         )
 
     def _make_routes(self) -> list[Route]:
-        served = self._endpoints()
+        served = self._documents.endpoints()
         return [
             Route(e.path, endpoint=served[e.label] if e.surface is None else self._dispatch, methods=list(e.methods))
             for e in ENDPOINTS
         ]
-
-    def _endpoints(self) -> Mapping[str, ASGIApp]:
-        registry = CollectorRegistry()
-        for collector in (self._call_metrics, self._breaker_metrics, self._limits.metrics):
-            registry.register(collector)
-        return {
-            "models": operations.Models(lambda: self._live.table),
-            "healthz": operations.Liveness(),
-            "readyz": operations.Readiness(self._reason_not_ready),
-            "health": operations.Document(lambda _: self._health()),
-            "providers": operations.Document(lambda _: self._report.providers()),
-            "provider_status": operations.ProviderStatus(self._report.provider_status),
-            "metrics": operations.Metrics(registry, self._report.refresh),
-            "usage": TenantUsage(self._usage_of),
-            "admin_circuit_breaker": BreakerCommands(self.control.command_breaker),
-            "admin_reload": Action(self.control.reload_for),
-        }
-
-    def _reason_not_ready(self) -> str | None:
-        if self._is_draining:
-            return "draining"
-        return None if self.is_started else "starting"
-
-    def _health(self) -> dict[str, Any]:
-        return {
-            "status": "draining" if self._is_draining else "ok",
-            "version": __version__,
-            "config_hash": self.settings.config_hash,
-            "uptime_seconds": round(self._clock() - self._began, 1),
-            "circuit_breakers": self._circuit_breakers(),
-            "limits": self._limits.health(),
-            "sharing": None if self._sharing is None else self._sharing.snapshot(),
-        }
-
-    async def _usage_of(self, tenant: Tenant) -> dict[str, Any]:
-        return {"tenant": tenant.name, "limits": await self._limits.of_tenant(tenant)}
-
-    def _circuit_breakers(self) -> dict[str, Any]:
-        return self._operator.circuit_breakers(self._live.provider_names)
 
 
 def mount(app: Starlette, path: str, gateway: Gateway) -> None:

@@ -33,13 +33,24 @@ class CallPricing:
 
     def price(self, deployment: Deployment, usage: Usage, *, at: float, served: str | None = None) -> Cost | None:
         """The exact cost; None where no price is known."""
+        return self.price_of(provider=deployment.provider, key=deployment.key, usage=usage, at=at, served=served)
+
+    def price_of(
+        self, *, provider: str, key: str, usage: Usage, at: float, served: str | None = None, tier: str | None = None
+    ) -> Cost | None:
+        """The same for a deployment by name; `tier` is what the provider says of how it served the call."""
+        try:
+            kind = self._kind_of(provider)
+        except KeyError:
+            return None
         return self._book.cost(
             usage,
-            provider_kind=self._kind_of(deployment.provider),
-            deployment_key=deployment.key,
-            model=deployment.model,
+            provider_kind=kind,
+            deployment_key=key,
+            model=key.partition("/")[2],
             model_served=served,
             at=at,
+            tier=tier,
         )
 
     def estimate(self, request: ModelRequest, *, input_tokens: int, output_tokens: int) -> int | None:

@@ -12,7 +12,7 @@ from gateway_middleware.errors import ContextError
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from gateway_middleware.domain import CallRecord, Deployment, ModelRequest, Tenant
+    from gateway_middleware.domain import CallRecord, Deployment, Meter, ModelRequest, Tenant
     from gateway_middleware.endpoints import Endpoint
 
 T = TypeVar("T")
@@ -51,5 +51,6 @@ RECORD: ScopeKey[CallRecord] = ScopeKey("record", set_by="ErrorMiddleware (or Me
 ENDPOINT: ScopeKey[Endpoint] = ScopeKey("endpoint", set_by="ErrorMiddleware")
 TENANT: ScopeKey[Tenant] = ScopeKey("tenant", set_by="TenantMiddleware")
 REQUEST: ScopeKey[ModelRequest] = ScopeKey("request", set_by="IntakeMiddleware")
+METER: ScopeKey[Meter] = ScopeKey("meter", set_by="MeteringMiddleware")
 DEPLOYMENT: ScopeKey[Deployment] = ScopeKey("deployment", set_by="CircuitBreakerMiddleware")
 ON_CONTENT: ScopeKey[Callable[[], None]] = ScopeKey("on_content", set_by="CircuitBreakerMiddleware")

@@ -68,6 +68,9 @@ class ResponseReader(Protocol):
     """
 
     usage: Usage | None
+    raw_usage: bytes | None
+    """The usage object as the provider wrote it."""
+    service_tier: str | None
     response_id: str | None
     response_model: str | None
     is_complete: bool
@@ -95,6 +98,8 @@ class Provider(Protocol):
     kind: ProviderKind
     timeouts: Timeouts
     origin: Origin
+    drains: bool
+    """Whether a stream is read to its end for its usage when its client has left."""
     secrets: tuple[str, ...]
     """Credential strings that must never leave the gateway, for scrubbing."""
 

@@ -189,3 +189,35 @@ async def test_the_example_runs() -> None:
         assert (await drive(module.app, path="/reports", query=b"status=500")).status == 500
     assert (await drive(module.app, path="/reports")).status == 503
     assert (await drive(module.app, path="/")).status == 200
+
+
+async def test_a_download_and_a_client_that_is_gone_count_for_nothing() -> None:
+    app, layer, _ = guarded()
+
+    async def download(receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.pathsend", "path": "/x"})
+
+    async def lose(receive: Receive, send: Send) -> None:
+        raise OSError
+
+    app.act = download
+    for _ in range(9):
+        await layer({"type": "http", "path": "/", "headers": []}, _nothing, _take)
+    app.act = lambda receive, send: send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(9):
+        with pytest.raises(OSError):
+            await layer({"type": "http", "path": "/", "headers": []}, _nothing, _broken)
+    assert layer.guard.breaker("/").state is State.CLOSED
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _take(message: Message) -> None:
+    return None
+
+
+async def _broken(message: Message) -> None:
+    raise OSError

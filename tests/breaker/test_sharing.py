@@ -205,9 +205,11 @@ async def test_a_replica_whose_messages_are_cut_off_hears_the_next_one(redis: Re
         assert await first.sharing.send_command(KEY, Command.FORCE_OPEN, ttl=60)
         await until(lambda: bool(second.commands))
         redis.command("CLIENT", "KILL", "TYPE", "normal")
-        assert await first.sharing.send_command(KEY, Command.AUTO)
-        await until(lambda: len(second.commands) == 2)
-        assert first.mode == second.mode == "shared"
+        # A machine under load may need more than the one repetition that a command has.
+        while not await first.sharing.send_command(KEY, Command.AUTO):
+            await asyncio.sleep(0.05)
+        await until(lambda: Command.AUTO in [command for _, command, _ in second.commands])
+        await until(lambda: first.mode == second.mode == "shared")
 
 
 async def test_those_that_come_later_obey_what_stands_in_the_order_it_was_given(redis: RedisProcess) -> None:

@@ -38,15 +38,19 @@ class RetryBudget:
         """A client's call begins: once for each, before its first attempt."""
         self._window.add(self._clock(), _REQUEST)
 
-    def begin_retry(self) -> bool:
-        """Whether a further attempt may be made. If so, `end_retry` must follow when it is over."""
-        now = self._clock()
-        self._window.advance(now)
+    @property
+    def has_room(self) -> bool:
+        """Whether a further attempt may be made."""
+        self._window.advance(self._clock())
         requests, retries = self._window.totals
         is_spare = requests < self._few and self._under_way < self._concurrent
-        if retries + 1 > self._ratio * requests and not is_spare:
+        return retries + 1 <= self._ratio * requests or is_spare
+
+    def begin_retry(self) -> bool:
+        """A further attempt begins, if it may. If so, `end_retry` must follow when it is over."""
+        if not self.has_room:
             return False
-        self._window.add(now, _RETRY)
+        self._window.add(self._clock(), _RETRY)
         self._under_way += 1
         return True
 

@@ -90,6 +90,10 @@ class Cooldowns:
             if (deployment is None or key[0] == deployment) and (credential is None or key[1] == credential):
                 del self._found[key]
 
+    def forget(self, deployment: str | None, credential: str) -> None:
+        """Forget one thing only."""
+        self._found.pop((deployment, credential), None)
+
     def snapshot(self) -> list[Cooling]:
         """What is left alone now."""
         now = self._clock()

@@ -7,33 +7,32 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.budget import backoff
-from gateway_middleware.breaker.outcome import SUCCEEDED, CooldownScope, Fallback, Retry, Verdict, judge
-from gateway_middleware.breaker.permit import CircuitOpenError
+from gateway_middleware.breaker.outcome import SUCCEEDED, CooldownScope, Fallback, Judgement, Retry, Verdict, judge
+from gateway_middleware.breaker.permit import CircuitOpenError, CoolingDownError
 from gateway_middleware.breaker.places import Admission
 from gateway_middleware.breaker.policy import Mode
 from gateway_middleware.breaker.selection import by_affinity, by_latency, by_weight, group
-from gateway_middleware.domain import Balance
-from gateway_middleware.errors import UnavailableError, UpstreamError
+from gateway_middleware.domain import Balance, Outcome
+from gateway_middleware.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.breaker.budget import RetryBudget
     from gateway_middleware.breaker.cooldown import Cooldowns
-    from gateway_middleware.breaker.outcome import Cooldown, Judgement
+    from gateway_middleware.breaker.outcome import Cooldown
     from gateway_middleware.breaker.registry import BreakerRegistry
     from gateway_middleware.breaker.selection import Latencies
     from gateway_middleware.domain import Attempt, Clock, Deployment, Route, Timeouts
     from gateway_middleware.wire import Origin
 
+_SHORTEST_TRY = 1.0
+"""With fewer seconds left until the call's deadline nobody is asked any more."""
 _LONGEST_WAIT = 2.0
 """A provider that asks for more than this many seconds is not asked again within the call."""
 
 
-class CoolingDownError(UnavailableError):
-    """Whoever could take this call has asked the gateway to come back later."""
-
-    code = "provider_cooling_down"
+_OUR_DEADLINE = Judgement(outcome=Outcome.TIMEOUT, has_answered=False)
 
 
 class Failover:
@@ -111,7 +110,7 @@ class Failover:
 class Leg:
     """One attempt of a walk: where to, and after how many seconds."""
 
-    __slots__ = ("_admission", "_failover", "_latencies", "_started", "deployment", "is_retry", "wait")
+    __slots__ = ("_admission", "_failover", "_latencies", "_started", "deployment", "is_retry", "is_shortened", "wait")
 
     def __init__(
         self, failover: Failover, deployment: Deployment, admission: Admission, *, wait: float, is_retry: bool
@@ -119,6 +118,8 @@ class Leg:
         self.deployment = deployment
         self.wait = wait
         self.is_retry = is_retry
+        self.is_shortened = False
+        """Whether its deadlines are those of the whole call: that they are over says nothing of the provider."""
         self._started = failover.clock() + wait
         self._failover = failover
         self._admission: Admission | None = admission
@@ -192,11 +193,14 @@ class Walk:
     def failed(self, leg: Leg, error: BaseException, *, can_move: bool) -> Leg | None:
         """The attempt ended so. The next one, or None: then the call ends with this error."""
         judgement = judge(error, wall=self._failover.wall())
+        if leg.is_shortened and isinstance(error, UpstreamTimeoutError):
+            judgement = _OUR_DEADLINE
         leg.settle(judgement)
         if not isinstance(error, UpstreamError):
             return None
         error.outcome = judgement.outcome
-        following = self._retry() if can_move and self._may_go_on(leg.deployment, judgement) else None
+        may_go_on = self._may_go_on(leg.deployment, judgement)
+        following = self._retry() if can_move and may_go_on else None
         if following is None and judgement.verdict is Verdict.FAILURE and self._is_spent:
             error.should_retry = False
         return following
@@ -221,12 +225,12 @@ class Walk:
     # The next leg.
 
     def _retry(self, *, again: bool = True) -> Leg | None:
-        budget = self._failover.budget
-        if self._attempts >= self._most or not budget.begin_retry():
+        budget, left = self._failover.budget, self._until - self._failover.clock()
+        if self._attempts >= self._most or left < _SHORTEST_TRY or not budget.has_room:
             return None
         leg = self._next_fresh(is_retry=True) or (self._next_again() if again else None)
-        if leg is None:
-            budget.end_retry()
+        if leg is not None:
+            budget.begin_retry()
         return leg
 
     def _next_fresh(self, *, is_retry: bool) -> Leg | None:
@@ -247,9 +251,10 @@ class Walk:
         """A deployment that failed before, after a pause."""
         while self._again:
             deployment, least = self._again.pop(0)
-            pause = backoff(self._attempts - 1, self._failover.random)
-            wait = max(pause, least, self._failover.wait_of(deployment))
-            if deployment.provider in self._barred or self._failover.clock() + wait >= self._until:
+            asked = max(least, self._failover.wait_of(deployment))
+            wait = max(asked, backoff(self._attempts - 1, self._failover.random))
+            is_late = self._failover.clock() + wait + _SHORTEST_TRY > self._until
+            if deployment.provider in self._barred or asked > _LONGEST_WAIT or is_late:
                 continue
             leg = self._admitted(deployment, wait, is_retry=True)
             if leg is not None:
@@ -263,16 +268,16 @@ class Walk:
             self._waits.append((admission.retry_after, False))
             return None
         self._attempts += 1
-        if is_retry:
-            deployment = self._in_time(deployment, wait)
-        leg = Leg(failover, deployment, admission, wait=wait, is_retry=is_retry)
+        given = self._in_time(deployment, wait) if is_retry else deployment
+        leg = Leg(failover, given, admission, wait=wait, is_retry=is_retry)
+        leg.is_shortened = given is not deployment
         if self._route.balance is Balance.LATENCY:
             leg.measure()
         return leg
 
     def _in_time(self, deployment: Deployment, wait: float) -> Deployment:
         """The same with deadlines that fit into what is left of the call's own."""
-        left = max(self._until - self._failover.clock() - wait, 0.001)
+        left = self._until - self._failover.clock() - wait
         timeouts = deployment.timeouts or self._failover.timeouts_of(deployment)
         if timeouts.first_byte <= left and timeouts.answer <= left:
             return deployment

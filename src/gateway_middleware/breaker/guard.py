@@ -20,7 +20,7 @@ from gateway_middleware.breaker.transitions import State
 from gateway_middleware.errors import ClientDisconnectedError, GatewayError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from gateway_middleware.asgi import ASGIApp, Connection, Message, Receive, Scope, Send
     from gateway_middleware.breaker.permit import BreakerSnapshot
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     OnReject = Callable[[GatewayError], tuple[int, HeaderList, bytes]]
 
 _FAILED = RULES[FailureClass.SERVER_ERROR]
+_LAST = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
+"""Messages that end an answer, unless they say that there is more."""
 _STATUSES = frozenset({500, 502, 503, 504, 529})
 
 
@@ -140,8 +142,12 @@ class KeyGuard:
 
     def _make_room(self) -> None:
         if len(self._breakers) >= self._most:
-            idle = (key for key, breaker in self._breakers.items() if breaker.state is State.CLOSED)
-            del self._breakers[next(idle, next(iter(self._breakers)))]
+            del self._breakers[min(self._breakers, key=lambda key: _permanence(self._breakers[key].state))]
+
+
+def _permanence(state: State) -> int:
+    """What goes first: closed breakers, and last what an operator has forced."""
+    return 0 if state is State.CLOSED else 2 if state in {State.FORCED_OPEN, State.FORCED_CLOSED} else 1
 
 
 class _Watched:
@@ -163,10 +169,15 @@ class _Watched:
             self.has_left = True
         return message
 
-    def send(self, message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
             self.status = message["status"]
             self.headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+        elif kind in _LAST and not message.get("more_body", False):
             self.is_ended = True
-        return self._send(message)
+        try:
+            await self._send(message)
+        except OSError:
+            self.has_left = True
+            raise

@@ -11,8 +11,6 @@ from gateway_middleware.quantile import Quantiles
 from gateway_middleware.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from gateway_middleware.asgi import ASGIApp, Connection, Message, Receive
     from gateway_middleware.breaker.failover import Leg, Walk
     from gateway_middleware.domain import CallRecord, Clock, Route
@@ -53,7 +51,7 @@ class _Lane:
     __slots__ = ("_race", "leg", "record", "task")
 
     def __init__(self, race: _Race, leg: Leg, record: CallRecord) -> None:
-        self._race = race
+        self._race: _Race | None = race
         self.leg = leg
         self.record = copy.copy(record)
         self.record.attempts = []
@@ -61,14 +59,24 @@ class _Lane:
 
     async def run(self) -> None:
         race = self._race
+        if race is None:
+            return
         scope = {**race.scope, RECORD.slot: self.record, DEPLOYMENT.slot: self.leg.deployment}
         scope[ON_CONTENT.slot] = self.leg.on_content
         await race.app(scope, race.departure, self.send)
 
+    def forget(self) -> None:
+        """Let go of the race, which holds this lane."""
+        self.task = None
+        self._race = None
+
     async def send(self, message: Message) -> None:
         """The first to send anything has won."""
-        self._race.decide(self)
-        await self._race.send(message)
+        race = self._race
+        if race is None:
+            raise asyncio.CancelledError
+        race.decide(self)
+        await race.send(message)
 
 
 class _Departure:
@@ -117,7 +125,7 @@ class _Race:
                     self._start(spare)
             return await self._finish()
         finally:
-            await self._clear(self._lanes)
+            await self._clear()
 
     def decided_at(self, now: float) -> float:
         """When the client got its first byte."""
@@ -131,6 +139,7 @@ class _Race:
             for other in self._lanes:
                 if other is not lane and other.task is not None:
                     other.task.cancel()
+                    _abandon(other.record)
             self._gather()
         elif self.winner is not lane:
             raise asyncio.CancelledError
@@ -169,9 +178,9 @@ class _Race:
         if error is None:
             attempts = lane.record.attempts
             self._walk.succeeded(lane.leg, attempts[-1] if attempts else None)
-            self._take_over(lane.record)
             return None
         self._following = self._walk.failed(lane.leg, error, can_move=is_last and self.winner is None)
+        correct_outcome(lane.record, error)
         error.__traceback__ = None
         return error
 
@@ -179,27 +188,47 @@ class _Race:
         record = self._record
         record.tail, record.usage = found.tail, found.usage
         record.response_id, record.response_model = found.response_id, found.response_model
+        record.delivered_tokens = found.delivered_tokens
 
     def _gather(self) -> None:
         """All attempts into the record of the call, that of the winner last."""
         lanes = sorted(self._lanes, key=lambda lane: lane is self.winner)
         self._record.attempts[:] = [*self._earlier, *(a for lane in lanes for a in lane.record.attempts)]
 
-    async def _clear(self, lanes: Iterable[_Lane]) -> None:
-        """Stop what still runs, and give back what it took."""
-        tasks = [lane.task for lane in lanes if lane.task is not None and not lane.task.done()]
-        for task in tasks:
+    async def _clear(self) -> None:
+        """Stop what still runs and give back what it took: at once, since waiting may be cancelled again."""
+        pending = [lane.task for lane in self._lanes if lane.task is not None and not lane.task.done()]
+        for task in pending:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        for lane in lanes:
+        for lane in self._lanes:
             self._walk.failed(lane.leg, asyncio.CancelledError(), can_move=False)
-            if lane is not self.winner and self.winner is not None:
+        self._gather()
+        try:
+            if pending:
+                await asyncio.wait(pending)
+        finally:
+            self._conclude_records()
+
+    def _conclude_records(self) -> None:
+        """What the winner has learnt is the call's; nothing refers to anything any more."""
+        for lane in self._lanes:
+            if lane is self.winner:
+                self._take_over(lane.record)
+            elif self.winner is not None:
                 _abandon(lane.record)
+            lane.forget()
+        self._lanes.clear()
 
 
 def _abandon(record: CallRecord) -> None:
     """An attempt that the other one overtook says nothing of its own."""
     for attempt in record.attempts:
-        if attempt.outcome is Outcome.CLIENT_DISCONNECT:
+        if attempt.outcome in {None, Outcome.CLIENT_DISCONNECT}:
             attempt.outcome = Outcome.ABANDONED
+
+
+def correct_outcome(record: CallRecord, error: BaseException) -> None:
+    """The outcome that the breaker found, which read the body too, is that of the attempt."""
+    outcome = getattr(error, "outcome", None)
+    if outcome is not None and record.attempts:
+        record.attempts[-1].outcome = outcome

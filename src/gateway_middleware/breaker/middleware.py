@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.breaker.guard import KeyGuard, is_server_failure, service_unavailable
+from gateway_middleware.breaker.hedge import correct_outcome
 from gateway_middleware.breaker.selection import affinity_key
 from gateway_middleware.domain import Balance
 from gateway_middleware.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST, TENANT
@@ -97,7 +98,7 @@ class CircuitBreakerMiddleware:
             await self.app(scope_of(leg, scope), receive, send)
         except BaseException as error:
             following = walk.failed(leg, error, can_move=record.first_byte is None)
-            _correct(record, error)
+            correct_outcome(record, error)
             if following is None:
                 raise
             # Its frames hold this one: with them it would be a cycle.
@@ -110,13 +111,6 @@ class CircuitBreakerMiddleware:
 def scope_of(leg: Leg, scope: Scope) -> Scope:
     """The scope of one attempt."""
     return {**scope, DEPLOYMENT.slot: leg.deployment, ON_CONTENT.slot: leg.on_content}
-
-
-def _correct(record: CallRecord, error: BaseException) -> None:
-    """The outcome that the breaker found, which read the body too, is that of the attempt."""
-    outcome = getattr(error, "outcome", None)
-    if outcome is not None and record.attempts:
-        record.attempts[-1].outcome = outcome
 
 
 def _affinity(scope: Scope, request: ModelRequest) -> bytes:

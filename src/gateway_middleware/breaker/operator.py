@@ -46,9 +46,11 @@ class Operator:
     def forget_cooldowns(self, key: str) -> None:
         """What a reset of this key takes back."""
         provider, _, model = key.partition("/")
-        if model:
-            self._cooldowns.reset(deployment=key)
-        self._cooldowns.reset(credential=provider)
+        if not model:
+            self._cooldowns.reset(credential=provider)
+            return
+        self._cooldowns.forget(key, provider)
+        self._cooldowns.forget(None, provider)
 
     def circuit_breakers(self, providers: Iterable[str]) -> dict[str, Any]:
         """`circuit_breakers` of `/v1/health`: a row for each provider, with its deployments and hosts."""

@@ -29,6 +29,12 @@ class CircuitOpenError(UnavailableError):
         return [(b"x-should-retry", b"false")] if (self.retry_after or 0.0) > _LONGEST_RETRY else []
 
 
+class CoolingDownError(UnavailableError):
+    """Whoever could take this call has asked the gateway to come back later."""
+
+    code = "provider_cooling_down"
+
+
 class Permit:
     """Leave to make one attempt. Ends once, by the first of `succeed`, `fail` and `release`; later ends do nothing."""
 

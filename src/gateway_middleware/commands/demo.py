@@ -7,6 +7,9 @@ import contextlib
 import io
 import json
 import sys
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway_middleware.app import create_app
@@ -38,14 +41,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def demo_environment(simulator_url: str, key: str, port: int) -> dict[str, str]:
-    """The environment of the demo: three providers behind one simulator, four routes, one tenant."""
+def demo_environment(simulator_url: str, key: str, port: int, *, journal: str = "off") -> dict[str, str]:
+    """The environment of the demo: three providers behind one simulator, five routes, one tenant with limits."""
     routes = {
         "fast": ["openai/gpt-5-mini", "azure/gpt5mini"],
         "claude": ["anthropic/claude-sonnet-4-5"],
         "gpt5mini": ["azure/gpt5mini"],
         "embed": ["openai/text-embedding-3-small"],
+        "resilient": ["openai/sim-status-503", "azure/gpt5mini"],
     }
+    limits = {"requests": "600/minute", "tokens": "200000/minute", "concurrency": 20}
     return {
         "OPENAI_API_KEY": "sk-simulated",
         "OPENAI_BASE_URL": f"{simulator_url}/v1",
@@ -54,8 +59,9 @@ def demo_environment(simulator_url: str, key: str, port: int) -> dict[str, str]:
         "AZURE_OPENAI_API_KEY": "simulated",
         "AZURE_OPENAI_ENDPOINT": simulator_url,
         "GATEWAY_ROUTES": json.dumps(routes),
-        "GATEWAY_TENANTS": json.dumps({"demo": {"keys": [digest(key.encode())]}}),
+        "GATEWAY_TENANTS": json.dumps({"demo": {"keys": [digest(key.encode())], **limits}}),
         "GATEWAY_PORT": str(port),
+        "GATEWAY_JOURNAL": journal,
     }
 
 
@@ -76,8 +82,11 @@ async def _serving(server: uvicorn.Server) -> AsyncIterator[None]:
 
 async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
     key = new_key()
-    async with Simulator().serve(host="127.0.0.1", port=0) as simulator:
-        settings = Settings.from_env(demo_environment(simulator.url, key, port))
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-gateway-"))
+        simulator = await stack.enter_async_context(Simulator().serve(host="127.0.0.1", port=0))
+        journal = str(Path(folder) / "journal.db")
+        settings = Settings.from_env(demo_environment(simulator.url, key, port, journal=journal))
         server = make_server(create_app(settings), host="127.0.0.1", port=port)
         async with _serving(server):
             url = f"http://127.0.0.1:{port}"
@@ -102,7 +111,7 @@ def _welcome(url: str, key: str) -> str:
   with three simulated providers (openai, anthropic, azure) behind it. Nothing leaves this machine.
 
   key      {key}
-  models   fast (openai, azure behind it), claude, gpt5mini, embed; or openai/<any model>, anthropic/<any model>
+  models   fast (openai, azure behind it), resilient, claude, gpt5mini, embed; or openai/<any>, anthropic/<any>
   health   {url}/v1/health      metrics {url}/metrics
 
   curl

@@ -73,6 +73,16 @@ STOPS = (
         is_stream=True,
     ),
     Stop(
+        title="A route whose primary is dead: its backup answers, and nobody notices",
+        path="/v1/chat/completions",
+        body={"model": "resilient", "messages": _ask("Is anybody there?")},
+        why="x-gateway-attempts lists who was asked. After five failures the primary is not asked any more.",
+    ),
+    Stop(
+        title="What this tenant has used, and what remains of its limits",
+        path="/v1/usage",
+    ),
+    Stop(
         title="Without a key",
         path="/v1/chat/completions",
         body={"model": "fast", "messages": _ask("Let me in.")},
@@ -80,7 +90,13 @@ STOPS = (
     ),
     Stop(title="What the on-call sees", path="/v1/providers/openai/status", has_key=False),
 )
-_SHOWN_HEADERS = ("x-request-id", "x-gateway-deployment", "server-timing", "retry-after")
+_SHOWN_HEADERS = (
+    "x-request-id",
+    "x-gateway-deployment",
+    "x-gateway-attempts",
+    "x-ratelimit-remaining-tokens",
+    "retry-after",
+)
 _WIDTH = 110
 
 

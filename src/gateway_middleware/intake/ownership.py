@@ -58,7 +58,7 @@ class ResponseOwners:
         seconds: float = SECONDS_KEPT,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._is_shared = is_shared
+        self.is_shared = is_shared
         self._owners: TTLCache[str, tuple[str, str]] = TTLCache(most, seconds, timer=clock)
 
     def remember(self, response_id: str, tenant: Tenant, deployment: str) -> None:
@@ -72,7 +72,7 @@ class ResponseOwners:
         Raises `InvalidRequestError` that names the field when a stored resource is not the tenant's own.
         """
         sticky = self._previous(fields, tenant)
-        if self._is_shared:
+        if self.is_shared:
             _check_top_level(fields)
             _check_nested(fields, may_be_escaped=b"\\u00" in body)
         return sticky
@@ -84,7 +84,7 @@ class ResponseOwners:
         owner = self._owners.get(_text(raw, "previous_response_id"))
         if owner is not None and owner[0] == tenant.name:
             return owner[1]
-        if self._is_shared:
+        if self.is_shared:
             raise _refusal("previous_response_id", "names a response that is not known to be yours")
         return None
 

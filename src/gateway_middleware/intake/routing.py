@@ -95,10 +95,13 @@ class RouteTable:
         return may
 
     def _serving(self, route: Route, surface: Surface) -> Route | None:
-        kept = tuple(d for d in route.deployments if self._providers[d.provider].supports(surface))
-        if len(kept) == len(route.deployments):
+        lists = (route.deployments, route.on_context_window, route.on_content_policy)
+        kept = [tuple(d for d in listed if self._providers[d.provider].supports(surface)) for listed in lists]
+        if kept == list(lists):
             return route
-        return msgspec.structs.replace(route, deployments=kept) if kept else None
+        if not kept[0]:
+            return None
+        return msgspec.structs.replace(route, deployments=kept[0], on_context_window=kept[1], on_content_policy=kept[2])
 
     def _derive(self, model: str, surface: Surface, dialect: Dialect) -> Route:
         provider, _, name = model.partition("/")

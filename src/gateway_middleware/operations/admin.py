@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway_middleware.errors import InvalidRequestError, RequestTooLargeError
+from gateway_middleware.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
 from gateway_middleware.operations.endpoints import answer
 from gateway_middleware.scope import ENDPOINT, RECORD
 
@@ -61,6 +62,17 @@ class Action:
         await answer(send, _ENCODE(await self._run(commander(scope))))
 
 
+class Document:
+    """A document that depends on the query: `?from=2026-11-01&to=2026-11-24`."""
+
+    def __init__(self, make: Callable[[dict[str, str]], Awaitable[dict[str, Any]]]) -> None:
+        self._make = make
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        await answer(send, _ENCODE(await self._make(query)))
+
+
 def commander(scope: Scope) -> Commander:
     """Who is calling."""
     client = scope.get("client")
@@ -72,7 +84,7 @@ def _order(body: bytes) -> Order:
         return Order()
     try:
         order = _decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"The body must be an object with `ttl` and `reason`: {error}") from None
     if len(order.reason) > 256:
         raise InvalidRequestError("`reason` is for at most 256 characters.", param="reason")
@@ -83,6 +95,8 @@ async def _body(receive: Receive) -> bytes:
     body, more = b"", True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnectedError
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > _LARGEST:

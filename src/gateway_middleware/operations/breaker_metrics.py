@@ -80,10 +80,12 @@ class BreakerMetrics(Collector):
         cooling = GaugeMetricFamily(
             "model_gateway_cooling_down", "Deployments and credentials that are left alone.", labels=("provider",)
         )
+        shown: set[str] = set()
         for provider, row in self._rows().items():
             cooling.add_metric((provider,), len(row["cooldowns"]))
             for key, snapshot in {**row["deployments"], **row["endpoints"]}.items():
-                if key.startswith("endpoint:") or key in self._keys():
+                if key not in shown and (key.startswith("endpoint:") or key in self._keys()):
+                    shown.add(key)
                     _add_states(state, key, str(snapshot.state))
         return state, cooling
 

@@ -23,6 +23,7 @@ def make_provider(
     api_key: str,
     api_version: str | None = None,
     timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
+    drains: bool = False,
     organization: str | None = None,
     project: str | None = None,
 ) -> Provider:
@@ -37,8 +38,11 @@ def make_provider(
             base_url=base_url,
             api_key=api_key,
             timeouts=timeouts,
+            drains=drains,
             organization=organization,
             project=project,
         )
     adapter = AnthropicProvider if kind is ProviderKind.ANTHROPIC else AzureOpenAIProvider
-    return adapter(name=name, base_url=base_url, api_key=api_key, api_version=api_version, timeouts=timeouts)
+    return adapter(
+        name=name, base_url=base_url, api_key=api_key, api_version=api_version, timeouts=timeouts, drains=drains
+    )

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.errors import UpstreamStreamError
+from gateway_middleware.providers.failures import stream_error_from
 from gateway_middleware.providers.usage import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.domain import Usage
+    from gateway_middleware.errors import UpstreamStreamError
     from gateway_middleware.wire import ResponseReader
 
     UsageFormat = Callable[[dict[str, Any]], Usage | None]
@@ -25,6 +26,7 @@ class AnswerHead(msgspec.Struct):
     model: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
+    service_tier: msgspec.Raw = msgspec.Raw()
 
 
 NOTHING = frozenset({b"", b"null", b"false", b'""', b"{}", b"[]", b"0"})
@@ -52,27 +54,25 @@ def text_of(raw: msgspec.Raw) -> str | None:
         return None
 
 
-def reported_failure(head: AnswerHead, *, is_certain: bool = False) -> UpstreamStreamError | None:
+def reported_failure(
+    head: AnswerHead, *, secrets: tuple[str, ...], is_certain: bool = False
+) -> UpstreamStreamError | None:
     """What an answer that came with 200 says of its own failure, if it does, or if that is certain."""
     if bytes(head.error) in NOTHING and not is_certain:
         return None
-    said = json_object(head.error)
-    code, kind, message = said.get("code"), said.get("type"), said.get("message")
-    return UpstreamStreamError(
-        message if isinstance(message, str) and message else "The provider reported a failure in its answer.",
-        provider_type=kind if isinstance(kind, str) else None,
-        provider_code=str(code) if isinstance(code, str | int) else None,
-        frame=b"",
-    )
+    return stream_error_from(b"", b'{"error":%b}' % (bytes(head.error) or b"null"), secrets=secrets)
 
 
 class BinaryReader:
     """An answer that is not looked into: audio. Complete at a clean end."""
 
-    __slots__ = ("error", "failure", "has_content", "is_complete", "response_id", "response_model", "usage")
+    __slots__ = ("error", "failure", "has_content", "is_complete", "raw_usage", "response_id", "response_model",
+                 "service_tier", "usage")  # fmt: skip
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
+        self.raw_usage: bytes | None = None
+        self.service_tier: str | None = None
         self.response_id: str | None = None
         self.response_model: str | None = None
         self.is_complete = False
@@ -92,10 +92,11 @@ class BinaryReader:
 class JsonReader(BinaryReader):
     """A JSON object. Complete when it is one."""
 
-    __slots__ = ("_chunks", "_read_usage")
+    __slots__ = ("_chunks", "_read_usage", "_secrets")
 
-    def __init__(self, read_usage: UsageFormat) -> None:
+    def __init__(self, read_usage: UsageFormat, *, secrets: tuple[str, ...] = ()) -> None:
         super().__init__()
+        self._secrets = secrets
         self._chunks: list[bytes] = []
         self._read_usage = read_usage
 
@@ -116,7 +117,9 @@ class JsonReader(BinaryReader):
         self.response_id = text_of(head.id)
         self.response_model = text_of(head.model)
         self.usage = self._read_usage(json_object(head.usage))
-        self.failure = reported_failure(head)
+        self.raw_usage = bytes(head.usage) if self.usage is not None else None
+        self.service_tier = text_of(head.service_tier)
+        self.failure = reported_failure(head, secrets=self._secrets)
         return True
 
 

@@ -28,7 +28,7 @@ class AnthropicProvider:
     `api_version` is for clients that name none. Raises `ValueError` for an address or credential that cannot be sent.
     """
 
-    __slots__ = ("_targets", "_version", "kind", "name", "origin", "secrets", "timeouts")
+    __slots__ = ("_targets", "_version", "drains", "kind", "name", "origin", "secrets", "timeouts")
 
     def __init__(
         self,
@@ -38,10 +38,12 @@ class AnthropicProvider:
         api_key: str,
         api_version: str | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
+        drains: bool = False,
     ) -> None:
         self.name = name
         self.kind = ProviderKind.ANTHROPIC
         self.timeouts = timeouts
+        self.drains = drains
         self.secrets: tuple[str, ...] = (api_key,)
         self._version = (_VERSION, header_value(api_version or _DEFAULT_VERSION, "an API version"))
         self.origin, path = parse_base_url(base_url)
@@ -62,7 +64,11 @@ class AnthropicProvider:
         )
 
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
-        return MessagesEvents(secrets=self.secrets) if is_event_stream else JsonReader(anthropic_usage)
+        return (
+            MessagesEvents(secrets=self.secrets)
+            if is_event_stream
+            else JsonReader(anthropic_usage, secrets=self.secrets)
+        )
 
 
 def _path(prefix: str, surface: Surface, _model: str) -> str:

@@ -36,7 +36,17 @@ class AzureOpenAIProvider:
     address, version or credential that cannot be sent.
     """
 
-    __slots__ = ("_is_dated", "_takes_stream_options", "_targets", "kind", "name", "origin", "secrets", "timeouts")
+    __slots__ = (
+        "_is_dated",
+        "_takes_stream_options",
+        "_targets",
+        "drains",
+        "kind",
+        "name",
+        "origin",
+        "secrets",
+        "timeouts",
+    )
 
     def __init__(
         self,
@@ -46,10 +56,12 @@ class AzureOpenAIProvider:
         api_key: str,
         api_version: str | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
+        drains: bool = False,
     ) -> None:
         self.name = name
         self.kind = ProviderKind.AZURE_OPENAI
         self.timeouts = timeouts
+        self.drains = drains
         self.secrets: tuple[str, ...] = (api_key,)
         self._is_dated = api_version not in _V1_QUERIES
         self._takes_stream_options = not self._is_dated or str(api_version) >= _FIRST_WITH_STREAM_OPTIONS

@@ -110,7 +110,14 @@ class EventReader(BinaryReader, ABC):
         self._learn(text_of(said.type) or name.decode("latin-1"), said)
         return self._visible(event, said)
 
+    def _count(self, head: AnswerHead) -> None:
+        """Take over OpenAI's usage, where there is one."""
+        found = openai_usage(json_object(head.usage)) if head.usage else None
+        if found is not None:
+            self.usage, self.raw_usage = found, bytes(head.usage)
+
     def _identify(self, head: AnswerHead) -> None:
+        self.service_tier = text_of(head.service_tier) or self.service_tier
         self.response_id = self.response_id or text_of(head.id)
         self.response_model = self.response_model or text_of(head.model)
 
@@ -145,7 +152,7 @@ class ChatEvents(EventReader):
 
     def _learn(self, kind: str, said: EventData) -> None:
         self._identify(said)
-        self.usage = openai_usage(json_object(said.usage)) or self.usage
+        self._count(said)
         self.has_content = self.has_content or any(_has_content(choice) for choice in _choices(said))
 
     def _learn_from_text(self, data: bytes) -> None:
@@ -193,11 +200,11 @@ class ResponsesEvents(EventReader):
         head = head_of(said.response)
         if head is not None:
             self._identify(head)
-            self.usage = openai_usage(json_object(head.usage)) or self.usage
+            self._count(head)
         self.has_content = self.has_content or kind not in self._lifecycle
         self.is_complete = kind in self._ends
         if kind == "response.failed":
-            self.failure = reported_failure(head or AnswerHead(), is_certain=True)
+            self.failure = reported_failure(head or AnswerHead(), secrets=self._secrets, is_certain=True)
 
 
 class MessagesEvents(EventReader):
@@ -225,6 +232,8 @@ class MessagesEvents(EventReader):
         if found:
             self._reported |= found
             self.usage = anthropic_usage(self._reported)
+            self.raw_usage = msgspec.json.encode(self._reported)
+            self.service_tier = self._reported.get("service_tier") or self.service_tier
 
 
 class MediaEvents(EventReader):
@@ -235,7 +244,7 @@ class MediaEvents(EventReader):
     _ends = frozenset({"transcript.text.done", "speech.audio.done"})
 
     def _learn(self, kind: str, said: EventData) -> None:
-        self.usage = openai_usage(json_object(said.usage)) or self.usage
+        self._count(said)
         self.has_content = True
         self.is_complete = kind in self._ends
 

@@ -33,7 +33,7 @@ class OpenAIProvider:
     Raises `ValueError` for an address or credential that cannot be sent.
     """
 
-    __slots__ = ("_targets", "kind", "name", "origin", "secrets", "timeouts")
+    __slots__ = ("_targets", "drains", "kind", "name", "origin", "secrets", "timeouts")
 
     def __init__(
         self,
@@ -42,12 +42,14 @@ class OpenAIProvider:
         base_url: str,
         api_key: str,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
+        drains: bool = False,
         organization: str | None = None,
         project: str | None = None,
     ) -> None:
         self.name = name
         self.kind = ProviderKind.OPENAI
         self.timeouts = timeouts
+        self.drains = drains
         self.secrets: tuple[str, ...] = (api_key,)
         self.origin, prefix = parse_base_url(base_url)
         headers = [(b"authorization", b"Bearer " + header_value(api_key, "an API key"))]
@@ -87,7 +89,11 @@ def openai_reader(request: ModelRequest, *, is_event_stream: bool, secrets: tupl
         return _event_reader(request, secrets)
     if surface is Surface.AUDIO_SPEECH:
         return BinaryReader()
-    return TranscriptReader(openai_usage) if surface in _TRANSCRIPTS else JsonReader(openai_usage)
+    return (
+        TranscriptReader(openai_usage, secrets=secrets)
+        if surface in _TRANSCRIPTS
+        else JsonReader(openai_usage, secrets=secrets)
+    )
 
 
 def _event_reader(request: ModelRequest, secrets: tuple[str, ...]) -> ResponseReader:

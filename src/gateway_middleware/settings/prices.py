@@ -24,8 +24,9 @@ def _read(node: Node) -> Price | None:
     if not isinstance(node.raw, dict):
         node.fault("expected an object with `input` and `output` in dollars per million tokens")
         return None
+    members = node.members(Price.__struct_fields__)
     try:
-        return parse_price(node.raw)
+        return parse_price({name: member.raw for name, member in members.items()})
     except (ValueError, msgspec.MsgspecError) as error:
-        node.faults.add(node.place, f"expected a price: {error}")
+        node.faults.add(node.place, f"expected a price: {ascii(str(error))[1:-1]}")
         return None

@@ -23,8 +23,8 @@ _BUILT_IN = {
         "api_version": "OPENAI_API_VERSION",
     },
 }
-_OPTIONS = ("kind", "base_url", "api_key", "api_version", "timeouts", "insecure", "organization", "project",
-            "breaker")  # fmt: skip
+_OPTIONS = ("kind", "base_url", "api_key", "api_version", "timeouts", "insecure", "organization", "project", "breaker",
+            "on_disconnect")  # fmt: skip
 _ONLY_FOR = {
     "api_version": (ProviderKind.AZURE_OPENAI, ProviderKind.ANTHROPIC),
     "organization": (ProviderKind.OPENAI,),
@@ -101,6 +101,7 @@ def _build(name: str, kind: ProviderKind, members: Mapping[str, Node]) -> Provid
         _text(members, option, _HEADER_VALUE, "expected printable ASCII without spaces")
         for option in ("organization", "project")
     )
+    drains = "on_disconnect" in members and scalars.choice(members["on_disconnect"], ["cancel", "drain"]) == "drain"
     breaker = read_breaker(members.get("breaker"))
     if key is None or base_url is None:
         return None
@@ -115,6 +116,7 @@ def _build(name: str, kind: ProviderKind, members: Mapping[str, Node]) -> Provid
         organization=organization,
         project=project,
         breaker=breaker,
+        drains=drains,
     )
 
 

@@ -31,7 +31,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A vendor's wire format, address and credential. `base_url` is what the vendor's SDK takes, no slash at its end.
 
     `api_version` None means the v1 API of Azure and the adapter's own default for Anthropic. `is_insecure`: plain
-    `http://` to another machine was asked for.
+    `http://` to another machine was asked for. `drains`: a stream whose client has left is read on for its usage.
     """
 
     name: str
@@ -44,6 +44,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     organization: str | None = None
     project: str | None = None
     breaker: BreakerNumbers = BreakerNumbers()
+    drains: bool = False
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):

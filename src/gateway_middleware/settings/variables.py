@@ -56,10 +56,6 @@ def _refused(name: str, meaning: str) -> Variable:
     return Variable(name=name, meaning=meaning, default="off", support=Support.REFUSED)
 
 
-def _accepted(name: str, field: str, read: Callable[[Node], Any], meaning: str, default: str | None = None) -> Variable:
-    return Variable(name=name, field=field, read=read, meaning=meaning, default=default, support=Support.ACCEPTED)
-
-
 def _concurrency(node: Node) -> int:
     return scalars.integer(node, 1, 1_000_000)
 
@@ -78,7 +74,8 @@ VARIABLES: tuple[Variable, ...] = (
         meaning='Further providers: `{"azure-eu": {"kind": "azure_openai", "base_url": "...", "api_key": '
         '"env:AZURE_EU_KEY"}}`. `kind` is `openai`, `anthropic` or `azure_openai`; also `api_version`, `timeouts` '
         "(`connect`, `first_byte`, `answer`, `idle`, `total`, `write_stall`, `heartbeat`, in seconds), `insecure` "
-        "(plain http), `organization`, `project`, `breaker` (docs/circuit-breaking.md). An entry named as a built-in "
+        "(plain http), `organization`, `project`, `on_disconnect` (`cancel`, `drain`), "
+        "`breaker` (docs/circuit-breaking.md). An entry named as a built-in "
         "provider replaces it.",
     ),
     Variable(
@@ -197,7 +194,12 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="`redis://...` shares limits, cooldowns, probes and operators' commands between replicas (needs the "
         "extra `redis`).",
     ),
-    _accepted("GATEWAY_JOURNAL", "journal", scalars.path, "The SQLite file of calls."),
+    Variable(
+        name="GATEWAY_JOURNAL",
+        field="journal",
+        read=scalars.path,
+        meaning="The SQLite file in which calls are recorded before a provider is asked; `off`: nothing is metered.",
+    ),
     Variable(
         name="GATEWAY_MAX_ATTEMPTS",
         field="max_attempts",
@@ -210,8 +212,16 @@ VARIABLES: tuple[Variable, ...] = (
         read=lambda node: scalars.choice(node, ["on", "off", "shadow"]),
         meaning="Circuit breakers and cooldowns: `on`; `shadow` reports what they would refuse; `off`.",
     ),
-    _accepted("GATEWAY_USAGE_METERING_URL", "usage_metering_url", scalars.url, "Where usage events go.", "off"),
-    _accepted("GATEWAY_USAGE_METERING_TOKEN", "usage_metering_token", Node.secret, "Its bearer token."),
+    Variable(
+        name="GATEWAY_USAGE_METERING_URL",
+        field="usage_metering_url",
+        read=scalars.url,
+        default="off: events stay in the journal for 32 days",
+        meaning="Where usage events go, as batches of CloudEvents 1.0.",
+    ),
+    Variable(
+        name="GATEWAY_USAGE_METERING_TOKEN", field="usage_metering_token", read=Node.secret, meaning="Its bearer token."
+    ),
     _refused("GATEWAY_TENANT_HEADER", "The header in which a gateway in front names the tenant."),
     _refused("GATEWAY_TRUSTED_PROXIES", "Peers that may send it."),
     _refused("GATEWAY_TENANT_HEADER_SECRET", "The secret that signs it."),

@@ -20,7 +20,7 @@ class Heartbeat:
     Only between events, and never while a send is under way.
     """
 
-    __slots__ = ("_beat", "_loop", "_message", "_seconds", "_seen", "_send", "_task", "_timer", "_watch")
+    __slots__ = ("_beat", "_loop", "_message", "_pinged_at", "_seconds", "_send", "_task", "_timer", "_watch")
 
     def __init__(self, send: Send, watch: UntilDisconnect, seconds: float, dialect: Dialect) -> None:
         self._send = send
@@ -28,7 +28,7 @@ class Heartbeat:
         self._seconds = seconds
         self._message = _EVENT if dialect is Dialect.ANTHROPIC else _COMMENT
         self._loop = asyncio.get_running_loop()
-        self._seen = watch.sends
+        self._pinged_at = self._loop.time()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._look)
 
@@ -42,11 +42,13 @@ class Heartbeat:
             self._task = None
 
     def _look(self) -> None:
+        now = self._loop.time()
+        since = max(self._watch.sent_at, self._pinged_at)
         is_pinging = self._task is not None and not self._task.done()
-        if self._watch.sends == self._seen and not (self._watch.is_sending or is_pinging):
+        if now - since >= self._seconds * 0.999 and not (self._watch.is_sending or is_pinging):
             self._task = self._loop.create_task(self._ping())
-        self._seen = self._watch.sends
-        self._timer = self._loop.call_later(self._seconds, self._look)
+            since = self._pinged_at = now
+        self._timer = self._loop.call_later(max(since + self._seconds - now, 0.01), self._look)
 
     async def _ping(self) -> None:
         await self._send({"type": "http.response.body", "body": self._message, "more_body": True})

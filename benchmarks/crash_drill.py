@@ -1,0 +1,142 @@
+"""`python -m benchmarks.crash_drill --kills 100`: kill -9 under load, and no call that a provider took is without its event.
+
+A gateway process serves calls, half of them streams, in front of the simulator; every call names a model of its own. The
+process is killed at random moments and started again. In the end every model that the provider was asked for must be in
+the journal, and no event twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+
+from gateway_middleware.simulator import Server, Simulator
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Drill:
+    """One run."""
+
+    def __init__(self, folder: Path, upstream: str, *, rate: float) -> None:
+        self.journal = folder / "journal.db"
+        self._port = _free_port()
+        self._rate = rate
+        self._asked = 0
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OPENAI_"))},
+            "OPENAI_API_KEY": "sk-drill",
+            "OPENAI_BASE_URL": f"{upstream}/v1",
+            "GATEWAY_OPEN": "true",
+            "GATEWAY_PORT": str(self._port),
+            "GATEWAY_JOURNAL": str(self.journal),
+            "GATEWAY_MAX_ATTEMPTS": "1",
+        }
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A gateway process."""
+        command = [sys.executable, "-m", "gateway_middleware", "serve"]
+        return subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    async def load(self) -> None:
+        """Calls at a steady rate, for ever, whatever becomes of them."""
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self._port}", trust_env=False, limits=httpx.Limits(max_connections=None)
+        ) as client:
+            async with asyncio.TaskGroup() as calls:
+                while True:
+                    calls.create_task(self._call(client))
+                    await asyncio.sleep(random.expovariate(self._rate))
+
+    async def _call(self, client: httpx.AsyncClient) -> None:
+        self._asked += 1
+        is_stream = self._asked % 2 == 0
+        model = f"sim-length-5:gap-{10 if is_stream else 0}:input-{self._asked}"
+        body = {"model": f"openai/{model}", "messages": [{"role": "user", "content": "x"}], "stream": is_stream}
+        with contextlib.suppress(httpx.HTTPError):
+            await client.post("/v1/chat/completions", json=body, timeout=5)
+
+    async def until_ready(self) -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for _ in range(400):
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await client.get(f"http://127.0.0.1:{self._port}/readyz")).status_code == 200:
+                        return
+                await asyncio.sleep(0.02)
+        raise SystemExit("the gateway does not start")
+
+    def events(self) -> list[dict[str, object]]:
+        """Everything in the journal."""
+        with sqlite3.connect(self.journal) as db:
+            return [json.loads(body) for (body,) in db.execute("SELECT body FROM events")]
+
+
+async def run(kills: int, rate: float) -> dict[str, object]:
+    """Returns the figures."""
+    with tempfile.TemporaryDirectory(prefix="crash-drill-") as folder:
+        async with Simulator().serve() as simulator:
+            drill = Drill(Path(folder), simulator.url, rate=rate)
+            load = asyncio.create_task(drill.load())
+            started = time.monotonic()
+            for number in range(kills + 1):
+                process = drill.start()
+                await drill.until_ready()
+                await asyncio.sleep(random.uniform(0.05, 0.6))
+                if number < kills:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait()
+            load.cancel()
+            await asyncio.gather(load, return_exceptions=True)
+            await asyncio.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            return _figures(drill, simulator) | {"kills": kills, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _figures(drill: Drill, simulator: Server) -> dict[str, object]:
+    events = drill.events()
+    metered = {str(event["model"]).removeprefix("openai/") for event in events}
+    taken = {request.model for request in simulator.simulator.requests if request.model}
+    twice = [name for name, count in Counter(event["id"] for event in events).items() if count > 1]
+    return {
+        "calls_taken_by_the_provider": len(taken),
+        "events": len(events),
+        "of_crashes": sum(event["outcome"] == "gateway_crash" for event in events),
+        "lost": len(taken - metered),
+        "double": len(twice),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=200.0)
+    chosen = parser.parse_args()
+    found = asyncio.run(run(chosen.kills, chosen.rate))
+    print(json.dumps(found, indent=2))
+    return 1 if found["lost"] or found["double"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

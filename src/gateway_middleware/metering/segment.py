@@ -1,0 +1,148 @@
+r"""The append-only file of one process: what it has admitted and settled, written before anything else happens.
+
+One record is one line between two newlines, `\n<crc32> <kind><sequence> <json>\n`, appended by a single write: it
+survives the death of the process, and a damaged byte costs the record it is in, never its neighbours.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+from zlib import crc32
+
+OPEN = b"o"
+CLOSE = b"c"
+VOID = b"v"
+SUFFIX = ".open"
+_KINDS = frozenset((OPEN, CLOSE, VOID))
+
+
+class Record(NamedTuple):
+    """A line that is whole. `sequence` counts all records of one process, over all its segments."""
+
+    kind: bytes
+    sequence: int
+    body: bytes
+
+
+def frame(kind: bytes, sequence: int, body: bytes) -> bytes:
+    """A line around `body`, which is one JSON value and holds no newline."""
+    payload = b"%b%d %b" % (kind, sequence, body)
+    return b"\n%08x %b\n" % (crc32(payload), payload)
+
+
+def scan(content: bytes) -> tuple[list[Record], list[bytes]]:
+    """Every intact record, and every line that is not one."""
+    records: list[Record] = []
+    damaged: list[bytes] = []
+    for line in content.split(b"\n"):
+        if not line:
+            continue
+        record = _parse(line)
+        if record is None:
+            damaged.append(line)
+        else:
+            records.append(record)
+    return records, damaged
+
+
+def _parse(line: bytes) -> Record | None:
+    payload = line[9:]
+    if line[:9] != b"%08x " % crc32(payload):
+        return None
+    head, _, body = payload.partition(b" ")
+    kind, digits = head[:1], head[1:]
+    if kind not in _KINDS or not digits.isdigit():
+        return None
+    return Record(kind, int(digits), body)
+
+
+class Segment:
+    """A file of records, locked for as long as its process lives: a lock that can be taken means a dead owner."""
+
+    __slots__ = ("_fd", "path", "size")
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.size = os.fstat(fd).st_size
+        self._fd = fd
+
+    @classmethod
+    def create(cls, spool: Path, owner: str) -> Segment:
+        """A new, empty, locked segment. Raises OSError."""
+        while True:
+            path = spool.with_name(f"{spool.name}.{owner}-{uuid4().hex[:12]}{SUFFIX}")
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return cls(path, fd)
+            os.close(fd)  # an adopter was quicker than the lock and took the empty file for an abandoned one
+
+    @classmethod
+    def claim(cls, path: Path) -> Segment | None:
+        """The segment of a dead process, locked; None while its owner, or another adopter, has it."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        if os.fstat(fd).st_nlink:
+            return cls(path, fd)
+        os.close(fd)
+        return None
+
+    def append(self, record: bytes) -> None:
+        """Write all of it or nothing. Raises OSError."""
+        written = os.write(self._fd, record)
+        if written != len(record):
+            self._cut_back()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.size += written
+
+    def _cut_back(self) -> None:
+        try:
+            os.ftruncate(self._fd, self.size)
+        finally:
+            self.size = os.fstat(self._fd).st_size
+
+    def read(self) -> bytes:
+        """All of it."""
+        return self.path.read_bytes()
+
+    def probe(self, size: int = 4096) -> None:
+        """Raise OSError unless there is room for `size` bytes. The segment is empty, before and after."""
+        self.append(b"\n" * size)
+        self.size = 0
+        self._cut_back()
+
+    def discard(self) -> None:
+        """Remove the file, then give up the lock: never the other way round."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Give up the lock and leave the file to whoever adopts it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def owner_of(path: Path, spool: Path) -> str:
+    """The process that wrote a segment."""
+    return path.name[len(spool.name) + 1 : -len(SUFFIX)].partition("-")[0]
+
+
+def segments_of(spool: Path, owner: str = "*") -> list[Path]:
+    """Segments beside the spool, in the order in which they are locked."""
+    prefix = f"{spool.name}." if owner == "*" else f"{spool.name}.{owner}-"
+    return sorted(
+        path for path in spool.parent.iterdir() if path.name.startswith(prefix) and path.name.endswith(SUFFIX)
+    )

@@ -1,0 +1,206 @@
+"""One good answer on its way from the provider to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NoReturn
+
+from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.upstream.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway_middleware.asgi import Send, UntilDisconnect
+    from gateway_middleware.domain import Attempt, CallRecord, Clock, HeaderList, ModelRequest
+    from gateway_middleware.upstream.drain import Drains
+    from gateway_middleware.upstream.exchange import Answer
+    from gateway_middleware.upstream.tally import OutputTally
+    from gateway_middleware.wire import Provider, ResponseReader
+
+_BINARY = (b"audio/", b"application/octet-stream", b"image/", b"video/")
+_HELD_BYTES = 256 * 1024
+_HELD_EVENTS = 64
+_STREAM_HEADERS: HeaderList = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Relay:
+    """Carries one good answer from the provider to the client, and what was learnt of it into the record."""
+
+    __slots__ = ("_clock", "_heart", "_heartbeat", "_held", "_is_started", "_on_content", "_reader", "_record", "_send",
+                 "_tally", "_watch", "attempt")  # fmt: skip
+
+    def __init__(
+        self,
+        record: CallRecord,
+        attempt: Attempt,
+        send: Send,
+        watch: UntilDisconnect,
+        *,
+        on_content: Callable[[], None] | None,
+        heartbeat: float,
+        tally: OutputTally,
+        clock: Clock,
+    ) -> None:
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._heart: Heartbeat | None = None
+        self.attempt = attempt
+        self._record = record
+        self._send = send
+        self._watch = watch
+        self._on_content = on_content
+        self._is_started = False
+        self._held = b""
+        self._reader: ResponseReader | None = None
+        self._tally = tally
+
+    async def answer(
+        self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int, patience: float
+    ) -> None:
+        """Relay it. `patience`: seconds from now within which a stream must show content."""
+        is_event_stream = media.startswith(b"text/event-stream")
+        self._reader = reader = provider.reader(request, is_event_stream=is_event_stream)
+        can_move = request.route.has_alternatives
+        try:
+            if is_event_stream:
+                await self._events(answer, reader, patience, can_move=can_move)
+            elif media.startswith(_BINARY):
+                await self._binary(answer, reader, media)
+            else:
+                await self._whole(answer, reader, media, limit, can_move=can_move)
+        finally:
+            if self._heart is not None:
+                self._heart.stop()
+            self._learn(reader)
+
+    def reads_on(self, answer: Answer, drains: Drains | None) -> bool:
+        """Whether the rest of a stream is read for its usage, though its client has left."""
+        reader = self._reader
+        if drains is None or reader is None or not (self._is_started and self._watch.has_left):
+            return False
+        return drains.adopt(answer, reader, self.attempt)
+
+    def _learn(self, reader: ResponseReader) -> None:
+        record, attempt = self._record, self.attempt
+        record.usage = attempt.usage = reader.usage
+        record.response_id = reader.response_id
+        record.response_model = attempt.response_model = reader.response_model
+        attempt.raw_usage, attempt.service_tier = reader.raw_usage, reader.service_tier
+        attempt.is_complete = reader.is_complete
+        if not reader.is_complete or reader.usage is None:
+            record.delivered_tokens = attempt.delivered_tokens = self._tally.tokens()
+
+    async def _whole(self, answer: Answer, reader: ResponseReader, media: bytes, limit: int, *, can_move: bool) -> None:
+        body = await answer.read(limit)
+        relayed = reader.feed(body) + reader.finish()
+        if not reader.is_complete:
+            raise UpstreamProtocolError("The provider's answer is not complete JSON.")
+        self._consider_failure(reader, can_move=can_move)
+        if reader.usage is None:
+            self._tally.add_whole(relayed)
+        self._record.tail = relayed
+        headers = [(b"content-type", media), (b"content-length", b"%d" % len(relayed))]
+        await self._send({"type": "http.response.start", "status": self.attempt.status, "headers": headers})
+
+    def _consider_failure(self, reader: ResponseReader, *, can_move: bool) -> None:
+        """An answer that says itself that it failed is for another deployment to better, else for the client."""
+        if reader.failure is not None:
+            if can_move and not self._is_started:
+                raise reader.failure
+            self.attempt.failure = reader.failure
+
+    async def _binary(self, answer: Answer, reader: ResponseReader, media: bytes) -> None:
+        while chunk := await answer.chunk():
+            relayed = reader.feed(chunk)
+            if not self._is_started:
+                await self._start([(b"content-type", media)])
+            await self._pass_on(relayed)
+        if not self._is_started:
+            raise UpstreamProtocolError("The provider's answer is empty.")
+        self._record.tail = reader.finish()
+
+    async def _events(self, answer: Answer, reader: ResponseReader, patience: float, *, can_move: bool) -> None:
+        await self._lead_in(answer, reader, patience, can_move=can_move)
+        self._consider_failure(reader, can_move=can_move)
+        self.attempt.first_content = self._clock()
+        if self._on_content is not None and reader.failure is None:
+            self._on_content()
+        if not self._is_started:
+            await self._start_stream()
+        relayed, self._held = self._held, b""
+        while not reader.is_complete:
+            if relayed:
+                await self._pass_on(relayed)
+            chunk = await answer.chunk()
+            relayed = reader.feed(chunk) if chunk else reader.finish()
+            if reader.error is not None or not (chunk or reader.is_complete):
+                await self._break_off(reader, relayed)
+        if reader.failure is not None:
+            self.attempt.failure = reader.failure
+        if relayed and reader.usage is None:
+            self._tally.add(relayed)
+        self._record.tail = relayed
+
+    async def _lead_in(self, answer: Answer, reader: ResponseReader, patience: float, *, can_move: bool) -> None:
+        """Read until the first content. What has not been passed on by then is held.
+
+        `patience` is how long the provider may be silent all in all; the time that a client takes does not count.
+        """
+        while not (reader.has_content or reader.is_complete):
+            began = self._clock()
+            chunk = await _in_time(answer, patience)
+            patience -= self._clock() - began
+            relayed = reader.feed(chunk) if chunk else reader.finish()
+            if reader.error is not None or not (chunk or reader.is_complete):
+                await self._break_off(reader, relayed)
+            self._held += relayed
+            if self._held and not _is_held(reader, self._held, can_move=can_move and not self._is_started):
+                await self._flush()
+
+    async def _flush(self) -> None:
+        if not self._is_started:
+            await self._start_stream()
+        held, self._held = self._held, b""
+        await self._pass_on(held)
+
+    async def _break_off(self, reader: ResponseReader, relayed: bytes) -> NoReturn:
+        """The stream ends in an error. What came before it goes to the client, unless nothing of it is content."""
+        self._held += relayed
+        if self._held and (self._is_started or reader.has_content):
+            await self._flush()
+        raise reader.error or UpstreamProtocolError(
+            "The provider's stream ended before it was complete.", fault=ProtocolFault.TRUNCATED
+        )
+
+    async def _start_stream(self) -> None:
+        await self._start(_STREAM_HEADERS)
+        self._heart = Heartbeat(self._send, self._watch, self._heartbeat, self._record.dialect)
+
+    async def _start(self, headers: HeaderList) -> None:
+        self._is_started = True
+        await self._send({"type": "http.response.start", "status": self.attempt.status, "headers": list(headers)})
+
+    def _pass_on(self, body: bytes) -> Awaitable[None]:
+        self._tally.add(body)
+        return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": True})
+
+
+def _is_held(reader: ResponseReader, held: bytes, *, can_move: bool) -> bool:
+    """Whether lifecycle frames wait for the content: while there is another deployment and they are not too many."""
+    if reader.has_content:
+        return True
+    return can_move and len(held) <= _HELD_BYTES and held.count(b"\n\n") + held.count(b"\r\n\r\n") <= _HELD_EVENTS
+
+
+async def _in_time(answer: Answer, seconds: float) -> bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            return await answer.chunk()
+    except TimeoutError:
+        message = "The provider showed no content in time (first_byte)."
+        raise UpstreamTimeoutError(message, phase="first_byte") from None

@@ -1,0 +1,338 @@
+"""What is found on the disk after the worst: nothing intact is lost, nothing is counted twice."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway_middleware.metering.journal import Journal
+from gateway_middleware.metering.recovery import Recovered, adopt
+from gateway_middleware.metering.segment import CLOSE, OPEN, VOID, Record, Segment, frame, scan
+from gateway_middleware.metering.settlement import closed, encode
+from gateway_middleware.metering.spool import Spool
+from journaled import DAY, NOON, call, event, leftovers, sums
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "usage.db"
+
+
+def records() -> list[bytes]:
+    """Three calls: one closed, one void, one that never ended."""
+    return [
+        frame(OPEN, 1, encode(call("closed"))),
+        frame(OPEN, 2, encode(call("void"))),
+        frame(OPEN, 3, encode(call("lost"))),
+        frame(CLOSE, 4, encode(event("closed"))),
+        frame(VOID, 5, encode("void")),
+    ]
+
+
+def left_behind(path: Path, content: bytes, owner: str = "dead") -> Path:
+    segment = Segment.create(path, owner)
+    segment.append(content)
+    segment.close()
+    return segment.path
+
+
+def recovered(path: Path) -> tuple[Recovered, dict[str, str]]:
+    spool = Spool(path)
+    try:
+        return adopt(spool), {e.id: e.outcome for e in spool.pending(1000)}
+    finally:
+        spool.close()
+
+
+def test_every_call_of_a_dead_process_ends_once(path: Path) -> None:
+    left_behind(path, b"".join(records()))
+    found, events = recovered(path)
+    assert found == Recovered(owners=1, closed=1, orphaned=1, voided=1)
+    assert events == {"closed": "success", "lost": "gateway_crash"}
+    total = sums(path)
+    assert (total.closed, total.orphaned, total.voided, total.input_tokens) == (1, 1, 1, 17)
+    assert leftovers(path) == []
+    assert recovered(path)[0] == Recovered()
+
+
+def test_a_segment_cut_at_any_byte_of_its_last_records_keeps_every_whole_record(path: Path) -> None:
+    content = b"".join(records())
+    spool = Spool(path, synchronous="NORMAL")
+    for cut in range(len(b"".join(records()[:2])), len(content)):
+        segment = left_behind(path, content[:cut], f"dead{cut}")
+        found = adopt(spool)
+        events = {e.id: e.outcome for e in spool.pending(9)}
+        spool.delivered(list(events))
+        assert (events, found.damaged) == expected(cut), cut
+        assert segment.with_name(segment.name.replace(".open", ".quarantine")).exists() == found.damaged
+    spool.close()
+    assert leftovers(path) == []
+
+
+def expected(cut: int) -> tuple[dict[str, str], int]:
+    ends = list(itertools.accumulate(map(len, records())))
+    whole = sum(end - 1 <= cut for end in ends)  # a record is whole without its last newline
+    events = dict.fromkeys(["closed", "void", "lost"][:whole], "gateway_crash")
+    if whole >= 4:
+        events["closed"] = "success"
+    if whole >= 5:
+        del events["void"]
+    return events, int(cut - [0, *ends][whole] > 1)
+
+
+def test_a_flipped_bit_costs_one_record_at_most() -> None:
+    chance = random.Random(7)
+    written = [Record(OPEN, n, encode(call(f"{n}"))) for n in range(1, 40)]
+    content = b"".join(frame(*record) for record in written)
+    for _ in range(1500):
+        broken = bytearray(content)
+        broken[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        intact, damaged = scan(bytes(broken))
+        assert len(intact) >= len(written) - 1
+        assert set(intact) <= set(written)
+        assert len(damaged) <= 2
+
+
+@given(st.lists(st.tuples(st.sampled_from([OPEN, CLOSE, VOID]), st.integers(0, 2**70), st.binary())))
+def test_what_was_framed_is_scanned(parts: list[tuple[bytes, int, bytes]]) -> None:
+    written = [Record(kind, sequence, body.replace(b"\n", b"")) for kind, sequence, body in parts]
+    assert scan(b"".join(frame(*record) for record in written)) == (written, [])
+
+
+@given(st.binary())
+def test_no_garbage_is_taken_for_a_record(garbage: bytes) -> None:
+    intact, damaged = scan(garbage)
+    assert intact == []
+    assert b"".join(damaged) == garbage.replace(b"\n", b"")
+
+
+def test_a_whole_record_that_means_nothing_is_quarantined(path: Path) -> None:
+    left_behind(path, frame(OPEN, 1, b'{"id": 5}') + frame(CLOSE, 2, b"\xff") + frame(OPEN, 3, encode(call("good"))))
+    found, events = recovered(path)
+    assert found.damaged == 2
+    assert events == {"good": "gateway_crash"}
+    (kept,) = path.parent.glob("*.quarantine")
+    assert kept.read_bytes().count(b"\n") == 2
+    assert leftovers(path) == []
+
+
+def test_delivered_events_do_not_come_back_with_their_segment(path: Path) -> None:
+    left_behind(path, b"".join(records()))
+    spool = Spool(path)
+    spool.fold("dead", [closed(4, event("closed"), encode(event("closed")))])
+    spool.delivered(["closed"])
+    assert adopt(spool) == Recovered(owners=1, orphaned=1, voided=1)
+    assert [e.id for e in spool.pending(9)] == ["lost"]
+    spool.close()
+    assert sums(path).closed == 1
+
+
+def test_an_end_that_could_only_be_written_to_the_spool_counts(path: Path) -> None:
+    left_behind(path, b"".join(records()))
+    spool = Spool(path)
+    spool.fold("dead", [closed(None, event("lost"), encode(event("lost")))])
+    spool.delivered(["lost"])
+    assert adopt(spool) == Recovered(owners=1, closed=1, voided=1)
+    assert [e.id for e in spool.pending(9)] == ["closed"]
+    spool.close()
+
+
+def test_a_recovery_that_died_before_it_swept_is_not_done_twice(path: Path) -> None:
+    segment = left_behind(path, b"".join(records()))
+    copy = segment.read_bytes()
+    spool = Spool(path)
+    spool.fold("dead", [], is_last=True)
+    segment.write_bytes(copy)
+    assert adopt(spool) == Recovered()
+    assert spool.pending(9) == []
+    assert leftovers(path) == []
+    spool.close()
+
+
+def test_segments_of_one_process_are_read_together(path: Path) -> None:
+    opens, ends = records()[:3], records()[3:]
+    left_behind(path, b"".join(opens))
+    left_behind(path, b"".join([opens[0], opens[2], *ends]))
+    assert recovered(path)[1] == {"closed": "success", "lost": "gateway_crash"}
+
+
+def test_segments_of_the_living_are_left_alone(path: Path) -> None:
+    living = Journal(path)
+    living.start()
+    living.open(call("a"))
+    assert recovered(path)[0] == Recovered()
+    living.close(event("a"))
+    assert living.stop()
+    assert recovered(path)[1] == {"a": "success"}
+
+
+def test_a_living_worker_adopts_a_dead_one(path: Path) -> None:
+    living = Journal(path)
+    living.start()
+    left_behind(path, b"".join(records()))
+    living.adopt()
+    assert living.counts == (1, 0, 0, 1, 0)
+    assert living.spool.gauge == (2, NOON, 0)
+    living.stop()
+
+
+def filled(path: Path, count: int) -> None:
+    spool = Spool(path)
+    for start in range(0, count, 100):
+        names = [f"{n:06}" for n in range(start, min(count, start + 100))]
+        spool.fold("writer", [closed(None, event(name), encode(event(name))) for name in names])
+    spool.close()
+
+
+def started(path: Path) -> tuple[Journal, set[str]]:
+    journal = Journal(path)
+    journal.start()
+    assert journal.state.status == "ok"
+    journal.open(call("new"))
+    journal.close(event("new"))
+    assert journal.stop()
+    events = {e.id for e in journal.spool.pending(100_000)}
+    journal.spool.close()
+    assert "new" in events
+    return journal, events - {"new"}
+
+
+@pytest.mark.parametrize("header", [b"", b"garbage", b"garbage" * 5000])
+def test_a_spool_that_is_no_database_is_moved_aside(path: Path, header: bytes) -> None:
+    path.write_bytes(header)
+    journal, events = started(path)
+    assert events == set()
+    kept = list(path.parent.glob("usage.db.*.quarantine"))
+    assert [file.read_bytes() for file in kept] == ([header] if header else [])
+    assert journal.spool.quarantined == len(kept)
+
+
+def test_a_spool_cut_at_any_place_of_its_last_page_starts(path: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.db"
+    filled(whole, 300)
+    size = whole.stat().st_size
+    for cut in [*range(size - 4096, size, 512), size - 1]:
+        shutil.copy(whole, path)
+        with path.open("r+b") as file:
+            file.truncate(cut)
+        _, events = started(path)
+        assert len(events) >= 250, cut
+        for litter in tmp_path.glob("usage.db*"):
+            litter.unlink()
+
+
+def test_a_spool_with_flipped_bits_starts_and_keeps_what_is_readable(path: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.db"
+    filled(whole, 300)
+    chance = random.Random(11)
+    kept = []
+    for _ in range(30):
+        content = bytearray(whole.read_bytes())
+        for _ in range(3):
+            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+        kept.append(len(started(path)[1]))
+        for litter in tmp_path.glob("usage.db*"):
+            litter.unlink()
+    assert sum(kept) > 0.9 * 300 * len(kept)
+
+
+@pytest.mark.parametrize("offset", [0, 3, 16, 18, 28, 45, 57, 100, 105, 3700, 4000])
+def test_a_broken_first_page_costs_nothing(path: Path, offset: int) -> None:
+    filled(path, 300)
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0x55
+    path.write_bytes(content)
+    journal, events = started(path)
+    assert len(events) == 300
+    assert journal.spool.quarantined <= 1
+    assert list(path.parent.glob("*.salvage*")) == []
+
+
+def test_a_broken_row_becomes_a_dead_letter(path: Path) -> None:
+    filled(path, 3)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE events SET body = ? WHERE id = '000000'", (b'{"id":',))
+    connection.close()
+    spool = Spool(path)
+    assert [e.id for e in spool.pending(1)] == ["000001"]
+    assert spool.measure().dead_letters == 1
+    spool.close()
+
+
+def test_a_stale_shared_memory_file_is_no_harm(path: Path) -> None:
+    filled(path, 50)
+    spool = Spool(path)
+    spool.fold("writer", [closed(None, event("in wal"), encode(event("in wal")))])
+    left = path.with_name("copy.db")
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{path}{suffix}", f"{left}{suffix}")
+    spool.close()
+    Path(f"{left}-shm").write_bytes(random.Random(3).randbytes(32768))
+    assert len(started(left)[1]) == 51
+
+
+def test_corruption_while_running_is_survived_by_every_worker(path: Path) -> None:
+    filled(path, 200)
+    one, other = Journal(path), Journal(path)
+    for number, journal in enumerate((one, other)):
+        journal.start()
+        journal.open(call(f"before {number}"))
+        journal.close(event(f"before {number}"))
+        assert journal._writer.stop(5.0)
+    one.spool.close()
+    other.spool.close()
+    content = bytearray(path.read_bytes())
+    content[4096:12288] = bytes(8192)
+    other.spool.measure()
+    path.write_bytes(content)
+    for number, journal in enumerate((one, other)):
+        journal.open(call(f"after {number}"))
+        journal.close(event(f"after {number}"))
+        journal._writer.drain()
+        journal.spool.check()
+    assert one.spool.quarantined + other.spool.quarantined == 1
+    assert {"after 0", "after 1"} <= {e.id for e in one.spool.pending(1000)}
+    for journal in (one, other):
+        assert journal.stop()
+
+
+def test_very_many_calls_are_recovered_in_one_step(path: Path) -> None:
+    names = [f"{n}" for n in range(20_000)]
+    content = b"".join(
+        frame(OPEN, n, encode(call(name))) + frame(CLOSE, n, encode(event(name))) for n, name in enumerate(names, 1)
+    )
+    left_behind(path, content)
+    found, _ = recovered(path)
+    assert found.closed == len(names)
+    total = sums(path)
+    assert (total.closed, total.cost) == (20_000, "2000.0")
+
+
+def test_totals_survive_a_corrupt_spool(path: Path) -> None:
+    filled(path, 100)
+    content = bytearray(path.read_bytes())
+    connection = sqlite3.connect(path)
+    (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events'").fetchone()
+    connection.close()
+    content[(root - 1) * 4096 : root * 4096] = bytes(4096)
+    path.write_bytes(content)
+    started(path)
+    total = sums(path)
+    assert (total.day, total.closed, total.input_tokens) == (DAY.isoformat(), 101, 1010)
+
+
+def test_prices_of_a_crash_come_from_the_caller(path: Path) -> None:
+    left_behind(path, b"".join(records()))
+    spool = Spool(path)
+    adopt(spool, appraise=lambda e: msgspec.structs.replace(e, cost="2.5", price_version="p1"))
+    assert {(e.id, e.cost, e.time) for e in spool.pending(9)} == {("closed", "0.1", NOON), ("lost", "2.5", NOON)}
+    spool.close()
