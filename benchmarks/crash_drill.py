@@ -1,8 +1,8 @@
-"""`python -m benchmarks.crash_drill --kills 100`: kill -9 under load, and no call that a provider took is without its event.
+"""`python -m benchmarks.crash_drill --kills 100`: kill -9 under load, and no call that a provider took lacks its event.
 
-A gateway process serves calls, half of them streams, in front of the simulator; every call names a model of its own. The
-process is killed at random moments and started again. In the end every model that the provider was asked for must be in
-the journal, and no event twice.
+A gateway process serves calls, half of them streams, in front of the simulator; every call names a model of its own.
+The process is killed at random moments and started again. In the end every model that the provider was asked for must
+be in the journal, and no event twice.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ class Drill:
     def start(self) -> subprocess.Popen[bytes]:
         """A gateway process."""
         command = [sys.executable, "-m", "gateway_middleware", "serve"]
-        return subprocess.Popen(
-            command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        return subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     async def load(self) -> None:
         """Calls at a steady rate, for ever, whatever becomes of them."""

@@ -138,5 +138,6 @@ def gateway_environment(upstream: int) -> dict[str, str]:
         "ANTHROPIC_API_KEY": "sk-ant-bench",
         "ANTHROPIC_BASE_URL": address,
         "GATEWAY_ROUTES": json.dumps({"fast": ["openai/gpt-5-mini"]}),
+        "GATEWAY_JOURNAL": os.environ.get("BENCH_JOURNAL", "off"),
         "GATEWAY_TENANTS": json.dumps({"bench": {"keys": [digest(KEY.encode())]}}),
     }

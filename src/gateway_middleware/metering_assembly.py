@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _KEPT_SECONDS = 32 * 86400.0
 _FLUSH_SECONDS = 5.0
+_COMMIT_SECONDS = 0.05
+"""A closed call is on disk at once, and in the database after so long: it is what a loss of power may cost."""
 _SETTLE_SECONDS = 2.0
 _STATES = {"ok": 0.0, "degraded": 1.0, "unavailable": 2.0}
 OFF = "off"
@@ -55,6 +57,7 @@ class Metering:
             clock=clock,
             keeps=None if url else _KEPT_SECONDS,
             appraise=self._appraise,
+            commit_delay=_COMMIT_SECONDS,
         )
         self.tally = UsageTally()
         self.metrics = MeteringMetrics(self.tally, self._gauges)

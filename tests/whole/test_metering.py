@@ -70,7 +70,10 @@ async def test_mt1_every_answered_call_is_one_exact_event(tmp_path: Path) -> Non
         "fast",
         "fast",
     )
-    assert (first.model_served, json.loads(bytes(first.raw_usage))) == ("m-1", {"prompt_tokens": 5, "completion_tokens": 10})
+    assert (first.model_served, json.loads(bytes(first.raw_usage))) == (
+        "m-1",
+        {"prompt_tokens": 5, "completion_tokens": 10},
+    )
 
 
 async def test_mt10_a_stream_that_is_left_is_partial_with_what_is_known(tmp_path: Path) -> None:

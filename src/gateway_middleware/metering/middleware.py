@@ -8,6 +8,8 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from gateway_middleware.metering.closing import event_of
 from gateway_middleware.metering.event import OpenCall
 from gateway_middleware.scope import METER, RECORD, REQUEST, TENANT
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from gateway_middleware.metering.closing import Appraise
     from gateway_middleware.metering.event import UsageEvent
     from gateway_middleware.metering.foreign import UsageReader
+
+
+_BYTES_A_TOKEN = 4
+"""For calls whose end nobody sees: whatever is estimated closer is estimated at the end."""
 
 
 class CallJournal(Protocol):
@@ -55,7 +61,7 @@ class MeteringMiddleware:
         *,
         journal: CallJournal,
         appraise: Appraise = lambda event, _: event,
-        estimate_input: Callable[[ModelRequest, str], int] = lambda *_: 0,
+        estimate_input: Callable[[ModelRequest, str], int] = lambda request, _: len(request.body) // _BYTES_A_TOKEN,
         is_stopping: Callable[[], bool] = lambda: False,
         on_event: Callable[[UsageEvent], None] = lambda _: None,
         tenant_of: Callable[[Scope], str | None] | None = None,
@@ -116,7 +122,7 @@ def _foreign(metering: MeteringMiddleware, tenant_of: Callable[[Scope], str | No
 class CallMeter:
     """The attempts of one call."""
 
-    __slots__ = ("_begun", "_id", "_input_tokens", "_metering", "_record", "_request", "_tenant")
+    __slots__ = ("_begun", "_id", "_metering", "_record", "_request", "_tenant")
 
     def __init__(
         self, metering: MeteringMiddleware, call_id: str, request: ModelRequest, tenant: Tenant, record: CallRecord
@@ -126,14 +132,11 @@ class CallMeter:
         self._request = request
         self._tenant = tenant
         self._record = record
-        self._input_tokens = -1
         self._begun: list[tuple[OpenCall, Attempt]] = []
 
     def begin(self, attempt: Attempt) -> None:
         """Write down that a provider is about to be asked."""
         metering, request, deployment = self._metering, self._request, attempt.deployment
-        if self._input_tokens < 0:
-            self._input_tokens = metering.estimate_input(request, self._tenant.name)
         number = len(self._begun) + 1
         call = OpenCall(
             id=f"{self._id}-{number}",
@@ -148,7 +151,7 @@ class CallMeter:
             key_id=self._tenant.key_id,
             route=request.route.name if request.route.is_configured else None,
             is_stream=request.is_stream,
-            input_tokens=self._input_tokens,
+            input_tokens=len(request.body) // _BYTES_A_TOKEN,
         )
         metering.journal.open(call)
         self._begun.append((call, attempt))
@@ -157,9 +160,13 @@ class CallMeter:
         """The call has ended; an answer that is still read on for its usage is closed when that has ended too."""
         for call, attempt in self._begun:
             if attempt.drained is None:
-                self._metering.finish(call, attempt)
+                self._finish(call, attempt)
             else:
-                attempt.drained.add_done_callback(partial(self._finish_late, call, attempt))
+                attempt.drained.add_done_callback(partial(self._finish, call, attempt))
 
-    def _finish_late(self, call: OpenCall, attempt: Attempt, _: asyncio.Future[None]) -> None:
+    def _finish(self, call: OpenCall, attempt: Attempt, _: asyncio.Future[None] | None = None) -> None:
+        if attempt.usage is None or attempt.usage.input_tokens is None:
+            # Only now is it worth while to look closer than at the size.
+            tokens = self._metering.estimate_input(self._request, self._tenant.name)
+            call = msgspec.structs.replace(call, input_tokens=tokens)
         self._metering.finish(call, attempt)

@@ -12,7 +12,7 @@ from gateway_middleware.metering.settlement import Settlement
 from gateway_middleware.metering.spool import Spool
 
 _log = logging.getLogger(__name__)
-_GROUP = 64
+_GROUP = 512
 _IDLE_SECONDS = 0.5
 _RETRY_SECONDS = 0.5
 
