@@ -93,7 +93,7 @@ class Drill:
 async def run(kills: int, rate: float) -> dict[str, object]:
     """Returns the figures."""
     with tempfile.TemporaryDirectory(prefix="crash-drill-") as folder:
-        async with Simulator().serve() as simulator:
+        async with Simulator(capacity=1_000_000).serve() as simulator:
             drill = Drill(Path(folder), simulator.url, rate=rate)
             load = asyncio.create_task(drill.load())
             started = time.monotonic()
