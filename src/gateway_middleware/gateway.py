@@ -29,6 +29,7 @@ from gateway_middleware.metering.estimate import OutputEstimate
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.metering_assembly import OFF, Metering
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
+from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.metrics import CallMetrics
 from gateway_middleware.operations.report import Report
 from gateway_middleware.pricing import CallPricing, make_book
@@ -126,7 +127,7 @@ class Gateway:
             clock=clock,
         )
         self.is_started = self._is_draining = self._is_closed = False
-        self._drains = Drains()
+        self._drains, self._lag = Drains(), LoopLag()
         self._dispatch = Dispatch(
             providers=live.providers,
             exchange=self._exchange,
@@ -144,7 +145,7 @@ class Gateway:
             limits=self._limits,
             metering=self._metering,
             sharing=self._sharing,
-            collectors=[self._call_metrics, self._breaker_metrics],
+            collectors=[self._call_metrics, self._breaker_metrics, self._lag],
             phase=self._phase,
             clock=clock,
         )
@@ -242,6 +243,7 @@ class Gateway:
         self.is_started = False
         if self._sharing is not None:
             await self._sharing.aclose()
+        self._lag.stop()
         await self._limits.aclose()
         await self._drains.aclose()
         await self._exchange.aclose()
@@ -263,6 +265,7 @@ class Gateway:
         if self._sharing is not None and not self.is_started:
             self._sharing.start()
         self._limits.start()
+        self._lag.start()
         if self._metering is not None and not self.is_started:
             self._metering.start()
         self.is_started = True

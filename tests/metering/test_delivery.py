@@ -62,7 +62,7 @@ class MemorySpool:
         self.waiting = {event.id: event for event in events}
         self.given: list[str] = []
         self.buried: dict[str, str] = {}
-        self.failures = 0
+        self.failures = self.reads = 0
 
     def add(self, *events: UsageEvent) -> None:
         with self._lock:
@@ -70,6 +70,7 @@ class MemorySpool:
 
     def pending(self, limit: int, *, exclude: frozenset[str]) -> list[UsageEvent]:
         with self._lock:
+            self.reads += 1
             if self.failures:
                 self.failures -= 1
                 raise OSError("disk")
@@ -479,6 +480,14 @@ def test_the_batch_size_stays_in_bounds(most: int, steps: list[tuple[bool, int]]
         assert is_taken or batch.size <= before
 
 
+async def test_a_consumer_that_refuses_an_event_is_well_again() -> None:
+    answer: Answer = lambda post: httpx.Response(503 if post.at < 1003 else 400)
+    async with Rig(1, answer).running() as rig:
+        await rig.advance(10)
+    assert (rig.delivery.state.dead, rig.delivery.state.standing) == (1, "ok")
+    assert rig.delivery.state.consecutive_failures == 0
+
+
 async def test_a_spool_that_fails_does_not_end_delivery() -> None:
     rig = Rig(5)
     rig.spool.failures = 3
@@ -595,8 +604,9 @@ async def test_flush_waits_for_what_is_in_flight() -> None:
     while not rig.open:
         await asyncio.sleep(0.001)
     flushed = asyncio.create_task(rig.delivery.flush(5))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
     assert not flushed.done()
+    assert rig.spool.reads <= 6
     rig.gate.set()
     assert await flushed
     await task

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway_middleware.domain import Attempt, CallRecord, Deployment, Outcome, Surface, Usage
+from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.metrics import CallMetrics, Histogram
 
 
@@ -78,3 +82,26 @@ def test_a_histogram_is_cumulative() -> None:
 
     assert histogram.buckets() == [("1.0", 2.0), ("2.0", 3.0), ("+Inf", 4.0)]
     assert histogram.total == 102.0
+
+
+def test_tenants_beyond_a_thousand_are_counted_together() -> None:
+    metrics = CallMetrics(frozenset)
+    for number in range(1100):
+        metrics.observe(record(tenant=f"tenant-{number}"))
+    labels = {s.labels["tenant"] for f in metrics.collect() if f.name == "model_gateway_requests" for s in f.samples}
+    assert len(labels) == 1001
+    assert "other" in labels
+
+
+async def _seen_lag() -> float:
+    lag = LoopLag()
+    lag.start()
+    await asyncio.sleep(0.4)
+    time.sleep(0.3)  # what the gauge is for
+    await asyncio.sleep(0.05)
+    lag.stop()
+    return lag.seconds
+
+
+def test_a_blocked_loop_is_seen() -> None:
+    assert 0.15 < asyncio.run(_seen_lag()) < 0.5

@@ -34,6 +34,7 @@ _TOKEN_TYPES = (
     ("cache_write", "cache_write_tokens"),
     ("reasoning", "reasoning_tokens"),
 )
+_MOST_TENANTS = 1000
 _CALL_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 
 
@@ -91,11 +92,12 @@ class CallMetrics(Collector):
     def __init__(self, models: Callable[[], frozenset[str]]) -> None:
         self._models = models
         self._series: dict[tuple[str, str, str, str], _Series] = {}
+        self._tenants: set[str] = set()
         self._refused: dict[tuple[str, str], int] = {}
 
     def observe(self, record: CallRecord) -> None:
         """Count one call."""
-        tenant, outcome = record.tenant or "", record.outcome or Outcome.GATEWAY_ERROR
+        tenant, outcome = self._tenant(record.tenant or ""), record.outcome or Outcome.GATEWAY_ERROR
         if record.surface is None or not record.attempts:
             key = (tenant, record.error_code or outcome.value)
             if record.error_code is not None:
@@ -107,6 +109,15 @@ class CallMetrics(Collector):
         if series is None:
             series = self._series[labels] = _Series()
         _count(series, record, outcome)
+
+    def _tenant(self, name: str) -> str:
+        """A resolver of the host's own may know any number of tenants: those beyond a thousand are counted together."""
+        if name in self._tenants:
+            return name
+        if len(self._tenants) >= _MOST_TENANTS:
+            return "other"
+        self._tenants.add(name)
+        return name
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
