@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from prometheus_client import CollectorRegistry
 
 from gateway_middleware._version import __version__
 from gateway_middleware.errors import InvalidRequestError
 from gateway_middleware.operations import endpoints as operations
 from gateway_middleware.operations.admin import Action, BreakerCommands, Document
+from gateway_middleware.operations.exposition import Exposition
 from gateway_middleware.operations.limit_metrics import TenantUsage
+from gateway_middleware.operations.workers import WorkerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
     from gateway_middleware.asgi import ASGIApp
@@ -64,12 +66,16 @@ class Documents:
         self._phase = phase
         self._clock = clock
         self._began = clock()
+        folder = live.settings.metrics_directory
+        self.workers = None if folder is None else WorkerMetrics(Path(folder), self.families)
+
+    def families(self) -> list[Metric]:
+        """The metrics of this process, with everything in them that has ended."""
+        self._report.refresh()
+        return [family for collector in self._collectors for family in collector.collect()]
 
     def endpoints(self) -> Mapping[str, ASGIApp]:
         """The endpoints that are no model calls, by label."""
-        registry = CollectorRegistry()
-        for collector in self._collectors:
-            registry.register(collector)
         return {
             "models": operations.Models(lambda: self._live.table),
             "healthz": operations.Liveness(),
@@ -77,7 +83,9 @@ class Documents:
             "health": operations.Document(lambda _: self._health()),
             "providers": operations.Document(lambda _: self._report.providers()),
             "provider_status": operations.ProviderStatus(self._report.provider_status),
-            "metrics": operations.Metrics(registry, self._report.refresh),
+            "metrics": Exposition(
+                self.families if self.workers is None else self.workers.collect, self._report.refresh
+            ),
             "usage": TenantUsage(self._usage_of),
             "admin_circuit_breaker": BreakerCommands(self._control.command_breaker),
             "admin_reload": Action(self._control.reload_for),

@@ -244,6 +244,8 @@ class Gateway:
         if self._sharing is not None:
             await self._sharing.aclose()
         self._lag.stop()
+        if self._documents.workers is not None:
+            await self._documents.workers.aclose()
         await self._limits.aclose()
         await self._drains.aclose()
         await self._exchange.aclose()
@@ -266,6 +268,8 @@ class Gateway:
             self._sharing.start()
         self._limits.start()
         self._lag.start()
+        if self._documents.workers is not None and not self.is_started:
+            self._documents.workers.start()
         if self._metering is not None and not self.is_started:
             self._metering.start()
         self.is_started = True

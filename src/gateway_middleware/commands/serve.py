@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     import uvicorn
 
@@ -49,12 +53,29 @@ def make_server(app: ASGIApp, *, host: str, port: int, drain_seconds: float = 30
 
 def run(args: argparse.Namespace) -> int:  # noqa: ARG001
     """Serve until SIGTERM or SIGINT."""
-    import uvicorn
-
     settings = Settings.from_env()
     options = server_options(drain_seconds=settings.drain_seconds)
     for line in settings.warnings():
         print(f"WARNING: {line}", file=sys.stderr)
+    with _metrics_directory(settings.workers):
+        _serve(settings, options)
+    return 0
+
+
+@contextlib.contextmanager
+def _metrics_directory(workers: int) -> Iterator[None]:
+    """A place of this server's own in which its workers add up their metrics."""
+    if workers == 1 or "GATEWAY_METRICS_DIRECTORY" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="model-gateway-metrics-") as folder:
+        os.environ["GATEWAY_METRICS_DIRECTORY"] = folder
+        yield
+
+
+def _serve(settings: Settings, options: dict[str, object]) -> None:
+    import uvicorn
+
     uvicorn.run(
         "gateway_middleware:create_app",
         factory=True,
@@ -63,4 +84,3 @@ def run(args: argparse.Namespace) -> int:  # noqa: ARG001
         workers=settings.workers if settings.workers > 1 else None,
         **options,  # type: ignore[arg-type]
     )
-    return 0

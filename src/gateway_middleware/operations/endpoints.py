@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from prometheus_client.exposition import choose_encoder
 
 from gateway_middleware.asgi import header
 from gateway_middleware.domain import Dialect
@@ -14,8 +13,6 @@ from gateway_middleware.scope import ENDPOINT, TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from prometheus_client import CollectorRegistry
 
     from gateway_middleware.asgi import Receive, Scope, Send
     from gateway_middleware.domain import HeaderList, Route, Tenant
@@ -63,19 +60,6 @@ class Readiness:
         if reason is not None:
             raise UnavailableError(f"Not ready: {reason}.", retry_after=1.0)
         await answer(send, b'{"status":"ready"}')
-
-
-class Metrics:
-    """`/metrics`, in the text format or OpenMetrics, as the scraper asks. `refresh` is called before each scrape."""
-
-    def __init__(self, registry: CollectorRegistry, refresh: Callable[[], None]) -> None:
-        self._registry = registry
-        self._refresh = refresh
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._refresh()
-        encode, content_type = choose_encoder((header(scope, b"accept") or b"").decode("latin-1"))
-        await answer(send, encode(self._registry), content_type=content_type.encode())
 
 
 class ModelIndex(Protocol):

@@ -133,6 +133,13 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="How long calls may take to end when the gateway is stopped.",
     ),
     Variable(
+        name="GATEWAY_METRICS_DIRECTORY",
+        field="metrics_directory",
+        read=scalars.path,
+        default="made by `serve`",
+        meaning="Where the worker processes of one server leave their metrics, so that a scrape of any adds them up.",
+    ),
+    Variable(
         name="GATEWAY_METRICS_TOKEN",
         field="metrics_token",
         read=Node.secret,
