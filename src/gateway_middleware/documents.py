@@ -83,9 +83,7 @@ class Documents:
             "health": operations.Document(lambda _: self._health()),
             "providers": operations.Document(lambda _: self._report.providers()),
             "provider_status": operations.ProviderStatus(self._report.provider_status),
-            "metrics": Exposition(
-                self.families if self.workers is None else self.workers.collect, self._report.refresh
-            ),
+            "metrics": Exposition(self.families if self.workers is None else self.workers.collect),
             "usage": TenantUsage(self._usage_of),
             "admin_circuit_breaker": BreakerCommands(self._control.command_breaker),
             "admin_reload": Action(self._control.reload_for),
