@@ -44,7 +44,7 @@ def streaming(*chunks: bytes, failure: UpstreamError | None = None) -> Script:
 class Rig:
     """Providers are `a`, `b` and `c` of OpenAI's kind and `x` of Anthropic's; scripts are by provider."""
 
-    def __init__(self, routes: dict[str, Any] | None = None, **extra: str) -> None:
+    def __init__(self, routes: dict[str, Any] | None = None, *, tracer_provider: Any = None, **extra: str) -> None:
         self.clock = ManualClock()
         self.scripts: dict[str, Script] = {}
         self.calls: Counter[str] = Counter()
@@ -70,6 +70,7 @@ class Rig:
             write_log=self.log,
             clock=self.clock,
             wall=self.clock.wall,
+            tracer_provider=tracer_provider,
             reread=lambda: Settings.from_env(self.environment),
         )
 
@@ -85,14 +86,16 @@ class Rig:
         path: str = CHAT,
         stream: bool = False,
         leave_after: int | None = None,
+        headers: dict[str, str] | None = None,
         **more: Any,
     ) -> Transcript:
         """One model call."""
         asked = {"model": model, "messages": ASK, "max_tokens": 9, "input": "x", **more}
         body = json.dumps({**asked, **({"stream": True} if stream else {})}).encode()
-        headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {KEY}".encode())]
+        sent = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {KEY}".encode())]
+        sent += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         return await drive(
-            self.gateway, method="POST", path=path, headers=headers, body=body, leave_after=leave_after, catches=True
+            self.gateway, method="POST", path=path, headers=sent, body=body, leave_after=leave_after, catches=True
         )
 
     async def get(self, path: str) -> Any:

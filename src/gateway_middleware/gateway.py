@@ -26,8 +26,7 @@ from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.limiting.middleware import RateLimitMiddleware
 from gateway_middleware.limits_assembly import Limits
 from gateway_middleware.metering.estimate import OutputEstimate
-from gateway_middleware.metering.middleware import MeteringMiddleware
-from gateway_middleware.metering_assembly import OFF, Metering
+from gateway_middleware.metering_assembly import OFF, Metering, metering_layer
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.metrics import CallMetrics
@@ -35,6 +34,7 @@ from gateway_middleware.operations.report import Report
 from gateway_middleware.pricing import CallPricing, make_book
 from gateway_middleware.providers.failures import error_from
 from gateway_middleware.staircase import Innermost, StartGuard
+from gateway_middleware.telemetry_assembly import telemetry_layer
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.upstream.dispatch import Dispatch
 from gateway_middleware.upstream.drain import Drains
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     import httpx
+    from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
 
     from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
@@ -73,11 +74,13 @@ class Gateway:
         exchange: Exchange | None = None,
         resolver: TenantResolver | None = None,
         reread: Callable[[], Settings] | None = None,
+        tracer_provider: TracerProvider | None = None,
         write_log: Callable[[bytes], None] | None = None,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
         self._live = live = Live(settings)
+        self._tracer_provider = tracer_provider
         self._clock = clock
         self._wall = wall
         self._exchange: Exchange = exchange or (HttpxExchange(transport) if transport is not None else Engine())
@@ -185,26 +188,15 @@ class Gateway:
                 max_body_bytes=self.settings.max_body_bytes,
                 owners=self._owners,
             ),
-            *self._metering_layer(),
+            *telemetry_layer(self._live, self._tracer_provider),
+            *metering_layer(
+                self._metering,
+                estimator=self._limits.calls.estimator,
+                is_stopping=lambda: self._is_draining,
+                wall=self._wall,
+            ),
             Middleware(RateLimitMiddleware, calls=self._limits.calls, wall=self._wall),
             Middleware(CircuitBreakerMiddleware, failover=self._failover, hedge=Hedge(clock=self._clock)),
-        ]
-
-    def _metering_layer(self) -> list[Middleware]:
-        metering = self._metering
-        if metering is None:
-            return []
-        estimator = self._limits.calls.estimator
-        return [
-            Middleware(
-                MeteringMiddleware,
-                journal=metering.journal,
-                appraise=metering.appraise,
-                estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
-                is_stopping=lambda: self._is_draining,
-                on_event=metering.tally.note,
-                wall=self._wall,
-            )
         ]
 
     @property

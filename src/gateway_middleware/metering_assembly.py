@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
+from starlette.middleware import Middleware
 
 from gateway_middleware.errors import InvalidRequestError
 from gateway_middleware.metering.delivery import Delivery
 from gateway_middleware.metering.journal import Journal
+from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.metering.tally import UsageTally
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
 from gateway_middleware.upstream.engine import Engine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway_middleware.domain import Clock, Tenant
     from gateway_middleware.edge.access_log import AccessLog
+    from gateway_middleware.limiting.estimate import Estimator
     from gateway_middleware.metering.event import UsageEvent
     from gateway_middleware.pricing import CallPricing
     from gateway_middleware.settings import Settings
@@ -201,3 +206,22 @@ def _day(text: str | None, name: str) -> date | None:
         return date.fromisoformat(text)
     except ValueError:
         raise InvalidRequestError(f"`{name}` must be a day such as 2026-11-24.", param=name) from None
+
+
+def metering_layer(
+    metering: Metering | None, *, estimator: Estimator, is_stopping: Callable[[], bool], wall: Clock
+) -> list[Middleware]:
+    """The layer that meters calls, or none where metering is off."""
+    if metering is None:
+        return []
+    return [
+        Middleware(
+            MeteringMiddleware,
+            journal=metering.journal,
+            appraise=metering.appraise,
+            estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
+            is_stopping=is_stopping,
+            on_event=metering.tally.note,
+            wall=wall,
+        )
+    ]

@@ -122,9 +122,7 @@ async def _call_and_scrape(url: str) -> set[float]:
             # A connection of its own for each call, so that both workers get some.
             async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
                 try:
-                    answer = await client.post(
-                        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
-                    )
+                    answer = await client.post("/v1/chat/completions", json=body)
                 except httpx.HTTPError:
                     await asyncio.sleep(0.1)
                     continue

@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 10 * 1024 * 1024
     drain_seconds: float = 30.0
     metrics_directory: str | None = None
+    tracing: str = "off"
     metrics_token: Secret | None = None
     admin_token: Secret | None = None
     default_requests: str | None = None

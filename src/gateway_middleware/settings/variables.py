@@ -140,6 +140,12 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="Where the worker processes of one server leave their metrics, so that a scrape of any adds them up.",
     ),
     Variable(
+        name="GATEWAY_TRACING",
+        field="tracing",
+        read=lambda node: scalars.choice(node, ["off", "on", "content"]),
+        meaning="OpenTelemetry spans of calls and attempts (extra `otel`); `content` puts prompts into them.",
+    ),
+    Variable(
         name="GATEWAY_METRICS_TOKEN",
         field="metrics_token",
         read=Node.secret,

@@ -1,0 +1,1 @@
+"""OpenTelemetry traces of calls and attempts. An extra: nothing is imported before it is asked for."""
