@@ -260,6 +260,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
     response_id: str | None = None
     response_model: str | None = None
+    trace_id: str | None = None
+    """Of the sampled trace that the call belongs to, in hex."""
     tail: bytes | None = None
     """The last bytes of the answer. Dispatch leaves them here and the outermost layer sends them, so that everything a
     call took is given back before its client can know that it has ended."""

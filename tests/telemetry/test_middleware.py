@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from asgi_driver import drive
 from rig import CHAT, Rig, answering, chat_events, failing, streaming
 
 sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="opentelemetry-sdk is not installed")
@@ -91,6 +93,18 @@ async def test_no_prompt_and_no_secret_unless_content_is_asked_for() -> None:
     open_hearted = Traced(GATEWAY_TRACING="content")
     await open_hearted.rig.call(messages=prompt)
     assert "canary-4711" in open_hearted.named("SERVER")[0].attributes["gen_ai.input.messages"]
+
+
+async def test_a_slow_bucket_leads_to_its_trace() -> None:
+    traced = Traced()
+    await traced.rig.call()
+    accept = {"accept": "application/openmetrics-text; version=1.0.0"}
+    text = (await drive(traced.rig.gateway, path="/metrics", headers=accept)).body.decode()
+    trace_id = format(traced.named("SERVER")[0].context.trace_id, "032x")
+    assert f'# {{trace_id="{trace_id}"}}' in text
+    assert list(text_string_to_metric_families(text))
+    plain = (await drive(traced.rig.gateway, path="/metrics")).body.decode()
+    assert trace_id not in plain
 
 
 async def test_what_is_not_sampled_costs_no_span() -> None:

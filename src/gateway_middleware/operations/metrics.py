@@ -7,10 +7,11 @@ configuration; a model that no route names is `other`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from gateway_middleware.domain import Outcome
 
@@ -35,30 +36,37 @@ _TOKEN_TYPES = (
     ("reasoning", "reasoning_tokens"),
 )
 _MOST_TENANTS = 1000
+Bucket: TypeAlias = "tuple[str, float] | tuple[str, float, Exemplar]"
+"""Bound, cumulative count, and a trace that fell into it."""
 _CALL_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 
 
 class Histogram:
     """A cumulative histogram in plain attributes."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, Exemplar] = {}
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float, trace_id: str | None = None) -> None:
+        """Count one value; the last trace of each bucket is kept as its example."""
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.total += value
+        if trace_id is not None:
+            self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value)
 
-    def buckets(self) -> list[tuple[str, float]]:
+    def buckets(self) -> list[Bucket]:
         """Cumulative buckets as prometheus_client takes them."""
-        seen, found = 0, []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+        seen, found = 0, list[Bucket]()
+        for i, (bound, count) in enumerate(zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True)):
             seen += count
-            found.append((bound, float(seen)))
+            example = self.exemplars.get(i)
+            found.append((bound, float(seen)) if example is None else (bound, float(seen), example))
         return found
 
 
@@ -187,7 +195,7 @@ def _count(series: _Series, record: CallRecord, outcome: Outcome) -> None:
     series.outcomes[outcome] = series.outcomes.get(outcome, 0) + 1
     series.overhead.observe(record.attempts[0].started - record.started)
     if record.ended is not None:
-        series.duration.observe(record.ended - record.started)
+        series.duration.observe(record.ended - record.started, record.trace_id)
     if record.first_byte is not None and record.is_stream and outcome is Outcome.SUCCESS:
         series.first_token.observe(record.first_byte - record.started)
     if record.usage is not None:
@@ -206,3 +214,4 @@ def _add(family: HistogramMetricFamily, labels: Sequence[str], histogram: Histog
 def _merge(into: Histogram, other: Histogram) -> None:
     into.counts = [a + b for a, b in zip(into.counts, other.counts, strict=True)]
     into.total += other.total
+    into.exemplars |= other.exemplars

@@ -74,6 +74,7 @@ class TelemetryMiddleware:
         if not span.is_recording():
             await self.app(scope, receive, send)
             return
+        record.trace_id = format(span.get_span_context().trace_id, "032x")
         child = {**scope, REQUEST.slot: self._continued(request, span)}
         error: BaseException | None = None
         try:
