@@ -46,6 +46,7 @@ def serve(upstream: str, port: int, **extra: str) -> Iterator[subprocess.Popen[s
         "OPENAI_API_KEY": "sk-simulated",
         "GATEWAY_TENANTS": json.dumps({"acme": {"keys": [digest(KEY.encode())]}}),
         "GATEWAY_PORT": str(port),
+        "GATEWAY_JOURNAL": "off",
         **extra,
     }
     with subprocess.Popen(
