@@ -598,19 +598,18 @@ async def test_flush_delivers_all_and_ends_the_run() -> None:
 
 
 async def test_flush_waits_for_what_is_in_flight() -> None:
-    rig = Rig(50)
-    rig.gate = asyncio.Event()
-    task = asyncio.create_task(rig.delivery.run())
-    while not rig.open:
-        await asyncio.sleep(0.001)
-    flushed = asyncio.create_task(rig.delivery.flush(5))
-    await asyncio.sleep(0.05)
-    assert not flushed.done()
-    assert rig.spool.reads <= 6
-    rig.gate.set()
-    assert await flushed
-    await task
-    assert len(rig.posts) == 1
+    async with Rig(50, linger=0).running() as rig:
+        rig.gate = asyncio.Event()
+        rig.spool.add(usage_event(50))
+        rig.delivery.notify()
+        await until(lambda: rig.open > 0)
+        flushed = asyncio.create_task(rig.delivery.flush(5))
+        await asyncio.sleep(0.05)
+        assert not flushed.done()
+        assert rig.spool.reads <= 8
+        rig.gate.set()
+        assert await flushed
+        assert len(rig.posts) == 2
 
 
 async def test_flush_ends_at_its_deadline() -> None:
