@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gateway_middleware.domain import Timeouts
+from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.provider_api import Origin, UpstreamRequest, UpstreamTarget
 from gateway_middleware.upstream.engine import Engine
-from gateway_middleware.wire import Origin, UpstreamRequest, UpstreamTarget
 
 ANSWER = b'{"id":"chatcmpl-1","choices":[{"message":{"role":"assistant","content":"%s"}}]}' % (b"word " * 160)
 

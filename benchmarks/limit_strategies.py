@@ -18,9 +18,9 @@ from limits.storage import storage_from_string
 
 from gateway_middleware.limiting.limit import Claim, limit_key
 from gateway_middleware.limiting.limits_adapter import WindowRateLimiter
-from gateway_middleware.limiting.memory import MemoryStore
 from gateway_middleware.limiting.notation import concurrency, parse_limit, parse_limits
 from gateway_middleware.limiting.reservation import Limiter
+from gateway_middleware.limiting.store.memory import MemoryStore
 
 Hit = Callable[[str, int], Awaitable[bool]]
 _ITEM: RateLimitItem = RateLimitItemPerMinute(1_000_000_000)

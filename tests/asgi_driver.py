@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from gateway_middleware.asgi import ASGIApp, Message, Scope
+from gateway_middleware.core.asgi import ASGIApp, Message, Scope
 
 Headers = Mapping[str, str] | Iterable[tuple[bytes, bytes]]
 

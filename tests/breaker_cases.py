@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway_middleware.breaker.classification import FailureClass
-from gateway_middleware.breaker.machine import CircuitBreaker
-from gateway_middleware.breaker.outcome import RULES, Judgement
-from gateway_middleware.breaker.permit import Permit
-from gateway_middleware.breaker.policy import BreakerPolicy
-from gateway_middleware.breaker.transitions import State, Transition
-from gateway_middleware.domain import Deployment
-from gateway_middleware.errors import UpstreamStatusError, UpstreamStreamError
-from gateway_middleware.wire import Origin
+from gateway_middleware.breaker.failure.classes import FailureClass
+from gateway_middleware.breaker.failure.rules import RULES, Judgement
+from gateway_middleware.breaker.state.machine import CircuitBreaker
+from gateway_middleware.breaker.state.permit import Permit
+from gateway_middleware.breaker.state.policy import BreakerPolicy
+from gateway_middleware.breaker.state.transitions import State, Transition
+from gateway_middleware.core.domain import Deployment
+from gateway_middleware.core.errors import UpstreamStatusError, UpstreamStreamError
+from gateway_middleware.core.provider_api import Origin
 
 EPOCH = 1_800_000_000.0
 """The time of day at the start of every test."""

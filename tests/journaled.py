@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway_middleware.domain import Usage
-from gateway_middleware.metering.event import OpenCall, UsageEvent, UsageSource
-from gateway_middleware.metering.settlement import DailyTotal
-from gateway_middleware.metering.spool import Spool
+from gateway_middleware.core.domain import Usage
+from gateway_middleware.metering.journal.settlement import DailyTotal
+from gateway_middleware.metering.journal.spool import Spool
+from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, UsageSource
 
 NOON = 1_767_268_800.0
 """2026-01-01T12:00:00Z."""
@@ -22,8 +22,8 @@ DAY = date(2026, 1, 1)
 WORKER = """
 import os, random, resource, signal, sys, time
 from pathlib import Path
-from gateway_middleware.metering.account import JournalUnavailableError
-from gateway_middleware.metering.journal import Journal
+from gateway_middleware.metering.journal.account import JournalUnavailableError
+from gateway_middleware.metering.journal.journal import Journal
 from journaled import call, event
 
 def tell(word, name):

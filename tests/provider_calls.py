@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from gateway_middleware.domain import Deployment, Dialect, ModelRequest, Route, Surface
+from gateway_middleware.core.domain import Deployment, Dialect, ModelRequest, Route, Surface
+from gateway_middleware.core.provider_api import Provider, ResponseReader
 from gateway_middleware.providers import AnthropicProvider, AzureOpenAIProvider, OpenAIProvider
-from gateway_middleware.wire import Provider, ResponseReader
 
 KEY = "sk-provider-key-0123456789"
 OPENAI = OpenAIProvider(name="openai", base_url="https://api.openai.com/v1", api_key=KEY)

@@ -12,9 +12,9 @@ from typing import TypeAlias, cast
 
 import pytest
 
-from gateway_middleware.domain import HeaderList, Timeouts
+from gateway_middleware.core.domain import HeaderList, Timeouts
+from gateway_middleware.core.provider_api import Origin, UpstreamRequest, UpstreamTarget
 from gateway_middleware.upstream.engine import Engine
-from gateway_middleware.wire import Origin, UpstreamRequest, UpstreamTarget
 
 Script: TypeAlias = "Callable[[Peer], Awaitable[None]]"
 

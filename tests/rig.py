@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 from asgi_driver import Transcript, drive
 from breaker_cases import ManualClock
 from gateway_middleware import Gateway, Settings
-from gateway_middleware.domain import HeaderList
-from gateway_middleware.errors import UpstreamError
-from gateway_middleware.wire import UpstreamRequest
+from gateway_middleware.core.domain import HeaderList
+from gateway_middleware.core.errors import UpstreamError
+from gateway_middleware.core.provider_api import UpstreamRequest
 from running import KEY, LogLines
 from scripted import ScriptedAnswer, ScriptedExchange
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway_middleware.domain import HeaderList, Timeouts
-from gateway_middleware.errors import UpstreamError, UpstreamProtocolError
-from gateway_middleware.wire import UpstreamRequest
+from gateway_middleware.core.domain import HeaderList, Timeouts
+from gateway_middleware.core.errors import UpstreamError, UpstreamProtocolError
+from gateway_middleware.core.provider_api import UpstreamRequest
 
 
 class ScriptedAnswer:

@@ -13,10 +13,10 @@ from gateway_middleware._version import __version__
 if TYPE_CHECKING:
     from gateway_middleware.app import create_app
     from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
-    from gateway_middleware.breaker.policy import BreakerPolicy
+    from gateway_middleware.breaker.state.policy import BreakerPolicy
     from gateway_middleware.gateway import Gateway, mount
     from gateway_middleware.limiting.middleware import RateLimitMiddleware
-    from gateway_middleware.metering.journal import Journal
+    from gateway_middleware.metering.journal.journal import Journal
     from gateway_middleware.metering.middleware import MeteringMiddleware
     from gateway_middleware.settings import Settings
 
@@ -33,10 +33,10 @@ __all__ = [
     "mount",
 ]
 _HOMES = {
-    "BreakerPolicy": "breaker.policy",
+    "BreakerPolicy": "breaker.state.policy",
     "CircuitBreakerMiddleware": "breaker.middleware",
     "Gateway": "gateway",
-    "Journal": "metering.journal",
+    "Journal": "metering.journal.journal",
     "MeteringMiddleware": "metering.middleware",
     "RateLimitMiddleware": "limiting.middleware",
     "Settings": "settings",

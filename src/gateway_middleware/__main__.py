@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from gateway_middleware._version import __version__
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 
 _COMMANDS = {
     "serve": "run the gateway",

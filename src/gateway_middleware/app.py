@@ -16,7 +16,7 @@ from gateway_middleware.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from gateway_middleware.asgi import Receive, Scope, Send
+    from gateway_middleware.core.asgi import Receive, Scope, Send
 
 
 class GatewayApplication(Starlette):

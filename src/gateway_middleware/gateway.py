@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route, Router
 
-from gateway_middleware.assembly import make_failover, make_resolver, revealed
 from gateway_middleware.breaker.hedge import Hedge
 from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
 from gateway_middleware.breaker.operator import Operator
-from gateway_middleware.control import BreakerNews, Control, Live, OtherReplicas, make_sharing
-from gateway_middleware.documents import Documents, Phase
+from gateway_middleware.composition.assembly import make_failover, make_resolver, revealed
+from gateway_middleware.composition.control import BreakerNews, Control, Live, OtherReplicas, make_sharing
+from gateway_middleware.composition.limits import Limits
+from gateway_middleware.composition.metering import OFF, Metering, metering_layer
+from gateway_middleware.composition.pricing import CallPricing, make_book
+from gateway_middleware.composition.status import Documents, Phase
+from gateway_middleware.composition.telemetry import telemetry_layer
+from gateway_middleware.core.endpoints import ENDPOINTS
+from gateway_middleware.core.errors import GatewayNotStartedError
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.middleware import ErrorMiddleware
-from gateway_middleware.endpoints import ENDPOINTS
-from gateway_middleware.errors import GatewayNotStartedError
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.limiting.middleware import RateLimitMiddleware
-from gateway_middleware.limits_assembly import Limits
 from gateway_middleware.metering.estimate import OutputEstimate
-from gateway_middleware.metering_assembly import OFF, Metering, metering_layer
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.metrics import CallMetrics
 from gateway_middleware.operations.report import Report
-from gateway_middleware.pricing import CallPricing, make_book
 from gateway_middleware.providers.failures import error_from
 from gateway_middleware.staircase import Innermost, StartGuard
-from gateway_middleware.telemetry_assembly import telemetry_layer
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.upstream.dispatch import Dispatch
 from gateway_middleware.upstream.drain import Drains
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
 
-    from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.domain import Clock
+    from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
+    from gateway_middleware.core.domain import Clock
     from gateway_middleware.operations.figures import Figures
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.resolvers import TenantResolver

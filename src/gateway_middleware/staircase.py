@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from gateway_middleware.scope import REQUEST
+from gateway_middleware.core.scope import REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
+    from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
 
 
 class Startable(Protocol):

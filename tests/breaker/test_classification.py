@@ -11,10 +11,10 @@ import pytest
 
 import traffic
 from breaker_cases import EPOCH, status_error, stream_error
-from gateway_middleware import errors
-from gateway_middleware.breaker.classification import FailureClass as F
-from gateway_middleware.breaker.classification import classify
-from gateway_middleware.breaker.outcome import judge
+from gateway_middleware.breaker.failure.classes import FailureClass as F
+from gateway_middleware.breaker.failure.classes import classify
+from gateway_middleware.breaker.failure.rules import judge
+from gateway_middleware.core import errors
 from gateway_middleware.providers.failures import error_from
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from breaker_cases import ManualClock
 from gateway_middleware.breaker.cooldown import Cooldowns, Cooling
-from gateway_middleware.breaker.outcome import Cooldown, CooldownScope
+from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
 
 ONE, ALL = CooldownScope.DEPLOYMENT, CooldownScope.CREDENTIAL
 A, B, KEY = "openai/a", "openai/b", "openai"

@@ -13,9 +13,9 @@ import pytest
 from asgi_driver import drive
 from breaker_cases import ManualClock
 from gateway_middleware import BreakerPolicy, CircuitBreakerMiddleware
-from gateway_middleware.asgi import Message, Receive, Scope, Send
-from gateway_middleware.breaker.transitions import State, Transition
-from gateway_middleware.errors import ClientDisconnectedError
+from gateway_middleware.breaker.state.transitions import State, Transition
+from gateway_middleware.core.asgi import Message, Receive, Scope, Send
+from gateway_middleware.core.errors import ClientDisconnectedError
 
 pytestmark = pytest.mark.anyio
 

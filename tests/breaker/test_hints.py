@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from breaker_cases import EPOCH
-from gateway_middleware.breaker.hints import LONGEST_WAIT, retry_after, wait_hint
+from gateway_middleware.breaker.failure.retry_after import LONGEST_WAIT, retry_after, wait_hint
 
 HEADERS = [
     ({"retry-after": "21"}, 21.0),

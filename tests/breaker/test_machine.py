@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from breaker_cases import SERVER_ERROR, ManualClock, fail, half_open, make_breaker, succeed, taken
-from gateway_middleware.breaker.classification import FailureClass
-from gateway_middleware.breaker.outcome import RULES
-from gateway_middleware.breaker.permit import CircuitOpenError
-from gateway_middleware.breaker.policy import BreakerPolicy, Mode
-from gateway_middleware.breaker.transitions import State, Transition
+from gateway_middleware.breaker.failure.classes import FailureClass
+from gateway_middleware.breaker.failure.rules import RULES
+from gateway_middleware.breaker.state.permit import CircuitOpenError
+from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
+from gateway_middleware.breaker.state.transitions import State, Transition
 
 MATRIX_PROFILE = BreakerPolicy(window=10.0, open_base=1.0, probe_expiry=3.0)
 

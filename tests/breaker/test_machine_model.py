@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from breaker_cases import SERVER_ERROR, ManualClock, make_breaker
-from gateway_middleware.breaker.permit import Permit
-from gateway_middleware.breaker.policy import BreakerPolicy
-from gateway_middleware.breaker.transitions import State, Transition
+from gateway_middleware.breaker.state.permit import Permit
+from gateway_middleware.breaker.state.policy import BreakerPolicy
+from gateway_middleware.breaker.state.transitions import State, Transition
 
 POLICY = BreakerPolicy(
     consecutive=3, window=20.0, min_calls=5, open_base=10.0, open_cap=60.0, decay_after=30.0, probe_expiry=15.0,

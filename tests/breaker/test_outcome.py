@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from breaker_cases import EPOCH, status_error, stream_error
-from gateway_middleware import errors
-from gateway_middleware.breaker.classification import FailureClass as F
-from gateway_middleware.breaker.outcome import (
+from gateway_middleware.breaker.failure.classes import FailureClass as F
+from gateway_middleware.breaker.failure.rules import (
     RULES,
     Cooldown,
     CooldownScope,
@@ -18,8 +17,9 @@ from gateway_middleware.breaker.outcome import (
     Verdict,
     judge,
 )
-from gateway_middleware.domain import Outcome
-from gateway_middleware.outcomes import outcome_of
+from gateway_middleware.core import errors
+from gateway_middleware.core.domain import Outcome
+from gateway_middleware.core.outcomes import outcome_of
 
 NEITHER = None
 TABLE = [

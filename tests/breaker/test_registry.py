@@ -6,16 +6,16 @@ import msgspec
 import pytest
 
 from breaker_cases import CONNECT_ERROR, SERVER_ERROR, ManualClock, deployment, no_jitter, origin
-from gateway_middleware.breaker.classification import FailureClass
-from gateway_middleware.breaker.outcome import RULES, SUCCEEDED, Judgement
-from gateway_middleware.breaker.places import Admission, Refusal
-from gateway_middleware.breaker.policy import BreakerPolicy, Mode
-from gateway_middleware.breaker.registry import BreakerRegistry
-from gateway_middleware.breaker.standing import Command, Order, StandingOrders
-from gateway_middleware.breaker.transitions import State, Transition
-from gateway_middleware.domain import Deployment, Timeouts
-from gateway_middleware.errors import PathNotFoundError
-from gateway_middleware.wire import Origin
+from gateway_middleware.breaker.failure.classes import FailureClass
+from gateway_middleware.breaker.failure.rules import RULES, SUCCEEDED, Judgement
+from gateway_middleware.breaker.overrides import Command, Order, StandingOrders
+from gateway_middleware.breaker.state.places import Admission, Refusal
+from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
+from gateway_middleware.breaker.state.registry import BreakerRegistry
+from gateway_middleware.breaker.state.transitions import State, Transition
+from gateway_middleware.core.domain import Deployment, Timeouts
+from gateway_middleware.core.errors import PathNotFoundError
+from gateway_middleware.core.provider_api import Origin
 
 A, B, C = deployment("a"), deployment("b"), deployment("c")
 HOST, HOST_KEY = origin(), "endpoint:api.example.com:443"

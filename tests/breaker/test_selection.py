@@ -21,7 +21,7 @@ from gateway_middleware.breaker.selection import (
     group,
     in_turn,
 )
-from gateway_middleware.domain import Deployment
+from gateway_middleware.core.domain import Deployment
 
 KEYS = [b"%d" % number for number in range(2000)]
 

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway_middleware.breaker.sharing import BreakerSharing
-from gateway_middleware.breaker.standing import Command
-from gateway_middleware.breaker.transitions import State, Transition, Trigger
+from gateway_middleware.breaker.overrides import Command
+from gateway_middleware.breaker.peers.sharing import BreakerSharing
+from gateway_middleware.breaker.state.transitions import State, Transition, Trigger
 from redis_process import BINARY, WHY_SKIPPED, RedisProcess
 
 pytestmark = pytest.mark.anyio
@@ -283,7 +283,7 @@ async def test_a_replica_that_leaves_gives_its_lease_back(redis: RedisProcess) -
 
 DYING = """
 import asyncio, sys
-from gateway_middleware.breaker.sharing import BreakerSharing
+from gateway_middleware.breaker.peers.sharing import BreakerSharing
 async def main():
     ignore = lambda *said: None
     sharing = BreakerSharing(sys.argv[1], on_cooldown=ignore, on_command=ignore, on_hint=ignore)

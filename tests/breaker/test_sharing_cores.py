@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from breaker_cases import ManualClock
-from gateway_middleware.breaker.shared_hints import HintBoard
-from gateway_middleware.breaker.shared_news import Outbox
-from gateway_middleware.breaker.shared_orders import NumberedOrder, OrderBook, SharedOrder, encode
-from gateway_middleware.breaker.shared_probes import IDLE_SECONDS, ProbeLeases, Request
+from gateway_middleware.breaker.peers.hints import HintBoard
+from gateway_middleware.breaker.peers.news import Outbox
+from gateway_middleware.breaker.peers.orders import NumberedOrder, OrderBook, SharedOrder, encode
+from gateway_middleware.breaker.peers.probes import IDLE_SECONDS, ProbeLeases, Request
 
 KEY = "openai/gpt-5"
 

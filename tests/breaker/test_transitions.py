@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from breaker_cases import SERVER_ERROR, ManualClock, fail, half_open, make_breaker, taken
-from gateway_middleware.breaker.machine import CircuitBreaker
-from gateway_middleware.breaker.policy import BreakerPolicy, Mode
-from gateway_middleware.breaker.transitions import TABLE, State, Transition, Trigger
+from gateway_middleware.breaker.state.machine import CircuitBreaker
+from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
+from gateway_middleware.breaker.state.transitions import TABLE, State, Transition, Trigger
 
 TRIGGERS = list(Trigger)
 OPEN, HALF, SHUT, F_OPEN, F_SHUT = "open", "half_open", "closed", "forced_open", "forced_closed"

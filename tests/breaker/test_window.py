@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.breaker.window import FAILURE, SLOW, SUCCESS, Window
+from gateway_middleware.breaker.state.window import FAILURE, SLOW, SUCCESS, Window
 
 pauses = st.tuples(st.just("pause"), st.one_of(st.integers(0, 8), st.integers(0, 200)))
 adds = st.tuples(st.just("add"), st.integers(0, 2))

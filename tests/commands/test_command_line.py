@@ -14,7 +14,7 @@ import pytest
 from gateway_middleware.__main__ import main
 from gateway_middleware._version import __version__
 from gateway_middleware.commands.check import describe
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Secret, Settings, key_secret
 from gateway_middleware.settings.table import BEGIN, END, render_table
 from gateway_middleware.tenancy.keys import digest, hmac_digest, public_id

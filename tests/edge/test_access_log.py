@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware import errors
-from gateway_middleware.domain import Attempt, CallRecord, Deployment, Outcome, Surface, Usage
+from gateway_middleware.core import errors
+from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, Outcome, Surface, Usage
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.line import HumanForm, shown
 from gateway_middleware.edge.sink import FdSink, _whole_lines

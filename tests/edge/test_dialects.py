@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware import errors
-from gateway_middleware.domain import Dialect, HeaderList, Surface
+from gateway_middleware.core import errors
+from gateway_middleware.core.domain import Dialect, HeaderList, Surface
 from gateway_middleware.edge.dialects import render, stream_frame
 
 MESSAGE = 'a "quoted" message\nof two lines, é'

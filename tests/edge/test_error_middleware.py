@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from asgi_driver import Client, Transcript, drive, http_scope
-from gateway_middleware import errors
-from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-from gateway_middleware.domain import Attempt, CallRecord, Deployment, Dialect, Outcome, Surface
+from gateway_middleware.core import errors
+from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
+from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, Dialect, Outcome, Surface
+from gateway_middleware.core.scope import ENDPOINT, RECORD
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.middleware import ErrorMiddleware
-from gateway_middleware.scope import ENDPOINT, RECORD
 
 pytestmark = pytest.mark.anyio
 

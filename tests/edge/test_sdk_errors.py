@@ -10,8 +10,8 @@ import httpx2
 import openai
 import pytest
 
-from gateway_middleware import errors
-from gateway_middleware.domain import Dialect, Surface
+from gateway_middleware.core import errors
+from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.edge.dialects import render, stream_frame
 
 ASK: Any = [{"role": "user", "content": "hello"}]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
+from gateway_middleware.core.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
 from gateway_middleware.intake.body import read_body
 
 pytestmark = pytest.mark.anyio

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from asgi_driver import Transcript, drive
-from gateway_middleware.domain import Attempt, CallRecord, Deployment, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.core.errors import ClientDisconnectedError
+from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.edge.middleware import ErrorMiddleware
-from gateway_middleware.errors import ClientDisconnectedError
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.intake.routing import ProviderEntry, RouteTable
-from gateway_middleware.scope import RECORD, REQUEST, TENANT
 
 pytestmark = pytest.mark.anyio
 ROUTE = Route(

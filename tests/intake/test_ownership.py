@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.domain import Tenant
-from gateway_middleware.errors import InvalidRequestError
+from gateway_middleware.core.domain import Tenant
+from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.intake.parsing import parse_fields
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Surface
-from gateway_middleware.errors import InvalidRequestError, UnsupportedMediaTypeError
+from gateway_middleware.core.domain import Surface
+from gateway_middleware.core.errors import InvalidRequestError, UnsupportedMediaTypeError
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse, parse_fields
 
 JSON = b"application/json"

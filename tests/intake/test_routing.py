@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_middleware.domain import Deployment, Dialect, ProviderKind, Route, Surface, Tenant
-from gateway_middleware.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.domain import Deployment, Dialect, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
 from gateway_middleware.intake.routing import ProviderEntry, RouteTable
 
 MESSAGES = {Surface.MESSAGES, Surface.COUNT_TOKENS}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.errors import InvalidRequestError
+from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.intake.parsing import parse, parse_fields
 from gateway_middleware.intake.strictness import MAX_FIELDS
 

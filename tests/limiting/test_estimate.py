@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import traffic
-from gateway_middleware.domain import Dialect, ModelRequest, Route, Surface, Usage
+from gateway_middleware.core.domain import Dialect, ModelRequest, Route, Surface, Usage
+from gateway_middleware.core.quantile import Quantiles, RecentQuantile
 from gateway_middleware.limiting.estimate import IMAGE_TOKENS, Estimate, Estimator, measure
-from gateway_middleware.limiting.memory import MemoryStore
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
-from gateway_middleware.quantile import Quantiles, RecentQuantile
+from gateway_middleware.limiting.store.memory import MemoryStore
 from limit_cases import ManualClock, claim, fresh, tpm
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Dialect
+from gateway_middleware.core.domain import Dialect
 from gateway_middleware.limiting.headers import go_duration, limit_headers, retry_headers
-from gateway_middleware.limiting.memory import MemoryStore
 from gateway_middleware.limiting.notation import parse_limit
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from gateway_middleware.limiting.store.memory import MemoryStore
 from limit_cases import ManualClock, claim, fresh, rpm, slots, spend, tpm
 
 WALL = 1_800_000_000.0

@@ -10,10 +10,10 @@ from typing import ClassVar
 import pytest
 
 from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, OutagePolicy, StoreError
-from gateway_middleware.limiting.memory import MemoryStore
-from gateway_middleware.limiting.outage import OutageStore, StoreChange
-from gateway_middleware.limiting.redis_connect import redis_store
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError, Reservation
+from gateway_middleware.limiting.store.connect import redis_store
+from gateway_middleware.limiting.store.fallback import OutageStore, StoreChange
+from gateway_middleware.limiting.store.memory import MemoryStore
 from limit_cases import ManualClock, claim, fresh, rpm, slots, spend, tpm
 from redis_process import RedisProcess
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.errors import RateLimitedError, UnavailableError
-from gateway_middleware.limiting.fair_queue import Entry, FairQueue
+from gateway_middleware.core.errors import RateLimitedError, UnavailableError
 from gateway_middleware.limiting.limit import Claim
-from gateway_middleware.limiting.memory import MemoryStore
+from gateway_middleware.limiting.queue.fair_queue import Entry, FairQueue
+from gateway_middleware.limiting.queue.waiting import WaitingRoom
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
-from gateway_middleware.limiting.waiting import WaitingRoom
+from gateway_middleware.limiting.store.memory import MemoryStore
 from limit_cases import claim, fresh, rpm, slots
 
 pytestmark = pytest.mark.anyio

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway_middleware.limiting import scripts
 from gateway_middleware.limiting.limit import Change, Claim, Decision, StoreError, StoreTimeoutError
-from gateway_middleware.limiting.redis_connect import RedisPyCaller, parse_address, redis_store
-from gateway_middleware.limiting.redis_store import RedisStore, reversal
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
-from gateway_middleware.limiting.resp_client import Address, RespClient
+from gateway_middleware.limiting.store import lua
+from gateway_middleware.limiting.store.connect import RedisPyCaller, parse_address, redis_store
+from gateway_middleware.limiting.store.redis import RedisStore, reversal
+from gateway_middleware.redis.client import Address, RespClient
 from limit_cases import claim, fresh, rpm, settled, slots, spend, tpm
 from redis_process import BINARY, WHY_SKIPPED, RedisProcess, free_port
 
@@ -87,7 +87,7 @@ async def test_forgotten_scripts_come_back(own_redis: RedisProcess) -> None:
 
 
 async def test_every_script_compiles_under_its_name(shared_redis: RedisProcess) -> None:
-    for script in (scripts.ADMIT, scripts.SETTLE, scripts.RENEW, scripts.REPLICAS, scripts.USED):
+    for script in (lua.ADMIT, lua.SETTLE, lua.RENEW, lua.REPLICAS, lua.USED):
         assert shared_redis.command("SCRIPT", "LOAD", script.source.decode()) == script.sha
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.limiting.resp import ErrorReply, Reply, ReplyParser, RespProtocolError, encode
+from gateway_middleware.redis.resp import ErrorReply, Reply, ReplyParser, RespProtocolError, encode
 
 replies: st.SearchStrategy[Reply] = st.recursive(
     st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=40)),

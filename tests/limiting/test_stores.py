@@ -10,10 +10,10 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from gateway_middleware.limiting.limit import NEVER, Change, Claim, Limit, Store, Unit
-from gateway_middleware.limiting.memory import MemoryStore
-from gateway_middleware.limiting.redis_connect import redis_store
-from gateway_middleware.limiting.redis_store import RedisStore
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from gateway_middleware.limiting.store.connect import redis_store
+from gateway_middleware.limiting.store.memory import MemoryStore
+from gateway_middleware.limiting.store.redis import RedisStore
 from limit_cases import ManualClock, admit, claim, fresh, rpm, slots, spend, tpm
 from redis_process import RedisProcess
 

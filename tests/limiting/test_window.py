@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway_middleware.limiting.limit import NEVER, Alignment, Change, Claim, Decision, Limit, Store
-from gateway_middleware.limiting.memory import MemoryStore
-from gateway_middleware.limiting.redis_connect import redis_store
-from gateway_middleware.limiting.redis_store import RedisStore
-from gateway_middleware.limiting.span import DAY, MonthsSpan, SlidingSpan
-from gateway_middleware.limiting.window import Window
+from gateway_middleware.limiting.store.connect import redis_store
+from gateway_middleware.limiting.store.memory import MemoryStore
+from gateway_middleware.limiting.store.period import DAY, MonthsSpan, SlidingSpan
+from gateway_middleware.limiting.store.redis import RedisStore
+from gateway_middleware.limiting.store.window import Window
 from limit_cases import ManualClock, admit, claim, fresh, rpm, settled, spend
 from redis_process import RedisProcess
 

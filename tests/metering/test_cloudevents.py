@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Usage
-from gateway_middleware.metering import cloudevents
-from gateway_middleware.metering.event import UsageEvent, UsageSource
+from gateway_middleware.core.domain import Usage
+from gateway_middleware.metering.delivery import cloudevents
+from gateway_middleware.metering.usage_event import UsageEvent, UsageSource
 from gateway_middleware.simulator.ledger import read_batch
 
 SOURCE = "/model-gateway/test"

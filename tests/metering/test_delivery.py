@@ -22,11 +22,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Usage
-from gateway_middleware.metering.backoff import Backoff, BatchSize
-from gateway_middleware.metering.delivery import Delivery
-from gateway_middleware.metering.event import UsageEvent, UsageSource
-from gateway_middleware.metering.verdict import Verdict, judge, retry_after
+from gateway_middleware.core.domain import Usage
+from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
+from gateway_middleware.metering.delivery.delivery import Delivery
+from gateway_middleware.metering.delivery.responses import Verdict, judge, retry_after
+from gateway_middleware.metering.usage_event import UsageEvent, UsageSource
 from gateway_middleware.simulator.collector import Collector, Fault
 
 pytestmark = pytest.mark.anyio

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway_middleware.metering.event import UsageEvent
-from gateway_middleware.metering.journal import Journal
-from gateway_middleware.metering.segment import OPEN, Segment, frame
-from gateway_middleware.metering.settlement import encode
-from gateway_middleware.metering.spool import Spool
+from gateway_middleware.metering.journal.journal import Journal
+from gateway_middleware.metering.journal.segment import OPEN, Segment, frame
+from gateway_middleware.metering.journal.settlement import encode
+from gateway_middleware.metering.journal.spool import Spool
+from gateway_middleware.metering.usage_event import UsageEvent
 from journaled import call, leftovers, run, spooled, sums
 
 KILLS = 20
@@ -115,8 +115,8 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_doubled(tmp_path: Path
 
 
 RACE = """
-from gateway_middleware.metering.recovery import adopt
-from gateway_middleware.metering.spool import Spool
+from gateway_middleware.metering.journal.recovery import adopt
+from gateway_middleware.metering.journal.spool import Spool
 spool = Spool(Path(sys.argv[1]))
 spool.measure()
 tell("ready", 0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Surface
+from gateway_middleware.core.domain import Surface
 from gateway_middleware.metering.estimate import OutputEstimate, estimate_output, exact_counter, tokens_of
 from traffic import WHY_SKIPPED, Exchange, exchanges, has_shared_traffic
 

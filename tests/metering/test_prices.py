@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import ProviderKind, Usage
-from gateway_middleware.metering.library_prices import LibraryPrices, library_prices
-from gateway_middleware.metering.prices import (
+from gateway_middleware.core.domain import ProviderKind, Usage
+from gateway_middleware.metering.prices.library_prices import LibraryPrices, library_prices
+from gateway_middleware.metering.prices.prices import (
     Cost,
     OverridePrices,
     Price,
@@ -435,14 +435,15 @@ def run(code: str) -> str:
 
 def test_importing_loads_no_price_list() -> None:
     assert (
-        run("import sys, gateway_middleware.metering.library_prices; print('genai_prices' in sys.modules)") == "False\n"
+        run("import sys, gateway_middleware.metering.prices.library_prices; print('genai_prices' in sys.modules)")
+        == "False\n"
     )
 
 
 def test_an_absent_package_is_named() -> None:
     said = run(
         "import sys; sys.modules['genai_prices'] = None\n"
-        "from gateway_middleware.metering.library_prices import library_prices\n"
+        "from gateway_middleware.metering.prices.library_prices import library_prices\n"
         "try: library_prices()\n"
         "except ValueError as error: print(error)\n"
     )

@@ -7,7 +7,7 @@ import time
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway_middleware.domain import Attempt, CallRecord, Deployment, Outcome, Surface, Usage
+from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, Outcome, Surface, Usage
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.metrics import CallMetrics, Histogram
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_middleware.domain import HeaderList
-from gateway_middleware.errors import ProviderAuthError, UpstreamError, UpstreamProtocolError, UpstreamStatusError
+from gateway_middleware.core.domain import HeaderList
+from gateway_middleware.core.errors import ProviderAuthError, UpstreamError, UpstreamProtocolError, UpstreamStatusError
 from gateway_middleware.providers.failures import error_from
 from provider_calls import KEY
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway_middleware.errors import InvalidRequestError
+from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.providers.multipart import with_model_part
 
 TYPE = b"multipart/form-data; boundary=xYz"

@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway_middleware._version import __version__
-from gateway_middleware.domain import ProviderKind, Surface, Timeouts
-from gateway_middleware.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.provider_api import Provider, UpstreamRequest
 from gateway_middleware.providers import AnthropicProvider, AzureOpenAIProvider, OpenAIProvider, make_provider
-from gateway_middleware.wire import Provider, UpstreamRequest
 from provider_calls import ANTHROPIC, AZURE, KEY, OPENAI, deployment, model_request
 
 FORM = b"multipart/form-data; boundary=b1"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Surface, Usage
-from gateway_middleware.errors import UpstreamProtocolError
+from gateway_middleware.core.domain import Surface, Usage
+from gateway_middleware.core.errors import UpstreamProtocolError
 from provider_calls import KEY, pieces, reader_of, relay
 
 CHUNK = b'data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.domain import Surface, Usage
-from gateway_middleware.errors import ProviderAuthError, UpstreamStatusError
+from gateway_middleware.core.domain import Surface, Usage
+from gateway_middleware.core.errors import ProviderAuthError, UpstreamStatusError
+from gateway_middleware.core.provider_api import ResponseReader
 from gateway_middleware.providers.failures import error_from
-from gateway_middleware.wire import ResponseReader
 from provider_calls import PROVIDERS, deployment, model_request, pieces, reader_of, relay
 from traffic import WHY_SKIPPED, WIRE, Exchange, exchanges, has_shared_traffic, wire_exchanges
 

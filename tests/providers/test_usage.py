@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Usage
+from gateway_middleware.core.domain import Usage
 from gateway_middleware.providers.usage import anthropic_usage, count, json_object, openai_usage
 
 

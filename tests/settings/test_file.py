@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Settings
 from gateway_middleware.tenancy.keys import digest
 

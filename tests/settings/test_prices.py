@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Settings
 
 ENVIRON = {"OPENAI_API_KEY": "sk-0123456789", "GATEWAY_OPEN": "true"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import VARIABLES, Settings
 from gateway_middleware.settings.variables import Support
 

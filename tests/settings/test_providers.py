@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.domain import ProviderKind, Timeouts
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.domain import ProviderKind, Timeouts
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import ProviderSettings, Settings
 
 OPEN = {"GATEWAY_OPEN": "true"}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.domain import Balance, Deployment, ProviderKind, Route, Timeouts
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.domain import Balance, Deployment, ProviderKind, Route, Timeouts
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import RouteSettings, Settings
 
 ENVIRON = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Settings, TenantSettings
 from gateway_middleware.settings.tree import LimitSettings
 from gateway_middleware.tenancy.keys import digest, hmac_digest

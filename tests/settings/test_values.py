@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Secret, Settings
 
 MINIMAL = {"OPENAI_API_KEY": "sk-test-0123456789", "GATEWAY_OPEN": "true"}

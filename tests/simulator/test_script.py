@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Dialect
+from gateway_middleware.core.domain import Dialect
 from gateway_middleware.simulator.answer import Answer, Stream
 from gateway_middleware.simulator.behaviour import FAULTS, PLAIN, Behaviour, harmless
 from gateway_middleware.simulator.names import KNOBS, behaviour_of

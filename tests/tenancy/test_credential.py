@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.errors import AuthenticationError
+from gateway_middleware.core.errors import AuthenticationError
 from gateway_middleware.tenancy.credential import MAX_BYTES, Credential, credential_of
 
 Pairs = list[tuple[bytes, bytes]]

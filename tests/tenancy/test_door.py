@@ -13,12 +13,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from asgi_driver import Transcript, drive
-from gateway_middleware.asgi import Receive, Scope, Send
-from gateway_middleware.domain import Dialect, Tenant
+from gateway_middleware.core.asgi import Receive, Scope, Send
+from gateway_middleware.core.domain import Dialect, Tenant
+from gateway_middleware.core.endpoints import ENDPOINTS, Access, locate
+from gateway_middleware.core.scope import TENANT
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.middleware import ErrorMiddleware
-from gateway_middleware.endpoints import ENDPOINTS, Access, locate
-from gateway_middleware.scope import TENANT
 from gateway_middleware.tenancy.keys import digest
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver

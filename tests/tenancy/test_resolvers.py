@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import Tenant
-from gateway_middleware.errors import AuthenticationError
+from gateway_middleware.core.domain import Tenant
+from gateway_middleware.core.errors import AuthenticationError
 from gateway_middleware.tenancy import resolvers
 from gateway_middleware.tenancy.keys import digest, hmac_digest, new_key, public_id
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver, Credential, OpenResolver, ScopeUserResolver

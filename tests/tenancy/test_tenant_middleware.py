@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from asgi_driver import Transcript, drive
-from gateway_middleware.asgi import Receive, Scope, Send
-from gateway_middleware.domain import CallRecord, Dialect, Surface, Tenant
-from gateway_middleware.endpoints import Access, Endpoint
-from gateway_middleware.errors import AuthenticationError, GatewayError, PermissionDeniedError
-from gateway_middleware.scope import ENDPOINT, RECORD, TENANT
+from gateway_middleware.core.asgi import Receive, Scope, Send
+from gateway_middleware.core.domain import CallRecord, Dialect, Surface, Tenant
+from gateway_middleware.core.endpoints import Access, Endpoint
+from gateway_middleware.core.errors import AuthenticationError, GatewayError, PermissionDeniedError
+from gateway_middleware.core.scope import ENDPOINT, RECORD, TENANT
 from gateway_middleware.tenancy.keys import digest
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver, Credential, OpenResolver, ScopeUserResolver

@@ -8,8 +8,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from gateway_middleware import Gateway, Settings, create_app, mount
-from gateway_middleware.asgi import Scope
-from gateway_middleware.domain import Tenant
+from gateway_middleware.core.asgi import Scope
+from gateway_middleware.core.domain import Tenant
 from gateway_middleware.tenancy.credential import Credential
 
 

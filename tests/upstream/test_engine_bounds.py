@@ -7,12 +7,17 @@ import socket
 
 import pytest
 
-from gateway_middleware.domain import Timeouts
-from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.errors import (
+    UpstreamConnectError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+)
+from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.engine import Engine
-from gateway_middleware.wire import Origin
 from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, call, eventually, plain, raw_server, request_to, respond
 
 pytestmark = [pytest.mark.anyio, BOTH_LOOPS]

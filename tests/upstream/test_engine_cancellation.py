@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
+from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.engine import Engine
-from gateway_middleware.wire import Origin
 from rawserver import (
     BOTH_LOOPS,
     Peer,

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway_middleware.errors import UpstreamProtocolError
+from gateway_middleware.core.errors import UpstreamProtocolError
 from gateway_middleware.upstream.engine import Engine
 from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, chunked, eventually, plain, raw_server, request_to, running_engine
 

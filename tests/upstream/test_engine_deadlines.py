@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway_middleware.domain import Timeouts
-from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutError
-from gateway_middleware.wire import Origin
+from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.errors import UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.core.provider_api import Origin
 from rawserver import (
     BOTH_LOOPS,
     TIMEOUTS,

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway_middleware.domain import HeaderList
-from gateway_middleware.errors import UpstreamProtocolError
+from gateway_middleware.core.domain import HeaderList
+from gateway_middleware.core.errors import UpstreamProtocolError
+from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.engine import Engine
-from gateway_middleware.wire import UpstreamRequest
 from rawserver import (
     BOTH_LOOPS,
     TIMEOUTS,

@@ -12,12 +12,12 @@ import httpx
 import pytest
 import trustme
 
-from gateway_middleware.domain import Timeouts
-from gateway_middleware.errors import UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.errors import UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.engine import default_context
 from gateway_middleware.upstream.httpx_mapping import origin_of
-from gateway_middleware.wire import Origin, UpstreamRequest
 from rawserver import (
     BOTH_LOOPS,
     Peer,

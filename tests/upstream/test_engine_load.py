@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from gateway_middleware.errors import UpstreamError
+from gateway_middleware.core.errors import UpstreamError
+from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.engine import Engine
-from gateway_middleware.wire import Origin
 from rawserver import (
     TIMEOUTS,
     Peer,

@@ -8,9 +8,9 @@ import socket
 
 import pytest
 
-from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError
+from gateway_middleware.core.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError
+from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.answer import EngineAnswer
-from gateway_middleware.wire import Origin
 from rawserver import (
     BOTH_LOOPS,
     TIMEOUTS,

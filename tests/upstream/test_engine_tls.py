@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError
+from gateway_middleware.core.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError
+from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.engine import default_context
-from gateway_middleware.wire import Origin
 from rawserver import (
     BOTH_LOOPS,
     TIMEOUTS,

@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from gateway_middleware.domain import Timeouts
-from gateway_middleware.errors import (
+from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.errors import (
     UpstreamConnectError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.exchange import Exchange
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
-from gateway_middleware.wire import Origin
 from rawserver import RawServer, chunked, eventually, plain, raw_server, request_to, respond
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.errors import UpstreamConnectError, UpstreamTimeoutError
+from gateway_middleware.core.errors import UpstreamConnectError, UpstreamTimeoutError
 from rig import CHAT, MESSAGES, RESPONSES, Rig, answering, chat_events, failing, streaming
 from scripted import ScriptedAnswer
 

@@ -330,7 +330,7 @@ async def test_cb16_the_probe_of_a_killed_replica_comes_back(redis: RedisProcess
 
 _HOLDER = """
 import asyncio, sys
-from gateway_middleware.breaker.sharing import BreakerSharing
+from gateway_middleware.breaker.peers.sharing import BreakerSharing
 async def main():
     nothing = lambda *_: None
     sharing = BreakerSharing(sys.argv[1], on_cooldown=nothing, on_command=nothing, on_hint=nothing)

@@ -12,8 +12,8 @@ import anyio
 import pytest
 
 from asgi_driver import drive
-from gateway_middleware.breaker.outcome import Cooldown, CooldownScope
-from gateway_middleware.errors import UpstreamTimeoutError
+from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
+from gateway_middleware.core.errors import UpstreamTimeoutError
 from rig import ADMIN, CHAT, MESSAGES, RESPONSES, Rig, answering, chat_events, failing, streaming
 from scripted import ScriptedAnswer
 

@@ -16,8 +16,8 @@ import pytest
 
 from asgi_driver import drive
 from gateway_middleware import Journal, MeteringMiddleware
-from gateway_middleware.asgi import Receive, Scope, Send
-from gateway_middleware.metering.event import UsageEvent
+from gateway_middleware.core.asgi import Receive, Scope, Send
+from gateway_middleware.metering.usage_event import UsageEvent
 from gateway_middleware.simulator import Simulator
 from rig import ASK, CHAT, MESSAGES, Rig, answering, chat_events, failing, streaming
 from running import KEY, gateway_for

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from gateway_middleware import Gateway, Settings, mount
-from gateway_middleware.domain import Tenant
+from gateway_middleware.core.domain import Tenant
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.resolvers import Credential
 from running import KEY, LogLines, environment, serving

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from asgi_driver import Client, Transcript, drive, http_scope
 from gateway_middleware import Gateway, RateLimitMiddleware, Settings
-from gateway_middleware.asgi import Receive, Scope, Send
-from gateway_middleware.errors import SettingsError, UpstreamConnectError
+from gateway_middleware.core.asgi import Receive, Scope, Send
+from gateway_middleware.core.errors import SettingsError, UpstreamConnectError
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest
 from rig import CHAT, MESSAGES, Rig, answering, chat_events, failing, streaming

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.breaker.window import Window
+from gateway_middleware.breaker.state.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.domain import Clock
+    from gateway_middleware.core.domain import Clock
 
 _REQUEST, _RETRY = 0, 1
 _HIGHEST_POWER = 30

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.breaker.outcome import CooldownScope
+from gateway_middleware.breaker.failure.rules import CooldownScope
 
 if TYPE_CHECKING:
-    from gateway_middleware.breaker.outcome import Cooldown
-    from gateway_middleware.domain import Clock
+    from gateway_middleware.breaker.failure.rules import Cooldown
+    from gateway_middleware.core.domain import Clock
 
 FIRST_SECONDS = 5.0
 LONGEST_SECONDS = 60.0

@@ -7,24 +7,32 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.budget import backoff
-from gateway_middleware.breaker.outcome import SUCCEEDED, CooldownScope, Fallback, Judgement, Retry, Verdict, judge
-from gateway_middleware.breaker.permit import CircuitOpenError, CoolingDownError
-from gateway_middleware.breaker.places import Admission
-from gateway_middleware.breaker.policy import Mode
+from gateway_middleware.breaker.failure.rules import (
+    SUCCEEDED,
+    CooldownScope,
+    Fallback,
+    Judgement,
+    Retry,
+    Verdict,
+    judge,
+)
 from gateway_middleware.breaker.selection import by_affinity, by_latency, by_weight, group
-from gateway_middleware.domain import Balance, Outcome
-from gateway_middleware.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
+from gateway_middleware.breaker.state.permit import CircuitOpenError, CoolingDownError
+from gateway_middleware.breaker.state.places import Admission
+from gateway_middleware.breaker.state.policy import Mode
+from gateway_middleware.core.domain import Balance, Outcome
+from gateway_middleware.core.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.breaker.budget import RetryBudget
     from gateway_middleware.breaker.cooldown import Cooldowns
-    from gateway_middleware.breaker.outcome import Cooldown
-    from gateway_middleware.breaker.registry import BreakerRegistry
+    from gateway_middleware.breaker.failure.rules import Cooldown
     from gateway_middleware.breaker.selection import Latencies
-    from gateway_middleware.domain import Attempt, Clock, Deployment, Route, Timeouts
-    from gateway_middleware.wire import Origin
+    from gateway_middleware.breaker.state.registry import BreakerRegistry
+    from gateway_middleware.core.domain import Attempt, Clock, Deployment, Route, Timeouts
+    from gateway_middleware.core.provider_api import Origin
 
 _SHORTEST_TRY = 1.0
 """With fewer seconds left until the call's deadline nobody is asked any more."""

@@ -6,14 +6,14 @@ import asyncio
 import copy
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import Outcome
-from gateway_middleware.quantile import Quantiles
-from gateway_middleware.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST
+from gateway_middleware.core.domain import Outcome
+from gateway_middleware.core.quantile import Quantiles
+from gateway_middleware.core.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST
 
 if TYPE_CHECKING:
-    from gateway_middleware.asgi import ASGIApp, Connection, Message, Receive
     from gateway_middleware.breaker.failover import Leg, Walk
-    from gateway_middleware.domain import CallRecord, Clock, Route
+    from gateway_middleware.core.asgi import ASGIApp, Connection, Message, Receive
+    from gateway_middleware.core.domain import CallRecord, Clock, Route
 
 _FEWEST = 20
 """Answers of a route before its own p95 says anything."""

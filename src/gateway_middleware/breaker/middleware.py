@@ -6,23 +6,23 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from gateway_middleware.asgi import UntilDisconnect, Watchtower
-from gateway_middleware.breaker.guard import KeyGuard, is_server_failure, service_unavailable
 from gateway_middleware.breaker.hedge import correct_outcome
+from gateway_middleware.breaker.per_key import KeyGuard, is_server_failure, service_unavailable
 from gateway_middleware.breaker.selection import affinity_key
-from gateway_middleware.domain import Balance
-from gateway_middleware.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST, TENANT
+from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
+from gateway_middleware.core.domain import Balance
+from gateway_middleware.core.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST, TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway_middleware.asgi import ASGIApp, Connection, Receive, Scope, Send
     from gateway_middleware.breaker.failover import Failover, Leg, Walk
-    from gateway_middleware.breaker.guard import OnReject
     from gateway_middleware.breaker.hedge import Hedge
-    from gateway_middleware.breaker.policy import BreakerPolicy
-    from gateway_middleware.breaker.transitions import Transition
-    from gateway_middleware.domain import CallRecord, Clock, ModelRequest
+    from gateway_middleware.breaker.per_key import OnReject
+    from gateway_middleware.breaker.state.policy import BreakerPolicy
+    from gateway_middleware.breaker.state.transitions import Transition
+    from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
+    from gateway_middleware.core.domain import CallRecord, Clock, ModelRequest
 
 _PROMPTS = ("instructions", "system", "tools", "messages", "input", "prompt")
 

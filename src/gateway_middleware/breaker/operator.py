@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.breaker.standing import FORCES, Command
-from gateway_middleware.breaker.transitions import State
-from gateway_middleware.errors import InvalidRequestError
+from gateway_middleware.breaker.overrides import FORCES, Command
+from gateway_middleware.breaker.state.transitions import State
+from gateway_middleware.core.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway_middleware.breaker.cooldown import Cooldowns
-    from gateway_middleware.breaker.permit import BreakerSnapshot
-    from gateway_middleware.breaker.policy import Mode
-    from gateway_middleware.breaker.registry import BreakerRegistry, ProviderBreakers
+    from gateway_middleware.breaker.state.permit import BreakerSnapshot
+    from gateway_middleware.breaker.state.policy import Mode
+    from gateway_middleware.breaker.state.registry import BreakerRegistry, ProviderBreakers
 
 _LONGEST_FORCE = 7 * 86400.0
 _SEVERITY = (State.CLOSED, State.FORCED_CLOSED, State.HALF_OPEN, State.OPEN, State.FORCED_OPEN)

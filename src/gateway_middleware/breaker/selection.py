@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import TypeAlias
 
-from gateway_middleware.domain import Clock, Deployment
+from gateway_middleware.core.domain import Clock, Deployment
 
 Groups: TypeAlias = "tuple[tuple[Deployment, ...], ...]"
 """Deployments of equal priority, best group first."""

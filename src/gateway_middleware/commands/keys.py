@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import key_secret
 from gateway_middleware.tenancy.keys import digest, hmac_digest, new_key
 

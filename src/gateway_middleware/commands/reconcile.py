@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.metering.spool import Spool
+from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from gateway_middleware.asgi import ASGIApp
+    from gateway_middleware.core.asgi import ASGIApp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

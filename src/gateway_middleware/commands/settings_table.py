@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway_middleware.errors import SettingsError
+from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings.table import render_table, replace_between
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import Dialect
-from gateway_middleware.endpoints import Endpoint, guess_dialect
-from gateway_middleware.errors import InvalidRequestError, MethodNotAllowedError, PathNotFoundError
+from gateway_middleware.core.domain import Dialect
+from gateway_middleware.core.endpoints import Endpoint, guess_dialect
+from gateway_middleware.core.errors import InvalidRequestError, MethodNotAllowedError, PathNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway_middleware.asgi import Scope
+    from gateway_middleware.core.asgi import Scope
 
 _HOST_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]"
 _NEVER_ALLOWED = ("TRACE", "CONNECT")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import Dialect
+from gateway_middleware.core.domain import Dialect
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import CallRecord, HeaderList
+    from gateway_middleware.core.domain import CallRecord, HeaderList
 
 
 def answer_headers(record: CallRecord, now: float) -> HeaderList:

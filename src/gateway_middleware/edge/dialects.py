@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from gateway_middleware.domain import Dialect, HeaderList, Surface
-from gateway_middleware.errors import (
+from gateway_middleware.core.domain import Dialect, HeaderList, Surface
+from gateway_middleware.core.errors import (
     AuthenticationError,
     GatewayError,
     UpstreamError,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from gateway_middleware.domain import Outcome
+from gateway_middleware.core.domain import Outcome
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import CallRecord
+    from gateway_middleware.core.domain import CallRecord
 
 _ENCODE = msgspec.json.Encoder().encode
 _MAX_PATH = 256

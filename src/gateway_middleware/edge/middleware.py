@@ -8,24 +8,24 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from gateway_middleware import endpoints
-from gateway_middleware.asgi import route_path
-from gateway_middleware.domain import CallRecord, Outcome
+from gateway_middleware.core import endpoints
+from gateway_middleware.core.asgi import route_path
+from gateway_middleware.core.domain import CallRecord, Outcome
+from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError
+from gateway_middleware.core.outcomes import outcome_of
+from gateway_middleware.core.scope import ENDPOINT, RECORD
 from gateway_middleware.edge.admission import check_host, check_method, dialect_of, path_not_found
 from gateway_middleware.edge.answer_headers import answer_headers
 from gateway_middleware.edge.dialects import render, stream_frame
 from gateway_middleware.edge.request_id import accepted, new_request_ids
-from gateway_middleware.errors import ClientDisconnectedError, GatewayError
-from gateway_middleware.outcomes import outcome_of
-from gateway_middleware.scope import ENDPOINT, RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
-    from gateway_middleware.domain import Clock, HeaderList
+    from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
+    from gateway_middleware.core.domain import Clock, HeaderList
+    from gateway_middleware.core.endpoints import Endpoint
     from gateway_middleware.edge.access_log import AccessLog
-    from gateway_middleware.endpoints import Endpoint
 
 _log = logging.getLogger("gateway_middleware")
 _CLIENT_LEFT = 499

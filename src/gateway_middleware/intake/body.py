@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
+from gateway_middleware.core.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
 
 if TYPE_CHECKING:
-    from gateway_middleware.asgi import Message, Receive
+    from gateway_middleware.core.asgi import Message, Receive
 
 
 async def read_body(declared: bytes | None, receive: Receive, *, limit: int) -> bytes:

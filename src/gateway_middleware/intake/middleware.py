@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.domain import Dialect, ModelRequest, Surface
-from gateway_middleware.errors import InvalidRequestError
+from gateway_middleware.core.domain import Dialect, ModelRequest, Surface
+from gateway_middleware.core.errors import InvalidRequestError
+from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
 from gateway_middleware.intake.body import read_body
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
-from gateway_middleware.scope import ENDPOINT, RECORD, REQUEST, TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.asgi import ASGIApp, Message, Receive, Scope, Send
-    from gateway_middleware.domain import CallRecord, Route, Tenant
-    from gateway_middleware.endpoints import Endpoint
+    from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
+    from gateway_middleware.core.domain import CallRecord, Route, Tenant
+    from gateway_middleware.core.endpoints import Endpoint
     from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.intake.parsing import Asked
     from gateway_middleware.intake.routing import RouteTable

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from cachetools import TTLCache
 
-from gateway_middleware.errors import InvalidRequestError
+from gateway_middleware.core.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from gateway_middleware.domain import Clock, Tenant
+    from gateway_middleware.core.domain import Clock, Tenant
 
 MOST_RESPONSES = 100_000
 SECONDS_KEPT = 30 * 86400.0

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from gateway_middleware.errors import InvalidRequestError, UnsupportedMediaTypeError
-from gateway_middleware.forms import form_fields, is_multipart
+from gateway_middleware.core.errors import InvalidRequestError, UnsupportedMediaTypeError
+from gateway_middleware.core.multipart import form_fields, is_multipart
 from gateway_middleware.intake.strictness import check_depth, marks_of, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway_middleware.domain import Surface
+    from gateway_middleware.core.domain import Surface
 
 MAX_TOKENS = 10**9
 MAX_CHOICES = 128

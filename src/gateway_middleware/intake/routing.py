@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.domain import Deployment, Dialect, ProviderKind, Route, Surface
-from gateway_middleware.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.domain import Deployment, Dialect, ProviderKind, Route, Surface
+from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from gateway_middleware.domain import Tenant
+    from gateway_middleware.core.domain import Tenant
 
 _MOST_RESOLVED = 1024
 _EVERYTHING = ("*",)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gateway_middleware.errors import InvalidRequestError
+from gateway_middleware.core.errors import InvalidRequestError
 
 MAX_FIELDS = 200
 MAX_BRACKETS = 200_000

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gateway_middleware.domain import Dialect, ModelRequest, Surface, Usage
-from gateway_middleware.quantile import Quantiles
+from gateway_middleware.core.domain import Dialect, ModelRequest, Surface, Usage
+from gateway_middleware.core.quantile import Quantiles
 
 DEFAULT_OUTPUT = 1024
 IMAGE_TOKENS = 1100

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from gateway_middleware.domain import Dialect, HeaderList
+from gateway_middleware.core.domain import Dialect, HeaderList
 from gateway_middleware.limiting.limit import Decision, Standing, Unit
 
 _SHOWN = (Unit.REQUESTS, Unit.TOKENS)

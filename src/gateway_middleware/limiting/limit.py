@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway_middleware.limiting.span import MICROSECONDS, DaysSpan, MonthsSpan, SlidingSpan, Span
+from gateway_middleware.limiting.store.period import MICROSECONDS, DaysSpan, MonthsSpan, SlidingSpan, Span
 
 LARGEST = 2**52
 """The largest amount or cost. Lua counts in doubles."""

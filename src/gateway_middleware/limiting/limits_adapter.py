@@ -15,11 +15,11 @@ from limits import RateLimitItem, WindowStats
 from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import RateLimiter
 
-from gateway_middleware.domain import Clock
+from gateway_middleware.core.domain import Clock
 from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, Standing, StoreError
-from gateway_middleware.limiting.memory import MemoryStore
-from gateway_middleware.limiting.redis_connect import redis_store
-from gateway_middleware.limiting.redis_store import RedisStore
+from gateway_middleware.limiting.store.connect import redis_store
+from gateway_middleware.limiting.store.memory import MemoryStore
+from gateway_middleware.limiting.store.redis import RedisStore
 
 __all__ = ["MemoryWindowStorage", "RedisWindowStorage", "WindowRateLimiter", "WindowStorage"]
 

@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from gateway_middleware.asgi import UntilDisconnect, Watchtower
-from gateway_middleware.limiting.foreign import KeyLimits, too_many_requests, with_headers
+from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
+from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.limiting.headers import limit_headers
+from gateway_middleware.limiting.per_key import KeyLimits, too_many_requests, with_headers
 from gateway_middleware.limiting.reservation import LimitReachedError
 from gateway_middleware.limiting.settlement import Ending, settlement_of
-from gateway_middleware.scope import RECORD, REQUEST, TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway_middleware.asgi import ASGIApp, Connection, Receive, Scope, Send
-    from gateway_middleware.domain import CallRecord, Clock, ModelRequest, Tenant, Usage
+    from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
+    from gateway_middleware.core.domain import CallRecord, Clock, ModelRequest, Tenant, Usage
+    from gateway_middleware.limiting.counters import Tally
     from gateway_middleware.limiting.estimate import Estimate, Estimator
-    from gateway_middleware.limiting.foreign import OnReject
     from gateway_middleware.limiting.limit import Store
+    from gateway_middleware.limiting.per_key import OnReject
+    from gateway_middleware.limiting.queue.waiting import WaitingRoom
     from gateway_middleware.limiting.quota import Plan, Quotas
     from gateway_middleware.limiting.reservation import Limiter, Reservation
-    from gateway_middleware.limiting.tally import Tally
     from gateway_middleware.limiting.ticker import Ticker
-    from gateway_middleware.limiting.waiting import WaitingRoom
 
 
 class Pricing(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.limiting.limit import Standing, Unit
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Tenant
+    from gateway_middleware.core.domain import Tenant
     from gateway_middleware.limiting.quota import Quotas
     from gateway_middleware.limiting.reservation import Limiter
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from gateway_middleware.domain import ModelRequest, Tenant
+from gateway_middleware.core.domain import ModelRequest, Tenant
 from gateway_middleware.limiting.estimate import Estimate
 from gateway_middleware.limiting.limit import Claim, Limit, Unit, limit_key
 

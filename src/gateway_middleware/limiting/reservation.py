@@ -6,8 +6,8 @@ import secrets
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 
-from gateway_middleware.domain import HeaderList
-from gateway_middleware.errors import RateLimitedError
+from gateway_middleware.core.domain import HeaderList
+from gateway_middleware.core.errors import RateLimitedError
 from gateway_middleware.limiting.limit import LARGEST, NEVER, Change, Claim, Decision, Standing, Store, Unit
 
 _RENEWALS_A_LEASE = 3

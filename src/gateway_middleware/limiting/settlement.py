@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.domain import Outcome, Usage
-from gateway_middleware.errors import ClientDisconnectedError, UpstreamError
-from gateway_middleware.outcomes import outcome_of
+from gateway_middleware.core.domain import Outcome, Usage
+from gateway_middleware.core.errors import ClientDisconnectedError, UpstreamError
+from gateway_middleware.core.outcomes import outcome_of
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import CallRecord
+    from gateway_middleware.core.domain import CallRecord
     from gateway_middleware.limiting.estimate import Estimate
 
 

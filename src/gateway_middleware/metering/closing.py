@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from gateway_middleware.domain import Outcome, Usage
-from gateway_middleware.metering.event import UsageEvent, UsageSource
+from gateway_middleware.core.domain import Outcome, Usage
+from gateway_middleware.metering.usage_event import UsageEvent, UsageSource
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Attempt
-    from gateway_middleware.metering.event import OpenCall
+    from gateway_middleware.core.domain import Attempt
+    from gateway_middleware.metering.usage_event import OpenCall
 
 Appraise: TypeAlias = "Callable[[UsageEvent, str | None], UsageEvent]"
 """Puts a price on an event; the text is the provider's service tier."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway_middleware.domain import Surface
+from gateway_middleware.core.domain import Surface
 
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_any = msgspec.json.Decoder().decode

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from gateway_middleware.core.scope import METER, RECORD, REQUEST, TENANT
 from gateway_middleware.metering.closing import event_of
-from gateway_middleware.metering.event import OpenCall
-from gateway_middleware.scope import METER, RECORD, REQUEST, TENANT
+from gateway_middleware.metering.usage_event import OpenCall
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
 
-    from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.domain import Attempt, CallRecord, Clock, ModelRequest, Tenant
+    from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
+    from gateway_middleware.core.domain import Attempt, CallRecord, Clock, ModelRequest, Tenant
     from gateway_middleware.metering.closing import Appraise
-    from gateway_middleware.metering.event import UsageEvent
-    from gateway_middleware.metering.foreign import UsageReader
+    from gateway_middleware.metering.usage_event import UsageEvent
+    from gateway_middleware.metering.usage_reader import UsageReader
 
 
 _BYTES_A_TOKEN = 4
@@ -114,7 +114,7 @@ class MeteringMiddleware:
 
 
 def _foreign(metering: MeteringMiddleware, tenant_of: Callable[[Scope], str | None]) -> UsageReader:
-    from gateway_middleware.metering.foreign import UsageReader
+    from gateway_middleware.metering.usage_reader import UsageReader
 
     return UsageReader(metering, tenant_of)
 

@@ -8,12 +8,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway_middleware.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
+from gateway_middleware.core.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
+from gateway_middleware.core.scope import ENDPOINT, RECORD
 from gateway_middleware.operations.endpoints import answer
-from gateway_middleware.scope import ENDPOINT, RECORD
 
 if TYPE_CHECKING:
-    from gateway_middleware.asgi import Receive, Scope, Send
+    from gateway_middleware.core.asgi import Receive, Scope, Send
 
 _ENCODE = msgspec.json.Encoder().encode
 _LARGEST = 16 * 1024

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from gateway_middleware.domain import CallRecord
+    from gateway_middleware.core.domain import CallRecord
 
 _STATES = ("closed", "open", "half_open", "forced_open", "forced_closed")
 

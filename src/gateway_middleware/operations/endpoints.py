@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from gateway_middleware.asgi import header
-from gateway_middleware.domain import Dialect
-from gateway_middleware.errors import PathNotFoundError, UnavailableError, UnknownModelError
-from gateway_middleware.scope import ENDPOINT, TENANT
+from gateway_middleware.core.asgi import header
+from gateway_middleware.core.domain import Dialect
+from gateway_middleware.core.errors import PathNotFoundError, UnavailableError, UnknownModelError
+from gateway_middleware.core.scope import ENDPOINT, TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.asgi import Receive, Scope, Send
-    from gateway_middleware.domain import HeaderList, Route, Tenant
+    from gateway_middleware.core.asgi import Receive, Scope, Send
+    from gateway_middleware.core.domain import HeaderList, Route, Tenant
 
 _JSON = msgspec.json.Encoder()
 _EPOCH = "1970-01-01T00:00:00Z"

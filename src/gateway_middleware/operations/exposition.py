@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.exposition import choose_encoder
 
-from gateway_middleware.asgi import header
+from gateway_middleware.core.asgi import header
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from prometheus_client.core import Metric
 
-    from gateway_middleware.asgi import Receive, Scope, Send
+    from gateway_middleware.core.asgi import Receive, Scope, Send
 
     Families = Callable[[], Iterable[Metric]]
 

@@ -6,9 +6,9 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Attempt, CallRecord, Clock
+    from gateway_middleware.core.domain import Attempt, CallRecord, Clock
 
-from gateway_middleware.domain import Outcome
+from gateway_middleware.core.domain import Outcome
 
 SLOT_SECONDS = 10.0
 SLOTS = 6

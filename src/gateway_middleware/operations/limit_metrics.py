@@ -9,14 +9,14 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from gateway_middleware.core.scope import TENANT
 from gateway_middleware.operations.endpoints import answer
-from gateway_middleware.scope import TENANT
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from gateway_middleware.asgi import Receive, Scope, Send
-    from gateway_middleware.domain import Tenant
+    from gateway_middleware.core.asgi import Receive, Scope, Send
+    from gateway_middleware.core.domain import Tenant
 
 _ENCODE = msgspec.json.Encoder().encode
 

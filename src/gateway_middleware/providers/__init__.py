@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import ProviderKind, Timeouts
+from gateway_middleware.core.domain import ProviderKind, Timeouts
 from gateway_middleware.providers.anthropic import AnthropicProvider
 from gateway_middleware.providers.azure_openai import AzureOpenAIProvider
 from gateway_middleware.providers.openai import OpenAIProvider
 
 if TYPE_CHECKING:
-    from gateway_middleware.wire import Provider
+    from gateway_middleware.core.provider_api import Provider
 
 __all__ = ["AnthropicProvider", "AzureOpenAIProvider", "OpenAIProvider", "make_provider"]
 

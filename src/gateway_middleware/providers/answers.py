@@ -12,9 +12,9 @@ from gateway_middleware.providers.usage import json_object
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.domain import Usage
-    from gateway_middleware.errors import UpstreamStreamError
-    from gateway_middleware.wire import ResponseReader
+    from gateway_middleware.core.domain import Usage
+    from gateway_middleware.core.errors import UpstreamStreamError
+    from gateway_middleware.core.provider_api import ResponseReader
 
     UsageFormat = Callable[[dict[str, Any]], Usage | None]
 

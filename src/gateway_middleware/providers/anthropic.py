@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.providers.answers import JsonReader
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.events import MessagesEvents
 from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url
 from gateway_middleware.providers.usage import anthropic_usage
-from gateway_middleware.wire import UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Deployment, ModelRequest
-    from gateway_middleware.wire import Provider, ResponseReader
+    from gateway_middleware.core.domain import Deployment, ModelRequest
+    from gateway_middleware.core.provider_api import Provider, ResponseReader
 
 ANTHROPIC_SURFACES = frozenset({Surface.MESSAGES, Surface.COUNT_TOKENS})
 _VERSION = b"anthropic-version"

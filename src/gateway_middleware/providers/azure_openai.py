@@ -10,16 +10,16 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.openai import OPENAI_SURFACES, asks_usage, openai_reader
 from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url, segment
-from gateway_middleware.wire import UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Deployment, ModelRequest
+    from gateway_middleware.core.domain import Deployment, ModelRequest
+    from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.providers.targets import PathOf
-    from gateway_middleware.wire import Provider, ResponseReader
 
 AZURE_SURFACES = OPENAI_SURFACES - {Surface.MODERATIONS}
 _V1_QUERIES = {None: "", "v1": "", "preview": "?api-version=preview", "latest": "?api-version=preview"}

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.forms import is_multipart
+from gateway_middleware.core.multipart import is_multipart
 from gateway_middleware.providers.multipart import with_model_part
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import ModelRequest
+    from gateway_middleware.core.domain import ModelRequest
 
 _encode = msgspec.json.Encoder().encode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from gateway_middleware.providers.sse import split_events
+from gateway_middleware.core.sse import split_events
 
 _KEY = b'"usage"'
 _MEMBER = b'"usage":null'

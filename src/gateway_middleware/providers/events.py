@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from gateway_middleware.core.sse import MAX_EVENT_BYTES, EventSplitter, parse_event, split_events
 from gateway_middleware.providers.answers import NOTHING, AnswerHead, BinaryReader, head_of, reported_failure, text_of
 from gateway_middleware.providers.concealment import without_null_usage
 from gateway_middleware.providers.failures import stream_error_from
-from gateway_middleware.providers.sse import MAX_EVENT_BYTES, EventSplitter, parse_event, split_events
 from gateway_middleware.providers.usage import anthropic_usage, json_object, openai_usage
 
 if TYPE_CHECKING:
-    from gateway_middleware.wire import ResponseReader
+    from gateway_middleware.core.provider_api import ResponseReader
 
 MAX_MEDIA_EVENT_BYTES = 32 * 1024 * 1024
 """Images travel inside single events, in base64."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.errors import (
+from gateway_middleware.core.errors import (
     ProviderAuthError,
     UpstreamError,
     UpstreamProtocolError,
@@ -15,7 +15,7 @@ from gateway_middleware.errors import (
 )
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import HeaderList
+    from gateway_middleware.core.domain import HeaderList
 
 _LONGEST_MESSAGE = 500
 _SHORTEST_SECRET = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway_middleware.forms import boundary_of, part_of, part_spans
+from gateway_middleware.core.multipart import boundary_of, part_of, part_spans
 
 
 def with_model_part(body: bytes, content_type: bytes, model: str, *, is_added: bool) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.providers.answers import BinaryReader, JsonReader, TranscriptReader
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.events import (
@@ -17,11 +18,10 @@ from gateway_middleware.providers.events import (
 )
 from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url
 from gateway_middleware.providers.usage import openai_usage
-from gateway_middleware.wire import UpstreamRequest
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Deployment, ModelRequest
-    from gateway_middleware.wire import Provider, ResponseReader
+    from gateway_middleware.core.domain import Deployment, ModelRequest
+    from gateway_middleware.core.provider_api import Provider, ResponseReader
 
 OPENAI_SURFACES = frozenset(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS}
 _TRANSCRIPTS = frozenset({Surface.AUDIO_TRANSCRIPTIONS, Surface.AUDIO_TRANSLATIONS})

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from gateway_middleware._version import __version__
-from gateway_middleware.domain import Surface
-from gateway_middleware.errors import UnknownModelError
-from gateway_middleware.forms import is_multipart
-from gateway_middleware.wire import Origin, UpstreamTarget
+from gateway_middleware.core.domain import Surface
+from gateway_middleware.core.errors import UnknownModelError
+from gateway_middleware.core.multipart import is_multipart
+from gateway_middleware.core.provider_api import Origin, UpstreamTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.domain import ModelRequest
+    from gateway_middleware.core.domain import ModelRequest
 
     Headers = tuple[tuple[bytes, bytes], ...]
     PathOf = Callable[[Surface, str], str]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from gateway_middleware.domain import Usage
+from gateway_middleware.core.domain import Usage
 
 _MOST = 10**9
 _NOTHING = Usage()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gateway_middleware.domain import ProviderKind, Timeouts
+from gateway_middleware.core.domain import ProviderKind, Timeouts
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.breakers import read_breaker
 from gateway_middleware.settings.node import Node

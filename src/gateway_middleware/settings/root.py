@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import msgspec
 
-from gateway_middleware.errors import SettingsError
-from gateway_middleware.metering.prices import Price
+from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.metering.prices.prices import Price
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN_KEYS, read_providers

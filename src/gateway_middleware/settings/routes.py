@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gateway_middleware.domain import Balance, Timeouts
+from gateway_middleware.core.domain import Balance, Timeouts
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import nearest, shown_name
 from gateway_middleware.settings.limits import read_limits

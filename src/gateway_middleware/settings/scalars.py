@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import msgspec
 
-from gateway_middleware.domain import Timeouts
+from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.secret import Secret
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway_middleware.domain import Balance, Deployment, ProviderKind, Route, Timeouts
+from gateway_middleware.core.domain import Balance, Deployment, ProviderKind, Route, Timeouts
 from gateway_middleware.settings.secret import Secret
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gateway_middleware.domain import Dialect
+from gateway_middleware.core.domain import Dialect
 from gateway_middleware.simulator.asked import Asked
 from gateway_middleware.simulator.behaviour import Behaviour
 from gateway_middleware.simulator.words import Reply, Spent

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator
 
 import msgspec
 
-from gateway_middleware.domain import Clock, Surface
+from gateway_middleware.core.domain import Clock, Surface
 from gateway_middleware.simulator.answer import Answer, Task
 from gateway_middleware.simulator.behaviour import PLAIN, Behaviour, Rule, Rulebook, harmless
 from gateway_middleware.simulator.calls import Call, refusal_for

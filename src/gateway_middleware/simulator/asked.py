@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway_middleware.domain import Surface
+from gateway_middleware.core.domain import Surface
 from gateway_middleware.simulator.places import Place
 
 

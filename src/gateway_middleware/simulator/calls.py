@@ -6,7 +6,7 @@ from collections.abc import Container
 
 import msgspec
 
-from gateway_middleware.domain import Dialect, Surface
+from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.simulator.asked import Asked, missing, read
 from gateway_middleware.simulator.places import MODELS, Place
 from gateway_middleware.simulator.record import Request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway_middleware.domain import Dialect
+from gateway_middleware.core.domain import Dialect
 from gateway_middleware.simulator.answer import Answer, encode
 
 _OPENAI = (

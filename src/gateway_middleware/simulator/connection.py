@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 import httptools
 
-from gateway_middleware.domain import HeaderList
+from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.simulator.record import Received, Request, RequestLog
 from gateway_middleware.simulator.script import End, Step
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from time import gmtime, strftime
 
-from gateway_middleware.domain import Clock, Dialect
+from gateway_middleware.core.domain import Clock, Dialect
 
 _FRONT = (
     b"server: cloudflare\r\n"

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from gateway_middleware.domain import Dialect, Surface
+from gateway_middleware.core.domain import Dialect, Surface
 
 MODELS = "models"
 CONTROL = "control"

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from gateway_middleware.domain import Clock
+from gateway_middleware.core.domain import Clock
 from gateway_middleware.simulator.record import Request
 from gateway_middleware.simulator.script import Step
 

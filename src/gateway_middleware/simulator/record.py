@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from gateway_middleware.domain import Clock, HeaderList
+from gateway_middleware.core.domain import Clock, HeaderList
 
 
 class Request(msgspec.Struct, kw_only=True):

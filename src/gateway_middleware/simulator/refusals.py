@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway_middleware.domain import Dialect
+from gateway_middleware.core.domain import Dialect
 from gateway_middleware.simulator.answer import Answer, encode, event_frame
 from gateway_middleware.simulator.behaviour import Behaviour
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Collection, Iterator
 
 import msgspec
 
-from gateway_middleware.domain import Clock
+from gateway_middleware.core.domain import Clock
 from gateway_middleware.simulator import control
 from gateway_middleware.simulator.answering import Answering
 from gateway_middleware.simulator.behaviour import PLAIN, Behaviour, Match, Replay, Rule, Rulebook

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.domain import Outcome, ProviderKind, Surface
-from gateway_middleware.scope import RECORD, REQUEST
+from gateway_middleware.core.domain import Outcome, ProviderKind, Surface
+from gateway_middleware.core.scope import RECORD, REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from opentelemetry.trace import Span, TracerProvider
 
-    from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.domain import Attempt, CallRecord, ModelRequest
+    from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
+    from gateway_middleware.core.domain import Attempt, CallRecord, ModelRequest
 
 _OPERATIONS = {Surface.EMBEDDINGS: "embeddings", Surface.COMPLETIONS: "text_completion"}
 _PROVIDERS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.errors import AuthenticationError
+from gateway_middleware.core.errors import AuthenticationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.domain import Tenant
-from gateway_middleware.endpoints import Access
-from gateway_middleware.errors import AuthenticationError, GatewayError, PermissionDeniedError
-from gateway_middleware.scope import ENDPOINT, RECORD, TENANT
+from gateway_middleware.core.domain import Tenant
+from gateway_middleware.core.endpoints import Access
+from gateway_middleware.core.errors import AuthenticationError, GatewayError, PermissionDeniedError
+from gateway_middleware.core.scope import ENDPOINT, RECORD, TENANT
 from gateway_middleware.tenancy.credential import credential_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway_middleware.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.domain import HeaderList
+    from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
+    from gateway_middleware.core.domain import HeaderList
     from gateway_middleware.tenancy.credential import Credential
     from gateway_middleware.tenancy.resolvers import TenantResolver
 

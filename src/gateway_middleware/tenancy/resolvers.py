@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
-from gateway_middleware.domain import Tenant
-from gateway_middleware.errors import AuthenticationError
+from gateway_middleware.core.domain import Tenant
+from gateway_middleware.core.errors import AuthenticationError
 from gateway_middleware.tenancy.credential import Credential
 from gateway_middleware.tenancy.keys import digest, hmac_digest, public_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from gateway_middleware.asgi import Scope
+    from gateway_middleware.core.asgi import Scope
 
 __all__ = ["ApiKeyResolver", "Credential", "OpenResolver", "ScopeUserResolver", "TenantResolver"]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.domain import HeaderList
-    from gateway_middleware.errors import UpstreamError
+    from gateway_middleware.core.domain import HeaderList
+    from gateway_middleware.core.errors import UpstreamError
     from gateway_middleware.upstream.connection import Connection
 
 HIGH_WATER = 64 * 1024

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError
+from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.domain import HeaderList
+    from gateway_middleware.core.domain import HeaderList
     from gateway_middleware.upstream.answer import EngineAnswer
 
 MAX_HEAD_BYTES = 64 * 1024

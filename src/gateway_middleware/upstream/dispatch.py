@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.asgi import UntilDisconnect, Watchtower
-from gateway_middleware.domain import Attempt
-from gateway_middleware.errors import UpstreamError
-from gateway_middleware.outcomes import outcome_of
-from gateway_middleware.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
+from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
+from gateway_middleware.core.domain import Attempt
+from gateway_middleware.core.errors import UpstreamError
+from gateway_middleware.core.outcomes import outcome_of
+from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
 from gateway_middleware.upstream.relay import Relay
 from gateway_middleware.upstream.tally import OutputTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gateway_middleware.asgi import Receive, Scope, Send
-    from gateway_middleware.domain import CallRecord, Clock, Meter, ModelRequest, Timeouts
+    from gateway_middleware.core.asgi import Receive, Scope, Send
+    from gateway_middleware.core.domain import CallRecord, Clock, Meter, ModelRequest, Timeouts
+    from gateway_middleware.core.provider_api import Provider
     from gateway_middleware.upstream.drain import Drains
     from gateway_middleware.upstream.exchange import Answer, Exchange
     from gateway_middleware.upstream.tally import OutputCounterFactory
-    from gateway_middleware.wire import Provider
 
     ProviderErrorHook = Callable[[CallRecord, Attempt, UpstreamError], None]
     ErrorReader = Callable[..., UpstreamError]

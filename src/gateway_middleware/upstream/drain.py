@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway_middleware.errors import GatewayError
+from gateway_middleware.core.errors import GatewayError
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import Attempt
+    from gateway_middleware.core.domain import Attempt
+    from gateway_middleware.core.provider_api import ResponseReader
     from gateway_middleware.upstream.exchange import Answer
-    from gateway_middleware.wire import ResponseReader
 
 
 class Drains:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import certifi
 
-from gateway_middleware.domain import Timeouts
-from gateway_middleware.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
+from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
+from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.client_types import httpx
 from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.httpx_mapping import as_httpx_error, response_of, upstream_request_of
 from gateway_middleware.upstream.pool import Pool
-from gateway_middleware.wire import Origin, UpstreamRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

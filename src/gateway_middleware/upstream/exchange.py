@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from gateway_middleware.domain import HeaderList, Timeouts
-    from gateway_middleware.wire import UpstreamRequest
+    from gateway_middleware.core.domain import HeaderList, Timeouts
+    from gateway_middleware.core.provider_api import UpstreamRequest
 
 
 class Answer(Protocol):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import Dialect
+from gateway_middleware.core.domain import Dialect
 
 if TYPE_CHECKING:
-    from gateway_middleware.asgi import Send, UntilDisconnect
+    from gateway_middleware.core.asgi import Send, UntilDisconnect
 
 _COMMENT = b": ping\n\n"
 _EVENT = b'event: ping\ndata: {"type": "ping"}\n\n'

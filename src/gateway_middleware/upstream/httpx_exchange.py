@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.upstream.client_types import httpx
 from gateway_middleware.upstream.httpx_mapping import from_httpx_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from gateway_middleware.domain import HeaderList, Timeouts
-    from gateway_middleware.wire import UpstreamRequest
+    from gateway_middleware.core.domain import HeaderList, Timeouts
+    from gateway_middleware.core.provider_api import UpstreamRequest
 
 T = TypeVar("T")
 

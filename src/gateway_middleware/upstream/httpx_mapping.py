@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.domain import Timeouts
-from gateway_middleware.errors import (
+from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.errors import (
     ProtocolFault,
     UpstreamConnectError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from gateway_middleware.core.provider_api import Origin, UpstreamRequest, UpstreamTarget
 from gateway_middleware.upstream.client_types import httpx
-from gateway_middleware.wire import Origin, UpstreamRequest, UpstreamTarget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

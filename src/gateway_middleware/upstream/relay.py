@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NoReturn
 
-from gateway_middleware.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.upstream.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway_middleware.asgi import Send, UntilDisconnect
-    from gateway_middleware.domain import Attempt, CallRecord, Clock, HeaderList, ModelRequest
+    from gateway_middleware.core.asgi import Send, UntilDisconnect
+    from gateway_middleware.core.domain import Attempt, CallRecord, Clock, HeaderList, ModelRequest
+    from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.upstream.drain import Drains
     from gateway_middleware.upstream.exchange import Answer
     from gateway_middleware.upstream.tally import OutputTally
-    from gateway_middleware.wire import Provider, ResponseReader
 
 _BINARY = (b"audio/", b"application/octet-stream", b"image/", b"video/")
 _HELD_BYTES = 256 * 1024

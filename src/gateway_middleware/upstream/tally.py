@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway_middleware.domain import Surface
+from gateway_middleware.core.domain import Surface
 
 _MOST_UNCOUNTED = 32 * 1024
 

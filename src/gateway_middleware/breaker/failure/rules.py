@@ -1,0 +1,182 @@
+"""What the gateway makes of an attempt: one table from the class of a failure to everything that follows from it.
+
+The table says what may be done *before* the first content has gone to the client; after it nothing is ever retried.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from gateway_middleware.breaker.failure.classes import FailureClass, classify
+from gateway_middleware.breaker.failure.retry_after import retry_after, wait_hint
+from gateway_middleware.core.domain import Outcome
+from gateway_middleware.core.errors import UpstreamStatusError, UpstreamStreamError
+
+
+class Verdict(StrEnum):
+    """What a breaker makes of an outcome. NEUTRAL says nothing about the provider's health."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    NEUTRAL = "neutral"
+
+
+class Leaf(StrEnum):
+    """Which breaker a failure is for: that of the host, or that of the deployment on it."""
+
+    ENDPOINT = "endpoint"
+    DEPLOYMENT = "deployment"
+
+
+class Retry(StrEnum):
+    """Where the call may go next. ANYWHERE: another deployment first, then the same one, after its cooldown."""
+
+    NEVER = "never"
+    OTHER_CREDENTIAL = "other_credential"
+    OTHER_DEPLOYMENT = "other_deployment"
+    ANYWHERE = "anywhere"
+
+
+class Fallback(StrEnum):
+    """The list of a route that is for this failure alone."""
+
+    CONTEXT_WINDOW = "context_window"
+    CONTENT_POLICY = "content_policy"
+
+
+class CooldownScope(StrEnum):
+    """What is left alone: the deployment under this credential, or everything under this credential."""
+
+    DEPLOYMENT = "deployment"
+    CREDENTIAL = "credential"
+
+
+class Cooldown(msgspec.Struct, frozen=True):
+    """Leave something alone for `seconds`; None: the provider did not say, so for longer each time."""
+
+    scope: CooldownScope
+    seconds: float | None = None
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that follows from one attempt.
+
+    `has_answered`: an HTTP answer came, so the endpoint works. `min_open`: seconds the provider asked for with a
+    failure, the least that a breaker which opens now stays open. `is_alarming`: an operator must look.
+    """
+
+    failure_class: FailureClass | None = None
+    outcome: Outcome
+    verdict: Verdict = Verdict.NEUTRAL
+    leaf: Leaf = Leaf.DEPLOYMENT
+    has_answered: bool = True
+    cooldown: Cooldown | None = None
+    retry: Retry = Retry.NEVER
+    fallback: Fallback | None = None
+    min_open: float | None = None
+    is_alarming: bool = False
+
+
+SUCCEEDED = Judgement(outcome=Outcome.SUCCESS, verdict=Verdict.SUCCESS)
+
+_SHORT_WAIT = 2.0
+_FAILURE, _ENDPOINT = Verdict.FAILURE, Leaf.ENDPOINT
+_QUOTA = Cooldown(CooldownScope.CREDENTIAL, 300.0)
+_AUTH = Cooldown(CooldownScope.CREDENTIAL, 60.0)
+
+
+def _unreachable(outcome: Outcome) -> Judgement:
+    return Judgement(outcome=outcome, verdict=_FAILURE, leaf=_ENDPOINT, has_answered=False, retry=Retry.ANYWHERE)
+
+
+def _silent() -> Judgement:
+    """The provider may still work on the call, and bill it: it is not asked twice."""
+    return Judgement(outcome=Outcome.TIMEOUT, verdict=_FAILURE, has_answered=False, retry=Retry.OTHER_DEPLOYMENT)
+
+
+def _failed(outcome: Outcome, retry: Retry = Retry.ANYWHERE, *, has_answered: bool = True) -> Judgement:
+    return Judgement(outcome=outcome, verdict=_FAILURE, has_answered=has_answered, retry=retry)
+
+
+def _exhausted(outcome: Outcome, cooldown: Cooldown) -> Judgement:
+    return Judgement(outcome=outcome, cooldown=cooldown, retry=Retry.OTHER_CREDENTIAL, is_alarming=True)
+
+
+def _rejected(retry: Retry = Retry.NEVER, fallback: Fallback | None = None) -> Judgement:
+    return Judgement(outcome=Outcome.CLIENT_ERROR, retry=retry, fallback=fallback)
+
+
+def _ours(outcome: Outcome) -> Judgement:
+    return Judgement(outcome=outcome, has_answered=False)
+
+
+_ROWS: dict[FailureClass, Judgement] = {
+    FailureClass.DNS: _unreachable(Outcome.CONNECT_ERROR),
+    FailureClass.CONNECT: _unreachable(Outcome.CONNECT_ERROR),
+    FailureClass.TLS: _unreachable(Outcome.CONNECT_ERROR),
+    FailureClass.TIMEOUT_CONNECT: _unreachable(Outcome.TIMEOUT),
+    FailureClass.TIMEOUT_FIRST_BYTE: _silent(),
+    FailureClass.TIMEOUT_IDLE: _silent(),
+    FailureClass.TIMEOUT_TOTAL: _silent(),
+    FailureClass.SERVER_ERROR: _failed(Outcome.SERVER_ERROR),
+    FailureClass.OVERLOADED: _failed(Outcome.SERVER_ERROR),
+    FailureClass.STREAM_ERROR: _failed(Outcome.STREAM_ERROR),
+    FailureClass.TRUNCATED: _failed(Outcome.PROTOCOL_ERROR, Retry.OTHER_DEPLOYMENT, has_answered=False),
+    FailureClass.GARBAGE: _failed(Outcome.PROTOCOL_ERROR, has_answered=False),
+    FailureClass.TOO_LONG: Judgement(outcome=Outcome.PROTOCOL_ERROR),
+    FailureClass.RATE_LIMITED: Judgement(
+        outcome=Outcome.THROTTLED, cooldown=Cooldown(CooldownScope.DEPLOYMENT), retry=Retry.OTHER_DEPLOYMENT
+    ),
+    FailureClass.TOO_LARGE_FOR_LIMIT: Judgement(outcome=Outcome.THROTTLED, retry=Retry.OTHER_DEPLOYMENT),
+    FailureClass.QUOTA_EXHAUSTED: _exhausted(Outcome.THROTTLED, _QUOTA),
+    FailureClass.CREDIT_EXHAUSTED: _exhausted(Outcome.THROTTLED, _QUOTA),
+    FailureClass.PROVIDER_AUTH: _exhausted(Outcome.PROVIDER_AUTH, _AUTH),
+    FailureClass.MODEL_NOT_FOUND: _rejected(Retry.OTHER_DEPLOYMENT),
+    FailureClass.CONTENT_FILTER: _rejected(fallback=Fallback.CONTENT_POLICY),
+    FailureClass.CONTEXT_WINDOW: _rejected(fallback=Fallback.CONTEXT_WINDOW),
+    FailureClass.CLIENT_ERROR: _rejected(),
+    FailureClass.REFUSED: _ours(Outcome.REFUSED),
+    FailureClass.CLIENT_LEFT: _ours(Outcome.CLIENT_DISCONNECT),
+    FailureClass.GATEWAY_FAULT: _ours(Outcome.GATEWAY_ERROR),
+}
+RULES: dict[FailureClass, Judgement] = {
+    name: msgspec.structs.replace(row, failure_class=name) for name, row in _ROWS.items()
+}
+"""The judgement of each class, before hints of the single answer."""
+
+
+def judge(error: BaseException | None, *, wall: float) -> Judgement:
+    """The judgement of an attempt that ended with this error (None: it succeeded).
+
+    `wall` is the time of day, for waits that are given as a date. Ratelimit headers are read from
+    `UpstreamStatusError.upstream_headers`, which must hold all headers of the provider.
+    """
+    if error is None:
+        return SUCCEEDED
+    judgement = RULES[classify(error)]
+    if isinstance(error, UpstreamStatusError):
+        return _as_asked(_patient(judgement, wait_hint(error.upstream_headers, error.message, wall=wall)), error, wall)
+    if isinstance(error, UpstreamStreamError):
+        patient = _patient(judgement, wait_hint([], error.message, wall=wall))
+        return msgspec.structs.replace(patient, outcome=Outcome.STREAM_ERROR)
+    return judgement
+
+
+def _patient(judgement: Judgement, wait: float | None) -> Judgement:
+    """The same with the wait that the provider named. After a short one it may be asked again."""
+    cooldown = judgement.cooldown
+    if wait is None or cooldown is None or cooldown.scope is not CooldownScope.DEPLOYMENT:
+        return judgement
+    retry = Retry.ANYWHERE if wait <= _SHORT_WAIT else judgement.retry
+    return msgspec.structs.replace(judgement, cooldown=Cooldown(cooldown.scope, wait), retry=retry)
+
+
+def _as_asked(judgement: Judgement, error: UpstreamStatusError, wall: float) -> Judgement:
+    """The same with what the provider asked for along with a failure: time, and not to be asked again."""
+    if judgement.verdict is not Verdict.FAILURE:
+        return judgement
+    headers = error.upstream_headers
+    retry = Retry.OTHER_DEPLOYMENT if (b"x-should-retry", b"false") in headers else judgement.retry
+    return msgspec.structs.replace(judgement, min_open=retry_after(headers, wall=wall), retry=retry)

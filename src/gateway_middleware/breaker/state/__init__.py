@@ -1,0 +1,1 @@
+"""One circuit breaker and all of them: states, permits, windows, the registry."""

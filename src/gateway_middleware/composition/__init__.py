@@ -1,0 +1,1 @@
+"""Where settings become parts: one file for each part of a gateway."""

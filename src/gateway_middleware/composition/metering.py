@@ -1,0 +1,227 @@
+"""Metering, put together from settings: the journal, the way to usage-metering, and what is told of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+from starlette.middleware import Middleware
+
+from gateway_middleware.core.errors import InvalidRequestError
+from gateway_middleware.metering.counters import UsageTally
+from gateway_middleware.metering.delivery.delivery import Delivery
+from gateway_middleware.metering.journal.journal import Journal
+from gateway_middleware.metering.middleware import MeteringMiddleware
+from gateway_middleware.operations.metering_metrics import MeteringMetrics
+from gateway_middleware.upstream.engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.composition.pricing import CallPricing
+    from gateway_middleware.core.domain import Clock, Tenant
+    from gateway_middleware.edge.access_log import AccessLog
+    from gateway_middleware.limiting.estimate import Estimator
+    from gateway_middleware.metering.usage_event import UsageEvent
+    from gateway_middleware.settings import Settings
+
+_KEPT_SECONDS = 32 * 86400.0
+_FLUSH_SECONDS = 5.0
+_COMMIT_SECONDS = 0.05
+"""A closed call is on disk at once, and in the database after so long: it is what a loss of power may cost."""
+_SETTLE_SECONDS = 2.0
+_STATES = {"ok": 0.0, "degraded": 1.0, "unavailable": 2.0}
+OFF = "off"
+
+
+class Metering:
+    """The parts of metering of one gateway. `transport` reaches usage-metering in place of the gateway's own engine."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        pricing: CallPricing,
+        log: AccessLog,
+        clock: Clock,
+        wall: Clock,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._pricing = pricing
+        self._log = log
+        self._wall = wall
+        url = settings.usage_metering_url
+        self.journal = Journal(
+            Path(settings.journal),
+            wall=wall,
+            clock=clock,
+            keeps=None if url else _KEPT_SECONDS,
+            appraise=self._appraise,
+            commit_delay=_COMMIT_SECONDS,
+        )
+        self.tally = UsageTally()
+        self.metrics = MeteringMetrics(self.tally, self._gauges)
+        self._delivery: Delivery | None = None
+        self._task: asyncio.Task[None] | None = None
+        if url is not None:
+            token = settings.usage_metering_token
+            self._client = httpx.AsyncClient(transport=transport or Engine(), trust_env=False)
+            self._delivery = Delivery(
+                self.journal.spool,
+                self._client,
+                url=url,
+                source="/model-gateway",
+                token=None if token is None else token.reveal(),
+                clock=clock,
+                wall=wall,
+                on_standing=self._note_standing,
+                on_dead=self._note_dead,
+            )
+
+    def start(self) -> None:
+        """Recover what dead processes left, then take calls; deliver in the running event loop."""
+        self.journal.start()
+        if self._delivery is not None:
+            self._task = asyncio.get_running_loop().create_task(self._delivery.run())
+
+    async def aclose(self) -> None:
+        """Everything is on disk, and delivered as far as that goes in a few seconds."""
+        await self._wait_for_calls()
+        is_stored = await self.journal.aclose()
+        if self._delivery is not None:
+            if is_stored:
+                with contextlib.suppress(Exception):
+                    await self._delivery.flush(_FLUSH_SECONDS)
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+            await self._client.aclose()
+
+    async def _wait_for_calls(self) -> None:
+        """Calls that the server has cancelled still close what they opened."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                while self.journal.counts.open:  # noqa: ASYNC110  # the journal is no part of the event loop
+                    await asyncio.sleep(0.01)
+
+    def appraise(self, event: UsageEvent, tier: str | None) -> UsageEvent:
+        """The event with its cost, where a price is known."""
+        deployment = event.deployment
+        cost = self._pricing.price_of(
+            provider=event.provider,
+            key=deployment,
+            usage=event.usage,
+            at=event.time,
+            served=event.model_served,
+            tier=tier,
+        )
+        if cost is None:
+            return event
+        return msgspec.structs.replace(event, cost=cost.text, price_version=cost.version)
+
+    def _appraise(self, event: UsageEvent) -> UsageEvent:
+        return self.appraise(event, None)
+
+    # What is told.
+
+    def health(self) -> dict[str, Any]:
+        """The part of `/v1/health`."""
+        state, spool = self.journal.state, self.journal.spool
+        found: dict[str, Any] = {
+            "state": state.status,
+            "reason": state.reason,
+            "calls": self.journal.counts._asdict(),
+            "backlog": spool.backlog,
+            "oldest_seconds": round(spool.oldest_age, 3),
+            "dead_letters": spool.dead_letters,
+            "delivery": None,
+        }
+        if self._delivery is not None:
+            found["delivery"] = self._delivery.state
+        return found
+
+    @property
+    def reason_not_ready(self) -> str | None:
+        """Why no call can be taken, if so."""
+        state = self.journal.state
+        return state.reason if state.status == "unavailable" else None
+
+    async def used_by(self, tenant: Tenant) -> dict[str, Any]:
+        """What a tenant has used today and this month (UTC)."""
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
+        rows = await asyncio.to_thread(self.journal.spool.reconcile, today.replace(day=1), today)
+        own = [row for row in rows if row.tenant == tenant.name]
+        return {"today": [row for row in own if row.day == today.isoformat()], "month": own}
+
+    async def reconcile(self, first: str | None, last: str | None) -> dict[str, Any]:
+        """Sums by tenant and day, and the balance of this process. Days as `2026-11-24`.
+
+        Raises `InvalidRequestError`.
+        """
+        today = datetime.fromtimestamp(self._wall(), UTC).date()
+        begin, end = _day(first, "from") or today, _day(last, "to") or today
+        found = await asyncio.to_thread(self.journal.reconcile, begin, end)
+        return {
+            "from": begin.isoformat(),
+            "to": end.isoformat(),
+            "calls": self.journal.counts._asdict(),
+            "totals": found.totals,
+            "open": found.open,
+        }
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        spool, delivery = self.journal.spool, self._delivery
+        failures = 0 if delivery is None else delivery.state.consecutive_failures
+        return {
+            "model_gateway_journal_backlog": ("Usage events that are not delivered.", float(spool.backlog)),
+            "model_gateway_journal_state": (
+                "0 ok, 1 degraded, 2 unavailable.", _STATES[self.journal.state.status],
+            ),
+            "model_gateway_journal_dead_letters": ("Usage events that the sink refused.", float(spool.dead_letters)),
+            "model_gateway_usage_delivery_lag_seconds": ("Age of the oldest undelivered event.", spool.oldest_age),
+            "model_gateway_usage_delivery_failures": ("Failures of delivery in a row.", float(failures)),
+        }  # fmt: skip
+
+    def _note_standing(self, standing: str) -> None:
+        self._log.event(
+            "usage_delivery",
+            level="info" if standing == "ok" else "error",
+            message=f"Delivery of usage events: {standing}",
+            standing=standing,
+        )
+
+    def _note_dead(self, event_id: str, reason: str) -> None:
+        self._log.event("usage_dead_letter", level="error", message=f"Usage event {event_id}: {reason}", id=event_id)
+
+
+def _day(text: str | None, name: str) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequestError(f"`{name}` must be a day such as 2026-11-24.", param=name) from None
+
+
+def metering_layer(
+    metering: Metering | None, *, estimator: Estimator, is_stopping: Callable[[], bool], wall: Clock
+) -> list[Middleware]:
+    """The layer that meters calls, or none where metering is off."""
+    if metering is None:
+        return []
+    return [
+        Middleware(
+            MeteringMiddleware,
+            journal=metering.journal,
+            appraise=metering.appraise,
+            estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
+            is_stopping=is_stopping,
+            on_event=metering.tally.note,
+            wall=wall,
+        )
+    ]

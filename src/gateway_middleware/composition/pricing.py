@@ -1,0 +1,86 @@
+"""What calls cost: the price books of `metering`, asked in the words of the other rooms."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING
+from typing import TYPE_CHECKING
+
+from gateway_middleware.core.domain import Usage
+from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook, first_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.core.domain import CallRecord, Clock, Deployment, ModelRequest, ProviderKind
+    from gateway_middleware.metering.prices.prices import Cost
+    from gateway_middleware.settings import Settings
+
+_MICRO = 1_000_000
+
+
+class CallPricing:
+    """Prices calls by their deployment. `kind_of` gives a provider's wire format, `wall` the time of day."""
+
+    def __init__(self, book: PriceBook, *, kind_of: Callable[[str], ProviderKind], wall: Clock) -> None:
+        self._book = book
+        self._kind_of = kind_of
+        self._wall = wall
+
+    def replace(self, book: PriceBook) -> None:
+        """Take other prices from now on."""
+        self._book = book
+
+    def price(self, deployment: Deployment, usage: Usage, *, at: float, served: str | None = None) -> Cost | None:
+        """The exact cost; None where no price is known."""
+        return self.price_of(provider=deployment.provider, key=deployment.key, usage=usage, at=at, served=served)
+
+    def price_of(
+        self, *, provider: str, key: str, usage: Usage, at: float, served: str | None = None, tier: str | None = None
+    ) -> Cost | None:
+        """The same for a deployment by name; `tier` is what the provider says of how it served the call."""
+        try:
+            kind = self._kind_of(provider)
+        except KeyError:
+            return None
+        return self._book.cost(
+            usage,
+            provider_kind=kind,
+            deployment_key=key,
+            model=key.partition("/")[2],
+            model_served=served,
+            at=at,
+            tier=tier,
+        )
+
+    def estimate(self, request: ModelRequest, *, input_tokens: int, output_tokens: int) -> int | None:
+        """Micro-dollars of a call that is expected to use so much, at the first deployment of its route."""
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        return _micro(self.price(request.route.deployments[0], usage, at=self._wall()))
+
+    def cost(self, record: CallRecord, usage: Usage) -> int | None:
+        """Micro-dollars of a call that was answered with this usage, rounded up."""
+        deployment = record.deployment
+        if deployment is None or usage.input_tokens == usage.output_tokens == 0:
+            return 0
+        return _micro(self.price(deployment, usage, at=record.received_at, served=record.response_model))
+
+
+def _micro(cost: Cost | None) -> int | None:
+    return None if cost is None else int((cost.amount * _MICRO).to_integral_value(ROUND_CEILING))
+
+
+def make_book(settings: Settings) -> PriceBook:
+    """Configured prices first, then the list of `genai-prices` where it is installed.
+
+    Raises `SettingsError` when a limit on spend would have no price to go by.
+    """
+    own = OverridePrices(dict(settings.prices))
+    try:
+        from gateway_middleware.metering.prices.library_prices import library_prices
+
+        return first_of(own, library_prices())
+    except ValueError as error:
+        if settings.limits_spend and not settings.prices:
+            raise SettingsError([f"a limit on spend needs prices: {error}, or set GATEWAY_PRICES"]) from None
+        return own

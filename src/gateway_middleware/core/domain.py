@@ -1,0 +1,272 @@
+"""The nouns of the house. Frozen values travel inward, the one mutable `CallRecord` travels outward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import msgspec
+
+from gateway_middleware.core.errors import UpstreamError
+
+if TYPE_CHECKING:
+    import asyncio
+
+HeaderList: TypeAlias = "list[tuple[bytes, bytes]]"
+"""Raw header pairs, names in lower case."""
+
+Clock: TypeAlias = "Callable[[], float]"
+"""Seconds, monotonic unless said otherwise."""
+
+
+class Dialect(StrEnum):
+    """The shape of errors, headers and event streams that a client expects."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    AZURE = "azure"
+
+
+class Surface(StrEnum):
+    """A client-facing API. The value is its path below the version prefix."""
+
+    CHAT = "chat/completions"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
+    COMPLETIONS = "completions"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "messages/count_tokens"
+    MODERATIONS = "moderations"
+    IMAGES_GENERATIONS = "images/generations"
+    IMAGES_EDITS = "images/edits"
+    IMAGES_VARIATIONS = "images/variations"
+    AUDIO_SPEECH = "audio/speech"
+    AUDIO_TRANSCRIPTIONS = "audio/transcriptions"
+    AUDIO_TRANSLATIONS = "audio/translations"
+
+    @property
+    def label(self) -> str:
+        """A short name for logs and metrics: `chat`, `messages`, `images_edits`."""
+        return _SURFACE_LABELS[self]
+
+
+_SURFACE_LABELS = {s: "chat" if s is Surface.CHAT else s.value.replace("/", "_") for s in Surface}
+
+
+class ProviderKind(StrEnum):
+    """A vendor's wire format and way of addressing."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    AZURE_OPENAI = "azure_openai"
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Deadlines of one attempt, in seconds.
+
+    `first_byte`: from the request sent to the head of a stream; `answer`: the same for an answer that is not streamed,
+    which a provider begins only when all of it is ready; `idle`: the longest silence in a stream; `total`: the whole
+    attempt; `write_stall`: how long a client may leave its answer unread; `heartbeat`: the silence in a stream after
+    which the gateway sends a ping of its own.
+    """
+
+    connect: float = 5.0
+    first_byte: float = 60.0
+    answer: float = 600.0
+    idle: float = 60.0
+    total: float = 1800.0
+    write_stall: float = 60.0
+    heartbeat: float = 15.0
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """Who pays. `models` are shell patterns over the names a client may ask for."""
+
+    name: str
+    key_id: str | None = None
+    models: tuple[str, ...] = ("*",)
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """One callable upstream: a provider and the provider's own name of a model."""
+
+    provider: str
+    model: str
+    priority: int = 0
+    weight: int = 1
+    timeouts: Timeouts | None = None
+    key: str = ""
+    """`provider/model`, as written in `GATEWAY_ROUTES`: made from the two, never given."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "key", f"{self.provider}/{self.model}")
+
+
+class Balance(StrEnum):
+    """In which order the deployments of equal priority are asked.
+
+    ORDER: as written. WEIGHT: by chance, in proportion to their weights. LATENCY: the quickest to its first content.
+    AFFINITY: the same one for the same tenant and beginning of the prompt, so that the provider's cache stays warm.
+    """
+
+    ORDER = "order"
+    WEIGHT = "weight"
+    LATENCY = "latency"
+    AFFINITY = "affinity"
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A model name and the deployments behind it, best first: the lowest priority, then as `balance` says.
+
+    `max_attempts` None: the gateway's own. `on_context_window` and `on_content_policy` are asked instead of the rest
+    when a provider refuses the prompt as too long, or for what it says. `hedge_after`: seconds without content after
+    which the next deployment is asked as well; 0: after the p95 of this route; None: never. `is_configured`: it is
+    written in `GATEWAY_ROUTES`.
+    """
+
+    name: str
+    deployments: tuple[Deployment, ...]
+    balance: Balance = Balance.ORDER
+    max_attempts: int | None = None
+    on_context_window: tuple[Deployment, ...] = ()
+    on_content_policy: tuple[Deployment, ...] = ()
+    hedge_after: float | None = None
+    is_configured: bool = True
+
+    @property
+    def has_alternatives(self) -> bool:
+        """Whether a failure may find another deployment."""
+        return len(self.deployments) > 1 or bool(self.on_context_window or self.on_content_policy)
+
+
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A client's request after intake: its top level decoded, every value below still raw bytes.
+
+    `fields` keeps the order of the client; it is empty for a multipart body. `output_cap` is the largest output cap
+    that was asked for, in tokens, and `choices` is `n`. `model` is the name as the client asked for it.
+    """
+
+    surface: Surface
+    dialect: Dialect
+    model: str
+    route: Route
+    body: bytes
+    fields: Mapping[str, msgspec.Raw]
+    content_type: bytes = b"application/json"
+    is_stream: bool = False
+    wants_stream_usage: bool = False
+    output_cap: int | None = None
+    choices: int = 1
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Client headers that may go upstream: `anthropic-version`, `anthropic-beta`, `openai-beta`, `traceparent`."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call used, in tokens. None means not reported, which is not 0.
+
+    `input_tokens` includes cached and cache-write tokens, `output_tokens` includes reasoning: the inclusive convention
+    of OpenTelemetry GenAI, whatever the provider's own convention is.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Outcome(StrEnum):
+    """How an attempt, or a call, ended."""
+
+    SUCCESS = "success"
+    REFUSED = "refused"
+    CLIENT_ERROR = "client_error"
+    CLIENT_DISCONNECT = "client_disconnect"
+    ABANDONED = "abandoned"
+    """Another attempt of the same call was quicker."""
+    CONNECT_ERROR = "connect_error"
+    TIMEOUT = "timeout"
+    THROTTLED = "throttled"
+    PROVIDER_AUTH = "provider_auth"
+    SERVER_ERROR = "server_error"
+    PROTOCOL_ERROR = "protocol_error"
+    STREAM_ERROR = "stream_error"
+    GATEWAY_ERROR = "gateway_error"
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One upstream try. Times are monotonic seconds."""
+
+    deployment: Deployment
+    started: float
+    ended: float | None = None
+    outcome: Outcome | None = None
+    status: int | None = None
+    upstream_request_id: str | None = None
+    first_content: float | None = None
+    usage: Usage | None = None
+    raw_usage: bytes | None = None
+    """The provider's own usage object, as JSON."""
+    is_complete: bool = False
+    """Whether the whole answer has come, so that its usage is final."""
+    response_model: str | None = None
+    service_tier: str | None = None
+    delivered_tokens: int | None = None
+    """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
+    drained: asyncio.Future[None] | None = None
+    """Set while the answer is read on for its usage after the client has left."""
+    failure: UpstreamError | None = None
+    """What a complete answer said of its own failure. It was relayed as it came."""
+
+
+class Meter(Protocol):
+    """Takes note of the attempts of one call."""
+
+    def begin(self, attempt: Attempt) -> None:
+        """The provider is about to be asked. Raises `UnavailableError` when it must not be."""
+        ...
+
+
+class CallRecord(msgspec.Struct, kw_only=True):
+    """Everything that is learnt about one call, filled by the layers it passes and read on the way out."""
+
+    request_id: str
+    started: float
+    received_at: float
+    """Wall clock, seconds since the epoch."""
+    method: str = ""
+    path: str = ""
+    endpoint: str = "other"
+    tenant: str | None = None
+    key_id: str | None = None
+    surface: Surface | None = None
+    dialect: Dialect = Dialect.OPENAI
+    model: str | None = None
+    route: str | None = None
+    is_stream: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
+    upstream_started: float | None = None
+    first_byte: float | None = None
+    """When the first byte of the answer went to the client."""
+    ended: float | None = None
+    status: int | None = None
+    outcome: Outcome | None = None
+    error_code: str | None = None
+    usage: Usage | None = None
+    delivered_tokens: int | None = None
+    """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
+    response_id: str | None = None
+    response_model: str | None = None
+    trace_id: str | None = None
+    """Of the sampled trace that the call belongs to, in hex."""
+    tail: bytes | None = None
+    """The last bytes of the answer. Dispatch leaves them here and the outermost layer sends them, so that everything a
+    call took is given back before its client can know that it has ended."""
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """The deployment of the last attempt."""
+        return self.attempts[-1].deployment if self.attempts else None

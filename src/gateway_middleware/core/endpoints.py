@@ -1,0 +1,143 @@
+"""Every path the gateway answers, in one table: what it is, in which dialect, and who may ask."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from gateway_middleware.core.domain import Dialect, Surface
+
+
+class Access(StrEnum):
+    """Who may call an endpoint. Whoever reads this treats everything but OPEN as closed."""
+
+    OPEN = "open"
+    TENANT = "tenant"
+    ADMIN = "admin"
+    METRICS = "metrics"
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint of the contract. `surface` is None for those that are not model calls.
+
+    `label` names it in logs and metrics. `argument` is the path parameter, percent-decoded: a deployment, a model, a
+    provider.
+    """
+
+    label: str
+    path: str
+    """The path in Starlette's notation, below the mount prefix."""
+    methods: tuple[str, ...]
+    access: Access
+    dialect: Dialect = Dialect.OPENAI
+    surface: Surface | None = None
+    argument: str | None = None
+
+
+_OPENAI_SURFACES = tuple(s for s in Surface if s not in (Surface.MESSAGES, Surface.COUNT_TOKENS))
+_ANTHROPIC_SURFACES = (Surface.MESSAGES, Surface.COUNT_TOKENS)
+_READ = ("GET", "HEAD")
+_BREAKERS = "/v1/admin/circuit-breakers"
+_BREAKER_COMMANDS = ("reset", "force-open", "force-close", "auto")
+
+
+def _surface(path: str, surface: Surface, dialect: Dialect) -> Endpoint:
+    return Endpoint(
+        label=surface.label, path=path, methods=("POST",), access=Access.TENANT, dialect=dialect, surface=surface
+    )
+
+
+def _surfaces() -> list[Endpoint]:
+    found = [_surface(f"/v1/{s}", s, Dialect.OPENAI) for s in _OPENAI_SURFACES]
+    for prefix in ("/v1", "/anthropic/v1"):
+        found += [_surface(f"{prefix}/{s}", s, Dialect.ANTHROPIC) for s in _ANTHROPIC_SURFACES]
+    found += [_surface(f"/openai/v1/{s}", s, Dialect.AZURE) for s in _OPENAI_SURFACES]
+    found += [
+        _surface(f"/openai/deployments/{{argument:path}}/{s}", s, Dialect.AZURE)
+        for s in _OPENAI_SURFACES
+        if s is not Surface.RESPONSES
+    ]
+    found.append(_surface("/openai/responses", Surface.RESPONSES, Dialect.AZURE))
+    return found
+
+
+def _read(label: str, path: str, access: Access, dialect: Dialect = Dialect.OPENAI) -> Endpoint:
+    return Endpoint(label=label, path=path, methods=_READ, access=access, dialect=dialect)
+
+
+def _command(label: str, path: str) -> Endpoint:
+    return Endpoint(label=label, path=path, methods=("POST",), access=Access.ADMIN)
+
+
+def _others() -> list[Endpoint]:
+    found = []
+    for prefix, dialect in (
+        ("/v1", Dialect.OPENAI),
+        ("/anthropic/v1", Dialect.ANTHROPIC),
+        ("/openai/v1", Dialect.AZURE),
+        ("/openai", Dialect.AZURE),
+    ):
+        found.append(_read("models", f"{prefix}/models", Access.TENANT, dialect))
+        found.append(_read("models", f"{prefix}/models/{{argument:path}}", Access.TENANT, dialect))
+    return [
+        *found,
+        _read("healthz", "/healthz", Access.OPEN),
+        _read("readyz", "/readyz", Access.OPEN),
+        _read("health", "/v1/health", Access.OPEN),
+        _read("providers", "/v1/providers", Access.OPEN),
+        _read("provider_status", "/v1/providers/{argument}/status", Access.OPEN),
+        _read("metrics", "/metrics", Access.METRICS),
+        _read("usage", "/v1/usage", Access.TENANT),
+        *(_command("admin_circuit_breaker", f"{_BREAKERS}/{{argument:path}}/{name}") for name in _BREAKER_COMMANDS),
+        _command("admin_reload", "/v1/admin/reload"),
+        msgspec.structs.replace(_command("admin_reconcile", "/v1/admin/usage/reconcile"), methods=("POST", *_READ)),
+    ]
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (*_surfaces(), *_others())
+"""The whole contract. Starlette's routes are made from it, and so is the hot path's dictionary."""
+
+_EXACT = {e.path: e for e in ENDPOINTS if "{" not in e.path}
+
+
+class _Pattern(msgspec.Struct, frozen=True):
+    """A path with one parameter, split around it."""
+
+    endpoint: Endpoint
+    before: str
+    after: str
+    spans_slashes: bool
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> _Pattern:
+        spans = ":path}" in endpoint.path
+        before, after = endpoint.path.split("{argument:path}" if spans else "{argument}")
+        return cls(endpoint, before, after, spans)
+
+    def argument(self, path: str) -> str | None:
+        found = path[len(self.before) : len(path) - len(self.after)]
+        fits = path.startswith(self.before) and path.endswith(self.after) and len(path) > len(self.before + self.after)
+        return found if fits and (self.spans_slashes or "/" not in found) else None
+
+
+_PATTERNS = [_Pattern.of(e) for e in ENDPOINTS if "{" in e.path]
+
+
+def locate(path: str) -> Endpoint | None:
+    """The endpoint of a path below the mount prefix (`scope["path"]`, percent-decoded), or None."""
+    found = _EXACT.get(path)
+    if found is not None:
+        return found
+    for pattern in _PATTERNS:
+        argument = pattern.argument(path)
+        if argument is not None:
+            return msgspec.structs.replace(pattern.endpoint, argument=argument)
+    return None
+
+
+def guess_dialect(path: str, header_names: frozenset[bytes]) -> Dialect:
+    """The dialect for an answer about a path that is no endpoint."""
+    if path.startswith(("/anthropic/", "/v1/messages")) or b"anthropic-version" in header_names:
+        return Dialect.ANTHROPIC
+    return Dialect.AZURE if path.startswith("/openai/") else Dialect.OPENAI

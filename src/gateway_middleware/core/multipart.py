@@ -1,0 +1,93 @@
+"""Forms with parts (RFC 7578), read as strictly as a proxy must: where two parsers could differ, refuse."""
+
+from __future__ import annotations
+
+import re
+
+from gateway_middleware.core.errors import InvalidRequestError
+
+_PARAMETER = re.compile(rb';\s*([a-z0-9_*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)', re.IGNORECASE)
+_BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_ESCAPE = re.compile(rb"\\(.)")
+_FOLD = re.compile(rb"\r\n[ \t]+")
+_LINE_END = re.compile(rb"[ \t]*\r\n")
+_LAST_LINE_END = re.compile(rb"--[ \t]*(?:\r\n|$)")
+
+_LONGEST_FIELD = 4096
+_LONGEST_HEAD = 4096
+_MOST_PARTS = 1000
+
+
+def is_multipart(content_type: bytes) -> bool:
+    """Whether a body of this type is a form with parts."""
+    return content_type[:10].lower() == b"multipart/"
+
+
+def form_fields(body: bytes, content_type: bytes) -> dict[bytes, bytes]:
+    """The short fields of a form by name; files and long fields are left out, of a list (`name[]`) the last one stays.
+
+    Raises `InvalidRequestError`.
+    """
+    fields: dict[bytes, bytes] = {}
+    for start, end in part_spans(body, boundary_of(content_type)):
+        if end - start < _LONGEST_FIELD:
+            name, content = part_of(body[start:end])
+            if name in fields and not name.endswith(b"[]"):
+                raise InvalidRequestError("The form names a field twice.", param=name.decode("latin-1"))
+            fields[name] = content
+    return fields
+
+
+def boundary_of(content_type: bytes) -> bytes:
+    """The boundary that a content type names. Raises `InvalidRequestError`."""
+    found = _parameters(content_type).get(b"boundary", b"")
+    if _BOUNDARY.fullmatch(found) is None or any(c < 32 for c in content_type):
+        raise _refusal("names no usable boundary")
+    return found
+
+
+def part_spans(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
+    """Each part, from behind its delimiter to before the CRLF of the next one. Raises `InvalidRequestError`."""
+    delimiter = b"--" + boundary
+    spans: list[tuple[int, int]] = []
+    start, found = -1, body.find(delimiter)
+    while found >= 0:
+        after = found + len(delimiter)
+        line_end = _LINE_END.match(body, after)
+        is_last = _LAST_LINE_END.match(body, after) is not None
+        if (found and body[found - 2 : found] != b"\r\n") or not (line_end or is_last):
+            raise _refusal("holds its boundary inside a part")
+        if start >= 0:
+            spans.append((start, found - 2))
+        if len(spans) > _MOST_PARTS:
+            raise _refusal(f"has more than {_MOST_PARTS} parts")
+        start, found = line_end.end() - 2 if line_end else after, body.find(delimiter, after)
+        if is_last and spans and found < 0:
+            return spans
+        if is_last:
+            break
+    raise _refusal("has no parts, or no end")
+
+
+def part_of(part: bytes) -> tuple[bytes, bytes]:
+    """The name of a part and its content. Raises `InvalidRequestError`."""
+    head, _, content = part.partition(b"\r\n\r\n")
+    if len(head) > _LONGEST_HEAD:
+        raise _refusal(f"has a part with more than {_LONGEST_HEAD} bytes of headers")
+    for line in _FOLD.sub(b" ", head).split(b"\r\n"):
+        field, _, value = line.partition(b":")
+        if field.strip().lower() == b"content-disposition":
+            return _parameters(value).get(b"name", b""), content
+    return b"", content
+
+
+def _parameters(value: bytes) -> dict[bytes, bytes]:
+    return {name.lower(): _unquoted(text) for name, text in _PARAMETER.findall(value)}
+
+
+def _unquoted(text: bytes) -> bytes:
+    return _ESCAPE.sub(rb"\1", text[1:-1]) if len(text) > 1 and text.startswith(b'"') else text
+
+
+def _refusal(what: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The form {what}.")

@@ -1,0 +1,116 @@
+"""The contract between dispatch and the adapters: what goes to a provider, and who reads what comes back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from gateway_middleware.core.domain import Deployment, ModelRequest, ProviderKind, Surface, Timeouts, Usage
+from gateway_middleware.core.errors import UpstreamStreamError
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where connections go."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+    @property
+    def authority(self) -> str:
+        """The value of `Host`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
+
+
+class UpstreamTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """The constant part of an upstream request: made once for each deployment and surface.
+
+    `path` is the request target with query; `headers` are all headers but `host`, `content-length` and those of a
+    single call. `head` is the same as bytes of HTTP/1.1 from the request line on, with `host`, without the closing
+    blank line.
+    """
+
+    origin: Origin
+    method: str
+    path: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    head: bytes
+
+    @classmethod
+    def build(
+        cls, origin: Origin, path: str, headers: tuple[tuple[bytes, bytes], ...], *, method: str = "POST"
+    ) -> UpstreamTarget:
+        """Make a target. Header values come from configuration and must hold no control characters."""
+        lines = [f"{method} {path} HTTP/1.1".encode("ascii"), b"host: " + origin.authority.encode("ascii")]
+        lines += [name + b": " + value for name, value in headers]
+        head = b"\r\n".join(lines) + b"\r\n"
+        if any(c < 32 for line in lines for c in line):
+            raise ValueError("control character in an upstream request head")
+        return cls(origin=origin, method=method, path=path, headers=headers, head=head)
+
+
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to send upstream: the constant part, the headers of this call, the body."""
+
+    target: UpstreamTarget
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class ResponseReader(Protocol):
+    """Follows one successful (2xx) answer of a provider while it is relayed.
+
+    Tolerates any chunk boundary. `feed` returns what to relay now; it holds back as little as it can. `finish` is
+    called at the clean end of the body and returns the rest. After it, `is_complete` says whether the answer ended as
+    the wire format demands (a stream without its terminator is not complete).
+    """
+
+    usage: Usage | None
+    raw_usage: bytes | None
+    """The usage object as the provider wrote it."""
+    service_tier: str | None
+    response_id: str | None
+    response_model: str | None
+    is_complete: bool
+    error: UpstreamStreamError | None
+    """Set once an error event came inside a stream; the event itself is never relayed."""
+    failure: UpstreamStreamError | None
+    """Set when a complete answer says itself that it failed (`response.failed`, an `error` in a whole answer): it is
+    relayed as it came."""
+    has_content: bool
+    """Whether more than lifecycle frames has been relayed: from then on the call is committed to this answer."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take bytes from the provider, return bytes for the client. Raises `UpstreamProtocolError` over a cap."""
+        ...
+
+    def finish(self) -> bytes:
+        """The provider ended its body: return what was held back."""
+        ...
+
+
+class Provider(Protocol):
+    """A vendor's wire format, sans-IO: bytes in, bytes out, never a socket."""
+
+    name: str
+    kind: ProviderKind
+    timeouts: Timeouts
+    origin: Origin
+    drains: bool
+    """Whether a stream is read to its end for its usage when its client has left."""
+    secrets: tuple[str, ...]
+    """Credential strings that must never leave the gateway, for scrubbing."""
+
+    def supports(self, surface: Surface) -> bool:
+        """Whether the provider speaks this surface natively."""
+        ...
+
+    def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
+        """The upstream request: the client's body with only the model replaced (and stream usage asked for)."""
+        ...
+
+    def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
+        """A reader for one 2xx answer to this request."""
+        ...

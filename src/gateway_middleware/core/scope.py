@@ -1,0 +1,56 @@
+"""Typed write-once keys: how one layer hands a fact to the layers inside it.
+
+A key is set by exactly one layer and read by those further in. `ContextError` names the cure when the order is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from gateway_middleware.core.errors import ContextError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from gateway_middleware.core.domain import CallRecord, Deployment, Meter, ModelRequest, Tenant
+    from gateway_middleware.core.endpoints import Endpoint
+
+T = TypeVar("T")
+
+
+class ScopeKey(Generic[T]):
+    """One named, typed place in an ASGI scope."""
+
+    __slots__ = ("name", "set_by", "slot")
+
+    def __init__(self, name: str, *, set_by: str) -> None:
+        self.name = name
+        self.set_by = set_by
+        self.slot = f"gateway_middleware.{name}"
+
+    def set(self, scope: MutableMapping[str, Any], value: T) -> None:
+        """Write the value. Raises `ContextError` when the key was set before."""
+        if self.slot in scope:
+            raise ContextError(f"scope key {self.name!r} is already set. HINT: is {self.set_by} in the stack twice?")
+        scope[self.slot] = value
+
+    def get(self, scope: MutableMapping[str, Any]) -> T:
+        """Read the value. Raises `ContextError` when no layer further out has set it."""
+        try:
+            return cast("T", scope[self.slot])
+        except KeyError:
+            raise ContextError(f"scope key {self.name!r} is not set. HINT: put {self.set_by} further out.") from None
+
+    def peek(self, scope: MutableMapping[str, Any]) -> T | None:
+        """Read the value, or None."""
+        return cast("T | None", scope.get(self.slot))
+
+
+# In the order in which a call meets them.
+RECORD: ScopeKey[CallRecord] = ScopeKey("record", set_by="ErrorMiddleware (or MeteringMiddleware, alone)")
+ENDPOINT: ScopeKey[Endpoint] = ScopeKey("endpoint", set_by="ErrorMiddleware")
+TENANT: ScopeKey[Tenant] = ScopeKey("tenant", set_by="TenantMiddleware")
+REQUEST: ScopeKey[ModelRequest] = ScopeKey("request", set_by="IntakeMiddleware")
+METER: ScopeKey[Meter] = ScopeKey("meter", set_by="MeteringMiddleware")
+DEPLOYMENT: ScopeKey[Deployment] = ScopeKey("deployment", set_by="CircuitBreakerMiddleware")
+ON_CONTENT: ScopeKey[Callable[[], None]] = ScopeKey("on_content", set_by="CircuitBreakerMiddleware")

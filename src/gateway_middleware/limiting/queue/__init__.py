@@ -1,0 +1,1 @@
+"""Waiting for a concurrency slot instead of a refusal."""

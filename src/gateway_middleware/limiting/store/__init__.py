@@ -1,0 +1,1 @@
+"""Where limits are counted: windows in memory and in Redis, by the same rules."""

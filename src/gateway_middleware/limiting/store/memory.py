@@ -1,0 +1,159 @@
+"""Limits counted in this process: many keys, one dictionary lookup each, no locks (one event loop)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import ClassVar, TypeAlias
+
+from gateway_middleware.core.domain import Clock
+from gateway_middleware.limiting.limit import Change, Claim, Decision, Standing
+from gateway_middleware.limiting.store.period import MICROSECONDS, Span
+from gateway_middleware.limiting.store.window import LEASE_SECONDS, Leases, Window, weighed
+
+Cell: TypeAlias = "Window | Leases"
+_LEASE = int(LEASE_SECONDS * MICROSECONDS)
+_SLICE = 256
+_TICKS_A_CYCLE = 240
+
+
+class MemoryStore:
+    """A `Store` whose answers come at once.
+
+    Sliding windows and leases live on `clock`. Periods of the calendar live on `wall` (seconds since the epoch), which
+    is compared with `clock` at each tick. Each unit of cost takes `weight` units of a limit: with n processes that do
+    not share, a weight of n divides the limits by n.
+    """
+
+    lease_seconds: ClassVar[float] = LEASE_SECONDS
+
+    def __init__(self, *, clock: Clock = time.monotonic, wall: Clock = time.time, weight: int = 1) -> None:
+        self._clock = clock
+        self._wall = wall
+        self.weight = weight
+        self._cells: dict[str, Cell] = {}
+        self._unswept: dict[str, Cell] = {}
+        self._wall_offset = 0
+        self._compare_clocks()
+
+    def __len__(self) -> int:
+        return len(self._cells) + len(self._unswept)
+
+    def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
+        """Take all claims or none; the keys of one call must differ."""
+        now = int(self._clock() * MICROSECONDS)
+        wall, weight = now + self._wall_offset, self.weight
+        probes: list[tuple[Claim, Cell, int]] = []
+        takes = not is_dry
+        is_admitted = True
+        for claim in claims:
+            cell = self._cells.get(claim.key) or self._fetch(claim)
+            wait = cell.probe(claim, wall if cell.is_calendar else now, owner, weight)
+            if wait and not claim.limit.is_shadow:
+                is_admitted = takes = False
+            probes.append((claim, cell, wait))
+        # A list, not a generator: this is the hot path.
+        standings = [
+            cell.stand(claim, wall if cell.is_calendar else now, owner, weight, wait, takes and not wait)
+            for claim, cell, wait in probes
+        ]
+        return Decision(is_admitted, tuple(standings), owner, weight)
+
+    def _fetch(self, claim: Claim) -> Cell:
+        return self._unswept.get(claim.key) or self._open(claim.key, claim.limit.span)
+
+    def _open(self, key: str, span: Span | None) -> Cell:
+        cell: Cell = Leases({}) if span is None else Window(span, not span.count)
+        self._cells[key] = cell
+        return cell
+
+    def _find(self, key: str) -> Cell | None:
+        return self._cells.get(key) or self._unswept.get(key)
+
+    def _now(self, cell: Cell) -> int:
+        now = int(self._clock() * MICROSECONDS)
+        return now + self._wall_offset if cell.is_calendar else now
+
+    def settle(self, decision: Decision, changes: Sequence[Change]) -> None:
+        """Apply corrections at the weight of the decision."""
+        for change in changes:
+            cell = self._cells.get(change.claim.key) or self._fetch(change.claim)
+            if isinstance(cell, Leases):
+                cell.release(decision.owner)
+            else:
+                cell.advance(self._now(cell))
+                _correct(cell, change, decision.weight)
+
+    def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
+        """Prolong leases, or take them anew."""
+        until = int(self._clock() * MICROSECONDS) + _LEASE
+        for key, owner in leases:
+            cell = self._find(key) or self._open(key, None)
+            if isinstance(cell, Leases):
+                cell.hold(owner, until)
+
+    def adopt(self, standings: Sequence[Standing], owner: bytes) -> None:
+        """Follow a decision that was taken elsewhere: its totals, and the leases that this process holds."""
+        for standing in standings:
+            claim = standing.claim
+            cell = self._cells.get(claim.key) or self._fetch(claim)
+            now = self._now(cell)
+            cell.advance(now)
+            if isinstance(cell, Window):
+                cell.adopt(claim.limit.amount - standing.remaining)
+            elif standing.is_taken:
+                cell.hold(owner, now + _LEASE)
+
+    def used(self, key: str) -> int:
+        """Units that count under a key now, or leases held."""
+        cell = self._find(key)
+        if cell is None:
+            return 0
+        cell.advance(self._now(cell))
+        return cell.total if isinstance(cell, Window) else len(cell.expiries)
+
+    def rest(self, key: str) -> float:
+        """Seconds until nothing under a window's key counts any more."""
+        cell = self._find(key)
+        if not isinstance(cell, Window):
+            return 0.0
+        now = self._now(cell)
+        cell.advance(now)
+        return (cell.span.expires(cell.newest) - now) / MICROSECONDS if cell.total else 0.0
+
+    def forget(self, key: str) -> None:
+        """Drop what was counted under a key."""
+        self._cells.pop(key, None)
+        self._unswept.pop(key, None)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._cells, self._unswept = {}, {}
+
+    def tick(self) -> None:
+        """Sweep so much that every key is looked at once a minute, at four ticks a second."""
+        self._compare_clocks()
+        self.sweep(max(_SLICE, len(self) // _TICKS_A_CYCLE))
+
+    def _compare_clocks(self) -> None:
+        self._wall_offset = int((self._wall() - self._clock()) * MICROSECONDS)
+
+    def sweep(self, count: int) -> None:
+        """Look at `count` keys and release those whose windows have passed."""
+        now = int(self._clock() * MICROSECONDS)
+        if not self._unswept:
+            self._unswept, self._cells = self._cells, {}
+        cells, unswept = self._cells, self._unswept
+        for _ in range(min(count, len(unswept))):
+            key, cell = unswept.popitem()
+            if not cell.is_idle(now + self._wall_offset if cell.is_calendar else now):
+                cells[key] = cell
+
+
+def _correct(cell: Window, change: Change, weight: int) -> None:
+    claim, delta = change.claim, change.delta
+    if delta >= 0:
+        cell.add(delta * weight)
+        return
+    kept = min((claim.cost + delta) * weight, claim.limit.amount)
+    cell.refund(weighed(claim, weight) - kept, cell.newest if change.bucket is None else change.bucket)

@@ -1,0 +1,292 @@
+"""Limits shared over replicas: one script and one round trip for each admission, on the clock of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import ClassVar, Protocol
+
+from gateway_middleware.core.domain import Clock
+from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, Standing, StoreError
+from gateway_middleware.limiting.store import lua
+from gateway_middleware.limiting.store.period import MICROSECONDS
+from gateway_middleware.limiting.store.window import LEASE_SECONDS
+from gateway_middleware.redis.resp import ErrorReply, Reply
+
+PREFIX = "gateway:"
+_LEASE = int(LEASE_SECONDS * MICROSECONDS)
+_LEASE_SPAN = (2, _LEASE, 0)
+_MARKER_MILLISECONDS = 3_600_000
+_REPLICA_SECONDS = 15
+_STANDING = 5
+
+
+class Caller(Protocol):
+    """Sends one command. The awaitable gives the reply (an `ErrorReply` too) or raises `StoreError`.
+
+    The command is on its way when `call` returns. `late` takes a reply that nobody waits for any more.
+    """
+
+    def call(self, parts: Sequence[bytes], late: Callable[[Reply], None] | None = None) -> Awaitable[Reply]:
+        """Send a command."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...
+
+
+class RedisStore:
+    """A `Store` on Redis.
+
+    `clock` stands for the clock of Redis: for tests only, as replicas must share one. `splits_by_tag`: with Redis
+    Cluster, claims of different hash tags lie on different nodes; they are then taken one tag after another, and what
+    was taken is given back when a later tag refuses.
+    """
+
+    lease_seconds: ClassVar[float] = LEASE_SECONDS
+
+    def __init__(
+        self, caller: Caller, *, prefix: str = PREFIX, clock: Clock | None = None, splits_by_tag: bool = False
+    ) -> None:
+        self._caller = caller
+        self._prefix = prefix
+        self._clock = clock
+        self._splits_by_tag = splits_by_tag
+        self._running: set[asyncio.Future[Reply]] = set()
+
+    async def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
+        """Take all claims or none; the keys of one call must differ. Raises `StoreError`."""
+        if not self._splits_by_tag:
+            return await self._admit(claims, owner, is_dry=is_dry)
+        taken: list[Decision] = []
+        for group in _by_tag(claims):
+            taken.append(await self._admit_after(taken, group, owner, is_dry=is_dry))
+            if not taken[-1].is_admitted:
+                break
+        standings = {s.claim.key: s for decision in taken for s in decision.standings}
+        return Decision(
+            taken[-1].is_admitted if taken else True,
+            tuple(standings[claim.key] for claim in claims if claim.key in standings),
+            owner,
+        )
+
+    async def _admit_after(
+        self, taken: list[Decision], group: Sequence[Claim], owner: bytes, *, is_dry: bool
+    ) -> Decision:
+        try:
+            decision = await self._admit(group, owner, is_dry=is_dry)
+        except BaseException:
+            self._undo(taken)
+            raise
+        if not decision.is_admitted:
+            self._undo(taken)
+        return decision
+
+    def _undo(self, taken: Iterable[Decision]) -> None:
+        for decision in taken:
+            for group in self._grouped(reversal(decision)):
+                self._settle(decision.owner, group)
+
+    async def _admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool) -> Decision:
+        numbers = [self._now(), int(is_dry)]
+        for claim in claims:
+            limit = claim.limit
+            numbers += (*_span(limit), limit.amount, claim.cost, int(limit.is_shadow))
+
+        def undo(reply: Reply) -> None:
+            if isinstance(reply, bytes) and not is_dry:  # an error has taken nothing
+                self._undo([_decision(reply, claims, owner, takes=True)])
+
+        reply = await self._run(lua.ADMIT, [c.key for c in claims], owner, _packed(numbers), late=undo)
+        if not isinstance(reply, bytes):
+            raise StoreError(f"Redis answered {type(reply).__name__} to an admission")
+        return _decision(reply, claims, owner, takes=not is_dry)
+
+    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[None] | None:
+        """Apply corrections. A settlement that touches a calendar period has effect once, however often it is sent."""
+        sent = [self._settle(decision.owner, group) for group in self._grouped(changes)]
+        return sent[0] if len(sent) == 1 else _all(sent) if sent else None
+
+    def _grouped(self, changes: Sequence[Change]) -> Sequence[Sequence[Change]]:
+        if self._splits_by_tag:
+            return _by_tag_of_changes(changes)
+        return [changes] if changes else []
+
+    def _settle(self, owner: bytes, changes: Sequence[Change]) -> asyncio.Future[None]:
+        is_marked = any(c.claim.limit.is_calendar for c in changes)
+        keys = [c.claim.key for c in changes]
+        numbers = [self._now(), _MARKER_MILLISECONDS if is_marked else 0]
+        for change in changes:
+            bucket = -1 if change.bucket is None else change.bucket
+            numbers += (*_span(change.claim.limit), bucket, change.delta)
+        if is_marked:
+            tag = keys[0][: keys[0].find("}") + 1]
+            keys.append(f"{tag}:settled/{owner.hex()}")
+            numbers += (0,) * 5
+        return self._send(lua.SETTLE, keys, owner, _packed(numbers))
+
+    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[None] | None:
+        """Prolong leases, or take them anew."""
+        numbers = _packed([self._now(), _LEASE])
+        groups: dict[str, list[tuple[str, bytes]]] = {}
+        for key, owner in leases:
+            groups.setdefault(_tag(key) if self._splits_by_tag else "", []).append((key, owner))
+        sent = [
+            self._send(lua.RENEW, [k for k, _ in group], numbers, *[o for _, o in group]) for group in groups.values()
+        ]
+        return _all(sent) if sent else None
+
+    def tick(self) -> None:
+        """Redis keeps house by itself."""
+
+    async def heartbeat(self, replica: bytes) -> int:
+        """Say that this replica lives; returns how many do. Raises `StoreError`."""
+        numbers = _packed([self._now(), _REPLICA_SECONDS * MICROSECONDS])
+        reply = await self._run(lua.REPLICAS, ["replicas"], numbers, replica)
+        return max(reply, 1) if isinstance(reply, int) else 1
+
+    async def used(self, key: str) -> tuple[int, float]:
+        """Units that count under a window's key now, and the seconds until none of them does."""
+        reply = await self._run(lua.USED, [key], _packed([self._now()]))
+        if not isinstance(reply, bytes) or len(reply) != 16:
+            raise StoreError("Redis answered another question")
+        used, rest = struct.unpack("<qq", reply)
+        return used, rest / MICROSECONDS
+
+    async def forget(self, key: str) -> None:
+        """Drop what was counted under a key."""
+        reply = await self._caller.call((b"DEL", self._key(key)))
+        if isinstance(reply, ErrorReply):
+            raise _refusal(reply)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._caller.aclose()
+
+    def _now(self) -> int:
+        return int(self._clock() * MICROSECONDS) if self._clock is not None else 0
+
+    def _key(self, key: str) -> bytes:
+        return (self._prefix + key).encode()
+
+    def _commands(
+        self, script: lua.Script, keys: Sequence[str], args: Sequence[bytes]
+    ) -> tuple[Sequence[bytes], Sequence[bytes]]:
+        """The script by its name, and by its source for a Redis that does not know it."""
+        names = [self._key(key) for key in keys]
+        rest = (b"%d" % len(names), *names, *args)
+        return (b"EVALSHA", script.sha, *rest), (b"EVAL", script.source, *rest)
+
+    async def _run(
+        self, script: lua.Script, keys: Sequence[str], *args: bytes, late: Callable[[Reply], None] | None = None
+    ) -> Reply:
+        evalsha, evaluate = self._commands(script, keys, args)
+        reply = await self._call(evalsha, late)
+        if _is_unknown(reply):
+            reply = await self._call(evaluate, late)
+        if isinstance(reply, ErrorReply):
+            raise _refusal(reply)
+        return reply
+
+    async def _call(self, command: Sequence[bytes], late: Callable[[Reply], None] | None) -> Reply:
+        sent = self._caller.call(command, late)
+        try:
+            return await sent
+        except asyncio.CancelledError:
+            # Cancelled after the reply had come, before this task could take it.
+            if late is not None and isinstance(sent, asyncio.Future) and _has_result(sent):
+                late(sent.result())
+            raise
+
+    def _send(self, script: lua.Script, keys: Sequence[str], *args: bytes) -> asyncio.Future[None]:
+        """Send the script now; it runs to its end whether somebody waits for it or not. No task: it is the hot path."""
+        evalsha, evaluate = self._commands(script, keys, args)
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._follow(outcome, self._caller.call(evalsha), evaluate)
+        return outcome
+
+    def _follow(self, outcome: asyncio.Future[None], sent: Awaitable[Reply], again: Sequence[bytes]) -> None:
+        future = asyncio.ensure_future(sent)
+        self._running.add(future)
+        future.add_done_callback(lambda done: self._conclude(outcome, done, again))
+
+    def _conclude(self, outcome: asyncio.Future[None], done: asyncio.Future[Reply], again: Sequence[bytes]) -> None:
+        self._running.discard(done)
+        error = StoreError("the store is closed") if done.cancelled() else done.exception()
+        reply = None if error is not None else done.result()
+        if again and _is_unknown(reply):
+            self._follow(outcome, self._caller.call(again), ())
+            return
+        if isinstance(reply, ErrorReply):
+            error = _refusal(reply)
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(None)
+        else:
+            outcome.set_exception(error)
+            outcome.exception()  # seen: what nobody waits for is nobody's concern, for windows and leases heal
+
+
+def reversal(decision: Decision) -> list[Change]:
+    """The changes that give back all that a decision took."""
+    return [Change(s.claim, s.newest, -s.claim.cost) for s in decision.standings if s.is_taken]
+
+
+def _has_result(future: asyncio.Future[Reply]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+async def _all(sent: Sequence[Awaitable[None]]) -> None:
+    await asyncio.gather(*sent)
+
+
+def _span(limit: Limit) -> tuple[int, int, int]:
+    span = limit.span
+    return _LEASE_SPAN if span is None else (span.kind, span.step, span.count)
+
+
+def _packed(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(numbers)}q", *numbers)
+
+
+def _decision(reply: bytes, claims: Sequence[Claim], owner: bytes, *, takes: bool) -> Decision:
+    count = 1 + _STANDING * len(claims)
+    if len(reply) != 8 * count:
+        raise StoreError("Redis answered another question")
+    numbers = struct.unpack(f"<{count}q", reply)
+    is_admitted = bool(numbers[0])
+    standings = []
+    for i, claim in enumerate(claims):
+        now, wait, used, oldest, newest = numbers[1 + _STANDING * i : 1 + _STANDING * (i + 1)]
+        remaining = max(claim.limit.amount - used, 0)
+        standings.append(Standing(claim, remaining, wait, takes and is_admitted and not wait, oldest, newest, now))
+    return Decision(is_admitted, tuple(standings), owner)
+
+
+def _is_unknown(reply: Reply) -> bool:
+    return isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT")
+
+
+def _refusal(reply: ErrorReply) -> StoreError:
+    return StoreError(f"Redis refuses: {str(reply)[:80]}")
+
+
+def _tag(key: str) -> str:
+    return key[: key.find("}") + 1]
+
+
+def _by_tag(claims: Sequence[Claim]) -> list[list[Claim]]:
+    groups: dict[str, list[Claim]] = {}
+    for claim in claims:
+        groups.setdefault(_tag(claim.key), []).append(claim)
+    return list(groups.values())
+
+
+def _by_tag_of_changes(changes: Sequence[Change]) -> list[list[Change]]:
+    groups: dict[str, list[Change]] = {}
+    for change in changes:
+        groups.setdefault(_tag(change.claim.key), []).append(change)
+    return list(groups.values())

@@ -1,0 +1,191 @@
+"""One key's window: what was taken, bucket by bucket. O(1) amortised in time, bounded in memory.
+
+The Lua scripts of `lua.py` follow the same rules, line by line.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import ClassVar
+
+import msgspec
+
+from gateway_middleware.limiting.limit import NEVER, Claim, Standing
+from gateway_middleware.limiting.store.period import MICROSECONDS, Span
+
+LEASE_SECONDS = 30.0
+_LEASE = int(LEASE_SECONDS * MICROSECONDS)
+_LEASE_WAIT = MICROSECONDS
+"""When to ask for a slot again: nobody knows when a call ends."""
+_NO_PAST: array[int] = array("q")
+"""Shared by all windows with one bucket; never written."""
+
+
+class Window(msgspec.Struct, gc=False, weakref=False):
+    """Amounts in buckets. Times are microseconds on one clock, which may step.
+
+    Not tracked by the garbage collector: 100,000 of them would make it stop the world, and they hold no cycles.
+    Call `advance` (or `probe`) before reading anything. `past` holds index and amount of the older buckets in turn.
+    """
+
+    span: Span
+    is_calendar: bool
+    past: array[int] = _NO_PAST
+    newest: int = 0
+    since: int = 0
+    until: int = 0
+    amount: int = 0
+    total: int = 0
+
+    def advance(self, now: int) -> None:
+        """Move to `now`: what has left the window is forgotten."""
+        if not self.since <= now < self.until:
+            self._turn(now)
+
+    def _turn(self, now: int) -> None:
+        if now < self.since:
+            if self.since - now <= self.span.patience:
+                return  # a clock that stepped back a little: go on counting in the newest bucket
+            self.clear()
+        span = self.span
+        index = span.index(now)
+        if self.amount:
+            self._shelve()
+        self.newest, self.amount = index, 0
+        self.since, self.until = span.start(index), span.start(index + 1)
+        self._drop(index - span.count)
+
+    def _shelve(self) -> None:
+        if self.past is _NO_PAST:
+            self.past = array("q")
+        self.past.append(self.newest)
+        self.past.append(self.amount)
+
+    def _drop(self, oldest: int) -> None:
+        past, gone = self.past, 0
+        while gone < len(past) and past[gone] < oldest:
+            self.total -= past[gone + 1]
+            gone += 2
+        if gone:
+            self.past = past[gone:] if gone < len(past) else _NO_PAST
+
+    def probe(self, claim: Claim, now: int, owner: bytes, weight: int) -> int:
+        """Microseconds until the claim fits: 0 if it does, `NEVER` if it cannot."""
+        if not self.since <= now < self.until:
+            self._turn(now)
+        cost = claim.cost if weight == 1 else weighed(claim, weight)
+        amount = claim.limit.amount
+        return 0 if self.total + cost <= amount else self.wait(cost, amount, now)
+
+    def stand(self, claim: Claim, now: int, owner: bytes, weight: int, wait: int, takes: bool) -> Standing:  # noqa: FBT001, PLR0917
+        """Take the claim, if so decided, and say how things stand."""
+        if takes:
+            cost = claim.cost if weight == 1 else weighed(claim, weight)
+            self.amount += cost
+            self.total += cost
+        past, newest = self.past, self.newest
+        left = claim.limit.amount - self.total
+        left = 0 if left < 0 else left if weight == 1 else left // weight
+        return Standing(claim, left, wait, takes, past[0] if past else newest, newest, now)
+
+    def wait(self, cost: int, limit: int, now: int) -> int:
+        """Microseconds until `cost` fits below `limit`: 0 if it does, `NEVER` if it cannot."""
+        excess = self.total + cost - limit
+        if excess <= 0:
+            return 0
+        if cost > limit:
+            return NEVER
+        return max(self.span.expires(self._freeing(excess)) - now, 1)
+
+    def _freeing(self, excess: int) -> int:
+        """The bucket that takes the excess with it."""
+        past = self.past
+        for i in range(0, len(past), 2):
+            excess -= past[i + 1]
+            if excess <= 0:
+                return past[i]
+        return self.newest
+
+    def add(self, amount: int) -> None:
+        """Count in the current bucket, whether it fits or not."""
+        self.amount += amount
+        self.total += amount
+
+    def refund(self, amount: int, bucket: int) -> None:
+        """Give back into the bucket it was taken from; what has left the window is gone."""
+        if bucket == self.newest:
+            amount = min(amount, self.amount)
+            self.amount -= amount
+            self.total -= amount
+            return
+        past = self.past
+        for i in range(len(past) - 2, -1, -2):
+            if past[i] == bucket:
+                amount = min(amount, past[i + 1])
+                past[i + 1] -= amount
+                self.total -= amount
+                return
+
+    def adopt(self, total: int) -> None:
+        """Replace everything by a total that somebody else has counted."""
+        self.past = _NO_PAST
+        self.amount = self.total = total
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.past = _NO_PAST
+        self.amount = self.total = 0
+
+    def is_idle(self, now: int) -> bool:
+        """Whether nothing in it counts any more, so that it can be dropped."""
+        return now >= self.span.expires(self.newest) or self.since - now > self.span.patience
+
+
+def weighed(claim: Claim, weight: int) -> int:
+    """What the claim takes where each unit counts `weight` times; a cost above its share takes the whole share."""
+    cost, amount = claim.cost, claim.limit.amount
+    return cost if cost > amount else min(cost * weight, amount)
+
+
+class Leases(msgspec.Struct, gc=False, weakref=False):
+    """Slots of one key, each with an owner and an expiry; in the order of expiry, for all leases are of one length."""
+
+    is_calendar: ClassVar[bool] = False
+    expiries: dict[bytes, int]
+
+    def advance(self, now: int) -> None:
+        """Free what has expired."""
+        expiries = self.expiries
+        while expiries:
+            owner = next(iter(expiries))
+            if expiries[owner] > now:
+                return
+            del expiries[owner]
+
+    def probe(self, claim: Claim, now: int, owner: bytes, weight: int) -> int:
+        """Microseconds until a slot may be free: 0 if one is, or if the owner has one."""
+        self.advance(now)
+        expiries = self.expiries
+        if len(expiries) < (claim.limit.amount // weight or 1) or owner in expiries:
+            return 0
+        return min(expiries[next(iter(expiries))] - now, _LEASE_WAIT)
+
+    def stand(self, claim: Claim, now: int, owner: bytes, weight: int, wait: int, takes: bool) -> Standing:  # noqa: FBT001, PLR0917
+        """Take a slot, if so decided, and say how things stand."""
+        if takes:
+            self.hold(owner, now + _LEASE)
+        left = (claim.limit.amount // weight or 1) - len(self.expiries)
+        return Standing(claim, max(left, 0), wait, takes, 0, 0, now)
+
+    def hold(self, owner: bytes, until: int) -> None:
+        """Take a slot, or prolong it."""
+        self.expiries.pop(owner, None)
+        self.expiries[owner] = until
+
+    def release(self, owner: bytes) -> None:
+        """Give a slot back. Twice is once."""
+        self.expiries.pop(owner, None)
+
+    def is_idle(self, now: int) -> bool:
+        self.advance(now)
+        return not self.expiries

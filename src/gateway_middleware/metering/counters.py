@@ -1,0 +1,62 @@
+"""Sums of usage events, for metrics."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway_middleware.metering.usage_event import UsageEvent
+
+_BATCH = 64
+_MOST_TENANTS = 1000
+
+
+class UsageTally:
+    """Counts events in batches; whoever reads is brought up to date. Tenants beyond a thousand are `other`."""
+
+    def __init__(self) -> None:
+        self._new: list[UsageEvent] = []
+        self._tenants: set[str] = set()
+        self._sources: dict[str, int] = {}
+        self._costs: dict[tuple[str, str], Decimal] = {}
+        self._unpriced = 0
+
+    def note(self, event: UsageEvent) -> None:
+        """Take an event."""
+        self._new.append(event)
+        if len(self._new) >= _BATCH:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        found, self._new = self._new, []
+        for event in found:
+            self._sources[event.usage_source] = self._sources.get(event.usage_source, 0) + 1
+            if event.cost is None:
+                self._unpriced += 1
+            else:
+                key = (self._name(event.tenant), event.provider)
+                self._costs[key] = self._costs.get(key, Decimal(0)) + Decimal(event.cost)
+
+    def _name(self, tenant: str) -> str:
+        if tenant not in self._tenants and len(self._tenants) < _MOST_TENANTS:
+            self._tenants.add(tenant)
+        return tenant if tenant in self._tenants else "other"
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """Events by where their numbers come from."""
+        self._refresh()
+        return self._sources
+
+    @property
+    def costs(self) -> dict[tuple[str, str], Decimal]:
+        """US dollars by tenant and provider."""
+        self._refresh()
+        return self._costs
+
+    @property
+    def unpriced(self) -> int:
+        """Events for which no price is known."""
+        self._refresh()
+        return self._unpriced

@@ -1,0 +1,1 @@
+"""How usage events reach `usage-metering`."""

@@ -1,0 +1,147 @@
+"""Usage events as CloudEvents 1.0 in JSON, as `usage-metering` gets them.
+
+A batch is a JSON array, content type `application/cloudevents-batch+json`. Each event:
+
+    specversion      "1.0"
+    id               of the usage event; with `source` it names the event once and for all
+    source           the gateway, e.g. "/model-gateway/eu": the same on every replica, and after a restart
+    type             "gateway.llm.usage.v1"
+    subject          the tenant
+    time             RFC 3339 in UTC, with microseconds
+    datacontenttype  "application/json"
+    data             request_id, attempt            the call, and which of its upstream tries
+                     provider, deployment           who was asked
+                     model, model_served            as the client asked for it; as the provider named it
+                     surface, route, stream         e.g. "chat", the configured route, true or false
+                     key_id                         which of the tenant's keys; never the key
+                     outcome, status                e.g. "success"; the provider's HTTP status
+                     usage_source                   "provider", "partial" or "estimated"
+                     input_tokens                   including cached_input_tokens and cache_write_tokens
+                     output_tokens                  including reasoning_tokens
+                     total_tokens                   the known ones of input and output
+                     raw_usage                      the provider's own usage object
+                     cost, price_version            US dollars as an exact decimal ("0.00123"), and the price list
+                     ttft, duration                 seconds
+                     flags                          what was odd about the provider's numbers
+
+Every member of `data` is always there; what is not known is null, which is not 0. The bytes of an event depend on
+nothing but the event and `source`: they are equal each time it is sent. Both may only ever be added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+
+from gateway_middleware.core.domain import Usage
+from gateway_middleware.metering.usage_event import EVENT_TYPE, UsageEvent, UsageSource
+
+CONTENT_TYPE = "application/cloudevents-batch+json"
+UNREADABLE = "raw_usage_unreadable"
+"""The flag of an event whose `raw_usage` is no JSON: one such would make a whole batch unreadable."""
+
+_NULL = msgspec.Raw(b"null")
+_encoder = msgspec.json.Encoder()
+
+
+class _Data(msgspec.Struct, frozen=True, kw_only=True):
+    request_id: str
+    attempt: int
+    provider: str
+    deployment: str
+    model: str
+    model_served: str | None
+    surface: str
+    route: str | None
+    stream: bool
+    key_id: str | None
+    outcome: str
+    status: int | None
+    usage_source: UsageSource
+    input_tokens: int | None
+    cached_input_tokens: int | None
+    cache_write_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+    total_tokens: int | None
+    raw_usage: msgspec.Raw
+    cost: str | None
+    price_version: str | None
+    ttft: float | None
+    duration: float | None
+    flags: tuple[str, ...]
+
+
+class _CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
+    specversion: str = "1.0"
+    id: str
+    source: str
+    type: str = EVENT_TYPE
+    subject: str
+    time: str
+    datacontenttype: str = "application/json"
+    data: _Data
+
+
+def encode(event: UsageEvent, *, source: str) -> bytes:
+    """One event. Raises `ValueError` or `OverflowError` when its time or text cannot be written."""
+    cloud_event = _CloudEvent(
+        id=event.id, source=source, subject=event.tenant, time=_rfc3339(event.time), data=_data(event)
+    )
+    return _encoder.encode(cloud_event)
+
+
+def join(encoded: Iterable[bytes]) -> bytes:
+    """The body of a batch."""
+    return b"[" + b",".join(encoded) + b"]"
+
+
+def _data(event: UsageEvent) -> _Data:
+    usage, is_readable = event.usage, _is_json(event.raw_usage)
+    return _Data(
+        request_id=event.request_id,
+        attempt=event.attempt,
+        provider=event.provider,
+        deployment=event.deployment,
+        model=event.model,
+        model_served=event.model_served,
+        surface=event.surface,
+        route=event.route,
+        stream=event.is_stream,
+        key_id=event.key_id,
+        outcome=event.outcome,
+        status=event.status,
+        usage_source=event.usage_source,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        total_tokens=_total(usage),
+        raw_usage=event.raw_usage if is_readable else _NULL,
+        cost=event.cost,
+        price_version=event.price_version,
+        ttft=event.ttft,
+        duration=event.duration,
+        flags=event.flags if is_readable else (*event.flags, UNREADABLE),
+    )
+
+
+def _total(usage: Usage) -> int | None:
+    if usage.input_tokens is None and usage.output_tokens is None:
+        return None
+    return (usage.input_tokens or 0) + (usage.output_tokens or 0)
+
+
+def _is_json(raw: msgspec.Raw) -> bool:
+    try:
+        msgspec.json.decode(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

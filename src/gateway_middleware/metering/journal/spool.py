@@ -1,0 +1,272 @@
+"""Usage events on disk until they are delivered, and the sums that stay when they are gone (SQLite, WAL)."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from gateway_middleware.core.domain import Clock
+from gateway_middleware.metering.journal import tables
+from gateway_middleware.metering.journal.salvage import copy_of, salvage
+from gateway_middleware.metering.journal.settlement import DailyTotal, Settlement, decode_event
+from gateway_middleware.metering.usage_event import UsageEvent
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_BROKEN = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_BUSY_SECONDS = 5.0
+
+Synchronous = Literal["FULL", "NORMAL"]
+
+
+class Gauge(NamedTuple):
+    """How many events wait for delivery, since when the oldest does, and how many will never be delivered."""
+
+    backlog: int = 0
+    oldest: float | None = None
+    dead_letters: int = 0
+
+
+class Spool:
+    """One file for all workers of a host. Every method may be called from any thread, and blocks.
+
+    Methods raise `sqlite3.Error` or OSError when the disk does not obey; nothing is half done then. A file that is
+    corrupt is moved aside, what is readable in it is copied into a new one, and the call goes on.
+    """
+
+    def __init__(self, path: Path, *, wall: Clock = time.time, synchronous: Synchronous = "FULL") -> None:
+        self.path = path
+        self.gauge = Gauge()
+        self.quarantined = 0
+        self._wall = wall
+        self._synchronous = synchronous
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = -1
+        self._guard = -1
+        self._lead = -1
+
+    @property
+    def backlog(self) -> int:
+        """Events that wait for delivery, of all workers; as of the last look."""
+        return self.gauge.backlog
+
+    @property
+    def oldest_age(self) -> float:
+        """Seconds since the oldest undelivered call began; 0 when there is none."""
+        return 0.0 if self.gauge.oldest is None else max(0.0, self._wall() - self.gauge.oldest)
+
+    @property
+    def dead_letters(self) -> int:
+        """Events that the sink refused for good. They are kept."""
+        return self.gauge.dead_letters
+
+    def pending(self, limit: int, *, exclude: frozenset[str] = frozenset()) -> list[UsageEvent]:
+        """The oldest undelivered events that are not excluded. Empty where another worker delivers already."""
+        with self._lock:
+            if not self._leads():
+                return []
+            while rows := self._run(lambda connection: tables.oldest(connection, limit, exclude)):
+                events = [event for row in rows if (event := self._decoded(*row)) is not None]
+                if events:
+                    return events
+            return []
+
+    def delivered(self, ids: Sequence[str]) -> None:
+        """Forget events that the sink has."""
+        self.count(-self._run(lambda connection: tables.remove(connection, ids)))
+
+    def dead(self, event_id: str, reason: str) -> None:
+        """Set an event aside that the sink will never take."""
+        now = self._wall()
+        buried = self._run(lambda connection: tables.bury(connection, event_id, reason, now))
+        self.count(-buried, dead=buried)
+
+    def fold(self, owner: str, settlements: Sequence[Settlement], *, is_last: bool = False) -> tables.Folded:
+        """Take in what a process has settled, exactly once. The gauge is for the caller to move.
+
+        `is_last` says that the process is dead and that this is all of it.
+        """
+        return self._run(lambda connection: tables.fold(connection, owner, settlements, is_last=is_last))
+
+    def progress(self, owner: str) -> tables.Progress:
+        """How far a process was taken in."""
+        return self._run(lambda connection: tables.progress(connection, owner))
+
+    def forget(self, owner: str) -> None:
+        """The process has left no segment behind."""
+        self._run(lambda connection: tables.forget(connection, owner))
+
+    def shed(self, *, most: int | None = None, before: float | None = None) -> int:
+        """Drop the oldest events above `most`, and those of calls older than `before`; returns how many."""
+        return self._measured(lambda connection: tables.shed(connection, most, before))
+
+    def reconcile(self, first: date, last: date) -> list[DailyTotal]:
+        """The sums of each tenant and day between two days in UTC, both included, whatever was delivered."""
+        return self._run(lambda connection: tables.totals(connection, first.isoformat(), last.isoformat()))
+
+    def count(self, change: int, *, dead: int = 0) -> None:
+        """Move the gauge without a look at the file."""
+        with self._lock:
+            backlog, oldest, dead_letters = self.gauge
+            self.gauge = Gauge(max(0, backlog + change), oldest, dead_letters + dead)
+
+    def measure(self) -> Gauge:
+        """Look at the file again: other workers write to it too."""
+        self._measured(lambda _: None)
+        return self.gauge
+
+    def check(self) -> None:
+        """Read the whole file, and replace it when it is corrupt."""
+        self._run(tables.check)
+
+    def close(self) -> None:
+        """Give everything back. The next call would open it again."""
+        with self._lock:
+            if self._connection is not None:
+                fcntl.flock(self._guarded(), fcntl.LOCK_EX)
+            self._disconnect()
+            for fd in (self._guard, self._lead):
+                if fd >= 0:
+                    os.close(fd)
+            self._guard = self._lead = -1
+
+    def _decoded(self, event_id: str, body: bytes) -> UsageEvent | None:
+        try:
+            return decode_event(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.dead(event_id, "undecodable")
+            return None
+
+    def _measured(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        def both(connection: sqlite3.Connection) -> tuple[_T, tuple[int, float | None, int]]:
+            return work(connection), tables.gauge(connection)
+
+        with self._lock:
+            answer, gauge = self._run(both)
+            self.gauge = Gauge(*gauge)
+        return answer
+
+    def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        with self._lock:
+            try:
+                return self._transact(work)
+            except sqlite3.DatabaseError as error:
+                if not self._is_broken(getattr(error, "sqlite_errorcode", 0)):
+                    raise
+                self._replace(error)
+                return self._transact(work)
+
+    def _is_broken(self, code: int) -> bool:
+        """Tell a broken file from a disk that does not obey. A broken header may make SQLite refuse to write."""
+        return code & 0xFF in _BROKEN or (code == sqlite3.SQLITE_READONLY and os.access(self.path, os.W_OK))
+
+    def _transact(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        guard = self._guarded()
+        fcntl.flock(guard, fcntl.LOCK_SH)  # while anybody is inside, nobody moves the file aside
+        try:
+            if not self._is_connected:
+                fcntl.flock(guard, fcntl.LOCK_EX)  # SQLite does not wait for who makes or ends a WAL: we do
+            connection = self._connected()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                answer = work(connection)
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            return answer
+        finally:
+            fcntl.flock(guard, fcntl.LOCK_UN)
+
+    def _guarded(self) -> int:
+        if self._guard < 0:
+            self._guard = _lock_file(self.path, "lock")
+        return self._guard
+
+    def _leads(self) -> bool:
+        if self._lead >= 0:
+            return True
+        fd = _lock_file(self.path, "deliver")
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._lead = fd
+        return True
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._connection is not None and _inode(self.path) == self._inode
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and self._is_connected:
+            return self._connection
+        self._disconnect()
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # the WAL inherits the mode of the file
+        self._inode = _inode(self.path)
+        connection = _connect(self.path)
+        try:
+            tables.prepare(connection, self._synchronous)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _replace(self, error: sqlite3.DatabaseError) -> None:
+        guard = self._guarded()
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        try:
+            if _inode(self.path) != self._inode:
+                return  # another worker has done it
+            self._disconnect()
+            aside = self.path.with_name(f"{self.path.name}.{uuid4().hex[:12]}.quarantine")
+            copy = copy_of(self.path)
+            _move(self.path, aside)
+            rows = salvage(copy, self._connected())
+            self.quarantined += 1
+            _log.error("usage spool is corrupt (%s): moved to %s, %d rows saved", error, aside.name, rows)
+        finally:
+            fcntl.flock(guard, fcntl.LOCK_UN)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+
+
+def _lock_file(path: Path, suffix: str) -> int:
+    return os.open(path.with_name(f"{path.name}.{suffix}"), os.O_CREAT | os.O_RDWR, 0o600)
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return -1
+
+
+def _move(path: Path, aside: Path) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + suffix))

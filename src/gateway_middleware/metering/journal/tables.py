@@ -1,0 +1,211 @@
+"""The tables of the spool, and what is done to them inside one transaction of the caller's."""
+# ruff: noqa: S608 - only our own names and question marks are put into statements
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from gateway_middleware.metering.journal.settlement import DailyTotal, Ending, Settlement, merged, summed
+
+_T = TypeVar("_T")
+TABLES = {
+    "events": "seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time REAL NOT NULL, body BLOB NOT NULL",
+    "dead": "id TEXT PRIMARY KEY, time REAL NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL, died REAL NOT NULL",
+    "totals": (
+        "day TEXT, tenant TEXT, closed INTEGER, orphaned INTEGER, voided INTEGER, unpriced INTEGER,"
+        " input_tokens INTEGER, output_tokens INTEGER, cached_input_tokens INTEGER, cost TEXT,"
+        " PRIMARY KEY (day, tenant)"
+    ),
+    "owners": "owner TEXT PRIMARY KEY, sequence INTEGER NOT NULL, is_done INTEGER NOT NULL",
+    "settled": "owner TEXT, id TEXT, PRIMARY KEY (owner, id)",
+}
+_COLUMNS = DailyTotal.__struct_fields__
+_NAMES = ", ".join(_COLUMNS)
+_CHUNK = 64
+
+
+class Progress(NamedTuple):
+    """The highest record of a process that is in the spool; whether all are; the ids settled without a record."""
+
+    sequence: int = 0
+    is_done: bool = False
+    settled: frozenset[str] = frozenset()
+
+
+class Folded(NamedTuple):
+    """How many events are new, and how many were there already."""
+
+    added: int
+    known: int
+
+
+def prepare(connection: sqlite3.Connection, synchronous: str) -> None:
+    """Make a connection ours."""
+    connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    connection.execute(f"PRAGMA synchronous={synchronous}")
+    create_tables(connection)
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """The tables, where there are none."""
+    for name, columns in TABLES.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` as SQLite does where the file is not whole, or cannot be written."""
+    answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if answer != "ok":
+        error = sqlite3.DatabaseError(answer)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+    connection.execute("DELETE FROM owners WHERE owner = ''")
+
+
+def gauge(connection: sqlite3.Connection) -> tuple[int, float | None, int]:
+    """Backlog, time of the oldest event, dead letters."""
+    backlog = connection.execute("SELECT COUNT(*) FROM events").fetchone()[0]
+    oldest = connection.execute("SELECT time FROM events ORDER BY seq LIMIT 1").fetchone()
+    dead = connection.execute("SELECT COUNT(*) FROM dead").fetchone()[0]
+    return backlog, oldest[0] if oldest else None, dead
+
+
+def oldest(connection: sqlite3.Connection, limit: int, exclude: Collection[str]) -> list[tuple[str, bytes]]:
+    """Ids and bodies of the events that came first, without some."""
+    without = msgspec.json.encode(list(exclude)).decode()
+    return connection.execute(
+        "SELECT id, body FROM events WHERE id NOT IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?",
+        (without, limit),
+    ).fetchall()
+
+
+def remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
+    """Delete events; returns how many were there."""
+    return sum(
+        connection.execute(f"DELETE FROM events WHERE id IN ({_marks(part)})", part).rowcount
+        for part in _chunks(ids, _CHUNK)
+    )
+
+
+def bury(connection: sqlite3.Connection, event_id: str, reason: str, now: float) -> int:
+    """Move an event to the dead letters; returns how many were moved."""
+    connection.execute(
+        "INSERT OR IGNORE INTO dead (id, time, body, reason, died) SELECT id, time, body, ?, ? FROM events WHERE id=?",
+        (reason, now, event_id),
+    )
+    return remove(connection, [event_id])
+
+
+def shed(connection: sqlite3.Connection, most: int | None, before: float | None) -> int:
+    """Delete the oldest events above a number, and those older than a time."""
+    dropped = 0
+    if before is not None:
+        dropped += connection.execute("DELETE FROM events WHERE time < ?", (before,)).rowcount
+    if most is not None:
+        surplus = max(0, connection.execute("SELECT COUNT(*) FROM events").fetchone()[0] - most)
+        oldest_rows = "SELECT seq FROM events ORDER BY seq LIMIT ?"
+        dropped += connection.execute(f"DELETE FROM events WHERE seq IN ({oldest_rows})", (surplus,)).rowcount
+    return dropped
+
+
+def fold(connection: sqlite3.Connection, owner: str, settlements: Sequence[Settlement], *, is_last: bool) -> Folded:
+    """Add events and sums, and how far the process is taken in with them."""
+    before = progress(connection, owner)
+    if before.is_done:
+        return Folded(0, 0)
+    added = known = 0
+    for part in _chunks(settlements, _CHUNK):
+        fresh = [s for s in part if s.sequence is None or s.sequence > before.sequence]
+        new = _unknown(connection, owner, fresh)
+        known += len(fresh) - len(new)
+        added += _insert(connection, owner, new)
+    reached = max((s.sequence or 0 for s in settlements), default=0)
+    connection.execute(
+        "INSERT OR REPLACE INTO owners (owner, sequence, is_done) VALUES (?, ?, ?)",
+        (owner, max(reached, before.sequence), is_last),
+    )
+    return Folded(added, known)
+
+
+def progress(connection: sqlite3.Connection, owner: str) -> Progress:
+    """How far a process is taken in."""
+    row = connection.execute("SELECT sequence, is_done FROM owners WHERE owner=?", (owner,)).fetchone()
+    if row is None:
+        return Progress()
+    settled = connection.execute("SELECT id FROM settled WHERE owner=?", (owner,))
+    return Progress(row[0], bool(row[1]), frozenset(event_id for (event_id,) in settled))
+
+
+def forget(connection: sqlite3.Connection, owner: str) -> None:
+    """Nothing of this process can come again."""
+    connection.execute("DELETE FROM owners WHERE owner=?", (owner,))
+    connection.execute("DELETE FROM settled WHERE owner=?", (owner,))
+
+
+def totals(connection: sqlite3.Connection, first: str, last: str) -> list[DailyTotal]:
+    """The sums of the days from first to last."""
+    rows = connection.execute(
+        f"SELECT {_NAMES} FROM totals WHERE day BETWEEN ? AND ? ORDER BY day, tenant", (first, last)
+    )
+    return [_total(row) for row in rows]
+
+
+def _unknown(connection: sqlite3.Connection, owner: str, part: Sequence[Settlement]) -> list[Settlement]:
+    ids = [s.id for s in part]
+    marks = _marks(ids)
+    rows = connection.execute(
+        f"SELECT id FROM events WHERE id IN ({marks}) UNION SELECT id FROM dead WHERE id IN ({marks})"
+        f" UNION SELECT id FROM settled WHERE owner=? AND id IN ({marks})",
+        [*ids, *ids, owner, *ids],
+    )
+    known = {event_id for (event_id,) in rows.fetchall()}
+    fresh: dict[str, Settlement] = {}
+    for settlement in part:
+        if settlement.id not in known:
+            fresh.setdefault(settlement.id, settlement)
+    return list(fresh.values())
+
+
+def _insert(connection: sqlite3.Connection, owner: str, new: Sequence[Settlement]) -> int:
+    """Write few statements rather than many: each gives the interpreter lock to the event loop and waits for it."""
+    if not new:
+        return 0
+    events = [(s.id, s.time, s.body) for s in new if s.ending is not Ending.VOIDED]
+    _insert_rows(connection, "INSERT INTO events (id, time, body)", events)
+    unwritten = [(owner, s.id) for s in new if s.sequence is None and s.ending is not Ending.ORPHANED]
+    _insert_rows(connection, "INSERT INTO settled (owner, id)", unwritten)
+    _add(connection, summed(new))
+    return len(events)
+
+
+def _add(connection: sqlite3.Connection, sums: list[DailyTotal]) -> None:
+    keys = [key for total in sums for key in (total.day, total.tenant)]
+    rows = connection.execute(
+        f"SELECT {_NAMES} FROM totals WHERE (day, tenant) IN (VALUES {', '.join(['(?, ?)'] * len(sums))})", keys
+    )
+    standing = {(total.day, total.tenant): total for total in map(_total, rows.fetchall())}
+    after = [merged(standing[key], one) if (key := (one.day, one.tenant)) in standing else one for one in sums]
+    values = [tuple(getattr(total, name) for name in _COLUMNS) for total in after]
+    _insert_rows(connection, f"INSERT OR REPLACE INTO totals ({_NAMES})", values)
+
+
+def _insert_rows(connection: sqlite3.Connection, insert: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        row = f"({_marks(rows[0])})"
+        connection.execute(f"{insert} VALUES {', '.join([row] * len(rows))}", [value for row in rows for value in row])
+
+
+def _total(row: tuple[Any, ...]) -> DailyTotal:
+    return DailyTotal(**dict(zip(_COLUMNS, row, strict=True)))
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

@@ -1,0 +1,136 @@
+"""The price list inside the package `genai-prices`: read once, never fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Unpack
+
+from gateway_middleware.core.domain import ProviderKind, Usage
+from gateway_middleware.metering.prices.prices import STANDARD, ZERO, Cost, PricedCall, Rates, Schedule, charge, costs
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
+
+_PROVIDER_IDS = {
+    ProviderKind.OPENAI: "openai",
+    ProviderKind.ANTHROPIC: "anthropic",
+    ProviderKind.AZURE_OPENAI: "azure",
+}
+_VARIANT_KEYS = ("service_tier", "processing", "speed")
+"""The list says of a tier `service_tier: flex`, `processing: batch` or `speed: fast`."""
+_PRICED = frozenset({
+    "input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "output_reasoning_mtok", "requests_kcount",
+})  # fmt: skip
+_NOT_COUNTED = frozenset({
+    "cache_write_1h_mtok", "web_searches_kcount", "storage_searches_kcount", "social_searches_kcount",
+    "code_executions_kcount",
+})  # fmt: skip
+"""Extras that `Usage` does not count. Cache writes are priced as those that live for five minutes."""
+_CACHED_SCHEDULES = 4096
+_LONGEST_NAME = 256
+_SLOT_SECONDS = 60
+"""Prices of the list begin and end at whole minutes."""
+
+
+class LibraryPrices:
+    """The price list of `genai-prices`. What it finds is kept, so that a call costs a look-up and few products.
+
+    The model that was served is looked up first, then the one asked for. Models priced by modality (audio, images) or
+    by anything but tokens are unknown: `Usage` does not tell which tokens were which. At Azure, `model` is a name the
+    operator made up: without `model_served` it is taken at its word.
+    """
+
+    def __init__(self, providers: Sequence[Provider], *, version: str) -> None:
+        self._providers = list(providers)
+        self._version = version
+        self._model = lru_cache(_CACHED_SCHEDULES)(self._find)
+        self._schedule = lru_cache(_CACHED_SCHEDULES)(self._look_up)
+
+    def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
+        at = call["at"]
+        slot = int((_seconds(at) if isinstance(at, datetime) else at) // _SLOT_SECONDS)
+        for name in (call.get("model_served"), call["model"]):
+            if not name or len(name) > _LONGEST_NAME:
+                continue
+            schedule = self._schedule(call["provider_kind"], name, call.get("tier"), slot)
+            if schedule is not None:
+                return costs(charge(schedule, usage), self._version)
+        return None
+
+    def _look_up(self, kind: ProviderKind, name: str, tier: str | None, slot: int) -> Schedule | None:
+        """None: no such model. Empty: its price at this tier is not known."""
+        found = self._model(kind, name)
+        if found is None:
+            return None
+        provider, model = found
+        at = datetime.fromtimestamp(slot * _SLOT_SECONDS, UTC)
+        if tier in STANDARD:
+            return _compiled(model.get_prices(at))
+        context = dict.fromkeys(_VARIANT_KEYS, tier or "")
+        # an offer of another provider's model does not take over that provider's tiers
+        is_own = any(model is own for own in provider.models)
+        if not is_own or not any(_applies(variant, context, at) for variant in model.price_variants or ()):
+            return ()
+        return _compiled(model.get_prices(at, context))
+
+    def _find(self, kind: ProviderKind, name: str) -> tuple[Provider, ModelInfo] | None:
+        wanted = _PROVIDER_IDS[kind]
+        for provider in self._providers:
+            if provider.id == wanted:
+                model = provider.find_model(name, all_providers=self._providers)
+                return None if model is None else (provider, model)
+        return None
+
+
+def library_prices() -> LibraryPrices:
+    """The list that was installed with `genai-prices`; nothing is fetched.
+
+    Loading takes about a quarter of a second. Raises `ValueError` where the package is absent.
+    """
+    try:
+        import genai_prices
+        from genai_prices.data import providers
+    except ImportError:
+        raise ValueError("The price list needs genai-prices: pip install 'gateway-middleware[prices]'") from None
+    return LibraryPrices(providers, version=f"genai-prices/{genai_prices.__version__}")
+
+
+def _seconds(at: datetime) -> float:
+    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _applies(variant: PriceVariant, context: Mapping[str, str], at: datetime) -> bool:
+    is_active = variant.constraint is None or variant.constraint.active(at)
+    return is_active and all(context.get(key) == value for key, value in variant.when.items())
+
+
+def _compiled(price: ModelPrice) -> Schedule:
+    """The rates in a price of the library, one set for each threshold of input tokens."""
+    stated = {key: value for key, value in vars(price).items() if value is not None}
+    if "input_mtok" not in stated or not stated.keys() <= _PRICED | _NOT_COUNTED:
+        return ()
+    starts = {-1}.union(*({tier.start for tier in getattr(value, "tiers", ())} for value in stated.values()))
+    return tuple((start, _rates_above(stated, start)) for start in sorted(starts, reverse=True))
+
+
+def _rates_above(stated: Mapping[str, Decimal | TieredPrices], start: int) -> Rates:
+    amounts = {key: _amount(value, start) for key, value in stated.items()}
+    plain = amounts["input_mtok"]
+    return Rates(
+        input=plain,
+        cached=amounts.get("cache_read_mtok", plain),
+        written=amounts.get("cache_write_mtok", plain),
+        output=amounts.get("output_mtok"),
+        reasoning=amounts.get("output_reasoning_mtok"),
+        fee=amounts.get("requests_kcount", ZERO) * 1000,
+    )
+
+
+def _amount(value: Decimal | TieredPrices, start: int) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    reached = [tier.price for tier in value.tiers if tier.start <= start]
+    return reached[-1] if reached else value.base

@@ -1,0 +1,221 @@
+"""What a call costs, in US dollars, exactly.
+
+Two sources of prices: those an operator writes for a deployment, and a list (`library_prices`). A price that is not
+known is None, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Context, Decimal, Inexact
+from typing import NotRequired, Protocol, TypeAlias, TypedDict, Unpack
+
+import msgspec
+
+from gateway_middleware.core.domain import ProviderKind, Usage
+
+EXACT = Context(prec=60, traps=[Inexact])
+ZERO = Decimal(0)
+_PER_MILLION = -6
+_MOST_DOLLARS = Decimal(1_000_000)
+_MOST_PLACES = 12
+
+STANDARD = frozenset({None, "", "auto", "default", "standard"})
+"""How OpenAI and Anthropic name the tier at list price; `auto` is said before it is decided."""
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """An amount in US dollars and the price list it follows from."""
+
+    amount: Decimal
+    version: str
+
+    @property
+    def text(self) -> str:
+        """The amount in plain digits: `0.00000015`, never `1.5E-7`."""
+        digits = f"{self.amount:f}"
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+class PricedCall(TypedDict):
+    """What decides on a price, beside the usage.
+
+    `model` is the provider's name of the model that was asked for, `model_served` the one in its answer. `at` is when
+    the call was made: seconds since the epoch, or a datetime, UTC where it has no zone. `tier` is what the answer says
+    of how it was served (OpenAI's `service_tier`, Anthropic's `usage.service_tier`).
+    """
+
+    provider_kind: ProviderKind
+    deployment_key: str
+    model: str
+    model_served: NotRequired[str | None]
+    at: datetime | float
+    tier: NotRequired[str | None]
+
+
+class PriceBook(Protocol):
+    """A source of prices."""
+
+    def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
+        """What this usage costs, or None where that is not known.
+
+        Both input and output must be known: half a cost is none. Only where a model has no price for output
+        (embeddings) may the output be None. Cached and cache-write tokens that are None are priced as plain input.
+        Counts that contradict each other (more cached than input) have no cost. Fees of tools (a web search) are not
+        in it. The tiers `batch`, `flex`, `priority` and the like have a price only where the source states one.
+        """
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a deployment costs, in US dollars per million tokens.
+
+    `output` None: there is none to pay (embeddings). `cached_input` and `cache_write` default to `input`, `reasoning`
+    to `output`. `tiers` holds the factor for a tier that is not the standard one, for instance `{"batch": 0.5}`.
+    Raises `ValueError` for what is negative, not finite, above a million or finer than 12 decimal places.
+    """
+
+    input: Decimal
+    output: Decimal | None = None
+    cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
+    reasoning: Decimal | None = None
+    tiers: Mapping[str, Decimal] = {}
+    version: str = "configured"
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output", "cached_input", "cache_write", "reasoning"):
+            _check(name, getattr(self, name))
+        for tier, factor in self.tiers.items():
+            _check(f"tiers.{tier}", factor)
+
+
+def parse_price(fields: Mapping[str, object]) -> Price:
+    """A `Price` from configuration: amounts are numbers or strings, and mean exactly the digits that are written.
+
+    Raises `ValueError`, which names the field.
+    """
+    return msgspec.convert(dict(fields), Price)
+
+
+def _check(name: str, amount: Decimal | None) -> None:
+    if amount is None:
+        return
+    if not amount.is_finite() or amount.is_signed() or amount > _MOST_DOLLARS:
+        raise ValueError(f"{name} must be from 0 to {_MOST_DOLLARS}, not {amount}")
+    exponent = amount.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -_MOST_PLACES:
+        raise ValueError(f"{name} must have at most {_MOST_PLACES} decimal places")
+
+
+class Rates(msgspec.Struct, frozen=True, gc=False):
+    """Dollars per million tokens of each kind. `reasoning` None: the same as `output`. `fee` is per million calls."""
+
+    input: Decimal
+    cached: Decimal
+    written: Decimal
+    output: Decimal | None
+    reasoning: Decimal | None
+    fee: Decimal = ZERO
+
+
+Schedule: TypeAlias = "tuple[tuple[int, Rates], ...]"
+"""Rates for calls of more input tokens than the number beside them, highest number first. Empty: not known."""
+
+
+def charge(schedule: Schedule, usage: Usage) -> Decimal | None:
+    taken = usage.input_tokens
+    if taken is None:
+        return None
+    for start, rates in schedule:
+        if taken > start:
+            return _at_rates(rates, taken, usage)
+    return None
+
+
+def _at_rates(rates: Rates, taken: int, usage: Usage) -> Decimal | None:
+    cached, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
+    fresh, output = taken - cached - written, _output(rates, usage)
+    if fresh < 0 or output is None:
+        return None
+    fma = EXACT.fma
+    total = fma(rates.input, fresh, output)
+    if cached:
+        total = fma(rates.cached, cached, total)
+    if written:
+        total = fma(rates.written, written, total)
+    return EXACT.scaleb(total, _PER_MILLION)
+
+
+def _output(rates: Rates, usage: Usage) -> Decimal | None:
+    """The output and the fee, in millionths of a dollar."""
+    given = usage.output_tokens
+    if rates.output is None:
+        return None if given else rates.fee
+    if given is None:
+        return None
+    if rates.reasoning is None:
+        return EXACT.fma(rates.output, given, rates.fee)
+    thought = usage.reasoning_tokens or 0
+    if thought > given:
+        return None
+    return EXACT.fma(rates.output, given - thought, EXACT.fma(rates.reasoning, thought, rates.fee))
+
+
+class OverridePrices:
+    """Prices that an operator has set, by the key of the deployment (`provider/model`)."""
+
+    def __init__(self, prices: Mapping[str, Price]) -> None:
+        self._schedules = {
+            (key, tier): (((-1, _rates_of(price, factor)),), price.version)
+            for key, price in prices.items()
+            for tier, factor in _factors(price)
+        }
+
+    def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
+        tier = call.get("tier")
+        found = self._schedules.get((call["deployment_key"], None if tier in STANDARD else tier))
+        return None if found is None else costs(charge(found[0], usage), found[1])
+
+
+def costs(amount: Decimal | None, version: str) -> Cost | None:
+    return None if amount is None else Cost(amount, version)
+
+
+def _factors(price: Price) -> Iterable[tuple[str | None, Decimal]]:
+    yield None, Decimal(1)
+    yield from price.tiers.items()
+
+
+def _rates_of(price: Price, factor: Decimal) -> Rates:
+    def times(amount: Decimal) -> Decimal:
+        return EXACT.multiply(amount, factor)
+
+    return Rates(
+        input=times(price.input),
+        cached=times(price.input if price.cached_input is None else price.cached_input),
+        written=times(price.input if price.cache_write is None else price.cache_write),
+        output=None if price.output is None else times(price.output),
+        reasoning=None if price.reasoning is None else times(price.reasoning),
+    )
+
+
+def first_of(*books: PriceBook) -> PriceBook:
+    """The first of these books that knows the cost."""
+    return _FirstOf(books)
+
+
+class _FirstOf:
+    def __init__(self, books: tuple[PriceBook, ...]) -> None:
+        self._books = books
+
+    def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
+        for book in self._books:
+            if (found := book.cost(usage, **call)) is not None:
+                return found
+        return None
+
+
+def estimate_cost(book: PriceBook, *, input_tokens: int, output_tokens: int, **call: Unpack[PricedCall]) -> Cost | None:
+    """What a call of so many tokens would cost with a cold cache: what to reserve."""
+    return book.cost(Usage(input_tokens=input_tokens, output_tokens=output_tokens), **call)
