@@ -30,6 +30,7 @@ from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.limiting.middleware import RateLimitMiddleware
 from gateway_middleware.metering.estimate import OutputEstimate
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
+from gateway_middleware.operations.connection_metrics import ConnectionMetrics, LogMetrics
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.metrics import CallMetrics
 from gateway_middleware.operations.report import Report
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     import httpx
     from opentelemetry.trace import TracerProvider
+    from prometheus_client.registry import Collector
     from starlette.applications import Starlette
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
@@ -148,7 +150,7 @@ class Gateway:
             limits=self._limits,
             metering=self._metering,
             sharing=self._sharing,
-            collectors=[self._call_metrics, self._breaker_metrics, self._lag],
+            collectors=[self._call_metrics, self._breaker_metrics, self._lag, *self._more_metrics()],
             phase=self._phase,
             clock=clock,
         )
@@ -265,6 +267,10 @@ class Gateway:
         if self._metering is not None and not self.is_started:
             self._metering.start()
         self.is_started = True
+
+    def _more_metrics(self) -> list[Collector]:
+        connections = [ConnectionMetrics(self._exchange)] if isinstance(self._exchange, Engine) else []
+        return [*connections, LogMetrics(lambda: self._log.dropped)]
 
     def _phase(self) -> Phase:
         if self._is_draining:

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from asgi_driver import drive
 from gateway_middleware.operations.exposition import Exposition
+from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 from gateway_middleware.operations.workers import WorkerMetrics
 from gateway_middleware.simulator import Simulator
 from redis_process import free_port
@@ -77,9 +78,11 @@ async def test_ten_thousand_series_do_not_hold_the_loop() -> None:
 
 def test_processes_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None:
     def of(value: float) -> list[Metric]:
-        lag = "model_gateway_event_loop_lag_seconds"
-        return [CounterMetricFamily("c", "c", value=value), GaugeMetricFamily("g", "g", value=value),
-                GaugeMetricFamily(lag, "lag", value=value)]  # fmt: skip
+        return [
+            Counter("c", "c").family(value),
+            Gauge("g", "g", aggregation=Aggregation.SUM).family(value),
+            Gauge("m", "m", ("state",), aggregation=Aggregation.MAX).family({("open",): value}),
+        ]
 
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -91,7 +94,13 @@ def test_processes_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None
     own = WorkerMetrics(tmp_path, lambda: of(1.0))
     own.write()
     found = {family.name: family.samples[0].value for family in own.collect()}
-    assert found == {"c": 13.0, "g": 6.0, "model_gateway_event_loop_lag_seconds": 5.0}
+    assert found == {"c": 13.0, "g": 6.0, "m": 5.0}
+
+
+def test_a_gauge_must_say_how_processes_are_aggregated(tmp_path: Path) -> None:
+    own = WorkerMetrics(tmp_path, lambda: [GaugeMetricFamily("g", "g", value=1.0)])
+    with pytest.raises(TypeError, match="The gauge g does not say how to aggregate"):
+        own.collect()
 
 
 async def test_two_workers_are_one_server_to_a_scraper(tmp_path: Path) -> None:

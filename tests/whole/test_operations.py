@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway_middleware import __version__
+from asgi_driver import drive
+from gateway_middleware import Gateway, Settings, __version__
 from gateway_middleware.simulator import Simulator
-from running import KEY, LogLines, gateway_for
+from running import KEY, LogLines, environment, gateway_for
 
 pytestmark = pytest.mark.anyio
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -70,6 +72,27 @@ async def test_metrics_need_their_token_and_count_what_was_done(client: httpx.As
     assert samples == {"success": 2.0}
     assert families["gen_ai_server_time_to_first_token_seconds"].samples
     assert {s.labels["tenant"] for s in families["model_gateway_tokens"].samples} == {"acme"}
+    assert _value(families, "model_gateway_upstream_connections_opened") == 1
+    assert _value(families, "model_gateway_upstream_connections_reused") == 1
+    assert _value(families, "model_gateway_upstream_connections_idle") == 1
+    assert _value(families, "model_gateway_log_lines_dropped") == 0
+
+
+async def test_log_lines_that_were_lost_are_a_metric() -> None:
+    def broken(_: bytes) -> None:
+        raise OSError("no space left")
+
+    gateway = Gateway(Settings.from_env(environment("http://127.0.0.1:9")), write_log=broken)
+    async with gateway.lifespan():
+        await drive(gateway, path="/v1/nothing")
+        gateway.flush_log()
+        text = (await drive(gateway, path="/metrics")).body.decode()
+    assert "model_gateway_log_lines_dropped_total 1.0" in text
+
+
+def _value(families: dict[str, Metric], name: str) -> float:
+    (sample,) = families[name].samples
+    return sample.value
 
 
 async def test_a_provider_failure_is_a_log_line_to_grep_for(client: httpx.AsyncClient) -> None:

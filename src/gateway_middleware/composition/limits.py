@@ -16,14 +16,28 @@ from gateway_middleware.limiting.reservation import Limiter
 from gateway_middleware.limiting.store.fallback import OutageStore
 from gateway_middleware.limiting.ticker import Ticker
 from gateway_middleware.operations.limit_metrics import LimitMetrics
+from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client.core import Metric
+
     from gateway_middleware.core.domain import Clock, Tenant
     from gateway_middleware.edge.access_log import AccessLog
     from gateway_middleware.limiting.limit import Standing
     from gateway_middleware.limiting.middleware import Pricing
     from gateway_middleware.limiting.store.fallback import StoreChange
     from gateway_middleware.settings import Settings
+
+STORAGE_DEGRADED = Gauge(
+    "model_gateway_storage_degraded",
+    "1 while the shared store of limits is out.",
+    aggregation=Aggregation.MAX,
+)
+STORAGE_FAILURES = Counter("model_gateway_storage_failures", "Failures of the shared store.")
+LEASES = Gauge("model_gateway_concurrency_leases", "Slots held by live calls.", aggregation=Aggregation.SUM)
+QUEUE_DEPTH = Gauge("model_gateway_queue_depth", "Calls that wait for a slot.", aggregation=Aggregation.SUM)
 
 
 class Limits:
@@ -37,7 +51,7 @@ class Limits:
             settings.storage_uri.reveal(), clock=clock, wall=wall, weight=settings.workers, on_change=self._note_change
         )
         limiter = Limiter(self._store)
-        self.metrics = LimitMetrics(lambda: self.calls.tally.counts(), self._gauges)
+        self.metrics = LimitMetrics(lambda: self.calls.tally.counts(), self._families)
         self._room = None
         if settings.queue_seconds is not None:
             self._room = WaitingRoom(limiter, max_wait=settings.queue_seconds)
@@ -73,18 +87,14 @@ class Limits:
             found["replicas"] = self._store.replicas
         return found
 
-    def _gauges(self) -> dict[str, tuple[str, float]]:
+    def _families(self) -> Iterable[Metric]:
         store, room = self._store, self._room
-        is_degraded = isinstance(store, OutageStore) and store.is_degraded
-        gauges = {
-            "model_gateway_storage_degraded": ("1 while the shared store of limits is out.", float(is_degraded)),
-            "model_gateway_concurrency_leases": ("Slots held by live calls.", float(self.calls.limiter.leased)),
-        }
-        if isinstance(store, OutageStore):
-            gauges["model_gateway_storage_failures"] = ("Failures of the shared store.", float(store.failures))
+        outages = store if isinstance(store, OutageStore) else None
+        yield STORAGE_DEGRADED.family(0 if outages is None else outages.is_degraded)
+        yield STORAGE_FAILURES.family(0 if outages is None else outages.failures)
+        yield LEASES.family(self.calls.limiter.leased)
         if room is not None:
-            gauges["model_gateway_queue_depth"] = ("Calls that wait for a slot.", float(len(room.queue)))
-        return gauges
+            yield QUEUE_DEPTH.family(len(room.queue))
 
     def _note_change(self, change: StoreChange) -> None:
         what = "out" if change.is_degraded else "back"

@@ -18,10 +18,13 @@ from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
+from gateway_middleware.operations.metric import Aggregation, Gauge
 from gateway_middleware.upstream.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client.core import Metric
 
     from gateway_middleware.composition.pricing import CallPricing
     from gateway_middleware.core.domain import Clock, Tenant
@@ -30,6 +33,17 @@ if TYPE_CHECKING:
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.settings import Settings
 
+BACKLOG = Gauge("model_gateway_journal_backlog", "Usage events that are not delivered.", aggregation=Aggregation.MAX)
+STATE = Gauge("model_gateway_journal_state", "0 ok, 1 degraded, 2 unavailable.", aggregation=Aggregation.MAX)
+DEAD_LETTERS = Gauge(
+    "model_gateway_journal_dead_letters", "Usage events that the sink refused.", aggregation=Aggregation.MAX
+)
+DELIVERY_LAG = Gauge(
+    "model_gateway_usage_delivery_lag_seconds", "Age of the oldest undelivered event.", aggregation=Aggregation.MAX
+)
+DELIVERY_FAILURES = Gauge(
+    "model_gateway_usage_delivery_failures", "Failures of delivery in a row.", aggregation=Aggregation.MAX
+)
 _KEPT_SECONDS = 32 * 86400.0
 _FLUSH_SECONDS = 5.0
 _COMMIT_SECONDS = 0.05
@@ -65,7 +79,7 @@ class Metering:
             commit_delay=_COMMIT_SECONDS,
         )
         self.tally = UsageTally()
-        self.metrics = MeteringMetrics(self.tally, self._gauges)
+        self.metrics = MeteringMetrics(self.tally, self._families)
         self._delivery: Delivery | None = None
         self._task: asyncio.Task[None] | None = None
         if url is not None:
@@ -174,18 +188,13 @@ class Metering:
             "open": found.open,
         }
 
-    def _gauges(self) -> dict[str, tuple[str, float]]:
+    def _families(self) -> Iterable[Metric]:
         spool, delivery = self.journal.spool, self._delivery
-        failures = 0 if delivery is None else delivery.state.consecutive_failures
-        return {
-            "model_gateway_journal_backlog": ("Usage events that are not delivered.", float(spool.backlog)),
-            "model_gateway_journal_state": (
-                "0 ok, 1 degraded, 2 unavailable.", _STATES[self.journal.state.status],
-            ),
-            "model_gateway_journal_dead_letters": ("Usage events that the sink refused.", float(spool.dead_letters)),
-            "model_gateway_usage_delivery_lag_seconds": ("Age of the oldest undelivered event.", spool.oldest_age),
-            "model_gateway_usage_delivery_failures": ("Failures of delivery in a row.", float(failures)),
-        }  # fmt: skip
+        yield BACKLOG.family(spool.backlog)
+        yield STATE.family(_STATES[self.journal.state.status])
+        yield DEAD_LETTERS.family(spool.dead_letters)
+        yield DELIVERY_LAG.family(spool.oldest_age)
+        yield DELIVERY_FAILURES.family(0 if delivery is None else delivery.state.consecutive_failures)
 
     def _note_standing(self, standing: str) -> None:
         self._log.event(

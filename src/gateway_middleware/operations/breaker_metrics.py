@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from gateway_middleware.core.domain import CallRecord
 
+TRANSITIONS = Counter("model_gateway_circuit_breaker_transitions", "Transitions by new state.", ("breaker", "state"))
+ATTEMPTS = Counter("model_gateway_attempts", "Upstream attempts by outcome.", ("provider", "deployment", "outcome"))
+FAILOVERS = Counter("model_gateway_failovers", "Calls that moved from one provider to another.", ("from", "to"))
+COOLDOWNS = Counter("model_gateway_cooldowns", "How often a provider asked for time.", ("provider",))
+STATE = Gauge(
+    "model_gateway_circuit_breaker_state",
+    "1 for the state a breaker is in.",
+    ("breaker", "state"),
+    aggregation=Aggregation.MAX,
+)
+COOLING_DOWN = Gauge(
+    "model_gateway_cooling_down",
+    "Deployments and credentials that are left alone.",
+    ("provider",),
+    aggregation=Aggregation.MAX,
+)
 _STATES = ("closed", "open", "half_open", "forced_open", "forced_closed")
-
 
 _Counts: TypeAlias = "dict[tuple[str, ...], int]"
 
@@ -55,52 +71,22 @@ class BreakerMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
-        yield _counter(
-            "model_gateway_circuit_breaker_transitions", "Transitions by new state.", ("breaker", "state"),
-            self._transitions,
-        )  # fmt: skip
-        yield _counter(
-            "model_gateway_attempts", "Upstream attempts by outcome.", ("provider", "deployment", "outcome"),
-            self._attempts,
-        )  # fmt: skip
-        yield _counter(
-            "model_gateway_failovers", "Calls that moved from one provider to another.", ("from", "to"),
-            self._failovers,
-        )  # fmt: skip
-        yield _counter(
-            "model_gateway_cooldowns", "How often a provider asked for time.", ("provider",),
-            self._cooldowns,
-        )  # fmt: skip
+        yield TRANSITIONS.family(self._transitions)
+        yield ATTEMPTS.family(self._attempts)
+        yield FAILOVERS.family(self._failovers)
+        yield COOLDOWNS.family(self._cooldowns)
         yield from self._states()
 
     def _states(self) -> Iterable[Metric]:
-        state = GaugeMetricFamily(
-            "model_gateway_circuit_breaker_state", "1 for the state a breaker is in.", labels=("breaker", "state")
-        )
-        cooling = GaugeMetricFamily(
-            "model_gateway_cooling_down", "Deployments and credentials that are left alone.", labels=("provider",)
-        )
-        shown: set[str] = set()
+        states: dict[tuple[str, ...], float] = {}
+        cooling: dict[tuple[str, ...], float] = {}
         for provider, row in self._rows().items():
-            cooling.add_metric((provider,), len(row["cooldowns"]))
+            cooling[provider,] = len(row["cooldowns"])
             for key, snapshot in {**row["deployments"], **row["endpoints"]}.items():
-                if key not in shown and (key.startswith("endpoint:") or key in self._keys()):
-                    shown.add(key)
-                    _add_states(state, key, str(snapshot.state))
-        return state, cooling
-
-
-def _add_states(family: GaugeMetricFamily, key: str, current: str) -> None:
-    for name in _STATES:
-        family.add_metric((key, name), 1.0 if name == current else 0.0)
+                if key.startswith("endpoint:") or key in self._keys():
+                    states |= {(key, name): float(name == str(snapshot.state)) for name in _STATES}
+        return STATE.family(states), COOLING_DOWN.family(cooling)
 
 
 def _count(counts: _Counts, key: tuple[str, ...]) -> None:
     counts[key] = counts.get(key, 0) + 1
-
-
-def _counter(name: str, text: str, labels: tuple[str, ...], counts: _Counts) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for key, count in counts.items():
-        family.add_metric(key, count)
-    return family

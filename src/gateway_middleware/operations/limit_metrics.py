@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway_middleware.core.scope import TENANT
 from gateway_middleware.operations.endpoints import answer
+from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Receive, Scope, Send
     from gateway_middleware.core.domain import Tenant
 
+DECISIONS = Counter(
+    "model_gateway_limit_decisions",
+    "Decisions by limit: admitted, refused, or shadowed (would have been refused).",
+    ("tenant", "limit", "decision"),
+)
+AMOUNT = Gauge("model_gateway_limit", "The limit.", ("tenant", "limit"), aggregation=Aggregation.MAX)
+REMAINING = Gauge(
+    "model_gateway_limit_remaining",
+    "What the last decision left.",
+    ("tenant", "limit"),
+    aggregation=Aggregation.MAX,
+)
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -32,36 +44,29 @@ class Counted(Protocol):
 
 
 class LimitMetrics(Collector):
-    """`counts` are by tenant and limit; `gauges` are further values by metric name, with their help text."""
+    """`counts` are by tenant and limit; `further` makes the families of what else is counted of limits."""
 
     def __init__(
         self,
         counts: Callable[[], Mapping[tuple[str, str], Counted]],
-        gauges: Callable[[], Mapping[str, tuple[str, float]]],
+        further: Callable[[], Iterable[Metric]],
     ) -> None:
         self._counts = counts
-        self._gauges = gauges
+        self._further = further
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
-        decisions = CounterMetricFamily(
-            "model_gateway_limit_decisions",
-            "Decisions by limit: admitted, refused, or shadowed (would have been refused).",
-            labels=("tenant", "limit", "decision"),
+        counts = self._counts()
+        yield DECISIONS.family(
+            {
+                (*key, decision): getattr(counted, decision)
+                for key, counted in counts.items()
+                for decision in ("admitted", "refused", "shadowed")
+            }
         )
-        amount = GaugeMetricFamily("model_gateway_limit", "The limit.", labels=("tenant", "limit"))
-        remaining = GaugeMetricFamily(
-            "model_gateway_limit_remaining", "What the last decision left.", labels=("tenant", "limit")
-        )
-        for (tenant, limit), counted in self._counts().items():
-            decisions.add_metric((tenant, limit, "admitted"), counted.admitted)
-            decisions.add_metric((tenant, limit, "refused"), counted.refused)
-            decisions.add_metric((tenant, limit, "shadowed"), counted.shadowed)
-            amount.add_metric((tenant, limit), counted.amount)
-            remaining.add_metric((tenant, limit), counted.remaining)
-        yield from (decisions, amount, remaining)
-        for name, (text, value) in self._gauges().items():
-            yield GaugeMetricFamily(name, text, value=value)
+        yield AMOUNT.family({key: counted.amount for key, counted in counts.items()})
+        yield REMAINING.family({key: counted.remaining for key, counted in counts.items()})
+        yield from self._further()
 
 
 class TenantUsage:

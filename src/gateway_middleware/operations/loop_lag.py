@@ -6,23 +6,27 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from gateway_middleware.operations.metric import Aggregation, Gauge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client.core import Metric
 
+LAG = Gauge(
+    "model_gateway_event_loop_lag_seconds", "Largest delay of the event loop in 15 s.", aggregation=Aggregation.MAX
+)
 _SECONDS = 0.5
-_KEPT = 30
+_SAMPLES = 30
 
 
 class LoopLag(Collector):
     """The largest delay of the last fifteen seconds, sampled twice a second."""
 
     def __init__(self) -> None:
-        self._delays: deque[float] = deque([0.0], maxlen=_KEPT)
+        self._delays: deque[float] = deque([0.0], maxlen=_SAMPLES)
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
 
@@ -52,6 +56,4 @@ class LoopLag(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The metric family, for a prometheus_client registry."""
-        yield GaugeMetricFamily(
-            "model_gateway_event_loop_lag_seconds", "Largest delay of the event loop in 15 s.", value=self.seconds
-        )
+        yield LAG.family(self.seconds)

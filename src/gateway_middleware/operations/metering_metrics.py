@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from gateway_middleware.operations.metric import Counter
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+EVENTS = Counter("model_gateway_usage_events", "Usage events by where their numbers come from.", ("source",))
+COST = Counter("model_gateway_usage_cost_usd", "Cost of metered calls, US dollars.", ("tenant", "provider"))
+UNPRICED = Counter("model_gateway_usage_unpriced", "Usage events without a known price.")
 
 
 class Sums(Protocol):
@@ -33,27 +38,15 @@ class Sums(Protocol):
 
 
 class MeteringMetrics(Collector):
-    """`gauges` are further values by metric name, with their help text."""
+    """`further` makes the families of what else is counted of metering."""
 
-    def __init__(self, sums: Sums, gauges: Callable[[], Mapping[str, tuple[str, float]]]) -> None:
+    def __init__(self, sums: Sums, further: Callable[[], Iterable[Metric]]) -> None:
         self._sums = sums
-        self._gauges = gauges
+        self._further = further
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
-        events = CounterMetricFamily(
-            "model_gateway_usage_events", "Usage events by where their numbers come from.", labels=("source",)
-        )
-        for source, count in self._sums.sources.items():
-            events.add_metric((source,), count)
-        costs = CounterMetricFamily(
-            "model_gateway_usage_cost_usd", "Cost of metered calls, US dollars.", labels=("tenant", "provider")
-        )
-        for key, dollars in self._sums.costs.items():
-            costs.add_metric(key, float(dollars))
-        unpriced = CounterMetricFamily(
-            "model_gateway_usage_unpriced", "Usage events without a known price.", value=self._sums.unpriced
-        )
-        yield from (events, costs, unpriced)
-        for name, (text, value) in self._gauges().items():
-            yield GaugeMetricFamily(name, text, value=value)
+        yield EVENTS.family({(source,): count for source, count in self._sums.sources.items()})
+        yield COST.family({key: float(dollars) for key, dollars in self._sums.costs.items()})
+        yield UNPRICED.family(self._sums.unpriced)
+        yield from self._further()

@@ -9,11 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, TypeAlias
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from gateway_middleware.core.domain import Outcome
+from gateway_middleware.operations.metric import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import CallRecord, Usage
 
+REQUESTS = Counter(
+    "model_gateway_requests",
+    "Calls that reached a provider, by outcome.",
+    ("tenant", "provider", "model", "surface", "outcome"),
+)
+TOKENS = Counter(
+    "model_gateway_tokens",
+    "Tokens that providers reported, by type.",
+    ("tenant", "provider", "model", "surface", "type"),
+)
+REFUSALS = Counter(
+    "model_gateway_refusals", "Calls that the gateway answered itself, by error code.", ("tenant", "code")
+)
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -35,7 +49,7 @@ _TOKEN_TYPES = (
     ("cache_write", "cache_write_tokens"),
     ("reasoning", "reasoning_tokens"),
 )
-_MOST_TENANTS = 1000
+_MAX_TENANTS = 1000
 Bucket: TypeAlias = "tuple[str, float] | tuple[str, float, Exemplar]"
 """Bound, cumulative count, and a trace that fell into it."""
 _CALL_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
@@ -101,7 +115,7 @@ class CallMetrics(Collector):
         self._models = models
         self._series: dict[tuple[str, str, str, str], _Series] = {}
         self._tenants: set[str] = set()
-        self._refused: dict[tuple[str, str], int] = {}
+        self._refused: dict[tuple[str, ...], int] = {}
 
     def observe(self, record: CallRecord) -> None:
         """Count one call."""
@@ -122,45 +136,18 @@ class CallMetrics(Collector):
         """A resolver of the host's own may know any number of tenants: those beyond a thousand are counted together."""
         if name in self._tenants:
             return name
-        if len(self._tenants) >= _MOST_TENANTS:
+        if len(self._tenants) >= _MAX_TENANTS:
             return "other"
         self._tenants.add(name)
         return name
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
-        yield self._requests()
-        yield self._tokens()
-        yield self._refusals()
+        rows = self._series.items()
+        yield REQUESTS.family({(*k, o.value): count for k, series in rows for o, count in series.outcomes.items()})
+        yield TOKENS.family({(*k, kind): count for k, series in rows for kind, count in series.tokens.items()})
+        yield REFUSALS.family(self._refused)
         yield from self._histograms()
-
-    def _requests(self) -> Metric:
-        labels = ("tenant", "provider", "model", "surface", "outcome")
-        family = CounterMetricFamily(
-            "model_gateway_requests", "Calls that reached a provider, by outcome.", labels=labels
-        )
-        for key, series in self._series.items():
-            for outcome, count in series.outcomes.items():
-                family.add_metric((*key, outcome.value), count)
-        return family
-
-    def _tokens(self) -> Metric:
-        labels = ("tenant", "provider", "model", "surface", "type")
-        family = CounterMetricFamily("model_gateway_tokens", "Tokens that providers reported, by type.", labels=labels)
-        for key, series in self._series.items():
-            for kind, count in series.tokens.items():
-                family.add_metric((*key, kind), count)
-        return family
-
-    def _refusals(self) -> Metric:
-        family = CounterMetricFamily(
-            "model_gateway_refusals",
-            "Calls that the gateway answered itself, by error code.",
-            labels=("tenant", "code"),
-        )
-        for key, count in self._refused.items():
-            family.add_metric(key, count)
-        return family
 
     def _histograms(self) -> Iterable[Metric]:
         duration = _family("gen_ai_server_request_duration_seconds", "Duration of a call, seconds.", _CALL_LABELS)

@@ -1,4 +1,4 @@
-"""Metrics of several worker processes as one: each leaves a snapshot of its own, and a scrape of any adds them up.
+"""Metrics of several worker processes as one: each writes a snapshot to a file, and a scrape of any merges them.
 
 A snapshot is at most a second old. That of a process which has ended still counts, so counters never go back; gauges
 are those of living processes. The directory belongs to one server.
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from prometheus_client.core import Metric
 
+from gateway_middleware.operations.metric import Aggregation, aggregation_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -22,22 +24,6 @@ if TYPE_CHECKING:
 
 _SECONDS = 1.0
 _SUFFIX = ".metrics"
-_MAXIMA = frozenset(
-    {
-        "model_gateway_circuit_breaker_state",
-        "model_gateway_cooling_down",
-        "model_gateway_event_loop_lag_seconds",
-        "model_gateway_journal_backlog",
-        "model_gateway_journal_dead_letters",
-        "model_gateway_journal_state",
-        "model_gateway_limit",
-        "model_gateway_limit_remaining",
-        "model_gateway_storage_degraded",
-        "model_gateway_usage_delivery_failures",
-        "model_gateway_usage_delivery_lag_seconds",
-    }
-)
-"""Gauges that say the same in each process, or whose worst matters: they are not added up."""
 
 
 class Family(msgspec.Struct):
@@ -46,6 +32,7 @@ class Family(msgspec.Struct):
     name: str
     type: str
     text: str
+    aggregation: Aggregation
     samples: list[tuple[str, dict[str, str], float]]
 
 
@@ -83,14 +70,14 @@ class WorkerMetrics:
         """One snapshot, whole or not at all."""
         draft = self._own.with_suffix(".draft")
         with contextlib.suppress(OSError):
-            draft.write_bytes(_encode([_kept(family) for family in self._families()]))
+            draft.write_bytes(_encode([_snapshot(family) for family in self._families()]))
             draft.replace(self._own)
 
     def collect(self) -> Iterable[Metric]:
-        """The sums over all processes, of which this one is up to date."""
+        """The values of all processes as one, each metric by its aggregation; those of this process are up to date."""
         merged: dict[str, Family] = {}
         for family in self._families():
-            merged[family.name] = _kept(family)
+            merged[family.name] = _snapshot(family)
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
             if path != self._own:
                 self._add(merged, path)
@@ -99,28 +86,28 @@ class WorkerMetrics:
     def _add(self, merged: dict[str, Family], path: Path) -> None:
         is_alive = _is_alive(int(path.stem))
         try:
-            found = _decode(path.read_bytes())
+            families = _decode(path.read_bytes())
         except (OSError, msgspec.MsgspecError):
             return
-        for family in found:
+        for family in families:
             if is_alive or family.type != "gauge":
                 known = merged.get(family.name)
-                merged[family.name] = family if known is None else _sum(known, family)
+                merged[family.name] = family if known is None else _merged(known, family)
 
 
-def _kept(family: Metric) -> Family:
+def _snapshot(family: Metric) -> Family:
     samples = [(s.name, dict(s.labels), float(s.value)) for s in family.samples]
-    return Family(family.name, family.type, family.documentation, samples)
+    return Family(family.name, family.type, family.documentation, aggregation_of(family), samples)
 
 
-def _sum(one: Family, other: Family) -> Family:
+def _merged(one: Family, other: Family) -> Family:
     totals = {(name, *sorted(labels.items())): (name, labels, value) for name, labels, value in one.samples}
-    combine = max if one.name in _MAXIMA else float.__add__
+    combine = max if one.aggregation is Aggregation.MAX else float.__add__
     for name, labels, value in other.samples:
         key = (name, *sorted(labels.items()))
         before = totals.get(key)
         totals[key] = (name, labels, value if before is None else combine(before[2], value))
-    return Family(one.name, one.type, one.text, list(totals.values()))
+    return Family(one.name, one.type, one.text, one.aggregation, list(totals.values()))
 
 
 def _metric(family: Family) -> Metric:
