@@ -24,7 +24,7 @@ from gateway_middleware.composition.telemetry import telemetry_layer
 from gateway_middleware.core.endpoints import ENDPOINTS
 from gateway_middleware.core.errors import GatewayNotStartedError
 from gateway_middleware.edge.access_log import AccessLog
-from gateway_middleware.edge.middleware import ErrorMiddleware
+from gateway_middleware.edge.middleware import EdgeMiddleware
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.limiting.middleware import RateLimitMiddleware
@@ -171,7 +171,7 @@ class Gateway:
         return [
             Middleware(StartGuard, gateway=self),
             Middleware(
-                ErrorMiddleware,
+                EdgeMiddleware,
                 access_log=self._log,
                 observe=self._report.observe,
                 clock=self._clock,

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_middleware.core import errors
-from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, Outcome, Surface, Usage
+from gateway_middleware.core.domain import Deployment, Outcome, Surface, Usage
+from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.line import HumanForm, shown
 from gateway_middleware.edge.sink import FdSink, _whole_lines
@@ -35,6 +36,9 @@ def record(**changes: Any) -> CallRecord:
 
 def full_record() -> CallRecord:
     deployment = Deployment(provider="openai", model="gpt-5-mini")
+    answering = Attempt(
+        deployment=deployment, started=10.06, ended=10.24, usage=Usage(input_tokens=12, output_tokens=0)
+    )
     return record(
         endpoint="chat",
         surface=Surface.CHAT,
@@ -46,9 +50,9 @@ def full_record() -> CallRecord:
         first_byte=10.1,
         attempts=[
             Attempt(deployment=deployment, started=10.0, ended=10.05, outcome=Outcome.TIMEOUT),
-            Attempt(deployment=deployment, started=10.06, ended=10.24),
+            answering,
         ],
-        usage=Usage(input_tokens=12, output_tokens=0),
+        answered_by=answering,
         bytes_in=5,
         bytes_out=7,
     )

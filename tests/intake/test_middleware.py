@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from asgi_driver import Transcript, drive
-from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.core.domain import Deployment, ProviderKind, Route, Surface, Tenant
 from gateway_middleware.core.errors import ClientDisconnectedError
+from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
-from gateway_middleware.edge.middleware import ErrorMiddleware
+from gateway_middleware.edge.middleware import EdgeMiddleware
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.intake.routing import ProviderEntry, RouteTable
@@ -39,8 +40,9 @@ class Inner:
         self.body = (await receive()).get("body", b"")
         record: CallRecord = RECORD.get(scope)
         if self.response_id is not None:
-            record.response_id = self.response_id
-            record.attempts.append(Attempt(deployment=ROUTE.deployments[1], started=0.0))
+            attempt = Attempt(deployment=ROUTE.deployments[1], started=0.0, response_id=self.response_id)
+            record.attempts.append(attempt)
+            record.answered_by = attempt
         if self.error is not None:
             raise self.error
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -58,7 +60,7 @@ class AsTenant:
 
 
 def stack(inner: Inner, owners: ResponseOwners | None = None, tenant: str = "acme") -> Any:
-    return ErrorMiddleware(
+    return EdgeMiddleware(
         AsTenant(IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=owners), Tenant(name=tenant))
     )
 
@@ -206,7 +208,7 @@ async def test_a_response_that_its_client_did_not_wait_for_is_remembered_too() -
 async def test_what_intake_learns_is_in_the_record() -> None:
     seen: list[CallRecord] = []
     inner = Inner()
-    app = ErrorMiddleware(
+    app = EdgeMiddleware(
         AsTenant(IntakeMiddleware(inner, table=table, owners=None), Tenant(name="acme")), observe=seen.append
     )
     body = b'{"model":"openai/gpt-5","stream":true}'

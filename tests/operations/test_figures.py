@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, Outcome
+from gateway_middleware.core.domain import Deployment, Outcome
+from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.operations.figures import Figures
 
 DEPLOYMENT = Deployment(provider="openai", model="gpt-5-mini")

@@ -7,17 +7,19 @@ import time
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, Outcome, Surface, Usage
+from gateway_middleware.core.domain import Deployment, Outcome, Surface, Usage
+from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.metrics import CallMetrics, Histogram
 
 
 def record(**fields: object) -> CallRecord:
-    attempt = Attempt(deployment=Deployment(provider="openai", model="gpt-5-mini"), started=10.002)
+    used = Usage(input_tokens=12, output_tokens=30, cached_input_tokens=0)
+    attempt = Attempt(deployment=Deployment(provider="openai", model="gpt-5-mini"), started=10.002, usage=used)
     given: dict[str, object] = {
         "request_id": "r", "started": 10.0, "received_at": 0.0, "tenant": "acme", "surface": Surface.CHAT,
         "route": "fast", "attempts": [attempt], "ended": 11.0, "first_byte": 10.3, "is_stream": True,
-        "outcome": Outcome.SUCCESS, "usage": Usage(input_tokens=12, output_tokens=30, cached_input_tokens=0),
+        "outcome": Outcome.SUCCESS, "answered_by": attempt,
     }  # fmt: skip
     return CallRecord(**{**given, **fields})  # type: ignore[arg-type]
 

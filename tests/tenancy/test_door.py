@@ -18,7 +18,7 @@ from gateway_middleware.core.domain import Dialect, Tenant
 from gateway_middleware.core.endpoints import ENDPOINTS, Access, locate
 from gateway_middleware.core.scope import TENANT
 from gateway_middleware.edge.access_log import AccessLog
-from gateway_middleware.edge.middleware import ErrorMiddleware
+from gateway_middleware.edge.middleware import EdgeMiddleware
 from gateway_middleware.tenancy.keys import digest
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver
@@ -33,10 +33,10 @@ async def secret_app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def gateway(log: AccessLog | None = None) -> ErrorMiddleware:
+def gateway(log: AccessLog | None = None) -> EdgeMiddleware:
     resolver = ApiKeyResolver([(Tenant(name="acme"), [digest(KEY.encode())])])
     door = TenantMiddleware(secret_app, resolver=resolver, admin_token="admin", metrics_token="metrics")
-    return ErrorMiddleware(door, access_log=log)
+    return EdgeMiddleware(door, access_log=log)
 
 
 def run(call: Awaitable[Transcript]) -> Transcript:

@@ -9,9 +9,10 @@ import pytest
 
 from asgi_driver import Transcript, drive
 from gateway_middleware.core.asgi import Receive, Scope, Send
-from gateway_middleware.core.domain import CallRecord, Dialect, Surface, Tenant
+from gateway_middleware.core.domain import Dialect, Surface, Tenant
 from gateway_middleware.core.endpoints import Access, Endpoint
 from gateway_middleware.core.errors import AuthenticationError, GatewayError, PermissionDeniedError
+from gateway_middleware.core.record import CallRecord
 from gateway_middleware.core.scope import ENDPOINT, RECORD, TENANT
 from gateway_middleware.tenancy.keys import digest
 from gateway_middleware.tenancy.middleware import TenantMiddleware
@@ -42,7 +43,7 @@ def endpoint(access: Access) -> Endpoint:
 
 
 async def knock(access: Access, headers: Any, **options: Any) -> tuple[str | None, CallRecord, App]:
-    """The tenant that came in, after a call below an ErrorMiddleware."""
+    """The tenant that came in, after a call below an EdgeMiddleware."""
     app, record = App(), CallRecord(request_id="r", started=0.0, received_at=0.0)
     options = {"resolver": RESOLVER} | options
     scope: dict[str, Any] = {RECORD.slot: record, ENDPOINT.slot: endpoint(access)}

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from gateway_middleware.breaker.failure.rules import Cooldown
     from gateway_middleware.breaker.selection import Latencies
     from gateway_middleware.breaker.state.registry import BreakerRegistry
-    from gateway_middleware.core.domain import Attempt, Clock, Deployment, Route, Timeouts
+    from gateway_middleware.core.domain import Clock, Deployment, Route, Timeouts
     from gateway_middleware.core.provider_api import Origin
+    from gateway_middleware.core.record import Attempt
 
 _SHORTEST_TRY = 1.0
 """With fewer seconds left until the call's deadline nobody is asked any more."""

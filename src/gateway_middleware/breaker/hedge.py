@@ -12,8 +12,9 @@ from gateway_middleware.core.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUES
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.failover import Leg, Walk
-    from gateway_middleware.core.asgi import ASGIApp, Connection, Message, Receive
-    from gateway_middleware.core.domain import CallRecord, Clock, Route
+    from gateway_middleware.core.asgi import ASGIApp, Connection, Message, Receive, Scope
+    from gateway_middleware.core.domain import Clock, Route
+    from gateway_middleware.core.record import CallRecord
 
 _FEWEST = 20
 """Answers of a route before its own p95 says anything."""
@@ -55,15 +56,14 @@ class _Lane:
         self.leg = leg
         self.record = copy.copy(record)
         self.record.attempts = []
+        self.record.answered_by = None
         self.task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         race = self._race
         if race is None:
             return
-        scope = {**race.scope, RECORD.slot: self.record, DEPLOYMENT.slot: self.leg.deployment}
-        scope[ON_CONTENT.slot] = self.leg.on_content
-        await race.app(scope, race.departure, self.send)
+        await race.app(RECORD.child(attempt_scope(self.leg, race.scope), self.record), race.departure, self.send)
 
     def forget(self) -> None:
         """Let go of the race, which holds this lane."""
@@ -184,12 +184,6 @@ class _Race:
         error.__traceback__ = None
         return error
 
-    def _take_over(self, found: CallRecord) -> None:
-        record = self._record
-        record.tail, record.usage = found.tail, found.usage
-        record.response_id, record.response_model = found.response_id, found.response_model
-        record.delivered_tokens = found.delivered_tokens
-
     def _gather(self) -> None:
         """All attempts into the record of the call, that of the winner last."""
         lanes = sorted(self._lanes, key=lambda lane: lane is self.winner)
@@ -213,11 +207,16 @@ class _Race:
         """What the winner has learnt is the call's; nothing refers to anything any more."""
         for lane in self._lanes:
             if lane is self.winner:
-                self._take_over(lane.record)
+                self._record.answered_by = lane.record.answered_by
             elif self.winner is not None:
                 _abandon(lane.record)
             lane.forget()
         self._lanes.clear()
+
+
+def attempt_scope(leg: Leg, scope: Scope) -> Scope:
+    """The scope of one attempt."""
+    return ON_CONTENT.child(DEPLOYMENT.child(scope, leg.deployment), leg.on_content)
 
 
 def _abandon(record: CallRecord) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from gateway_middleware.breaker.hedge import correct_outcome
+from gateway_middleware.breaker.hedge import attempt_scope, correct_outcome
 from gateway_middleware.breaker.per_key import KeyGuard, is_server_failure, service_unavailable
 from gateway_middleware.breaker.selection import affinity_key
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.core.domain import Balance
-from gateway_middleware.core.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST, TENANT
+from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from gateway_middleware.breaker.state.policy import BreakerPolicy
     from gateway_middleware.breaker.state.transitions import Transition
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
-    from gateway_middleware.core.domain import CallRecord, Clock, ModelRequest
+    from gateway_middleware.core.domain import Clock, ModelRequest
+    from gateway_middleware.core.record import CallRecord
 
 _PROMPTS = ("instructions", "system", "tools", "messages", "input", "prompt")
 
@@ -95,7 +96,7 @@ class CircuitBreakerMiddleware:
             if leg.wait > 0:
                 with UntilDisconnect(receive, self._tower):
                     await asyncio.sleep(leg.wait)
-            await self.app(scope_of(leg, scope), receive, send)
+            await self.app(attempt_scope(leg, scope), receive, send)
         except BaseException as error:
             following = walk.failed(leg, error, can_move=record.first_byte is None)
             correct_outcome(record, error)
@@ -106,11 +107,6 @@ class CircuitBreakerMiddleware:
             return following
         walk.succeeded(leg, record.attempts[-1] if record.attempts else None)
         return None
-
-
-def scope_of(leg: Leg, scope: Scope) -> Scope:
-    """The scope of one attempt."""
-    return {**scope, DEPLOYMENT.slot: leg.deployment, ON_CONTENT.slot: leg.on_content}
 
 
 def _affinity(scope: Scope, request: ModelRequest) -> bytes:

@@ -17,6 +17,7 @@ from gateway_middleware.breaker.state.machine import CircuitBreaker
 from gateway_middleware.breaker.state.permit import CircuitOpenError, Permit
 from gateway_middleware.breaker.state.policy import BreakerPolicy
 from gateway_middleware.breaker.state.transitions import State
+from gateway_middleware.core.asgi import ends_response
 from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     OnReject = Callable[[GatewayError], tuple[int, HeaderList, bytes]]
 
 _FAILED = RULES[FailureClass.SERVER_ERROR]
-_LAST = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
-"""Messages that end an answer, unless they say that there is more."""
 _STATUSES = frozenset({500, 502, 503, 504, 529})
 
 
@@ -174,7 +173,7 @@ class _Watched:
         if kind == "http.response.start":
             self.status = message["status"]
             self.headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
-        elif kind in _LAST and not message.get("more_body", False):
+        elif ends_response(message):
             self.is_ended = True
         try:
             await self._send(message)

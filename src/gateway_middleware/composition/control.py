@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
     from gateway_middleware.breaker.peers.sharing import BreakerSharing
     from gateway_middleware.breaker.state.transitions import Transition
-    from gateway_middleware.core.domain import Attempt, CallRecord, Clock
+    from gateway_middleware.core.domain import Clock
     from gateway_middleware.core.errors import UpstreamError
+    from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.edge.access_log import AccessLog
     from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.limiting.quota import Quotas

@@ -12,7 +12,8 @@ from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.core.domain import CallRecord, Clock, Deployment, ModelRequest, ProviderKind
+    from gateway_middleware.core.domain import Clock, Deployment, ModelRequest, ProviderKind
+    from gateway_middleware.core.record import CallRecord
     from gateway_middleware.metering.prices.prices import Cost
     from gateway_middleware.settings import Settings
 

@@ -38,6 +38,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def ends_response(message: Message) -> bool:
+    """Whether this message is the last of an answer without trailers, however its body is sent."""
+    return message["type"] in _BODIES and not message.get("more_body", False)
+
+
+_BODIES = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 _STALL_CHECKS = 4
 
 

@@ -1,17 +1,12 @@
-"""The nouns of the house. Frozen values travel inward, the one mutable `CallRecord` travels outward."""
+"""The frozen values that travel from layer to layer: tenant, surface, deployment, route, request, usage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TypeAlias
 
 import msgspec
-
-from gateway_middleware.core.errors import UpstreamError
-
-if TYPE_CHECKING:
-    import asyncio
 
 HeaderList: TypeAlias = "list[tuple[bytes, bytes]]"
 """Raw header pairs, names in lower case."""
@@ -193,80 +188,3 @@ class Outcome(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     STREAM_ERROR = "stream_error"
     GATEWAY_ERROR = "gateway_error"
-
-
-class Attempt(msgspec.Struct, kw_only=True):
-    """One upstream try. Times are monotonic seconds."""
-
-    deployment: Deployment
-    started: float
-    ended: float | None = None
-    outcome: Outcome | None = None
-    status: int | None = None
-    upstream_request_id: str | None = None
-    first_content: float | None = None
-    usage: Usage | None = None
-    raw_usage: bytes | None = None
-    """The provider's own usage object, as JSON."""
-    is_complete: bool = False
-    """Whether the whole answer has come, so that its usage is final."""
-    response_model: str | None = None
-    service_tier: str | None = None
-    delivered_tokens: int | None = None
-    """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
-    drained: asyncio.Future[None] | None = None
-    """Set while the answer is read on for its usage after the client has left."""
-    failure: UpstreamError | None = None
-    """What a complete answer said of its own failure. It was relayed as it came."""
-
-
-class Meter(Protocol):
-    """Takes note of the attempts of one call."""
-
-    def begin(self, attempt: Attempt) -> None:
-        """The provider is about to be asked. Raises `UnavailableError` when it must not be."""
-        ...
-
-
-class CallRecord(msgspec.Struct, kw_only=True):
-    """Everything that is learnt about one call, filled by the layers it passes and read on the way out."""
-
-    request_id: str
-    started: float
-    received_at: float
-    """Wall clock, seconds since the epoch."""
-    method: str = ""
-    path: str = ""
-    endpoint: str = "other"
-    tenant: str | None = None
-    key_id: str | None = None
-    surface: Surface | None = None
-    dialect: Dialect = Dialect.OPENAI
-    model: str | None = None
-    route: str | None = None
-    is_stream: bool = False
-    bytes_in: int = 0
-    bytes_out: int = 0
-    attempts: list[Attempt] = msgspec.field(default_factory=list)
-    upstream_started: float | None = None
-    first_byte: float | None = None
-    """When the first byte of the answer went to the client."""
-    ended: float | None = None
-    status: int | None = None
-    outcome: Outcome | None = None
-    error_code: str | None = None
-    usage: Usage | None = None
-    delivered_tokens: int | None = None
-    """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
-    response_id: str | None = None
-    response_model: str | None = None
-    trace_id: str | None = None
-    """Of the sampled trace that the call belongs to, in hex."""
-    tail: bytes | None = None
-    """The last bytes of the answer. Dispatch leaves them here and the outermost layer sends them, so that everything a
-    call took is given back before its client can know that it has ended."""
-
-    @property
-    def deployment(self) -> Deployment | None:
-        """The deployment of the last attempt."""
-        return self.attempts[-1].deployment if self.attempts else None

@@ -12,8 +12,9 @@ from gateway_middleware.core.errors import ContextError
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from gateway_middleware.core.domain import CallRecord, Deployment, Meter, ModelRequest, Tenant
+    from gateway_middleware.core.domain import Deployment, ModelRequest, Tenant
     from gateway_middleware.core.endpoints import Endpoint
+    from gateway_middleware.core.record import CallRecord, Meter
 
 T = TypeVar("T")
 
@@ -41,14 +42,18 @@ class ScopeKey(Generic[T]):
         except KeyError:
             raise ContextError(f"scope key {self.name!r} is not set. HINT: put {self.set_by} further out.") from None
 
+    def child(self, scope: MutableMapping[str, Any], value: T) -> dict[str, Any]:
+        """A copy of the scope in which this key has another value: for one attempt of a call."""
+        return {**scope, self.slot: value}
+
     def peek(self, scope: MutableMapping[str, Any]) -> T | None:
         """Read the value, or None."""
         return cast("T | None", scope.get(self.slot))
 
 
 # In the order in which a call meets them.
-RECORD: ScopeKey[CallRecord] = ScopeKey("record", set_by="ErrorMiddleware (or MeteringMiddleware, alone)")
-ENDPOINT: ScopeKey[Endpoint] = ScopeKey("endpoint", set_by="ErrorMiddleware")
+RECORD: ScopeKey[CallRecord] = ScopeKey("record", set_by="EdgeMiddleware (or MeteringMiddleware, alone)")
+ENDPOINT: ScopeKey[Endpoint] = ScopeKey("endpoint", set_by="EdgeMiddleware")
 TENANT: ScopeKey[Tenant] = ScopeKey("tenant", set_by="TenantMiddleware")
 REQUEST: ScopeKey[ModelRequest] = ScopeKey("request", set_by="IntakeMiddleware")
 METER: ScopeKey[Meter] = ScopeKey("meter", set_by="MeteringMiddleware")

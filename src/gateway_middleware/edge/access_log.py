@@ -14,8 +14,9 @@ from gateway_middleware.edge.sink import FdSink
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.core.domain import Attempt, CallRecord, Clock
+    from gateway_middleware.core.domain import Clock
     from gateway_middleware.core.errors import UpstreamError
+    from gateway_middleware.core.record import Attempt, CallRecord
 
 _BATCH = 64
 _MAX_TEXT = 1024

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from gateway_middleware.core.domain import Dialect
 
 if TYPE_CHECKING:
-    from gateway_middleware.core.domain import CallRecord, HeaderList
+    from gateway_middleware.core.domain import HeaderList
+    from gateway_middleware.core.record import CallRecord
 
 
 def answer_headers(record: CallRecord, now: float) -> HeaderList:

@@ -10,7 +10,7 @@ import msgspec
 from gateway_middleware.core.domain import Outcome
 
 if TYPE_CHECKING:
-    from gateway_middleware.core.domain import CallRecord
+    from gateway_middleware.core.record import CallRecord
 
 _ENCODE = msgspec.json.Encoder().encode
 _MAX_PATH = 256

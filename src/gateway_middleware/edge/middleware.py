@@ -9,10 +9,11 @@ import traceback
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core import endpoints
-from gateway_middleware.core.asgi import route_path
-from gateway_middleware.core.domain import CallRecord, Outcome
+from gateway_middleware.core.asgi import ends_response, route_path
+from gateway_middleware.core.domain import Outcome
 from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError
 from gateway_middleware.core.outcomes import outcome_of
+from gateway_middleware.core.record import CallRecord
 from gateway_middleware.core.scope import ENDPOINT, RECORD
 from gateway_middleware.edge.admission import check_host, check_method, dialect_of, path_not_found
 from gateway_middleware.edge.answer_headers import answer_headers
@@ -33,7 +34,7 @@ _CLIENT_ERROR, _SERVER_ERROR = 400, 500
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
-class ErrorMiddleware:
+class EdgeMiddleware:
     """Opens the `CallRecord`, refuses what is no call, renders whatever is raised below, and logs.
 
     After the start of an event stream an error becomes the stream's last event; after the start of any other answer it
@@ -89,8 +90,7 @@ class ErrorMiddleware:
             raise
         finally:
             self._finish(record, reply)
-        if record.tail is not None:
-            await reply.send_tail(record.tail, self._write_stall)
+        await reply.send_last(self._write_stall)
 
     async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or not self._checks_paths:
@@ -138,17 +138,18 @@ class ErrorMiddleware:
             return True
         told = error if isinstance(error, GatewayError) else _internal_error()
         if not reply.is_started:
-            status, headers, record.tail = render(told, record.dialect, record.request_id)
+            status, headers, body = render(told, record.dialect, record.request_id)
             await reply.send({"type": "http.response.start", "status": status, "headers": headers})
+            await reply.send({"type": "http.response.body", "body": body})
             return True
         if reply.is_event_stream:
             frame = stream_frame(told, record.surface, record.dialect, record.request_id)
-            record.tail = frame if reply.is_between_events else b"\n\n" + frame
+            body = frame if reply.is_between_events else b"\n\n" + frame
+            await reply.send({"type": "http.response.body", "body": body})
         return reply.is_event_stream
 
     def _blame(self, error: BaseException, record: CallRecord, reply: _Reply) -> None:
         record.outcome = outcome_of(error)
-        record.tail = None
         if isinstance(error, GatewayError):
             record.error_code = error.error_code
         elif isinstance(error, ClientDisconnectedError | asyncio.CancelledError):
@@ -160,6 +161,7 @@ class ErrorMiddleware:
     def _client_left(self, record: CallRecord, reply: _Reply) -> None:
         record.outcome = Outcome.CLIENT_DISCONNECT
         record.error_code = "client_disconnected"
+        reply.forget_last()
         if not reply.is_ended:
             record.status = _CLIENT_LEFT
 
@@ -171,15 +173,13 @@ class ErrorMiddleware:
     def _conclude(self, record: CallRecord, reply: _Reply) -> None:
         if not reply.is_started:
             raise RuntimeError("the application returned without an answer")
-        if not reply.is_ended and record.tail is None:
+        if not reply.is_ended:
             self._client_left(record, reply)
         elif record.outcome is None:
             record.outcome = _outcome_of_answer(reply.status)
 
     def _finish(self, record: CallRecord, reply: _Reply) -> None:
         record.ended = self._clock()
-        if record.tail is not None:
-            record.bytes_out += len(record.tail)
         try:
             if self._observe is not None:
                 self._observe(record)
@@ -190,18 +190,35 @@ class ErrorMiddleware:
 
 
 class _Reply:
-    """The way back to the client: notes what passes, and adds the headers that every answer carries."""
+    """The way back to the client: notes what passes, adds the headers that every answer carries, holds back its end.
 
-    __slots__ = ("_clock", "_last", "_record", "_send", "is_ended", "is_event_stream", "status")
+    The last message goes out when all layers inside have returned, so that a client that has seen the end of its
+    answer can rely on everything it took having been given back.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_has_trailers",
+        "_last",
+        "_newest",
+        "_record",
+        "_send",
+        "is_ended",
+        "is_event_stream",
+        "is_under_way",
+        "status",
+    )
 
     def __init__(self, record: CallRecord, send: Send, clock: Clock) -> None:
         self._record = record
         self._send = send
         self._clock = clock
-        self._last = b""
+        self._newest = b""
+        self._last: Message | None = None
+        self._has_trailers = False
         self.status = 0
         self.is_event_stream = False
-        self.is_ended = False
+        self.is_ended = self.is_under_way = False
 
     @property
     def is_started(self) -> bool:
@@ -209,25 +226,32 @@ class _Reply:
 
     @property
     def is_between_events(self) -> bool:
-        return not self._last or self._last.endswith(_BLANK_LINES)
+        return not self._newest or self._newest.endswith(_BLANK_LINES)
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message on. No coroutine of its own: a stream has many messages."""
-        kind = message["type"]
-        if kind == "http.response.body":
-            body = message.get("body", b"")
-            if body:
-                self._last = body
-                self._record.bytes_out += len(body)
-            if not message.get("more_body", False):
-                self.is_ended = True
-        elif kind == "http.response.start":
-            message = self._start(message)
+        """Pass a message on, unless it is the last. No coroutine of its own: a stream has many messages."""
+        if message["type"] == "http.response.start":
+            return self._send(self._start(message))
+        body = message.get("body")
+        if body:
+            self._record.bytes_out += len(body)
+            self._newest = body
+        if self._is_last(message):
+            self.is_ended = True
+            self._last = message
+            return _nothing()
+        self.is_under_way = True
         return self._send(message)
+
+    def _is_last(self, message: Message) -> bool:
+        if self._has_trailers:
+            return message["type"] == "http.response.trailers" and not message.get("more_trailers", False)
+        return ends_response(message)
 
     def _start(self, message: Message) -> Message:
         record, now = self._record, self._clock()
         self.status = record.status = message["status"]
+        self._has_trailers = message.get("trailers", False)
         record.first_byte = now
         headers: HeaderList = list(message.get("headers", ()))
         for name, value in headers:
@@ -236,15 +260,26 @@ class _Reply:
         headers += answer_headers(record, now)
         return {**message, "headers": headers}
 
-    def send_tail(self, tail: bytes, stall: float) -> Awaitable[None]:
-        """Send the last bytes, which end the answer. A client that does not take those of a stream is cut off."""
-        self._record.tail = None
-        message = {"type": "http.response.body", "body": tail, "more_body": False}
-        return self._send_in_time(message, stall) if self._last else self._send(message)
+    def forget_last(self) -> None:
+        """Nobody is there to take the end of the answer."""
+        if self._last is not None:
+            self._record.bytes_out -= len(self._last.get("body", b""))
+            self._last = None
+            self.is_ended = self.is_under_way = False
+
+    async def send_last(self, stall: float) -> None:
+        """Send the message that ends the answer. A client that does not take that of a stream is cut off."""
+        message, self._last = self._last, None
+        if message is not None:
+            await (self._send_in_time(message, stall) if self.is_under_way else self._send(message))
 
     async def _send_in_time(self, message: Message, stall: float) -> None:
         async with asyncio.timeout(stall):
             await self._send(message)
+
+
+async def _nothing() -> None:
+    """The last message is held back."""
 
 
 def _outcome_of_answer(status: int) -> Outcome:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
-    from gateway_middleware.core.domain import CallRecord, Route, Tenant
+    from gateway_middleware.core.domain import Route, Tenant
     from gateway_middleware.core.endpoints import Endpoint
+    from gateway_middleware.core.record import CallRecord
     from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.intake.parsing import Asked
     from gateway_middleware.intake.routing import RouteTable

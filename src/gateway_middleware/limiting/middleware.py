@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
-    from gateway_middleware.core.domain import CallRecord, Clock, ModelRequest, Tenant, Usage
+    from gateway_middleware.core.domain import Clock, ModelRequest, Tenant, Usage
+    from gateway_middleware.core.record import CallRecord
     from gateway_middleware.limiting.counters import Tally
     from gateway_middleware.limiting.estimate import Estimate, Estimator
     from gateway_middleware.limiting.limit import Store

@@ -12,7 +12,7 @@ from gateway_middleware.core.errors import ClientDisconnectedError, UpstreamErro
 from gateway_middleware.core.outcomes import outcome_of
 
 if TYPE_CHECKING:
-    from gateway_middleware.core.domain import CallRecord
+    from gateway_middleware.core.record import CallRecord
     from gateway_middleware.limiting.estimate import Estimate
 
 

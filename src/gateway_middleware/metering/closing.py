@@ -11,7 +11,7 @@ from gateway_middleware.core.domain import Outcome, Usage
 from gateway_middleware.metering.usage_event import UsageEvent, UsageSource
 
 if TYPE_CHECKING:
-    from gateway_middleware.core.domain import Attempt
+    from gateway_middleware.core.record import Attempt
     from gateway_middleware.metering.usage_event import OpenCall
 
 Appraise: TypeAlias = "Callable[[UsageEvent, str | None], UsageEvent]"

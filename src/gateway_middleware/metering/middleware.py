@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.core.domain import Attempt, CallRecord, Clock, ModelRequest, Tenant
+    from gateway_middleware.core.domain import Clock, ModelRequest, Tenant
+    from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.metering.closing import Appraise
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.metering.usage_reader import UsageReader

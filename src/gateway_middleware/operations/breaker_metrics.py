@@ -12,7 +12,7 @@ from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from gateway_middleware.core.domain import CallRecord
+    from gateway_middleware.core.record import CallRecord
 
 TRANSITIONS = Counter("model_gateway_circuit_breaker_transitions", "Transitions by new state.", ("breaker", "state"))
 ATTEMPTS = Counter("model_gateway_attempts", "Upstream attempts by outcome.", ("provider", "deployment", "outcome"))

@@ -6,7 +6,8 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gateway_middleware.core.domain import Attempt, CallRecord, Clock
+    from gateway_middleware.core.domain import Clock
+    from gateway_middleware.core.record import Attempt, CallRecord
 
 from gateway_middleware.core.domain import Outcome
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from gateway_middleware.core.domain import CallRecord, Usage
+    from gateway_middleware.core.domain import Usage
+    from gateway_middleware.core.record import CallRecord
 
 REQUESTS = Counter(
     "model_gateway_requests",

@@ -9,8 +9,9 @@ from gateway_middleware.operations.figures import Figures
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from gateway_middleware.core.domain import CallRecord, Clock, Deployment
+    from gateway_middleware.core.domain import Clock, Deployment
     from gateway_middleware.core.provider_api import Provider
+    from gateway_middleware.core.record import CallRecord
 
 _BATCH = 64
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.core.domain import Attempt, CallRecord, ModelRequest
+    from gateway_middleware.core.domain import ModelRequest
+    from gateway_middleware.core.record import Attempt, CallRecord
 
 _OPERATIONS = {Surface.EMBEDDINGS: "embeddings", Surface.COMPLETIONS: "text_completion"}
 _PROVIDERS = {
@@ -75,7 +76,7 @@ class TelemetryMiddleware:
             await self.app(scope, receive, send)
             return
         record.trace_id = format(span.get_span_context().trace_id, "032x")
-        child = {**scope, REQUEST.slot: self._continued(request, span)}
+        child = REQUEST.child(scope, self._continued(request, span))
         error: BaseException | None = None
         try:
             await self.app(child, receive, send)

@@ -38,7 +38,7 @@ class TenantMiddleware:
     """Sets TENANT, or raises `AuthenticationError` or `PermissionDeniedError`.
 
     Who may call what is said by ENDPOINT; without one (a foreign application) every call needs a tenant. Websockets are
-    refused. Where no `ErrorMiddleware` is further out, refusals are answered with what `on_reject` makes of them.
+    refused. Where no `EdgeMiddleware` is further out, refusals are answered with what `on_reject` makes of them.
     Tokens are for operators: a tenant's key never opens what they open.
     """
 

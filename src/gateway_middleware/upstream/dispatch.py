@@ -1,13 +1,13 @@
-"""The innermost step of the staircase: one attempt against one deployment."""
+"""The endpoint of model calls: one attempt against one deployment."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
-from gateway_middleware.core.domain import Attempt
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.outcomes import outcome_of
+from gateway_middleware.core.record import Attempt
 from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
 from gateway_middleware.upstream.relay import Relay
 from gateway_middleware.upstream.tally import OutputTally
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gateway_middleware.core.asgi import Receive, Scope, Send
-    from gateway_middleware.core.domain import CallRecord, Clock, Meter, ModelRequest, Timeouts
+    from gateway_middleware.core.domain import Clock, ModelRequest, Timeouts
     from gateway_middleware.core.provider_api import Provider
+    from gateway_middleware.core.record import CallRecord, Meter
     from gateway_middleware.upstream.drain import Drains
     from gateway_middleware.upstream.exchange import Answer, Exchange
     from gateway_middleware.upstream.tally import OutputCounterFactory
@@ -39,7 +40,8 @@ class Dispatch:
     stream are held back until its first content, so that a failure until then is raised with the response untouched.
     Raises `UpstreamError` and `ClientDisconnectedError`; after the start of a stream too, for the outermost layer to
     end it in the dialect.
-    The last bytes of an answer are left in `CallRecord.tail`.
+    The message that ends an answer carries all of its body, or the terminating event of a stream: nothing of what
+    makes it complete has been sent before.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Dispatch:
         provider = self._providers[deployment.provider]
         attempt = Attempt(deployment=deployment, started=self._clock())
         record.attempts.append(attempt)
-        record.usage = record.delivered_tokens = record.response_id = record.response_model = None
+        record.answered_by = attempt
         timeouts = deployment.timeouts or provider.timeouts
         try:
             with UntilDisconnect(receive, self._tower, stall=timeouts.write_stall) as watch:

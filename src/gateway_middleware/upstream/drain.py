@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from gateway_middleware.core.errors import GatewayError
 
 if TYPE_CHECKING:
-    from gateway_middleware.core.domain import Attempt
     from gateway_middleware.core.provider_api import ResponseReader
+    from gateway_middleware.core.record import Attempt
     from gateway_middleware.upstream.exchange import Answer
 
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway_middleware.core.asgi import Send, UntilDisconnect
-    from gateway_middleware.core.domain import Attempt, CallRecord, Clock, HeaderList, ModelRequest
+    from gateway_middleware.core.domain import Clock, HeaderList, ModelRequest
     from gateway_middleware.core.provider_api import Provider, ResponseReader
+    from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.upstream.drain import Drains
     from gateway_middleware.upstream.exchange import Answer
     from gateway_middleware.upstream.tally import OutputTally
@@ -73,10 +74,12 @@ class Relay:
                 await self._binary(answer, reader, media)
             else:
                 await self._whole(answer, reader, media, limit, can_move=can_move)
+        except BaseException:
+            self._learn(reader)
+            raise
         finally:
             if self._heart is not None:
                 self._heart.stop()
-            self._learn(reader)
 
     def reads_on(self, answer: Answer, drains: Drains | None) -> bool:
         """Whether the rest of a stream is read for its usage, though its client has left."""
@@ -86,14 +89,12 @@ class Relay:
         return drains.adopt(answer, reader, self.attempt)
 
     def _learn(self, reader: ResponseReader) -> None:
-        record, attempt = self._record, self.attempt
-        record.usage = attempt.usage = reader.usage
-        record.response_id = reader.response_id
-        record.response_model = attempt.response_model = reader.response_model
-        attempt.raw_usage, attempt.service_tier = reader.raw_usage, reader.service_tier
+        attempt = self.attempt
+        attempt.usage, attempt.raw_usage, attempt.service_tier = reader.usage, reader.raw_usage, reader.service_tier
+        attempt.response_id, attempt.response_model = reader.response_id, reader.response_model
         attempt.is_complete = reader.is_complete
         if not reader.is_complete or reader.usage is None:
-            record.delivered_tokens = attempt.delivered_tokens = self._tally.tokens()
+            attempt.delivered_tokens = self._tally.tokens()
 
     async def _whole(self, answer: Answer, reader: ResponseReader, media: bytes, limit: int, *, can_move: bool) -> None:
         body = await answer.read(limit)
@@ -103,9 +104,10 @@ class Relay:
         self._consider_failure(reader, can_move=can_move)
         if reader.usage is None:
             self._tally.add_whole(relayed)
-        self._record.tail = relayed
+        self._learn(reader)
         headers = [(b"content-type", media), (b"content-length", b"%d" % len(relayed))]
-        await self._send({"type": "http.response.start", "status": self.attempt.status, "headers": headers})
+        await self._start(headers)
+        await self._end(relayed)
 
     def _consider_failure(self, reader: ResponseReader, *, can_move: bool) -> None:
         """An answer that says itself that it failed is for another deployment to better, else for the client."""
@@ -122,7 +124,9 @@ class Relay:
             await self._pass_on(relayed)
         if not self._is_started:
             raise UpstreamProtocolError("The provider's answer is empty.")
-        self._record.tail = reader.finish()
+        rest = reader.finish()
+        self._learn(reader)
+        await self._end(rest)
 
     async def _events(self, answer: Answer, reader: ResponseReader, patience: float, *, can_move: bool) -> None:
         await self._lead_in(answer, reader, patience, can_move=can_move)
@@ -144,7 +148,10 @@ class Relay:
             self.attempt.failure = reader.failure
         if relayed and reader.usage is None:
             self._tally.add(relayed)
-        self._record.tail = relayed
+        self._learn(reader)
+        if self._heart is not None:
+            self._heart.stop()
+        await self._end(relayed)
 
     async def _lead_in(self, answer: Answer, reader: ResponseReader, patience: float, *, can_move: bool) -> None:
         """Read until the first content. What has not been passed on by then is held.
@@ -184,6 +191,10 @@ class Relay:
     async def _start(self, headers: HeaderList) -> None:
         self._is_started = True
         await self._send({"type": "http.response.start", "status": self.attempt.status, "headers": list(headers)})
+
+    def _end(self, body: bytes) -> Awaitable[None]:
+        """The last message. What the answer has told is on record by now, for layers that look when they see it."""
+        return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": False})
 
     def _pass_on(self, body: bytes) -> Awaitable[None]:
         self._tally.add(body)

@@ -14,10 +14,11 @@ import pytest
 from asgi_driver import Client, Transcript, drive, http_scope
 from gateway_middleware.core import errors
 from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
-from gateway_middleware.core.domain import Attempt, CallRecord, Deployment, Dialect, Outcome, Surface
+from gateway_middleware.core.domain import Deployment, Dialect, Outcome, Surface
+from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.core.scope import ENDPOINT, RECORD
 from gateway_middleware.edge.access_log import AccessLog
-from gateway_middleware.edge.middleware import ErrorMiddleware
+from gateway_middleware.edge.middleware import EdgeMiddleware
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +38,7 @@ class Clock:
 
 
 class Kit:
-    """An ErrorMiddleware around an app, with everything it reports."""
+    """An EdgeMiddleware around an app, with everything it reports."""
 
     def __init__(self, app: ASGIApp, **options: Any) -> None:
         self.clock = Clock()
@@ -45,7 +46,7 @@ class Kit:
         self.written: list[bytes] = []
         self.log = AccessLog(self.written.append)
         chosen: dict[str, Any] = {"clock": self.clock, "wall": lambda: 1.7e9, "request_ids": lambda: "id-1"} | options
-        self.app = ErrorMiddleware(app, observe=self.records.append, access_log=self.log, **chosen)
+        self.app = EdgeMiddleware(app, observe=self.records.append, access_log=self.log, **chosen)
 
     async def call(self, path: str = CHAT, *, method: str = "POST", **options: Any) -> Transcript:
         return await drive(self.app, method=method, path=path, **options)
@@ -121,15 +122,16 @@ async def test_the_last_bytes_go_out_when_the_call_is_on_record() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send)
-        RECORD.get(scope).tail = b"tail"
+        await body(send, b"tail", more=False)
+        order.append("the app has returned")
 
     async def send(message: Any) -> None:
         order.append(message["type"])
 
-    middleware = ErrorMiddleware(app, observe=lambda r: order.append(f"observed {r.bytes_out}"))
+    middleware = EdgeMiddleware(app, observe=lambda r: order.append(f"observed {r.bytes_out}"))
     await middleware(http_scope("POST", CHAT), Client([b""]).receive, send)
 
-    assert order == ["http.response.start", "observed 4", "http.response.body"]
+    assert order == ["http.response.start", "the app has returned", "observed 4", "http.response.body"]
 
 
 async def test_a_message_of_the_app_is_not_changed() -> None:
@@ -398,7 +400,7 @@ async def test_an_observer_that_fails_breaks_no_call(caplog: pytest.LogCaptureFi
     def observe(record: CallRecord) -> None:
         raise ValueError("observer")
 
-    assert (await drive(ErrorMiddleware(fine, observe=observe), method="POST", path=CHAT)).is_complete
+    assert (await drive(EdgeMiddleware(fine, observe=observe), method="POST", path=CHAT)).is_complete
     assert "observer" in caplog.text
 
 
@@ -406,14 +408,14 @@ async def test_a_client_that_does_not_take_the_last_event_is_cut_off() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send, EVENTS)
         await body(send, b"data: 1\n\n")
-        RECORD.get(scope).tail = b"data: [DONE]\n\n"
+        await body(send, b"data: [DONE]\n\n", more=False)
 
     async def send(message: Any) -> None:
         if not message.get("more_body", True):
             await asyncio.Event().wait()
 
     with pytest.raises(TimeoutError):
-        await ErrorMiddleware(app, write_stall=0.01)(http_scope("POST", CHAT), Client([b""]).receive, send)
+        await EdgeMiddleware(app, write_stall=0.01)(http_scope("POST", CHAT), Client([b""]).receive, send)
 
 
 async def called(app: Callable[[ASGIApp], ASGIApp], scope: Scope) -> tuple[bool, list[Any]]:
@@ -437,9 +439,9 @@ async def called(app: Callable[[ASGIApp], ASGIApp], scope: Scope) -> tuple[bool,
 
 async def test_websockets_are_refused_and_lifespans_pass() -> None:
     refusal = [{"type": "websocket.close", "code": 1008}]
-    assert await called(ErrorMiddleware, {"type": "websocket"}) == (False, refusal)
-    assert await called(ErrorMiddleware, {"type": "lifespan"}) == (True, [])
-    assert await called(ErrorMiddleware, {"type": "webtransport"}) == (False, [])
+    assert await called(EdgeMiddleware, {"type": "websocket"}) == (False, refusal)
+    assert await called(EdgeMiddleware, {"type": "lifespan"}) == (True, [])
+    assert await called(EdgeMiddleware, {"type": "webtransport"}) == (False, [])
 
 
 async def test_a_foreign_application_keeps_its_paths() -> None:
@@ -456,11 +458,11 @@ async def test_a_foreign_application_keeps_its_paths() -> None:
     assert (await kit.call(CHAT)).status == 200
     assert seen[-1].surface is Surface.CHAT
     assert (await kit.call("/theirs", method="TRACE")).status == 405
-    assert (await called(lambda a: ErrorMiddleware(a, checks_paths=False), {"type": "websocket"}))[0]
+    assert (await called(lambda a: EdgeMiddleware(a, checks_paths=False), {"type": "websocket"}))[0]
 
 
 async def test_twice_in_one_stack_is_a_fault_of_the_programmer() -> None:
-    answer = await Kit(ErrorMiddleware(fine)).call()
+    answer = await Kit(EdgeMiddleware(fine)).call()
     assert answer.status == 500
 
 
@@ -499,7 +501,7 @@ async def test_an_error_that_its_own_frames_hold_is_let_go() -> None:
         error = errors.UpstreamProtocolError("held by a local variable")
         raise error
 
-    middleware = ErrorMiddleware(app)
+    middleware = EdgeMiddleware(app)
     scopes = [http_scope("POST", CHAT) for _ in range(100)]
 
     async def send(message: Any) -> None:

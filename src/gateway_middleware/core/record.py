@@ -1,0 +1,102 @@
+"""What is learnt about one call: the attempts at its providers, and the record that all layers fill."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+
+from gateway_middleware.core.domain import Deployment, Dialect, Outcome, Surface, Usage
+from gateway_middleware.core.errors import UpstreamError
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One upstream try. Times are monotonic seconds."""
+
+    deployment: Deployment
+    started: float
+    ended: float | None = None
+    outcome: Outcome | None = None
+    status: int | None = None
+    upstream_request_id: str | None = None
+    first_content: float | None = None
+    usage: Usage | None = None
+    raw_usage: bytes | None = None
+    """The provider's own usage object, as JSON."""
+    is_complete: bool = False
+    """Whether the whole answer has come, so that its usage is final."""
+    response_id: str | None = None
+    response_model: str | None = None
+    service_tier: str | None = None
+    delivered_tokens: int | None = None
+    """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
+    drained: asyncio.Future[None] | None = None
+    """Set while the answer is read on for its usage after the client has left."""
+    failure: UpstreamError | None = None
+    """What a complete answer said of its own failure. It was relayed as it came."""
+
+
+class Meter(Protocol):
+    """Takes note of the attempts of one call."""
+
+    def begin(self, attempt: Attempt) -> None:
+        """The provider is about to be asked. Raises `UnavailableError` when it must not be."""
+        ...
+
+
+class CallRecord(msgspec.Struct, kw_only=True):
+    """Everything that is learnt about one call, filled by the layers it passes and read on the way out."""
+
+    request_id: str
+    started: float
+    received_at: float
+    """Wall clock, seconds since the epoch."""
+    method: str = ""
+    path: str = ""
+    endpoint: str = "other"
+    tenant: str | None = None
+    key_id: str | None = None
+    surface: Surface | None = None
+    dialect: Dialect = Dialect.OPENAI
+    model: str | None = None
+    route: str | None = None
+    is_stream: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    attempts: list[Attempt] = msgspec.field(default_factory=list)
+    first_byte: float | None = None
+    """When the first byte of the answer went to the client."""
+    ended: float | None = None
+    status: int | None = None
+    outcome: Outcome | None = None
+    error_code: str | None = None
+    answered_by: Attempt | None = None
+    """The attempt whose answer is that of the call: the last one, or the one that won a hedged race."""
+    trace_id: str | None = None
+    """Of the sampled trace that the call belongs to, in hex."""
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """The deployment of the last attempt."""
+        return self.attempts[-1].deployment if self.attempts else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer used, as far as its provider has said."""
+        return None if self.answered_by is None else self.answered_by.usage
+
+    @property
+    def delivered_tokens(self) -> int | None:
+        """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
+        return None if self.answered_by is None else self.answered_by.delivered_tokens
+
+    @property
+    def response_id(self) -> str | None:
+        """The provider's id of the answer."""
+        return None if self.answered_by is None else self.answered_by.response_id
+
+    @property
+    def response_model(self) -> str | None:
+        """The model that the provider names in its answer."""
+        return None if self.answered_by is None else self.answered_by.response_model
