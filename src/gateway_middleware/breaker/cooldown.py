@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.failure.rules import CooldownScope
+from gateway_middleware.core.bounded import make_room
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.failure.rules import Cooldown
@@ -104,13 +105,6 @@ class Cooldowns:
         ]
 
     def _add(self, key: _Key, now: float) -> _Cooling:
-        if len(self._found) >= self._most:
-            self._thin_out()
+        make_room(self._found, self._most, rank=lambda key: self._found[key].until)
         cooling = self._found[key] = _Cooling(now, FIRST_SECONDS)
         return cooling
-
-    def _thin_out(self) -> None:
-        """Forget an eighth, that which ends or ended first."""
-        first = sorted(self._found, key=lambda key: self._found[key].until)
-        for key in first[: self._most // 8 + 1]:
-            del self._found[key]

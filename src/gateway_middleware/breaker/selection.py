@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import TypeAlias
 
+from gateway_middleware.core.bounded import make_room
 from gateway_middleware.core.domain import Clock, Deployment
 
 Groups: TypeAlias = "tuple[tuple[Deployment, ...], ...]"
@@ -127,9 +128,7 @@ class Latencies:
         return math.exp((found.measured - self._clock()) / self._memory)
 
     def _add(self, key: str) -> _Latency:
-        if len(self._found) >= self._most:
-            idle = [name for name, latency in self._found.items() if not latency.under_way]
-            for name in sorted(idle, key=lambda name: self._found[name].measured)[: self._most // 8 + 1]:
-                del self._found[name]
+        idle = (name for name, latency in self._found.items() if not latency.under_way)
+        make_room(self._found, self._most, rank=lambda name: self._found[name].measured, candidates=idle)
         found = self._found[key] = _Latency()
         return found

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from gateway_middleware.core.bounded import MAX_TENANTS, BoundedNames
 from gateway_middleware.limiting.limit import Decision, Standing
 
 _BATCH = 64
-_MOST_TENANTS = 1000
-OTHER = "other"
 
 
 class Counts(msgspec.Struct, gc=False):
@@ -26,13 +25,14 @@ class Counts(msgspec.Struct, gc=False):
 class Tally:
     """Counts decisions in batches: a scrape brings it up to date first.
 
-    Tenants beyond `most` are counted together as `other`.
+    Tenants beyond `max_tenants` are counted together as `other`.
     """
 
-    def __init__(self, *, most: int = _MOST_TENANTS, on_shadow: Callable[[str, Standing], None] | None = None) -> None:
+    def __init__(
+        self, *, max_tenants: int = MAX_TENANTS, on_shadow: Callable[[str, Standing], None] | None = None
+    ) -> None:
         self._counts: dict[tuple[str, str], Counts] = {}
-        self._tenants: set[str] = set()
-        self._most = most
+        self._name = BoundedNames(max_tenants)
         self._new: list[tuple[str, Decision]] = []
         self._on_shadow = on_shadow
         self.degraded_decisions = 0
@@ -53,13 +53,6 @@ class Tally:
         """By tenant and limit."""
         self.refresh()
         return self._counts
-
-    def _name(self, tenant: str) -> str:
-        if tenant not in self._tenants:
-            if len(self._tenants) >= self._most:
-                return OTHER
-            self._tenants.add(tenant)
-        return tenant
 
     def _count(self, tenant: str, decision: Decision) -> None:
         self.degraded_decisions += decision.is_degraded

@@ -5,11 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from gateway_middleware.core.bounded import BoundedNames
+
 if TYPE_CHECKING:
     from gateway_middleware.metering.usage_event import UsageEvent
 
 _BATCH = 64
-_MOST_TENANTS = 1000
 
 
 class UsageTally:
@@ -17,7 +18,7 @@ class UsageTally:
 
     def __init__(self) -> None:
         self._new: list[UsageEvent] = []
-        self._tenants: set[str] = set()
+        self._name = BoundedNames()
         self._sources: dict[str, int] = {}
         self._costs: dict[tuple[str, str], Decimal] = {}
         self._unpriced = 0
@@ -37,11 +38,6 @@ class UsageTally:
             else:
                 key = (self._name(event.tenant), event.provider)
                 self._costs[key] = self._costs.get(key, Decimal(0)) + Decimal(event.cost)
-
-    def _name(self, tenant: str) -> str:
-        if tenant not in self._tenants and len(self._tenants) < _MOST_TENANTS:
-            self._tenants.add(tenant)
-        return tenant if tenant in self._tenants else "other"
 
     @property
     def sources(self) -> dict[str, int]:

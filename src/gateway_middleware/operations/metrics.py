@@ -13,6 +13,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from gateway_middleware.core.bounded import BoundedNames
 from gateway_middleware.core.domain import Outcome
 from gateway_middleware.operations.metric import Counter
 
@@ -50,7 +51,6 @@ _TOKEN_TYPES = (
     ("cache_write", "cache_write_tokens"),
     ("reasoning", "reasoning_tokens"),
 )
-_MAX_TENANTS = 1000
 Bucket: TypeAlias = "tuple[str, float] | tuple[str, float, Exemplar]"
 """Bound, cumulative count, and a trace that fell into it."""
 _CALL_LABELS = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
@@ -115,7 +115,7 @@ class CallMetrics(Collector):
     def __init__(self, models: Callable[[], frozenset[str]]) -> None:
         self._models = models
         self._series: dict[tuple[str, str, str, str], _Series] = {}
-        self._tenants: set[str] = set()
+        self._tenant = BoundedNames()
         self._refused: dict[tuple[str, ...], int] = {}
 
     def observe(self, record: CallRecord) -> None:
@@ -132,15 +132,6 @@ class CallMetrics(Collector):
         if series is None:
             series = self._series[labels] = _Series()
         _count(series, record, outcome)
-
-    def _tenant(self, name: str) -> str:
-        """A resolver of the host's own may know any number of tenants: those beyond a thousand are counted together."""
-        if name in self._tenants:
-            return name
-        if len(self._tenants) >= _MAX_TENANTS:
-            return "other"
-        self._tenants.add(name)
-        return name
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
