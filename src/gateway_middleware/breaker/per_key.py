@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict
 from random import random as system_random
@@ -19,6 +18,7 @@ from gateway_middleware.breaker.state.policy import BreakerPolicy
 from gateway_middleware.breaker.state.transitions import State
 from gateway_middleware.core.asgi import ends_response
 from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError
+from gateway_middleware.core.retry_after import retry_after_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,9 +42,8 @@ def is_server_failure(status: int) -> bool:
 def service_unavailable(error: GatewayError) -> tuple[int, HeaderList, bytes]:
     """Status, headers and body of a refusal: a plain 503 with `Retry-After`."""
     body = msgspec.json.encode({"detail": error.message})
-    wait = b"%d" % max(1, math.ceil(error.retry_after or 0.0))
     headers: HeaderList = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return 503, [*headers, (b"retry-after", wait), *error.headers], body
+    return 503, [*headers, *retry_after_headers(error.retry_after or 0.0), *error.headers], body
 
 
 class KeyGuard:

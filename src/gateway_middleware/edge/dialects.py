@@ -7,7 +7,6 @@ frame alone: openai wants a truthy `error` in the data, anthropic wants `event: 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from gateway_middleware.core.errors import (
     UpstreamStatusError,
     UpstreamStreamError,
 )
+from gateway_middleware.core.retry_after import retry_after_headers
 
 _ENCODE = msgspec.json.Encoder().encode
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
@@ -178,16 +178,8 @@ def _headers(error: GatewayError) -> HeaderList:
         headers = [pair for pair in headers if pair[0] != _SHOULD_RETRY]
         headers.append((_SHOULD_RETRY, b"true" if error.should_retry else b"false"))
     if error.retry_after is not None and not any(name.startswith(b"retry-after") for name, _ in headers):
-        headers += _retry_after(error.retry_after)
+        headers += retry_after_headers(error.retry_after)
     return headers
-
-
-def _retry_after(seconds: float) -> HeaderList:
-    """Both forms that the SDKs read. Never zero, which would be an invitation to a hot loop."""
-    return [
-        (b"retry-after", b"%d" % max(1, math.ceil(seconds))),
-        (b"retry-after-ms", b"%d" % max(1, math.ceil(seconds * 1000))),
-    ]
 
 
 def _is_plain(value: bytes) -> bool:

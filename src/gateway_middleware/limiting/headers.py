@@ -30,15 +30,6 @@ def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderLi
     return headers + _draft(told)
 
 
-def retry_headers(seconds: float) -> HeaderList:
-    """`Retry-After` in whole seconds, never too early, and `retry-after-ms`."""
-    milliseconds = max(math.ceil(seconds * 1000 - 1e-6), 1)
-    return [
-        (b"retry-after", b"%d" % -(-milliseconds // 1000)),
-        (b"retry-after-ms", b"%d" % milliseconds),
-    ]
-
-
 def _tightest(standings: Iterable[Standing], unit: Unit) -> Standing | None:
     found = [s for s in standings if s.claim.limit.unit is unit]
     return min(found, key=lambda s: (s.wait == 0, s.remaining / s.claim.limit.amount), default=None)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.core.domain import Clock, Dialect
-from gateway_middleware.limiting.headers import limit_headers, retry_headers
+from gateway_middleware.core.retry_after import retry_after_headers
+from gateway_middleware.limiting.headers import limit_headers
 from gateway_middleware.limiting.limit import Claim, Limit, Store, limit_key
 from gateway_middleware.limiting.notation import concurrency as slots
 from gateway_middleware.limiting.notation import parse_limits
@@ -36,7 +37,7 @@ def too_many_requests(error: GatewayError) -> tuple[int, HeaderList, bytes]:
     """Status, headers and body of a refusal: a plain 429. The headers of limits are added to these."""
     body = msgspec.json.encode({"detail": error.message})
     headers: HeaderList = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return 429, [*headers, *retry_headers(error.retry_after or 0.001)], body
+    return 429, [*headers, *retry_after_headers(error.retry_after or 0.001)], body
 
 
 def make_store(

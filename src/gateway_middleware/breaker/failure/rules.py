@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from gateway_middleware.breaker.failure.classes import FailureClass, classify
-from gateway_middleware.breaker.failure.retry_after import retry_after, wait_hint
+from gateway_middleware.breaker.failure.retry_after import requested_wait, retry_after
 from gateway_middleware.core.domain import Outcome
 from gateway_middleware.core.errors import UpstreamStatusError, UpstreamStreamError
 
@@ -144,7 +144,7 @@ _ROWS: dict[FailureClass, Judgement] = {
 RULES: dict[FailureClass, Judgement] = {
     name: msgspec.structs.replace(row, failure_class=name) for name, row in _ROWS.items()
 }
-"""The judgement of each class, before hints of the single answer."""
+"""The judgement of each class, before what the single answer asked for."""
 
 
 def judge(error: BaseException | None, *, wall: float) -> Judgement:
@@ -157,9 +157,11 @@ def judge(error: BaseException | None, *, wall: float) -> Judgement:
         return SUCCEEDED
     judgement = RULES[classify(error)]
     if isinstance(error, UpstreamStatusError):
-        return _as_asked(_patient(judgement, wait_hint(error.upstream_headers, error.message, wall=wall)), error, wall)
+        return _as_asked(
+            _patient(judgement, requested_wait(error.upstream_headers, error.message, wall=wall)), error, wall
+        )
     if isinstance(error, UpstreamStreamError):
-        patient = _patient(judgement, wait_hint([], error.message, wall=wall))
+        patient = _patient(judgement, requested_wait([], error.message, wall=wall))
         return msgspec.structs.replace(patient, outcome=Outcome.STREAM_ERROR)
     return judgement
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from enum import Enum
+
+from gateway_middleware.core.retry_after import parse_retry_after
 
 LONGEST_BODY = 1 << 16
 """As much of an answer is read as is needed to judge it."""
@@ -14,7 +14,6 @@ LONGEST_BODY = 1 << 16
 _UNWELCOME = frozenset({401, 402, 403, 404, 405, 406, 407, 410, 411, 414, 415, 421, 426, 428, 431, 451, 501, 505})
 _LATER = frozenset({408, 425, 429})
 _DUPLICATE = re.compile(rb"duplicate|already[ _-]?(?:exist|process|ingest|receiv|record)", re.IGNORECASE)
-_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
 _LONGEST_WAIT = 86_400.0
 
 
@@ -52,14 +51,5 @@ def retry_after(headers: Mapping[str, str], *, wall: float) -> float:
 
     `wall` is the time of day in seconds since the epoch.
     """
-    text = headers.get("retry-after", "").strip()
-    seconds = float(text) if _SECONDS.fullmatch(text) else _until(text, wall)
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
-
-
-def _until(text: str, wall: float) -> float:
-    try:
-        date = parsedate_to_datetime(text)
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - wall
-    except (ValueError, OverflowError):
-        return 0.0
+    seconds = parse_retry_after(headers.get("retry-after", "").strip(), wall=wall)
+    return min(max(seconds or 0.0, 0.0), _LONGEST_WAIT)
