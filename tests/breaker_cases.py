@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from clock import Clock
 from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import RULES, Judgement
 from gateway_middleware.breaker.state.machine import CircuitBreaker
@@ -14,26 +15,8 @@ from gateway_middleware.core.domain import Deployment
 from gateway_middleware.core.errors import UpstreamStatusError, UpstreamStreamError
 from gateway_middleware.core.provider_api import Origin
 
-EPOCH = 1_800_000_000.0
-"""The time of day at the start of every test."""
 SERVER_ERROR = RULES[FailureClass.SERVER_ERROR]
 CONNECT_ERROR = RULES[FailureClass.CONNECT]
-
-
-class ManualClock:
-    """Monotonic seconds that pass when told to; `wall` is the time of day that goes with them."""
-
-    def __init__(self, seconds: float = 1000.0) -> None:
-        self.start = self.seconds = seconds
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    def wall(self) -> float:
-        return EPOCH + self.seconds - self.start
-
-    def pass_(self, seconds: float) -> None:
-        self.seconds += seconds
 
 
 def no_jitter() -> float:
@@ -41,7 +24,7 @@ def no_jitter() -> float:
 
 
 def make_breaker(
-    clock: ManualClock,
+    clock: Clock,
     policy: BreakerPolicy | None = None,
     *,
     random: Callable[[], float] = no_jitter,
@@ -73,10 +56,10 @@ def succeed(breaker: CircuitBreaker, times: int = 1) -> None:
         taken(breaker).succeed()
 
 
-def half_open(breaker: CircuitBreaker, clock: ManualClock) -> Permit:
+def half_open(breaker: CircuitBreaker, clock: Clock) -> Permit:
     """Trip it, wait, and take the probe."""
     fail(breaker, 5)
-    clock.pass_(breaker.retry_after())
+    clock.advance(breaker.retry_after())
     permit = taken(breaker)
     assert breaker.state is State.HALF_OPEN
     return permit

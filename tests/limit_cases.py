@@ -13,19 +13,6 @@ T = TypeVar("T")
 _count = itertools.count()
 
 
-class ManualClock:
-    """Seconds that pass when told to. Whole microseconds inside, so that sums are exact."""
-
-    def __init__(self, seconds: float = 1_000_000.0) -> None:
-        self.micro = int(seconds * 1e6)
-
-    def __call__(self) -> float:
-        return self.micro / 1e6
-
-    def pass_(self, seconds: float) -> None:
-        self.micro += round(seconds * 1e6)
-
-
 def fresh(name: str = "tenant") -> str:
     """A tenant that no other test has."""
     return f"{name}-{next(_count)}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from asgi_driver import Transcript, drive
-from breaker_cases import ManualClock
+from clock import Clock
 from gateway_middleware import Gateway, Settings
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import UpstreamError
@@ -45,7 +45,7 @@ class Rig:
     """Providers are `a`, `b` and `c` of OpenAI's kind and `x` of Anthropic's; scripts are by provider."""
 
     def __init__(self, routes: dict[str, Any] | None = None, *, tracer_provider: Any = None, **extra: str) -> None:
-        self.clock = ManualClock()
+        self.clock = Clock()
         self.scripts: dict[str, Script] = {}
         self.calls: Counter[str] = Counter()
         self.log = LogLines()

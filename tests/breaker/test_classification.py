@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 import traffic
-from breaker_cases import EPOCH, status_error, stream_error
+from breaker_cases import status_error, stream_error
+from clock import EPOCH
 from gateway_middleware.breaker.failure.classes import FailureClass as F
 from gateway_middleware.breaker.failure.classes import classify
 from gateway_middleware.breaker.failure.rules import judge

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breaker_cases import ManualClock
+from clock import Clock
 from gateway_middleware.breaker.cooldown import Cooldowns, Cooling
 from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
 
@@ -15,12 +15,12 @@ A, B, KEY = "openai/a", "openai/b", "openai"
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def cooldowns(clock: ManualClock) -> Cooldowns:
+def cooldowns(clock: Clock) -> Cooldowns:
     return Cooldowns(clock)
 
 
@@ -28,13 +28,13 @@ def throttle(cooldowns: Cooldowns, seconds: float | None = None, deployment: str
     return cooldowns.cool(Cooldown(ONE, seconds), deployment=deployment, credential=KEY)
 
 
-def test_cb5_the_latest_deadline_wins(clock: ManualClock, cooldowns: Cooldowns) -> None:
+def test_cb5_the_latest_deadline_wins(clock: Clock, cooldowns: Cooldowns) -> None:
     assert throttle(cooldowns, 3) == 3
     assert throttle(cooldowns, 6) == 6
     assert throttle(cooldowns, 1) == 6
-    clock.pass_(5.9)
+    clock.advance(5.9)
     assert cooldowns.wait(A, KEY) == pytest.approx(0.1)
-    clock.pass_(0.1)
+    clock.advance(0.1)
     assert cooldowns.wait(A, KEY) == 0.0
 
 
@@ -45,30 +45,30 @@ def test_a_deployment_cools_alone_and_a_credential_with_all(cooldowns: Cooldowns
     assert (cooldowns.wait(A, KEY), cooldowns.wait(B, KEY), cooldowns.wait(A, "other")) == (60, 60, 0)
 
 
-def test_without_a_hint_it_grows_and_a_success_ends_that(clock: ManualClock, cooldowns: Cooldowns) -> None:
+def test_without_a_hint_it_grows_and_a_success_ends_that(clock: Clock, cooldowns: Cooldowns) -> None:
     waits = []
     for _ in range(6):
         waits.append(throttle(cooldowns))
-        clock.pass_(waits[-1])
+        clock.advance(waits[-1])
     assert waits == [5, 10, 20, 40, 60, 60]
     cooldowns.succeeded(A, KEY)
     assert throttle(cooldowns) == 5
 
 
-def test_a_burst_of_refusals_is_one(clock: ManualClock, cooldowns: Cooldowns) -> None:
+def test_a_burst_of_refusals_is_one(clock: Clock, cooldowns: Cooldowns) -> None:
     for _ in range(50):
         throttle(cooldowns)
     assert cooldowns.wait(A, KEY) == 5
-    clock.pass_(5)
+    clock.advance(5)
     assert throttle(cooldowns) == 10
 
 
-def test_a_success_of_an_older_call_ends_nothing(clock: ManualClock, cooldowns: Cooldowns) -> None:
+def test_a_success_of_an_older_call_ends_nothing(clock: Clock, cooldowns: Cooldowns) -> None:
     throttle(cooldowns)
-    clock.pass_(1)
+    clock.advance(1)
     cooldowns.succeeded(A, KEY)
     assert cooldowns.wait(A, KEY) == 4
-    clock.pass_(4)
+    clock.advance(4)
     assert throttle(cooldowns) == 10
 
 
@@ -84,14 +84,14 @@ def test_reset(cooldowns: Cooldowns) -> None:
     assert cooldowns.snapshot() == []
 
 
-def test_snapshot(clock: ManualClock, cooldowns: Cooldowns) -> None:
+def test_snapshot(clock: Clock, cooldowns: Cooldowns) -> None:
     throttle(cooldowns, 3, A)
     throttle(cooldowns, 9, B)
-    clock.pass_(4)
+    clock.advance(4)
     assert cooldowns.snapshot() == [Cooling(deployment=B, credential=KEY, seconds=5)]
 
 
-def test_memory_is_bounded_and_the_longest_stay(clock: ManualClock) -> None:
+def test_memory_is_bounded_and_the_longest_stay(clock: Clock) -> None:
     cooldowns = Cooldowns(clock, most=100)
     throttle(cooldowns, 299, "openai/kept")
     for number in range(10_000):
@@ -112,12 +112,12 @@ steps = st.lists(
 
 @given(steps)
 def test_a_deadline_never_comes_nearer(script: list[tuple[str, int | None]]) -> None:
-    clock = ManualClock()
+    clock = Clock()
     cooldowns = Cooldowns(clock)
     latest = clock()
     for kind, number in script:
         if kind == "pause":
-            clock.pass_(number or 0)
+            clock.advance(number or 0)
         elif kind == "success":
             cooldowns.succeeded(A, KEY)
         else:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_driver import drive
-from breaker_cases import ManualClock
+from clock import Clock
 from gateway_middleware import BreakerPolicy, CircuitBreakerMiddleware
 from gateway_middleware.breaker.state.transitions import State, Transition
 from gateway_middleware.core.asgi import Message, Receive, Scope, Send
@@ -37,8 +37,8 @@ class App:
         await send({"type": "http.response.body", "body": b"x"})
 
 
-def guarded(**options: Any) -> tuple[App, CircuitBreakerMiddleware, ManualClock]:
-    app, clock = App(), ManualClock()
+def guarded(**options: Any) -> tuple[App, CircuitBreakerMiddleware, Clock]:
+    app, clock = App(), Clock()
     key = options.pop("key", lambda scope: scope["path"])
     layer = CircuitBreakerMiddleware(app, key=key, clock=clock, wall=clock.wall, **options)
     return app, layer, clock
@@ -55,7 +55,7 @@ async def test_five_failures_open_it_for_this_key_only() -> None:
     assert (last.status, last.json()["detail"]) == (503, "The circuit breaker /ill is open.")
     assert 8 <= int(last.headers["retry-after"]) <= 13
     assert (await drive(layer, path="/well")).status == 200
-    clock.pass_(13)
+    clock.advance(13)
     assert (await drive(layer, path="/ill")).status == 200
 
 
@@ -64,7 +64,7 @@ async def test_what_the_application_asks_for_is_the_least_time() -> None:
     app.status, app.headers = 503, [(b"retry-after", b"60")]
     for _ in range(5):
         await drive(layer)
-    clock.pass_(59)
+    clock.advance(59)
     await drive(layer)
     assert app.calls == 5
 

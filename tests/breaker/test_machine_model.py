@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from breaker_cases import SERVER_ERROR, ManualClock, make_breaker
+from breaker_cases import SERVER_ERROR, make_breaker
+from clock import Clock
 from gateway_middleware.breaker.state.permit import Permit
 from gateway_middleware.breaker.state.policy import BreakerPolicy
 from gateway_middleware.breaker.state.transitions import State, Transition
@@ -155,7 +156,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = ManualClock(1000.0)
+        self.clock = Clock(1000.0)
         self.log: list[Transition] = []
         self.breaker = make_breaker(self.clock, POLICY, log=self.log)
         self.model = Model(1000.0)
@@ -167,7 +168,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.one_of(st.integers(0, 4), st.sampled_from([9, 10, 15, 20, 30, 60, 100])))
     def time_passes(self, seconds: int) -> None:
-        self.clock.pass_(seconds)
+        self.clock.advance(seconds)
         self.model.now += seconds
 
     @rule(times=st.integers(1, 3))
@@ -255,13 +256,13 @@ class BreakerMachine(RuleBasedStateMachine):
         while (permit := self.breaker.try_acquire()) is None:
             wait = self.breaker.retry_after()
             assert 0 < wait <= 100
-            self.clock.pass_(wait)
+            self.clock.advance(wait)
             waited += wait
             assert waited <= 100 + 60 + 15
         permit.succeed()
         for _ in range(2):
             if self.breaker.state is State.HALF_OPEN:
-                self.clock.pass_(15)
+                self.clock.advance(15)
                 after = self.breaker.try_acquire()
                 assert after is not None
                 after.succeed()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from breaker_cases import EPOCH, status_error, stream_error
+from breaker_cases import status_error, stream_error
+from clock import EPOCH
 from gateway_middleware.breaker.failure.classes import FailureClass as F
 from gateway_middleware.breaker.failure.rules import (
     RULES,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from breaker_cases import CONNECT_ERROR, SERVER_ERROR, ManualClock, deployment, no_jitter, origin
+from breaker_cases import CONNECT_ERROR, SERVER_ERROR, deployment, no_jitter, origin
+from clock import Clock
 from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import RULES, SUCCEEDED, Judgement
 from gateway_middleware.breaker.overrides import Command, Order, StandingOrders
@@ -24,12 +25,12 @@ LEFT = RULES[FailureClass.CLIENT_LEFT]
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
+def clock() -> Clock:
+    return Clock()
 
 
 def make(
-    clock: ManualClock,
+    clock: Clock,
     policy: BreakerPolicy | None = None,
     *,
     policies: dict[str, BreakerPolicy] | None = None,
@@ -64,7 +65,7 @@ def settle(registry: BreakerRegistry, judgement: Judgement, times: int = 5, to: 
         admitted(registry, to).settle(judgement)
 
 
-def test_cb22_a_dead_deployment_leaves_the_others_alone(clock: ManualClock) -> None:
+def test_cb22_a_dead_deployment_leaves_the_others_alone(clock: Clock) -> None:
     registry = make(clock)
     settle(registry, SERVER_ERROR)
     assert refused(registry) == Refusal("openai/a", State.OPEN, 10.0)
@@ -72,7 +73,7 @@ def test_cb22_a_dead_deployment_leaves_the_others_alone(clock: ManualClock) -> N
     assert registry.state("openai") is State.CLOSED
 
 
-def test_cb9_a_dead_host_shuts_all_its_deployments(clock: ManualClock) -> None:
+def test_cb9_a_dead_host_shuts_all_its_deployments(clock: Clock) -> None:
     log: list[Transition] = []
     registry = make(clock, log=log)
     for to in (A, B, C, A, B):
@@ -84,7 +85,7 @@ def test_cb9_a_dead_host_shuts_all_its_deployments(clock: ManualClock) -> None:
 
 
 @pytest.mark.parametrize("judgement", [SERVER_ERROR, CLIENT_ERROR, SUCCEEDED])
-def test_an_answer_of_any_kind_shows_that_the_host_works(clock: ManualClock, judgement: Judgement) -> None:
+def test_an_answer_of_any_kind_shows_that_the_host_works(clock: Clock, judgement: Judgement) -> None:
     registry = make(clock)
     settle(registry, CONNECT_ERROR, 4)
     settle(registry, judgement, 1, B)
@@ -92,7 +93,7 @@ def test_an_answer_of_any_kind_shows_that_the_host_works(clock: ManualClock, jud
     admitted(registry, C)
 
 
-def test_the_first_content_shows_that_the_host_works(clock: ManualClock) -> None:
+def test_the_first_content_shows_that_the_host_works(clock: Clock) -> None:
     registry = make(clock)
     settle(registry, CONNECT_ERROR, 4)
     stream = admitted(registry, B)
@@ -104,7 +105,7 @@ def test_the_first_content_shows_that_the_host_works(clock: ManualClock) -> None
     assert row.endpoints[HOST_KEY].consecutive_failures == 4
 
 
-def test_nothing_is_learnt_from_a_client_that_left(clock: ManualClock) -> None:
+def test_nothing_is_learnt_from_a_client_that_left(clock: Clock) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     settle(registry, CONNECT_ERROR, 4)
@@ -114,11 +115,11 @@ def test_nothing_is_learnt_from_a_client_that_left(clock: ManualClock) -> None:
     assert (row.deployments["openai/a"].successes, row.deployments["openai/a"].failures) == (0, 0)
 
 
-def test_both_permits_or_none(clock: ManualClock) -> None:
+def test_both_permits_or_none(clock: Clock) -> None:
     """A probe of the host is given back when the deployment refuses, and the other way round."""
     registry = make(clock)
     settle(registry, CONNECT_ERROR)
-    clock.pass_(10)
+    clock.advance(10)
     probe = admitted(registry)
     assert refused(registry, B).key == HOST_KEY
     probe.release()
@@ -127,14 +128,14 @@ def test_both_permits_or_none(clock: ManualClock) -> None:
     assert isinstance(registry.admit(A, HOST), Admission), "the place of the probe at the host is free"
 
 
-def test_a_refusal_names_the_leaf_that_is_shut_for_longest(clock: ManualClock) -> None:
+def test_a_refusal_names_the_leaf_that_is_shut_for_longest(clock: Clock) -> None:
     registry = make(clock)
     settle(registry, CONNECT_ERROR)
     registry.command("openai/a", Command.FORCE_OPEN, ttl=99)
     assert refused(registry) == Refusal("openai/a", State.FORCED_OPEN, 99.0)
 
 
-def test_an_admission_ends_once(clock: ManualClock) -> None:
+def test_an_admission_ends_once(clock: Clock) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     admission = admitted(registry)
@@ -146,7 +147,7 @@ def test_an_admission_ends_once(clock: ManualClock) -> None:
     assert row.endpoints[HOST_KEY].successes == 1
 
 
-def test_row_of_a_provider(clock: ManualClock) -> None:
+def test_row_of_a_provider(clock: Clock) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     registry.register(B, HOST)
@@ -155,35 +156,35 @@ def test_row_of_a_provider(clock: ManualClock) -> None:
     assert registry.state("openai") is State.OPEN, "all that had traffic are open"
     settle(registry, SUCCEEDED, 1, B)
     assert registry.state("openai") is State.CLOSED
-    clock.pass_(61)
+    clock.advance(61)
     admitted(registry)
     assert registry.state("openai") is State.HALF_OPEN
-    clock.pass_(61)
+    clock.advance(61)
     assert registry.state("openai") is State.CLOSED, "without traffic all of them count, and B is well"
     assert registry.state("nobody") is State.CLOSED
 
 
-def test_row_of_a_provider_whose_host_is_out(clock: ManualClock) -> None:
+def test_row_of_a_provider_whose_host_is_out(clock: Clock) -> None:
     registry = make(clock)
     settle(registry, CONNECT_ERROR)
     refused(registry, B)
     assert registry.state("openai") is State.OPEN
-    clock.pass_(10)
+    clock.advance(10)
     admitted(registry, B)
     assert registry.state("openai") is State.HALF_OPEN
 
 
-def test_row_of_a_provider_that_is_forced_open(clock: ManualClock) -> None:
+def test_row_of_a_provider_that_is_forced_open(clock: Clock) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     registry.register(B, HOST)
     registry.command("openai", Command.FORCE_OPEN, ttl=30)
     assert registry.state("openai") is State.FORCED_OPEN
-    clock.pass_(30)
+    clock.advance(30)
     assert registry.state("openai") is State.HALF_OPEN
 
 
-def test_snapshot_shows_what_is_configured_and_what_is_in_trouble(clock: ManualClock) -> None:
+def test_snapshot_shows_what_is_configured_and_what_is_in_trouble(clock: Clock) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     settle(registry, SUCCEEDED, 1, deployment("a prompt, pasted by mistake"))
@@ -200,7 +201,7 @@ def test_snapshot_shows_what_is_configured_and_what_is_in_trouble(clock: ManualC
     assert set(document["azure"]["endpoints"]) == {"endpoint:azure.example.com:443"}
 
 
-def test_commands_for_a_deployment_and_for_a_host(clock: ManualClock) -> None:
+def test_commands_for_a_deployment_and_for_a_host(clock: Clock) -> None:
     registry = make(clock)
     settle(registry, SERVER_ERROR)
     settle(registry, SUCCEEDED, 1, B)
@@ -213,11 +214,11 @@ def test_commands_for_a_deployment_and_for_a_host(clock: ManualClock) -> None:
     admitted(registry).release()
     assert registry.command(HOST_KEY, Command.FORCE_OPEN, ttl=5) == [HOST_KEY]
     refused(registry, B)
-    clock.pass_(5)
+    clock.advance(5)
     admitted(registry, B).release()
 
 
-def test_commands_for_a_provider(clock: ManualClock) -> None:
+def test_commands_for_a_provider(clock: Clock) -> None:
     registry = make(clock)
     azure = Deployment(provider="azure", model="gpt")
     settle(registry, SUCCEEDED, 1, A)
@@ -234,20 +235,20 @@ def test_commands_for_a_provider(clock: ManualClock) -> None:
     settle(registry, CONNECT_ERROR, 50)
 
 
-def test_a_force_holds_for_deployments_that_come_later_and_ends_in_time(clock: ManualClock) -> None:
+def test_a_force_holds_for_deployments_that_come_later_and_ends_in_time(clock: Clock) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     registry.command("openai", Command.FORCE_OPEN, ttl=30)
     assert registry.command("openai/later", Command.FORCE_CLOSE, ttl=30) == []
-    clock.pass_(10)
+    clock.advance(10)
     assert refused(registry, B).retry_after == 20
     admitted(registry, deployment("later")).release()
-    clock.pass_(20)
+    clock.advance(20)
     admitted(registry, C).release()
 
 
 @pytest.mark.parametrize("key", ["", "nobody", "nobody/gpt", "endpoint:nowhere:1", "openai-2"])
-def test_unknown_keys(clock: ManualClock, key: str) -> None:
+def test_unknown_keys(clock: Clock, key: str) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     with pytest.raises(PathNotFoundError) as caught:
@@ -274,29 +275,29 @@ def test_orders() -> None:
     assert orders.find("openai/a", 0.0) is None
 
 
-def test_policies_of_providers_and_probes_as_patient_as_the_deployment(clock: ManualClock) -> None:
+def test_policies_of_providers_and_probes_as_patient_as_the_deployment(clock: Clock) -> None:
     registry = make(clock, policies={"azure": BreakerPolicy(consecutive=2)})
     azure = Deployment(provider="azure", model="gpt")
     settle(registry, SERVER_ERROR, 2, azure)
     refused(registry, azure)
     slow = Deployment(provider="openai", model="o", timeouts=Timeouts(first_byte=300.0))
     settle(registry, SERVER_ERROR, 5, slow)
-    clock.pass_(10)
+    clock.advance(10)
     admitted(registry, slow)
-    clock.pass_(300.9)
+    clock.advance(300.9)
     refused(registry, slow)
-    clock.pass_(0.1)
+    clock.advance(0.1)
     admitted(registry, slow)
 
 
-def test_shadow_refuses_nothing(clock: ManualClock) -> None:
+def test_shadow_refuses_nothing(clock: Clock) -> None:
     registry = make(clock, BreakerPolicy(mode=Mode.SHADOW))
     settle(registry, SERVER_ERROR, 50)
     settle(registry, CONNECT_ERROR, 50)
     assert registry.state("openai") is State.OPEN
 
 
-def test_a_deployment_that_has_moved_begins_anew_and_stays_listed(clock: ManualClock) -> None:
+def test_a_deployment_that_has_moved_begins_anew_and_stays_listed(clock: Clock) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     settle(registry, SERVER_ERROR)
@@ -310,7 +311,7 @@ def test_a_deployment_that_has_moved_begins_anew_and_stays_listed(clock: ManualC
     assert registry.snapshot()["openai"].deployments["openai/a"].failures == 1
 
 
-def test_retain(clock: ManualClock) -> None:
+def test_retain(clock: Clock) -> None:
     registry = make(clock)
     registry.register(A, HOST)
     registry.register(B, origin("other.example.com"))
@@ -321,14 +322,14 @@ def test_retain(clock: ManualClock) -> None:
     refused(registry)
 
 
-def test_memory_is_bounded_and_trouble_is_kept(clock: ManualClock) -> None:
+def test_memory_is_bounded_and_trouble_is_kept(clock: Clock) -> None:
     registry = make(clock, most=40)
     registry.register(A, HOST)
     settle(registry, SERVER_ERROR, 5, B)
     settle(registry, SUCCEEDED, 1, C)
     registry.command("openai/c", Command.FORCE_CLOSE)
     for number in range(1000):
-        clock.pass_(0.001)
+        clock.advance(0.001)
         settle(registry, SUCCEEDED, 1, deployment(str(number)))
     row = registry.snapshot()["openai"]
     assert len(row.deployments) + row.others <= 40
@@ -336,10 +337,10 @@ def test_memory_is_bounded_and_trouble_is_kept(clock: ManualClock) -> None:
     assert refused(registry, B).state is State.OPEN
 
 
-def test_memory_is_bounded_though_all_are_in_trouble(clock: ManualClock) -> None:
+def test_memory_is_bounded_though_all_are_in_trouble(clock: Clock) -> None:
     registry = make(clock, most=40)
     for number in range(200):
-        clock.pass_(0.001)
+        clock.advance(0.001)
         settle(registry, SERVER_ERROR, 5, deployment(str(number)))
     assert len(registry.snapshot()["openai"].deployments) <= 40
     assert refused(registry, deployment("199")).state is State.OPEN

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breaker_cases import ManualClock
+from clock import Clock
 from gateway_middleware.breaker.selection import (
     Groups,
     Latencies,
@@ -42,7 +42,7 @@ ORDERS: list[Callable[[Groups], list[Deployment]]] = [
     in_turn,
     lambda groups: by_weight(groups, random.Random(1).random),
     lambda groups: by_affinity(groups, b"tenant"),
-    lambda groups: by_latency(groups, Latencies(ManualClock())),
+    lambda groups: by_latency(groups, Latencies(Clock())),
 ]
 
 
@@ -116,7 +116,7 @@ def test_affinity_keys() -> None:
     assert named != affinity_key("acmek", cache_key=b"", prompt=b"two")
 
 
-def measured(clock: ManualClock, **seconds: float) -> Latencies:
+def measured(clock: Clock, **seconds: float) -> Latencies:
     latencies = Latencies(clock, memory=30.0)
     for name, value in seconds.items():
         latencies.begin(f"openai/{name}")
@@ -125,14 +125,14 @@ def measured(clock: ManualClock, **seconds: float) -> Latencies:
 
 
 def test_the_quickest_goes_first() -> None:
-    latencies = measured(ManualClock(), a=0.9, b=0.2, c=0.5)
+    latencies = measured(Clock(), a=0.9, b=0.2, c=0.5)
     assert names(by_latency(group([candidate(name) for name in "abc"]), latencies)) == "bca"
     heavy = [candidate("a", weight=9), candidate("b"), candidate("c")]
     assert names(by_latency(group(heavy), latencies)) == "abc"
 
 
 def test_one_that_was_never_measured_is_tried_by_one_call_at_a_time() -> None:
-    latencies = measured(ManualClock(), a=0.9)
+    latencies = measured(Clock(), a=0.9)
     groups = group([candidate("a"), candidate("n")])
     assert names(by_latency(groups, latencies)) == "na"
     latencies.begin("openai/n")
@@ -140,20 +140,20 @@ def test_one_that_was_never_measured_is_tried_by_one_call_at_a_time() -> None:
 
 
 def test_a_peak_counts_at_once_and_fades() -> None:
-    clock = ManualClock()
+    clock = Clock()
     latencies = measured(clock, a=0.2)
-    clock.pass_(1)
+    clock.advance(1)
     latencies.end("openai/a", 4.0)
     assert latencies.cost("openai/a") == 4.0
-    clock.pass_(1)
+    clock.advance(1)
     latencies.end("openai/a", 0.2)
     assert 3.5 < latencies.cost("openai/a") < 4.0
-    clock.pass_(300)
+    clock.advance(300)
     assert latencies.cost("openai/a") < 0.01
 
 
 def test_calls_under_way_cost_and_failures_are_no_measure() -> None:
-    latencies = measured(ManualClock(), a=0.5)
+    latencies = measured(Clock(), a=0.5)
     latencies.begin("openai/a")
     assert latencies.cost("openai/a") == 1.0
     latencies.end("openai/a")
@@ -164,11 +164,11 @@ def test_calls_under_way_cost_and_failures_are_no_measure() -> None:
 
 
 def test_memory_of_latencies_is_bounded() -> None:
-    clock = ManualClock()
+    clock = Clock()
     latencies = Latencies(clock, most=50)
     latencies.begin("busy")
     for number in range(1000):
-        clock.pass_(0.001)
+        clock.advance(0.001)
         latencies.begin(f"n{number}")
         latencies.end(f"n{number}", 1.0)
     kept = [number for number in range(1000) if latencies.cost(f"n{number}")]

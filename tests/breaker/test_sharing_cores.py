@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from breaker_cases import ManualClock
+from clock import Clock
 from gateway_middleware.breaker.peers.hints import HintBoard
 from gateway_middleware.breaker.peers.news import Outbox
 from gateway_middleware.breaker.peers.orders import NumberedOrder, OrderBook, SharedOrder, encode
@@ -21,7 +21,7 @@ class Leases:
     """Leases of a replica whose store answers at once."""
 
     def __init__(self) -> None:
-        self.clock = ManualClock()
+        self.clock = Clock()
         self.leases = ProbeLeases(self.clock, lambda: None)
         self.leases.share(is_shared=True)
 
@@ -52,7 +52,7 @@ def test_an_unused_lease_is_not_relied_on_when_it_is_about_to_end() -> None:
     given = Leases()
     given.leases.prepare(KEY)
     given.answer()
-    given.clock.pass_(IDLE_SECONDS - 0.05)
+    given.clock.advance(IDLE_SECONDS - 0.05)
     assert not given.leases.may_probe(KEY, 61.0)
     assert given.answer() == [IDLE_SECONDS]
     assert given.leases.may_probe(KEY, 61.0)
@@ -66,7 +66,7 @@ def test_what_is_somebody_elses_is_not_asked_for_at_each_call() -> None:
     for _ in range(100):
         assert not given.leases.may_probe(KEY, 61.0)
     assert given.answer() == []
-    given.clock.pass_(0.3)
+    given.clock.advance(0.3)
     assert not given.leases.may_probe(KEY, 61.0)
     assert given.answer() == [IDLE_SECONDS]
 
@@ -85,7 +85,7 @@ def test_an_answer_that_never_comes_is_asked_for_again() -> None:
     given = Leases()
     given.leases.prepare(KEY)
     given.leases.requests.clear()
-    given.clock.pass_(1.1)
+    given.clock.advance(1.1)
     given.leases.prepare(KEY)
     assert given.answer() == [IDLE_SECONDS]
 
@@ -125,7 +125,7 @@ def test_hints_need_two_others_and_act_once() -> None:
 
 
 def test_an_outbox_is_bounded_and_drops_the_oldest() -> None:
-    clock = ManualClock()
+    clock = Clock()
     outbox = Outbox(clock, most=3)
     for n in range(5):
         outbox.put((KEY, str(n)), 10.0)
@@ -134,12 +134,12 @@ def test_an_outbox_is_bounded_and_drops_the_oldest() -> None:
 
 
 def test_an_outbox_tells_what_is_left_of_the_time_and_nothing_that_is_over() -> None:
-    clock = ManualClock()
+    clock = Clock()
     outbox = Outbox(clock, most=1000)
     for n in range(300):
         outbox.put((KEY, str(n)), 1.0)
     outbox.put((KEY, "long"), 10.0)
-    clock.pass_(4.0)
+    clock.advance(4.0)
     assert dict(outbox.take()) == {(KEY, "long"): pytest.approx(6.0)}
     outbox.put_back([((KEY, "long"), 6.0)])
     outbox.put((KEY, "long"), 0.0)

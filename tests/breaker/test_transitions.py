@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from breaker_cases import SERVER_ERROR, ManualClock, fail, half_open, make_breaker, taken
+from breaker_cases import SERVER_ERROR, fail, half_open, make_breaker, taken
+from clock import Clock
 from gateway_middleware.breaker.state.machine import CircuitBreaker
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.breaker.state.transitions import TABLE, State, Transition, Trigger
@@ -29,7 +30,7 @@ def test_cells(state: State, trigger: Trigger, after: str) -> None:
     assert TABLE[state].get(trigger) == (State(after) if after else None)
 
 
-def in_state(state: State, clock: ManualClock, log: list[Transition]) -> CircuitBreaker:
+def in_state(state: State, clock: Clock, log: list[Transition]) -> CircuitBreaker:
     breaker = make_breaker(clock, log=log)
     if state is State.OPEN:
         fail(breaker, 5)
@@ -44,7 +45,7 @@ def in_state(state: State, clock: ManualClock, log: list[Transition]) -> Circuit
     return breaker
 
 
-def trip(breaker: CircuitBreaker, clock: ManualClock) -> None:
+def trip(breaker: CircuitBreaker, clock: Clock) -> None:
     for _ in range(5):
         permit = breaker.try_acquire()
         if permit is not None:
@@ -53,24 +54,24 @@ def trip(breaker: CircuitBreaker, clock: ManualClock) -> None:
             return
 
 
-def wait(breaker: CircuitBreaker, clock: ManualClock) -> None:
-    clock.pass_(300)
+def wait(breaker: CircuitBreaker, clock: Clock) -> None:
+    clock.advance(300)
     breaker.try_acquire()
 
 
-def recover(breaker: CircuitBreaker, clock: ManualClock) -> None:
+def recover(breaker: CircuitBreaker, clock: Clock) -> None:
     for _ in range(2):
         permit = breaker.try_acquire()
         if permit is not None:
             permit.succeed()
 
 
-def expire(breaker: CircuitBreaker, clock: ManualClock) -> None:
-    clock.pass_(3600)
+def expire(breaker: CircuitBreaker, clock: Clock) -> None:
+    clock.advance(3600)
     breaker.current_state()
 
 
-ACTIONS: dict[Trigger, Callable[[CircuitBreaker, ManualClock], None]] = {
+ACTIONS: dict[Trigger, Callable[[CircuitBreaker, Clock], None]] = {
     Trigger.TRIP: trip,
     Trigger.RELAPSED: trip,
     Trigger.WAITED: wait,
@@ -89,7 +90,7 @@ DRIVEN = [cell for cell in ALL if (cell[0], cell[1]) not in {
 
 @pytest.mark.parametrize(("state", "trigger", "after"), DRIVEN)
 def test_the_engine_walks_the_table(state: State, trigger: Trigger, after: str) -> None:
-    clock, log = ManualClock(), list[Transition]()
+    clock, log = Clock(), list[Transition]()
     breaker = in_state(state, clock, log)
     generation = breaker.generation
     ACTIONS[trigger](breaker, clock)
@@ -100,9 +101,9 @@ def test_the_engine_walks_the_table(state: State, trigger: Trigger, after: str) 
 
 
 def test_a_transition_says_when_why_and_for_how_long() -> None:
-    clock, log = ManualClock(), list[Transition]()
+    clock, log = Clock(), list[Transition]()
     breaker = make_breaker(clock, log=log)
-    clock.pass_(7)
+    clock.advance(7)
     fail(breaker, 5)
     breaker.force_open(30, reason="maintenance")
     tripped, forced = log
@@ -111,7 +112,7 @@ def test_a_transition_says_when_why_and_for_how_long() -> None:
 
 
 def test_the_callback_sees_a_complete_transition() -> None:
-    clock, seen = ManualClock(), list[State]()
+    clock, seen = Clock(), list[State]()
     breaker = CircuitBreaker(
         BreakerPolicy(),
         clock=clock,
@@ -120,7 +121,7 @@ def test_the_callback_sees_a_complete_transition() -> None:
         on_transition=lambda step: seen.append(breaker.snapshot().state),
     )
     fail(breaker, 5)
-    clock.pass_(10)
+    clock.advance(10)
     taken(breaker).succeed()
     taken(breaker).succeed()
     assert seen == [State.OPEN, State.HALF_OPEN, State.CLOSED]
@@ -128,19 +129,19 @@ def test_the_callback_sees_a_complete_transition() -> None:
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_force_holds_in_every_mode(mode: Mode) -> None:
-    clock = ManualClock()
+    clock = Clock()
     breaker = make_breaker(clock, BreakerPolicy(mode=mode))
     breaker.force_open(30)
     assert breaker.try_acquire() is None
     assert breaker.retry_after() == 30
-    clock.pass_(30)
+    clock.advance(30)
     assert breaker.try_acquire() is not None
     breaker.force_close()
     assert breaker.try_acquire() is not None
 
 
 def test_off_knows_no_probes() -> None:
-    breaker = make_breaker(ManualClock(), BreakerPolicy(mode=Mode.OFF))
+    breaker = make_breaker(Clock(), BreakerPolicy(mode=Mode.OFF))
     breaker.force_open()
     breaker.auto()
     assert breaker.state is State.CLOSED

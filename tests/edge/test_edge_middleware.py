@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from asgi_driver import Client, Transcript, drive, http_scope
+from clock import Clock
 from gateway_middleware.core import errors
 from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
 from gateway_middleware.core.domain import Deployment, Dialect, Outcome, Surface
@@ -25,16 +26,6 @@ pytestmark = pytest.mark.anyio
 CHAT = "/v1/chat/completions"
 EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 JSON = [(b"content-type", b"application/json"), (b"content-length", b"4")]
-
-
-class Clock:
-    """Moves only when told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Kit:
@@ -96,9 +87,9 @@ async def test_a_good_call() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append((RECORD.get(scope), ENDPOINT.get(scope)))
-        kit.clock.now += 0.25
+        kit.clock.advance(0.25)
         await fine(scope, receive, send)
-        kit.clock.now += 0.5
+        kit.clock.advance(0.5)
 
     kit = Kit(app)
     answer = await kit.call()
@@ -167,13 +158,13 @@ async def test_headers_about_attempts() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         first, second = (Deployment(provider=p, model="a/b\n\u2028") for p in ("openai", "azure-eu"))
         record = RECORD.get(scope)
-        kit.clock.now += 0.001
-        record.attempts.append(Attempt(deployment=first, started=kit.clock.now, outcome=Outcome.TIMEOUT))
-        kit.clock.now += 0.3
-        record.attempts[0].ended = kit.clock.now
-        kit.clock.now += 0.002
-        record.attempts.append(Attempt(deployment=second, started=kit.clock.now))
-        kit.clock.now += 0.05
+        kit.clock.advance(0.001)
+        record.attempts.append(Attempt(deployment=first, started=kit.clock(), outcome=Outcome.TIMEOUT))
+        kit.clock.advance(0.3)
+        record.attempts[0].ended = kit.clock()
+        kit.clock.advance(0.002)
+        record.attempts.append(Attempt(deployment=second, started=kit.clock()))
+        kit.clock.advance(0.05)
         await fine(scope, receive, send)
 
     kit = Kit(app)

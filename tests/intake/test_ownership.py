@@ -7,19 +7,13 @@ from typing import Any
 
 import pytest
 
+from clock import Clock
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.intake.parsing import parse_fields
 
 ACME, OTHER = Tenant(name="acme"), Tenant(name="other")
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def check(owners: ResponseOwners, document: Any, tenant: Tenant = ACME, *, body: bytes | None = None) -> str | None:
@@ -48,7 +42,7 @@ def test_ownership_ends() -> None:
     clock = Clock()
     owners = ResponseOwners(is_shared=True, seconds=10, clock=clock)
     owners.remember("resp_1", ACME, "openai/gpt-5")
-    clock.now = 11
+    clock.advance(11)
 
     with pytest.raises(InvalidRequestError):
         check(owners, {"previous_response_id": "resp_1"})

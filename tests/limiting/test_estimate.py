@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import traffic
+from clock import Clock
 from gateway_middleware.core.domain import Dialect, ModelRequest, Route, Surface, Usage
 from gateway_middleware.core.quantile import Quantiles, RecentQuantile
 from gateway_middleware.limiting.estimate import IMAGE_TOKENS, Estimate, Estimator, measure
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
 from gateway_middleware.limiting.store.memory import MemoryStore
-from limit_cases import ManualClock, claim, fresh, tpm
+from limit_cases import claim, fresh, tpm
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -146,13 +147,13 @@ def test_without_fields_the_body_counts() -> None:
 async def test_unknown_output_is_bounded_by_what_is_learnt() -> None:
     """Issue 4: without max_tokens, below 10 % too much after warm-up, and more than 85 % of the limit in use."""
     random.seed(4)
-    clock, tenant, limit = ManualClock(), fresh(), tpm(100_000)
+    clock, tenant, limit = Clock(), fresh(), tpm(100_000)
     store, estimator, asked = MemoryStore(clock=clock, wall=clock), Estimator(), chat("x" * 800)
     limiter = Limiter(store)
     spent: list[tuple[int, int]] = []
     open_calls: list[tuple[int, Any, Estimate, int]] = []
     for _ in range(12_000):
-        clock.pass_(0.05)
+        clock.advance(0.05)
         for call in [c for c in open_calls if c[0] <= clock.micro]:
             open_calls.remove(call)
             _, reservation, estimate, output = call
@@ -179,7 +180,7 @@ async def test_unknown_output_is_bounded_by_what_is_learnt() -> None:
 @pytest.mark.anyio
 async def test_fifty_parallel_calls_with_a_cap() -> None:
     """RL6: what is admitted can use no more than the limit."""
-    clock, limit, estimator = ManualClock(), tpm(10_000), Estimator()
+    clock, limit, estimator = Clock(), tpm(10_000), Estimator()
     limiter, tenant = Limiter(MemoryStore(clock=clock, wall=clock)), fresh()
     asked = chat("x" * 200, output_cap=1000)
     admitted = []

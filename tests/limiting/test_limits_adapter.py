@@ -11,13 +11,14 @@ from limits import parse
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 
+from clock import Clock
 from gateway_middleware.limiting.limits_adapter import (
     MemoryWindowStorage,
     RedisWindowStorage,
     WindowRateLimiter,
     WindowStorage,
 )
-from limit_cases import ManualClock, fresh
+from limit_cases import fresh
 from redis_process import RedisProcess
 
 pytestmark = pytest.mark.anyio
@@ -84,14 +85,14 @@ async def test_plain_storage_calls(kind: str, request: pytest.FixtureRequest) ->
 
 
 async def test_memory_is_reset_and_released() -> None:
-    clock = ManualClock()
+    clock = Clock()
     storage = MemoryWindowStorage(clock=clock)
     limiter, item = WindowRateLimiter(storage), parse("10/minute")
     for number in range(20):
         await limiter.hit(item, str(number))
     assert await storage.reset() == 20
     await limiter.hit(item, "one")
-    clock.pass_(62)
+    clock.advance(62)
     storage.tick()
     storage.tick()
     assert len(storage.memory) == 0

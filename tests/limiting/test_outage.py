@@ -9,12 +9,13 @@ from typing import ClassVar
 
 import pytest
 
+from clock import Clock
 from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, OutagePolicy, StoreError
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError, Reservation
 from gateway_middleware.limiting.store.connect import redis_store
 from gateway_middleware.limiting.store.fallback import OutageStore, StoreChange
 from gateway_middleware.limiting.store.memory import MemoryStore
-from limit_cases import ManualClock, claim, fresh, rpm, slots, spend, tpm
+from limit_cases import claim, fresh, rpm, slots, spend, tpm
 from redis_process import RedisProcess
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +69,7 @@ class Cluster:
     """Three replicas on one shared store."""
 
     def __init__(self, size: int = 3) -> None:
-        self.clock = ManualClock(60_000)
+        self.clock = Clock(60_000)
         self.memory = MemoryStore(clock=self.clock, wall=self.clock)
         self.changes: list[StoreChange] = []
         names = {b"r%d" % i for i in range(size)}
@@ -125,7 +126,7 @@ async def test_after_the_outage_the_store_learns_what_was_admitted() -> None:
     cluster.cut()
     during = len(await cluster.flood(asked, 200))
     cluster.cut(is_cut=False)
-    cluster.clock.pass_(1.1)
+    cluster.clock.advance(1.1)
     await cluster.tick()
     after = len(await cluster.flood(asked, 900))
 
@@ -145,7 +146,7 @@ async def test_settled_use_is_what_is_told() -> None:
     for reservation in reservations[:4]:
         await reservation.settle(tokens=100, spend=50)
     cluster.cut(is_cut=False)
-    cluster.clock.pass_(1.1)
+    cluster.clock.advance(1.1)
     await cluster.tick()
     assert [cluster.memory.used(c.key) for c in claims] == [2_400, 1_200]
     for reservation in reservations[4:]:
@@ -162,7 +163,7 @@ async def test_a_failure_or_two_is_no_outage() -> None:
         await cluster.flood(asked, 4)
         cluster.cut(is_cut=False)
         await cluster.flood(asked, 1)
-    cluster.clock.pass_(6)
+    cluster.clock.advance(6)
     await cluster.tick()
 
     assert cluster.changes == []
@@ -175,11 +176,11 @@ async def test_a_restart_of_the_store_is_told_once_even_when_telling_fails() -> 
     cluster.cut()
     await cluster.flood(asked, 20)
     for _ in range(3):
-        cluster.clock.pass_(1.1)
+        cluster.clock.advance(1.1)
         await cluster.tick()
     cluster.cut(is_cut=False)
     for _ in range(3):
-        cluster.clock.pass_(6)
+        cluster.clock.advance(6)
         await cluster.tick()
 
     assert cluster.memory.used(asked[0].key) == 20
@@ -206,13 +207,13 @@ async def test_what_could_not_be_told_is_told_once_later() -> None:
 
     network.heartbeat = heartbeat_and_gone  # type: ignore[method-assign]
     for _ in range(3):
-        cluster.clock.pass_(1.1)
+        cluster.clock.advance(1.1)
         await cluster.tick()
         assert store.is_degraded
     network.heartbeat = heartbeats  # type: ignore[method-assign]
     network.is_cut = False
     for _ in range(3):
-        cluster.clock.pass_(6)
+        cluster.clock.advance(6)
         await cluster.tick()
 
     assert [cluster.memory.used(one.key) for one in asked] == [200] * 5
@@ -241,7 +242,7 @@ async def test_slots_are_followed_through_an_outage() -> None:
     await held.pop(0).settle()
     assert len(await cluster.flood(asked, 9)) == 2
     cluster.cut(is_cut=False)
-    cluster.clock.pass_(1.1)
+    cluster.clock.advance(1.1)
     await cluster.tick()
     for _ in range(40):
         await cluster.tick()
@@ -280,7 +281,7 @@ async def test_settlements_of_calls_that_outlive_the_store() -> None:
     assert cluster.stores[0].is_degraded
     await held[1].settle(spend=20)
     cluster.cut(is_cut=False)
-    cluster.clock.pass_(1.1)
+    cluster.clock.advance(1.1)
     await cluster.tick()
 
     assert [cluster.memory.used(c.key) for c in claims] == [0, 30, 2]
@@ -316,7 +317,7 @@ async def test_a_frozen_redis_costs_five_calls_a_deadline_and_nobody_an_error(ow
 
 async def test_a_killed_redis_that_comes_back_empty(own_redis: RedisProcess) -> None:
     """RL14."""
-    clock = ManualClock()
+    clock = Clock()
     changes: list[StoreChange] = []
     shared = redis_store(own_redis.uri)
     store = OutageStore(shared, MemoryStore(), replica=b"r", clock=clock, on_change=changes.append)
@@ -328,7 +329,7 @@ async def test_a_killed_redis_that_comes_back_empty(own_redis: RedisProcess) -> 
     own_redis.start()
     for _ in itertools.takewhile(lambda _: store.is_degraded, range(100)):
         await asyncio.sleep(0.02)
-        clock.pass_(2)
+        clock.advance(2)
         await limiter.tick()
     for _ in range(40):
         await limiter.tick()

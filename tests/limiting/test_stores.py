@@ -9,16 +9,17 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from clock import Clock
 from gateway_middleware.limiting.limit import NEVER, Change, Claim, Limit, Store, Unit
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
 from gateway_middleware.limiting.store.connect import redis_store
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.redis import RedisStore
-from limit_cases import ManualClock, admit, claim, fresh, rpm, slots, spend, tpm
+from limit_cases import admit, claim, fresh, rpm, slots, spend, tpm
 from redis_process import RedisProcess
 
 pytestmark = pytest.mark.anyio
-Opener = Callable[[ManualClock], AbstractAsyncContextManager[Store]]
+Opener = Callable[[Clock], AbstractAsyncContextManager[Store]]
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -30,12 +31,12 @@ def opened(request: pytest.FixtureRequest) -> Opener:
 
 
 @contextlib.asynccontextmanager
-async def _memory(clock: ManualClock) -> AsyncIterator[Store]:
+async def _memory(clock: Clock) -> AsyncIterator[Store]:
     yield MemoryStore(clock=clock, wall=clock)
 
 
 @contextlib.asynccontextmanager
-async def _redis(process: RedisProcess, clock: ManualClock) -> AsyncIterator[Store]:
+async def _redis(process: RedisProcess, clock: Clock) -> AsyncIterator[Store]:
     store = RedisStore(redis_store(process.uri, deadline=5.0)._caller, clock=clock)
     yield store
     await store.aclose()
@@ -48,7 +49,7 @@ async def remaining(store: Store, *claims: Claim) -> list[int]:
 
 async def test_more_than_the_whole_limit_never_fits_and_blocks_nobody(opened: Opener) -> None:
     """RL4."""
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         tenant = fresh()
         large = await admit(store, [claim(tenant, tpm(1000), 1001)])
         small = [await admit(store, [claim(tenant, tpm(1000), 10)]) for _ in range(100)]
@@ -61,7 +62,7 @@ async def test_more_than_the_whole_limit_never_fits_and_blocks_nobody(opened: Op
 @pytest.mark.parametrize("refusing", [rpm(1), tpm(1), slots(1), spend(1)])
 async def test_refused_consumes_nothing(opened: Opener, refusing: Limit) -> None:
     """RL5: whichever limit refuses, the others are untouched."""
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         tenant = fresh()
         full = claim(tenant, refusing)
         assert (await admit(store, [full], b"first")).is_admitted
@@ -81,7 +82,7 @@ async def test_refused_consumes_nothing(opened: Opener, refusing: Limit) -> None
 
 
 async def test_the_wait_is_that_of_the_limit_that_stays_empty_longest(opened: Opener) -> None:
-    async with opened(ManualClock(60_000)) as store:
+    async with opened(Clock(60_000)) as store:
         tenant = fresh()
         both = [claim(tenant, rpm(1)), claim(tenant, tpm(1, seconds=3600))]
         await admit(store, both)
@@ -94,11 +95,11 @@ async def test_the_wait_is_that_of_the_limit_that_stays_empty_longest(opened: Op
 
 async def test_refund_goes_into_its_bucket_and_debt_blocks(opened: Opener) -> None:
     """RL7: real use of 10 % and of 300 % of what was reserved."""
-    clock = ManualClock(60_000)
+    clock = Clock(60_000)
     async with opened(clock) as store:
         limiter, asked = Limiter(store), claim(fresh(), tpm(1000), 400)
         low, high = await limiter.reserve([asked]), await limiter.reserve([asked])
-        clock.pass_(10)
+        clock.advance(10)
         await low.settle(tokens=40)
         assert await remaining(store, asked) == [560]
         await high.settle(tokens=1200)
@@ -107,18 +108,18 @@ async def test_refund_goes_into_its_bucket_and_debt_blocks(opened: Opener) -> No
             await limiter.reserve([asked])
         # The old 440 leave after 61 s: then 800 are left, and 400 more do not fit before these leave too.
         assert caught.value.retry_after == 61
-        clock.pass_(51)
+        clock.advance(51)
         assert await remaining(store, asked) == [200]
-        clock.pass_(10)
+        clock.advance(10)
         assert await remaining(store, asked) == [1000]
 
 
 async def test_debt_of_a_call_that_outlived_its_window(opened: Opener) -> None:
-    clock = ManualClock()
+    clock = Clock()
     async with opened(clock) as store:
         limiter, asked = Limiter(store), claim(fresh(), tpm(1000), 400)
         early, late = await limiter.reserve([asked]), await limiter.reserve([asked])
-        clock.pass_(300)
+        clock.advance(300)
         if isinstance(store, MemoryStore):
             store.sweep(10)
             assert len(store) == 0
@@ -129,7 +130,7 @@ async def test_debt_of_a_call_that_outlived_its_window(opened: Opener) -> None:
 
 
 async def test_settled_once(opened: Opener) -> None:
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         limiter, tenant = Limiter(store), fresh()
         claims = [claim(tenant, rpm()), claim(tenant, tpm(), 100), claim(tenant, slots()), claim(tenant, spend(), 50)]
         reservation = await limiter.reserve(claims)
@@ -142,7 +143,7 @@ async def test_settled_once(opened: Opener) -> None:
 
 
 async def test_cancel_gives_all_back(opened: Opener) -> None:
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         limiter, tenant = Limiter(store), fresh()
         claims = [claim(tenant, rpm()), claim(tenant, tpm(), 100), claim(tenant, slots()), claim(tenant, spend(), 50)]
         reservation = await limiter.reserve(claims)
@@ -152,7 +153,7 @@ async def test_cancel_gives_all_back(opened: Opener) -> None:
 
 
 async def test_what_is_not_reported_stays_reserved(opened: Opener) -> None:
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         asked = claim(fresh(), tpm(), 100)
         await (await Limiter(store).reserve([asked])).settle()
         assert await remaining(store, asked) == [9_900]
@@ -160,7 +161,7 @@ async def test_what_is_not_reported_stays_reserved(opened: Opener) -> None:
 
 async def test_leases_of_a_dead_owner_come_back(opened: Opener) -> None:
     """RL10: nobody renews, so the slots are free after 30 s; a live call keeps its slot."""
-    clock = ManualClock()
+    clock = Clock()
     async with opened(clock) as store:
         dead, alive, asked = Limiter(store), Limiter(store), claim(fresh(), slots(3))
         held = [await dead.reserve([asked]) for _ in range(2)]
@@ -170,7 +171,7 @@ async def test_leases_of_a_dead_owner_come_back(opened: Opener) -> None:
                 await alive.reserve([asked])
             assert caught.value.retry_after is not None
             assert 0 < caught.value.retry_after <= 1
-            clock.pass_(10.1)
+            clock.advance(10.1)
             for _ in range(40):
                 await alive.tick()
         assert await remaining(store, asked) == [2]
@@ -181,14 +182,14 @@ async def test_leases_of_a_dead_owner_come_back(opened: Opener) -> None:
 
 async def test_a_slot_is_free_when_the_call_has_ended(opened: Opener) -> None:
     """RL12."""
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         limiter, asked = Limiter(store), claim(fresh(), slots(1))
         for _ in range(300):
             await (await limiter.reserve([asked])).settle()
 
 
 async def test_a_lost_reservation_is_not_kept_alive(opened: Opener) -> None:
-    clock = ManualClock()
+    clock = Clock()
     async with opened(clock) as store:
         limiter, asked = Limiter(store), claim(fresh(), slots(1))
         reservation = await limiter.reserve([asked])
@@ -198,7 +199,7 @@ async def test_a_lost_reservation_is_not_kept_alive(opened: Opener) -> None:
 
 
 async def test_shadow_limits_refuse_nothing(opened: Opener) -> None:
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         tenant = fresh()
         claims = [claim(tenant, rpm(2, is_shadow=True)), claim(tenant, tpm(), 1)]
         decisions = [await admit(store, claims) for _ in range(4)]
@@ -210,7 +211,7 @@ async def test_shadow_limits_refuse_nothing(opened: Opener) -> None:
 
 
 async def test_dry_takes_nothing(opened: Opener) -> None:
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         tenant = fresh()
         claims = [claim(tenant, rpm(1)), claim(tenant, slots(1))]
         for owner in (b"a", b"b", b"c"):
@@ -220,7 +221,7 @@ async def test_dry_takes_nothing(opened: Opener) -> None:
 
 
 async def test_raising_a_limit_keeps_what_was_counted(opened: Opener) -> None:
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         tenant = fresh()
         for _ in range(10):
             await admit(store, [claim(tenant, rpm(10))])
@@ -231,7 +232,7 @@ async def test_raising_a_limit_keeps_what_was_counted(opened: Opener) -> None:
 
 
 async def test_tenants_do_not_share(opened: Opener) -> None:
-    async with opened(ManualClock()) as store:
+    async with opened(Clock()) as store:
         names = [fresh("a:b}"), fresh("{"), fresh("a/b"), fresh("ü%")]
         for name in names:
             assert (await admit(store, [claim(name, rpm(1))])).is_admitted
@@ -240,7 +241,7 @@ async def test_tenants_do_not_share(opened: Opener) -> None:
 
 def test_100_000_tenants_are_small_and_released() -> None:
     """RL20: memory."""
-    clock = ManualClock()
+    clock = Clock()
     store = MemoryStore(clock=clock, wall=clock)
     limit = rpm()
     tracemalloc.start()
@@ -248,7 +249,7 @@ def test_100_000_tenants_are_small_and_released() -> None:
         for number in range(100_000):
             store.admit([Claim(f"{{tenant-{number}}}:requests/sliding/60", limit)], b"o")
         full = tracemalloc.get_traced_memory()[0]
-        clock.pass_(62)
+        clock.advance(62)
         ticks = 0
         while len(store):
             store.tick()
@@ -264,7 +265,7 @@ def test_100_000_tenants_are_small_and_released() -> None:
 
 
 def test_what_counts_is_not_swept() -> None:
-    clock = ManualClock()
+    clock = Clock()
     store = MemoryStore(clock=clock, wall=clock)
     tenants = [fresh() for _ in range(50)]
     for tenant in tenants:
@@ -276,7 +277,7 @@ def test_what_counts_is_not_swept() -> None:
     for tenant in tenants:
         for limit in (rpm(1), slots(1), spend(1)):
             assert not store.admit([claim(tenant, limit)], b"other").is_admitted
-    clock.pass_(29)
+    clock.advance(29)
     for _ in range(20):
         store.tick()
     assert len(store) == 150
@@ -284,7 +285,7 @@ def test_what_counts_is_not_swept() -> None:
 
 def test_a_share_of_the_limits() -> None:
     """Four processes that do not share (RL22): each takes a quarter."""
-    clock = ManualClock()
+    clock = Clock()
     stores = [MemoryStore(clock=clock, wall=clock, weight=4) for _ in range(4)]
     tenant = fresh()
 
@@ -300,7 +301,7 @@ def test_a_share_of_the_limits() -> None:
 
 
 def test_a_cost_above_the_share_takes_the_whole_share_and_comes_back() -> None:
-    clock = ManualClock()
+    clock = Clock()
     store, asked = MemoryStore(clock=clock, wall=clock, weight=4), claim(fresh(), tpm(1000), 600)
     taken = store.admit([asked], b"o")
     assert taken.is_admitted

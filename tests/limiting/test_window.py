@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clock import Clock
 from gateway_middleware.limiting.limit import NEVER, Alignment, Change, Claim, Decision, Limit, Store
 from gateway_middleware.limiting.store.connect import redis_store
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.period import DAY, MonthsSpan, SlidingSpan
 from gateway_middleware.limiting.store.redis import RedisStore
 from gateway_middleware.limiting.store.window import Window
-from limit_cases import ManualClock, admit, claim, fresh, rpm, settled, spend
+from limit_cases import admit, claim, fresh, rpm, settled, spend
 from redis_process import RedisProcess
 
 SECONDS = 10
@@ -56,7 +57,7 @@ def runner() -> Iterator[asyncio.Runner]:
         yield found
 
 
-def play(runner: asyncio.Runner, stores: list[Store], clock: ManualClock, script: list[tuple[str, int]]) -> Model:
+def play(runner: asyncio.Runner, stores: list[Store], clock: Clock, script: list[tuple[str, int]]) -> Model:
     """Do the same with all stores; they must agree on everything."""
     limit, model = rpm(LIMIT, seconds=SECONDS), Model(SECONDS)
     tenant = fresh()
@@ -96,7 +97,7 @@ def shown(decision: Decision) -> tuple[object, ...]:
     return (decision.is_admitted, s.remaining, s.wait, s.is_taken, s.oldest, s.newest, s.now)
 
 
-def check_wait(runner: asyncio.Runner, stores: list[Store], clock: ManualClock, asked: Claim, wait: int) -> None:
+def check_wait(runner: asyncio.Runner, stores: list[Store], clock: Clock, asked: Claim, wait: int) -> None:
     """Not a microsecond before, and then at once. Time stays there: what was seen cannot be unseen."""
     if wait == NEVER:
         assert asked.cost > LIMIT
@@ -109,14 +110,14 @@ def check_wait(runner: asyncio.Runner, stores: list[Store], clock: ManualClock, 
         assert runner.run(admit(store, [asked], is_dry=True)).is_admitted
 
 
-def memory(clock: ManualClock) -> MemoryStore:
+def memory(clock: Clock) -> MemoryStore:
     return MemoryStore(clock=clock, wall=clock)
 
 
 @given(script=steps)
 @settings(max_examples=150, deadline=None)
 def test_no_window_holds_more_than_the_limit(runner: asyncio.Runner, script: list[tuple[str, int]]) -> None:
-    clock = ManualClock()
+    clock = Clock()
 
     model = play(runner, [memory(clock)], clock, script)
 
@@ -128,7 +129,7 @@ def test_no_window_holds_more_than_the_limit(runner: asyncio.Runner, script: lis
 def test_redis_counts_as_memory_does(
     runner: asyncio.Runner, shared_redis: RedisProcess, script: list[tuple[str, int]]
 ) -> None:
-    clock = ManualClock()
+    clock = Clock()
     store = runner.run(connected(shared_redis, clock))
     try:
         model = play(runner, [memory(clock), store], clock, script)
@@ -138,7 +139,7 @@ def test_redis_counts_as_memory_does(
     assert model.most() <= LIMIT
 
 
-async def connected(process: RedisProcess, clock: ManualClock) -> RedisStore:
+async def connected(process: RedisProcess, clock: Clock) -> RedisStore:
     return RedisStore(redis_store(process.uri, deadline=2.0)._caller, clock=clock)
 
 
@@ -153,26 +154,26 @@ def test_a_bucket_is_a_sixtieth(seconds: int) -> None:
 
 def test_no_double_burst_at_the_edge() -> None:
     """RL3: the last 0.2 s of one minute and the first 0.8 s of the next."""
-    clock = ManualClock(60_000 - 0.2)
+    clock = Clock(60_000 - 0.2)
     store, asked = memory(clock), claim(fresh(), rpm(100))
 
     admitted = 0
     for _ in range(200):
         admitted += store.admit([asked], b"o").is_admitted
-        clock.pass_(0.005)
+        clock.advance(0.005)
 
     assert admitted == 100
 
 
 def test_use_at_three_times_the_limit() -> None:
     """RL2: evenly spread load; 97 % of the limit is used, and no minute holds more."""
-    clock = ManualClock()
+    clock = Clock()
     store, asked, model = memory(clock), claim(fresh(), rpm(100)), Model(60)
 
     for _ in range(3000):
         if store.admit([asked], b"o").is_admitted:
             model.taken.append(Taken(clock.micro, 1))
-        clock.pass_(0.2)
+        clock.advance(0.2)
 
     assert model.most() <= 100
     assert len(model.taken) >= 0.97 * 1000
@@ -202,7 +203,7 @@ def test_months_are_those_of_the_calendar(months: int) -> None:
 def test_a_period_ends_with_the_calendar(
     runner: asyncio.Runner, shared_redis: RedisProcess, limit: Limit, before: datetime, after: datetime
 ) -> None:
-    clock = ManualClock(before.timestamp())
+    clock = Clock(before.timestamp())
     shared = runner.run(connected(shared_redis, clock))
     for store in (memory(clock), shared):
         clock.micro = int(before.timestamp()) * 1_000_000
@@ -222,7 +223,7 @@ def test_a_period_ends_with_the_calendar(
 def test_redis_has_the_same_calendar(
     runner: asyncio.Runner, shared_redis: RedisProcess, when: datetime, months: int
 ) -> None:
-    clock = ManualClock(when.replace(tzinfo=UTC).timestamp())
+    clock = Clock(when.replace(tzinfo=UTC).timestamp())
     store, asked = runner.run(connected(shared_redis, clock)), claim(fresh(), spend(10, length=months), 10)
     assert runner.run(admit(store, [asked])).is_admitted
     decisions = [runner.run(admit(counted, [asked])) for counted in (memory_after(asked, clock), store)]
@@ -231,7 +232,7 @@ def test_redis_has_the_same_calendar(
     assert shown(decisions[0]) == shown(decisions[1])
 
 
-def memory_after(asked: Claim, clock: ManualClock) -> MemoryStore:
+def memory_after(asked: Claim, clock: Clock) -> MemoryStore:
     store = memory(clock)
     store.admit([asked], b"o")
     return store
@@ -240,41 +241,41 @@ def memory_after(asked: Claim, clock: ManualClock) -> MemoryStore:
 @pytest.mark.parametrize("step", [-30.0, -3600.0, 3600.0, -86_400.0 * 400])
 def test_a_stepping_clock_leaves_nothing_stuck(runner: asyncio.Runner, shared_redis: RedisProcess, step: float) -> None:
     """RL15: a small step back changes nothing; after any step all is well again within one window."""
-    clock = ManualClock(1_800_000_000)
+    clock = Clock(1_800_000_000)
     shared = runner.run(connected(shared_redis, clock))
     for store in (memory(clock), shared):
         clock.micro = 1_800_000_000_000_000
         asked = claim(fresh(), rpm(10))
         for _ in range(10):
             runner.run(admit(store, [asked]))
-        clock.pass_(step)
+        clock.advance(step)
         if step == -30.0:
             assert not runner.run(admit(store, [asked])).is_admitted
-        clock.pass_(61 + max(-step, 0) if step == -30.0 else 61)
+        clock.advance(61 + max(-step, 0) if step == -30.0 else 61)
         assert runner.run(admit(store, [asked])).is_admitted
     runner.run(shared.aclose())
 
 
 def test_a_month_survives_an_hour_back_and_forth() -> None:
-    clock = ManualClock(datetime(2026, 11, 30, 23, 30, tzinfo=UTC).timestamp())
+    clock = Clock(datetime(2026, 11, 30, 23, 30, tzinfo=UTC).timestamp())
     store, asked = memory(clock), claim(fresh(), spend(10), 10)
-    clock.pass_(3600)
+    clock.advance(3600)
     assert store.admit([asked], b"o").is_admitted
 
-    clock.pass_(-3600)
+    clock.advance(-3600)
     store.tick()
 
     assert not store.admit([asked], b"o").is_admitted
 
 
 def test_memory_of_one_key_is_bounded() -> None:
-    clock = ManualClock()
+    clock = Clock()
     window = Window(SlidingSpan(60), is_calendar=False)
 
     for _ in range(10_000):
         window.advance(clock.micro)
         window.add(1)
-        clock.pass_(0.37)
+        clock.advance(0.37)
 
     assert len(window.past) <= 2 * 60
     assert window.total <= 61 / 0.37 + 1

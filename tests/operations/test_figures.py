@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from clock import Clock
 from gateway_middleware.core.domain import Deployment, Outcome
 from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.operations.figures import Figures
 
 DEPLOYMENT = Deployment(provider="openai", model="gpt-5-mini")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def record(*outcomes: Outcome, seconds: float = 0.5) -> CallRecord:
@@ -49,11 +42,11 @@ def test_what_is_older_than_a_minute_is_gone() -> None:
     clock = Clock()
     figures = Figures(clock)
     figures.observe(record(Outcome.SERVER_ERROR))
-    clock.now += 55
+    clock.advance(55)
     figures.observe(record(Outcome.SUCCESS))
     assert figures.of_provider("openai")["attempts"] == 2
 
-    clock.now += 10
+    clock.advance(10)
 
     assert figures.of_provider("openai")["attempts"] == 1
     assert figures.of_provider("openai")["errors"] == 0

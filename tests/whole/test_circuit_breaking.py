@@ -36,7 +36,7 @@ async def test_cb2_half_of_the_calls_failing_opens_it_and_two_fifths_never_do(sh
     for number in range(1000):
         rig.scripts["a"] = scripts[pattern[number % len(pattern)]]
         await rig.call()
-        rig.clock.pass_(0.5)
+        rig.clock.advance(0.5)
         if await rig.state() == "open":
             break
 
@@ -50,7 +50,7 @@ async def test_cb3_four_failures_and_a_success_leave_it_closed() -> None:
         for script in [failing(500)] * 4 + [answering()] * 5:
             rig.scripts["a"] = script
             await rig.call()
-        rig.clock.pass_(70)
+        rig.clock.advance(70)
 
     assert await rig.state() == "closed"
 
@@ -75,17 +75,17 @@ async def test_cb5_a_429_cools_the_deployment_until_the_latest_deadline_and_the_
     rig = Rig()
     rig.scripts["a"] = failing(429, "rate_limit_exceeded", headers={"retry-after": "3"})
     assert (await rig.call()).status == 200
-    rig.clock.pass_(2.9)
+    rig.clock.advance(2.9)
     await rig.call()
     assert (rig.calls["a"], rig.calls["b"]) == (1, 2)
 
-    rig.clock.pass_(0.2)
+    rig.clock.advance(0.2)
     rig.scripts["a"] = failing(429, "rate_limit_exceeded", headers={"retry-after": "6"})
     await rig.call()
-    rig.clock.pass_(5.9)
+    rig.clock.advance(5.9)
     await rig.call()
     assert rig.calls["a"] == 2
-    rig.clock.pass_(0.2)
+    rig.clock.advance(0.2)
     rig.scripts["a"] = answering()
     await rig.call()
 
@@ -113,7 +113,7 @@ async def test_cb6_an_exhausted_quota_bars_the_whole_credential_for_five_minutes
     await rig.call()
     assert (rig.calls["a"], rig.calls["b"]) == (1, 2)
 
-    rig.clock.pass_(301)
+    rig.clock.advance(301)
     await rig.call()
     assert rig.calls["a"] == 2
 
@@ -152,10 +152,10 @@ async def test_cb8_an_overloaded_provider_is_left_alone_for_as_long_as_it_asked(
         await rig.call()
 
     assert await rig.state() == "open"
-    rig.clock.pass_(39.9)
+    rig.clock.advance(39.9)
     await rig.call()
     assert rig.calls["a"] == 5
-    rig.clock.pass_(8.2)
+    rig.clock.advance(8.2)
     await rig.call()
     assert rig.calls["a"] == 6
 
@@ -274,7 +274,7 @@ async def test_cb15_one_probe_at_a_time_however_many_wait() -> None:
     rig.scripts["a"] = failing(500)
     for _ in range(5):
         await rig.call()
-    rig.clock.pass_(13)
+    rig.clock.advance(13)
     rig.scripts["a"] = answering()
 
     answers = await asyncio.gather(*(rig.call() for _ in range(200)))
@@ -291,7 +291,7 @@ async def test_cb16_a_probe_whose_client_leaves_gives_its_place_back() -> None:
     rig.scripts["a"] = failing(500)
     for _ in range(5):
         await rig.call()
-    rig.clock.pass_(13)
+    rig.clock.advance(13)
     await rig.call(leave_after=0)
     rig.scripts["a"] = answering()
 
@@ -314,7 +314,7 @@ async def test_cb17_a_slow_call_of_before_says_nothing_of_now() -> None:
     rig.scripts["a"] = failing(500)
     for _ in range(5):
         await rig.call()
-    rig.clock.pass_(13)
+    rig.clock.advance(13)
     rig.scripts["a"] = answering()
     await rig.call()
     await rig.call()
@@ -334,16 +334,16 @@ async def test_cb18_open_times_double_to_the_cap_and_begin_anew_after_health() -
     opened = []
     for _ in range(8):
         opened.append(_open_seconds(rig))
-        rig.clock.pass_(opened[-1] + 0.01)
+        rig.clock.advance(opened[-1] + 0.01)
         await rig.call()
     for before, after in itertools.pairwise(opened):
         assert after == pytest.approx(min(before * 2, 300), rel=0.6)
     assert max(opened) <= 300.001
     rig.scripts["a"] = answering()
-    rig.clock.pass_(301)
+    rig.clock.advance(301)
     await rig.call()
     await rig.call()
-    rig.clock.pass_(60 * 8)
+    rig.clock.advance(60 * 8)
     rig.scripts["a"] = failing(500)
     for _ in range(5):
         await rig.call()
@@ -361,7 +361,7 @@ async def test_cb19_when_all_are_open_the_dialects_503_says_when_to_come_back(pa
     rig = Rig({"fast": [f"{providers[0]}/m", f"{providers[1]}/n"]}, GATEWAY_MAX_ATTEMPTS="1")
     for name in providers:
         await rig.command(name, "force-open", {"ttl": 20})
-    rig.clock.pass_(12.5)
+    rig.clock.advance(12.5)
 
     answer = await rig.call(path=path)
 
@@ -388,11 +388,11 @@ async def test_cb21_forces_hold_against_all_evidence_until_their_time_is_over() 
     assert rig.calls["a"] == 20
     await rig.command("a", "force-open", {"ttl": 3, "reason": "drill"})
     assert (await rig.call()).status == 503
-    rig.clock.pass_(2.9)
+    rig.clock.advance(2.9)
     assert (await rig.call()).status == 503
     assert rig.calls["a"] == 20
 
-    rig.clock.pass_(0.2)
+    rig.clock.advance(0.2)
     rig.scripts["a"] = answering()
     assert [(await rig.call()).status for _ in range(3)] == [200, 200, 200]
     assert await rig.state() == "closed"
@@ -416,7 +416,7 @@ async def test_cb23_the_retry_budget_holds(monkeypatch: pytest.MonkeyPatch, ever
     rig.scripts["a"] = lambda request: (answering() if rig.calls["a"] % every else failing(503))(request)
     for _ in range(1000):
         await rig.call()
-        rig.clock.pass_(1 / 200)
+        rig.clock.advance(1 / 200)
 
     assert rig.calls["a"] <= most * 1000 + 3
 
@@ -434,7 +434,7 @@ async def test_a_dead_primary_costs_a_fifth_more_calls_at_most() -> None:
     statuses = []
     for _ in range(500):
         statuses.append((await rig.call()).status)
-        rig.clock.pass_(0.05)
+        rig.clock.advance(0.05)
 
     assert set(statuses) == {200}
     assert sum(rig.calls.values()) <= 1.2 * 500

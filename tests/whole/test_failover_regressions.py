@@ -49,7 +49,7 @@ async def test_a_deadline_of_the_call_is_not_held_against_the_backup() -> None:
     rig = Rig()
 
     def late(_: object) -> UpstreamTimeoutError:
-        rig.clock.pass_(600)
+        rig.clock.advance(600)
         return UpstreamTimeoutError("slow", phase="first_byte")
 
     rig.scripts["a"] = late

@@ -294,7 +294,7 @@ async def test_the_quickest_is_asked_first() -> None:
     rig = Rig({"fast": {"to": ["a/m", "b/m"], "balance": "latency"}})
 
     def slowly(_: object) -> ScriptedAnswer:
-        rig.clock.pass_(2)
+        rig.clock.advance(2)
         return streaming(*chat_events("x"))(None)  # type: ignore[arg-type]
 
     rig.scripts["a"] = slowly

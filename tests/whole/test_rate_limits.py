@@ -58,7 +58,7 @@ async def test_rl2_never_more_than_the_limit_in_any_minute_and_hardly_less() -> 
     for _ in range(3 * 60 * 10):
         if (await rig.call()).status == 200:
             admitted.append(rig.clock())
-        rig.clock.pass_(1 / 3)
+        rig.clock.advance(1 / 3)
     for start in admitted:
         assert sum(start <= moment < start + 60 for moment in admitted) <= 60
     assert len(admitted) >= 0.97 * 600
@@ -66,9 +66,9 @@ async def test_rl2_never_more_than_the_limit_in_any_minute_and_hardly_less() -> 
 
 async def test_rl3_the_edge_of_a_window_is_no_double_window() -> None:
     rig = limited(requests="100/minute")
-    rig.clock.pass_(59.8)
+    rig.clock.advance(59.8)
     first = [(await rig.call()).status for _ in range(150)].count(200)
-    rig.clock.pass_(0.3)
+    rig.clock.advance(0.3)
     second = [(await rig.call()).status for _ in range(150)].count(200)
     assert (first, second) == (100, 0)
 
@@ -129,7 +129,7 @@ async def test_rl6_without_max_tokens_the_learnt_output_keeps_the_limit_and_uses
         answer = await rig.call(max_tokens=None)
         if answer.status == 200:
             spent.append((rig.clock(), 30 + 150 + (number * 37) % 100))
-        rig.clock.pass_(0.4)
+        rig.clock.advance(0.4)
     warm = [pair for pair in spent if pair[0] > spent[0][0] + 60]
     most = max(sum(n for at, n in warm if start <= at < start + 60) for start, _ in warm[:300:7])
     assert most <= 20_000 * 1.10
@@ -300,7 +300,7 @@ async def test_rl21_success_and_refusal_say_how_the_limits_stand() -> None:
     wait = int(refused.headers["retry-after"])
     assert 60 <= wait <= 62
     assert abs(int(refused.headers["retry-after-ms"]) - wait * 1000) <= 1000
-    rig.clock.pass_(wait)
+    rig.clock.advance(wait)
     assert (await rig.call()).status == 200, "whoever obeys succeeds"
 
 
