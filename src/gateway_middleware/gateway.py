@@ -30,10 +30,10 @@ from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.limiting.middleware import RateLimitMiddleware
 from gateway_middleware.metering.estimate import OutputEstimate
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
+from gateway_middleware.operations.call_metrics import CallMetrics
 from gateway_middleware.operations.connection_metrics import ConnectionMetrics, LogMetrics
 from gateway_middleware.operations.loop_lag import LoopLag
-from gateway_middleware.operations.metrics import CallMetrics
-from gateway_middleware.operations.report import Report
+from gateway_middleware.operations.provider_stats import ProviderStats
 from gateway_middleware.providers.failures import error_from
 from gateway_middleware.staircase import Innermost, StartGuard
 from gateway_middleware.tenancy.middleware import TenantMiddleware
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
     from gateway_middleware.core.domain import Clock
-    from gateway_middleware.operations.figures import Figures
+    from gateway_middleware.operations.recent_stats import RecentStats
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.resolvers import TenantResolver
     from gateway_middleware.upstream.exchange import Exchange
@@ -124,7 +124,7 @@ class Gateway:
         self._breaker_metrics = news.metrics = BreakerMetrics(
             lambda: self._operator.circuit_breakers(live.provider_names), lambda: live.deployment_keys
         )
-        self._report = Report(
+        self._provider_stats = ProviderStats(
             providers=lambda: {name: live.providers[name] for name in live.provider_names},
             deployments=lambda: live.deployments,
             breakers=self._operator.status,
@@ -146,7 +146,7 @@ class Gateway:
             live=live,
             control=self.control,
             operator=self._operator,
-            report=self._report,
+            provider_stats=self._provider_stats,
             limits=self._limits,
             metering=self._metering,
             sharing=self._sharing,
@@ -173,7 +173,7 @@ class Gateway:
             Middleware(
                 EdgeMiddleware,
                 access_log=self._log,
-                observe=self._report.observe,
+                observe=self._provider_stats.observe,
                 clock=self._clock,
                 wall=self._wall,
                 scrub=self._live.scrub,
@@ -219,9 +219,9 @@ class Gateway:
             await self.aclose()
 
     @property
-    def figures(self) -> Figures:
+    def recent_stats(self) -> RecentStats:
         """How each deployment did in the last minute."""
-        return self._report.figures
+        return self._provider_stats.recent
 
     def flush_log(self) -> None:
         """Write the lines of the log that still wait."""

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from asgi_driver import drive
 from gateway_middleware.operations.exposition import Exposition
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
-from gateway_middleware.operations.workers import WorkerMetrics
+from gateway_middleware.operations.worker_metrics import WorkerMetrics
 from gateway_middleware.simulator import Simulator
 from redis_process import free_port
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway_middleware.edge.access_log import AccessLog
     from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.limiting.quota import Quotas
-    from gateway_middleware.operations.admin import Commander, Order
+    from gateway_middleware.operations.admin import CommandOptions, Requester
     from gateway_middleware.operations.breaker_metrics import BreakerMetrics
     from gateway_middleware.settings import Settings
 
@@ -99,24 +99,24 @@ class Control:
         self._log = log
         self._reread = reread
 
-    async def command_breaker(self, key: str, command: str, order: Order, by: Commander) -> dict[str, Any]:
+    async def command_breaker(self, key: str, command: str, options: CommandOptions, by: Requester) -> dict[str, Any]:
         """Reset or force the breakers of a provider, a deployment or a host."""
-        breakers = self._operator.command(key, Command(command), ttl=order.ttl, reason=order.reason)
-        told = {"key": key, "ttl": order.ttl, "reason": order.reason}
+        breakers = self._operator.command(key, Command(command), ttl=options.ttl, reason=options.reason)
+        told = {"key": key, "ttl": options.ttl, "reason": options.reason}
         self._log.audit(f"circuit-breaker {command}", **told, client=by.client, request_id=by.request_id)
-        found = {"key": key, "command": command, "ttl": order.ttl, "circuit_breakers": breakers}
-        return found if self._sharing is None else {**found, "is_shared": await self._share(key, command, order, by)}
+        found = {"key": key, "command": command, "ttl": options.ttl, "circuit_breakers": breakers}
+        return found if self._sharing is None else {**found, "is_shared": await self._share(key, command, options, by)}
 
-    async def _share(self, key: str, command: str, order: Order, by: Commander) -> bool:
+    async def _share(self, key: str, command: str, options: CommandOptions, by: Requester) -> bool:
         """Tell the other replicas; whether that worked."""
         if self._sharing is None:
             return False
         if command == Command.RESET and "/" not in key:
             self._sharing.publish_cooldown(None, key, 0.0)
-        ttl = {} if order.ttl is None else {"ttl": order.ttl}
-        return await self._sharing.send_command(key, Command(command), **ttl, reason=order.reason, actor=by.client)
+        ttl = {} if options.ttl is None else {"ttl": options.ttl}
+        return await self._sharing.send_command(key, Command(command), **ttl, reason=options.reason, actor=by.client)
 
-    async def reload_for(self, by: Commander) -> dict[str, Any]:
+    async def reload_for(self, by: Requester) -> dict[str, Any]:
         """Read the settings again and take them. Raises `InvalidRequestError`, and then all stays as it was."""
         try:
             document = self.reload()

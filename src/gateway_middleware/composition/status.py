@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_middleware._version import __version__
 from gateway_middleware.core.errors import InvalidRequestError
-from gateway_middleware.operations import endpoints as operations
-from gateway_middleware.operations.admin import Action, BreakerCommands, Document
+from gateway_middleware.operations import documents as operations
+from gateway_middleware.operations.admin import Action, BreakerCommands, QueryDocument
 from gateway_middleware.operations.exposition import Exposition
-from gateway_middleware.operations.limit_metrics import TenantUsage
-from gateway_middleware.operations.workers import WorkerMetrics
+from gateway_middleware.operations.worker_metrics import WorkerMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.metering import Metering
     from gateway_middleware.core.asgi import ASGIApp
     from gateway_middleware.core.domain import Clock, Tenant
-    from gateway_middleware.operations.report import Report
+    from gateway_middleware.operations.provider_stats import ProviderStats
 
 
 class Phase(StrEnum):
@@ -47,7 +46,7 @@ class Documents:
         live: Live,
         control: Control,
         operator: Operator,
-        report: Report,
+        provider_stats: ProviderStats,
         limits: Limits,
         metering: Metering | None,
         sharing: BreakerSharing | None,
@@ -58,7 +57,7 @@ class Documents:
         self._live = live
         self._control = control
         self._operator = operator
-        self._report = report
+        self._provider_stats = provider_stats
         self._limits = limits
         self._metering = metering
         self._sharing = sharing
@@ -71,7 +70,7 @@ class Documents:
 
     def families(self) -> list[Metric]:
         """The metrics of this process, with everything in them that has ended."""
-        self._report.refresh()
+        self._provider_stats.refresh()
         return [family for collector in self._collectors for family in collector.collect()]
 
     def endpoints(self) -> Mapping[str, ASGIApp]:
@@ -81,13 +80,13 @@ class Documents:
             "healthz": operations.Liveness(),
             "readyz": operations.Readiness(self._reason_not_ready),
             "health": operations.Document(lambda _: self._health()),
-            "providers": operations.Document(lambda _: self._report.providers()),
-            "provider_status": operations.ProviderStatus(self._report.provider_status),
+            "providers": operations.Document(lambda _: self._provider_stats.providers()),
+            "provider_status": operations.ProviderStatus(self._provider_stats.provider_status),
             "metrics": Exposition(self.families if self.workers is None else self.workers.collect),
-            "usage": TenantUsage(self._usage_of),
+            "usage": operations.TenantUsage(self._usage_of),
             "admin_circuit_breaker": BreakerCommands(self._control.command_breaker),
             "admin_reload": Action(self._control.reload_for),
-            "admin_reconcile": Document(self._reconcile),
+            "admin_reconcile": QueryDocument(self._reconcile),
         }
 
     def _reason_not_ready(self) -> str | None:

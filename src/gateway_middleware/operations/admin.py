@@ -1,4 +1,4 @@
-"""The operator's endpoints."""
+"""Endpoints of operators: commands to circuit breakers, actions without arguments, documents with a query."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ import msgspec
 
 from gateway_middleware.core.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
 from gateway_middleware.core.scope import ENDPOINT, RECORD
-from gateway_middleware.operations.endpoints import answer
+from gateway_middleware.operations.documents import answer
 
 if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Receive, Scope, Send
 
 _ENCODE = msgspec.json.Encoder().encode
-_LARGEST = 16 * 1024
+_MAX_BODY_BYTES = 16 * 1024
 
 
-class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CommandOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a command, which may be left out. `ttl` in seconds."""
 
     ttl: float | None = None
     reason: str = "operator"
 
 
-class Commander(msgspec.Struct, frozen=True):
+class Requester(msgspec.Struct, frozen=True):
     """Who gave a command: for the audit line."""
 
     request_id: str
     client: str
 
 
-Command = Callable[[str, str, Order, Commander], Awaitable[dict[str, Any]]]
-_decode = msgspec.json.Decoder(Order).decode
+RunCommand = Callable[[str, str, CommandOptions, Requester], Awaitable[dict[str, Any]]]
+_decode = msgspec.json.Decoder(CommandOptions).decode
 
 
 class BreakerCommands:
-    """`POST /v1/admin/circuit-breakers/{key}/{command}`: runs the command and answers with what came of it."""
+    """`POST /v1/admin/circuit-breakers/{key}/{command}`: runs the command and answers with its result."""
 
-    def __init__(self, run: Command) -> None:
+    def __init__(self, run: RunCommand) -> None:
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = ENDPOINT.get(scope)
         command = endpoint.path.rpartition("/")[2]
-        order = _order(await _body(receive))
-        document = await self._run(endpoint.argument or "", command, order, commander(scope))
+        options = _options(await _body(receive))
+        document = await self._run(endpoint.argument or "", command, options, requester(scope))
         await answer(send, _ENCODE(document))
 
 
 class Action:
     """An operator's command without arguments."""
 
-    def __init__(self, run: Callable[[Commander], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, run: Callable[[Requester], Awaitable[dict[str, Any]]]) -> None:
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _body(receive)
-        await answer(send, _ENCODE(await self._run(commander(scope))))
+        await answer(send, _ENCODE(await self._run(requester(scope))))
 
 
-class Document:
+class QueryDocument:
     """A document that depends on the query: `?from=2026-11-01&to=2026-11-24`."""
 
     def __init__(self, make: Callable[[dict[str, str]], Awaitable[dict[str, Any]]]) -> None:
@@ -73,22 +73,22 @@ class Document:
         await answer(send, _ENCODE(await self._make(query)))
 
 
-def commander(scope: Scope) -> Commander:
+def requester(scope: Scope) -> Requester:
     """Who is calling."""
     client = scope.get("client")
-    return Commander(RECORD.get(scope).request_id, str(client[0]) if client else "unknown")
+    return Requester(RECORD.get(scope).request_id, str(client[0]) if client else "unknown")
 
 
-def _order(body: bytes) -> Order:
+def _options(body: bytes) -> CommandOptions:
     if not body.strip():
-        return Order()
+        return CommandOptions()
     try:
-        order = _decode(body)
+        options = _decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"The body must be an object with `ttl` and `reason`: {error}") from None
-    if len(order.reason) > 256:
+    if len(options.reason) > 256:
         raise InvalidRequestError("`reason` is for at most 256 characters.", param="reason")
-    return order
+    return options
 
 
 async def _body(receive: Receive) -> bytes:
@@ -99,6 +99,6 @@ async def _body(receive: Receive) -> bytes:
             raise ClientDisconnectedError
         body += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(body) > _LARGEST:
-            raise RequestTooLargeError(f"The body is larger than {_LARGEST} bytes.")
+        if len(body) > _MAX_BODY_BYTES:
+            raise RequestTooLargeError(f"The body is larger than {_MAX_BODY_BYTES} bytes.")
     return body

@@ -1,22 +1,16 @@
-"""Prometheus metrics of rate limits, and the tenant's own view of them."""
+"""Prometheus metrics of rate limits."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
-import msgspec
 from prometheus_client.registry import Collector
 
-from gateway_middleware.core.scope import TENANT
-from gateway_middleware.operations.endpoints import answer
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-
-    from gateway_middleware.core.asgi import Receive, Scope, Send
-    from gateway_middleware.core.domain import Tenant
 
 DECISIONS = Counter(
     "model_gateway_limit_decisions",
@@ -30,7 +24,6 @@ REMAINING = Gauge(
     ("tenant", "limit"),
     aggregation=Aggregation.MAX,
 )
-_ENCODE = msgspec.json.Encoder().encode
 
 
 class Counted(Protocol):
@@ -67,13 +60,3 @@ class LimitMetrics(Collector):
         yield AMOUNT.family({key: counted.amount for key, counted in counts.items()})
         yield REMAINING.family({key: counted.remaining for key, counted in counts.items()})
         yield from self._further()
-
-
-class TenantUsage:
-    """`GET /v1/usage`: what a tenant has used and what remains to it."""
-
-    def __init__(self, make: Callable[[Tenant], Awaitable[dict[str, Any]]]) -> None:
-        self._make = make
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, _ENCODE(await self._make(TENANT.get(scope))))

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway_middleware.core.domain import Deployment, Outcome, Surface, Usage
 from gateway_middleware.core.record import Attempt, CallRecord
+from gateway_middleware.operations.call_metrics import CallMetrics, Histogram
 from gateway_middleware.operations.loop_lag import LoopLag
-from gateway_middleware.operations.metrics import CallMetrics, Histogram
 
 
 def record(**fields: object) -> CallRecord:

@@ -1,4 +1,4 @@
-"""How each deployment did in the last minute: counts, errors and latency quantiles, from a ring of ten-second slots."""
+"""Statistics of the last minute by deployment: counts, errors, latency quantiles, from a ring of 10 s slots."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Ring:
 
 
 def summarise(rings: list[Ring]) -> dict[str, Any]:
-    """Figures of several rings together; quantiles in milliseconds, None without traffic."""
+    """Statistics of several rings together; quantiles in milliseconds, None without traffic."""
     slots = [slot for ring in rings for slot in ring.recent()]
     count, errors = sum(s.count for s in slots), sum(s.errors for s in slots)
     merged: dict[int, int] = {}
@@ -104,7 +104,7 @@ def _quantile(buckets: dict[int, int], count: int, q: float) -> float | None:
     return round(1000 * _BOUNDS[min(bucket, len(_BOUNDS) - 1)], 1)
 
 
-class Figures:
+class RecentStats:
     """The rings of all deployments; those that clients name freely are bounded in number, oldest out first."""
 
     def __init__(self, clock: Clock) -> None:

@@ -77,12 +77,12 @@ class Histogram:
 
     def buckets(self) -> list[Bucket]:
         """Cumulative buckets as prometheus_client takes them."""
-        seen, found = 0, list[Bucket]()
+        below, rows = 0, list[Bucket]()
         for i, (bound, count) in enumerate(zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True)):
-            seen += count
+            below += count
             example = self.exemplars.get(i)
-            found.append((bound, float(seen)) if example is None else (bound, float(seen), example))
-        return found
+            rows.append((bound, float(below)) if example is None else (bound, float(below), example))
+        return rows
 
 
 class _Series:

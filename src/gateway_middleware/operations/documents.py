@@ -1,4 +1,4 @@
-"""The open and tenant-read endpoints: each a plain ASGI callable around a function that makes its document."""
+"""Endpoints that are read: each a plain ASGI app around a function that makes its document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway_middleware.core.errors import PathNotFoundError, UnavailableError, 
 from gateway_middleware.core.scope import ENDPOINT, TENANT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from gateway_middleware.core.asgi import Receive, Scope, Send
     from gateway_middleware.core.domain import HeaderList, Route, Tenant
@@ -125,3 +125,13 @@ class ProviderStatus:
         if document is None:
             raise PathNotFoundError(f"No provider `{name}` is configured.", code="unknown_provider")
         await answer(send, _JSON.encode(document))
+
+
+class TenantUsage:
+    """`GET /v1/usage`: what a tenant has used and what remains to it."""
+
+    def __init__(self, make: Callable[[Tenant], Awaitable[dict[str, Any]]]) -> None:
+        self._make = make
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, _JSON.encode(await self._make(TENANT.get(scope))))

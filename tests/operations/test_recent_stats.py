@@ -1,11 +1,11 @@
-"""Figures of the last minute."""
+"""Statistics of the last minute."""
 
 from __future__ import annotations
 
 from clock import Clock
 from gateway_middleware.core.domain import Deployment, Outcome
 from gateway_middleware.core.record import Attempt, CallRecord
-from gateway_middleware.operations.figures import Figures
+from gateway_middleware.operations.recent_stats import RecentStats
 
 DEPLOYMENT = Deployment(provider="openai", model="gpt-5-mini")
 
@@ -16,23 +16,23 @@ def record(*outcomes: Outcome, seconds: float = 0.5) -> CallRecord:
 
 
 def test_faults_count_as_errors_and_the_clients_own_do_not() -> None:
-    figures = Figures(Clock())
+    stats = RecentStats(Clock())
 
-    figures.observe(record(Outcome.SERVER_ERROR, Outcome.SUCCESS))
-    figures.observe(record(Outcome.CLIENT_ERROR))
-    figures.observe(record(Outcome.CLIENT_DISCONNECT))
+    stats.observe(record(Outcome.SERVER_ERROR, Outcome.SUCCESS))
+    stats.observe(record(Outcome.CLIENT_ERROR))
+    stats.observe(record(Outcome.CLIENT_DISCONNECT))
 
-    found = figures.of_provider("openai")
+    found = stats.of_provider("openai")
     assert (found["attempts"], found["errors"], found["error_rate"]) == (4, 1, 0.25)
     assert found["outcomes"] == {"client_disconnect": 1, "client_error": 1, "server_error": 1, "success": 1}
 
 
 def test_quantiles_are_within_a_tenth() -> None:
-    figures = Figures(Clock())
+    stats = RecentStats(Clock())
     for milliseconds in range(1, 101):
-        figures.observe(record(Outcome.SUCCESS, seconds=milliseconds / 1000))
+        stats.observe(record(Outcome.SUCCESS, seconds=milliseconds / 1000))
 
-    found = figures.of_deployment("openai", "gpt-5-mini")["latency_ms"]
+    found = stats.of_deployment("openai", "gpt-5-mini")["latency_ms"]
     assert 50 <= found["p50"] <= 55.1
     assert 95 <= found["p95"] <= 104.6
     assert 99 <= found["p99"] <= 109
@@ -40,31 +40,31 @@ def test_quantiles_are_within_a_tenth() -> None:
 
 def test_what_is_older_than_a_minute_is_gone() -> None:
     clock = Clock()
-    figures = Figures(clock)
-    figures.observe(record(Outcome.SERVER_ERROR))
+    stats = RecentStats(clock)
+    stats.observe(record(Outcome.SERVER_ERROR))
     clock.advance(55)
-    figures.observe(record(Outcome.SUCCESS))
-    assert figures.of_provider("openai")["attempts"] == 2
+    stats.observe(record(Outcome.SUCCESS))
+    assert stats.of_provider("openai")["attempts"] == 2
 
     clock.advance(10)
 
-    assert figures.of_provider("openai")["attempts"] == 1
-    assert figures.of_provider("openai")["errors"] == 0
+    assert stats.of_provider("openai")["attempts"] == 1
+    assert stats.of_provider("openai")["errors"] == 0
 
 
 def test_a_provider_without_traffic_has_no_rate() -> None:
-    found = Figures(Clock()).of_provider("openai")
+    found = RecentStats(Clock()).of_provider("openai")
 
     assert found["error_rate"] is None
     assert found["latency_ms"] == {"p50": None, "p95": None, "p99": None}
 
 
 def test_deployments_that_clients_name_freely_are_bounded() -> None:
-    figures = Figures(Clock())
+    stats = RecentStats(Clock())
     for n in range(5000):
         attempt = Attempt(
             deployment=Deployment(provider="openai", model=f"m{n}"), started=0.0, ended=1.0, outcome=Outcome.SUCCESS
         )
-        figures.observe(CallRecord(request_id="r", started=0.0, received_at=0.0, attempts=[attempt]))
+        stats.observe(CallRecord(request_id="r", started=0.0, received_at=0.0, attempts=[attempt]))
 
-    assert figures.of_provider("openai")["attempts"] == 2048
+    assert stats.of_provider("openai")["attempts"] == 2048

@@ -1,10 +1,10 @@
-"""What is told of the gateway and its providers: counted from ended calls, shown as documents."""
+"""Statistics of providers: counted from calls that have ended, shown in `/v1/providers`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway_middleware.operations.figures import Figures
+from gateway_middleware.operations.recent_stats import RecentStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _BATCH = 64
 
 
-class Report:
-    """Counts calls and makes the documents of `/v1/providers` and of the breakers.
+class ProviderStats:
+    """Counts calls and makes the documents of `/v1/providers` and `/v1/providers/{provider}/status`.
 
     Records are counted in batches, since the same few lines of code over many records are several times as fast as
     after each call; whoever reads is brought up to date first. `deployments` are those of the configuration.
@@ -37,7 +37,7 @@ class Report:
         self._deployments = deployments
         self._breakers = breakers
         self._observers = observers
-        self._figures = Figures(clock)
+        self._recent = RecentStats(clock)
         self._ended: list[CallRecord] = []
 
     def observe(self, record: CallRecord) -> None:
@@ -50,15 +50,15 @@ class Report:
         """Count what has not been counted yet. Metrics are to be read after this."""
         ended, self._ended = self._ended, []
         for record in ended:
-            self._figures.observe(record)
+            self._recent.observe(record)
             for observe in self._observers:
                 observe(record)
 
     @property
-    def figures(self) -> Figures:
+    def recent(self) -> RecentStats:
         """How each deployment did in the last minute."""
         self.refresh()
-        return self._figures
+        return self._recent
 
     def providers(self) -> dict[str, Any]:
         """`/v1/providers`."""
@@ -68,18 +68,18 @@ class Report:
         """`/v1/providers/{provider}/status`, or None for a name that is no provider's."""
         if name not in self._providers():
             return None
-        told = self._breakers(name)
-        breakers = told.pop("circuit_breakers")
+        status = self._breakers(name)
+        breakers = status.pop("circuit_breakers")
         models = {*self._models(name), *(key.partition("/")[2] for key in breakers if key.startswith(f"{name}/"))}
         deployments = {
             f"{name}/{model}": {
                 "circuit_breaker": breakers.get(f"{name}/{model}"),
-                "last_minute": self.figures.of_deployment(name, model),
+                "last_minute": self.recent.of_deployment(name, model),
             }
             for model in sorted(models)
         }
-        endpoints = {key: found for key, found in breakers.items() if key.startswith("endpoint:")}
-        return {**self._provider(name), **told, "deployments": deployments, "endpoints": endpoints}
+        endpoints = {key: breaker for key, breaker in breakers.items() if key.startswith("endpoint:")}
+        return {**self._provider(name), **status, "deployments": deployments, "endpoints": endpoints}
 
     def _models(self, provider: str) -> list[str]:
         return sorted({d.model for d in self._deployments() if d.provider == provider})
@@ -89,5 +89,5 @@ class Report:
             "name": name,
             "kind": self._providers()[name].kind.value,
             "deployments": self._models(name),
-            "last_minute": self.figures.of_provider(name),
+            "last_minute": self.recent.of_provider(name),
         }
