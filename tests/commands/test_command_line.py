@@ -24,7 +24,7 @@ DIGEST = digest(b"a tenant's key")
 
 
 def run(*arguments: str, stdin: str = "", environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    bare = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    bare = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     return subprocess.run(
         [sys.executable, "-m", "gateway_middleware", *arguments],
         input=stdin,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway_middleware.app import create_app
+from gateway_middleware.commands.extras import require_serve
 from gateway_middleware.commands.serve import make_server
 from gateway_middleware.settings import Settings
 from gateway_middleware.simulator import Simulator
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until interrupted."""
+    require_serve("demo")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # the log goes to the same descriptor
     with contextlib.suppress(KeyboardInterrupt):

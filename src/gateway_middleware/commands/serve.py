@@ -8,6 +8,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
+from gateway_middleware.commands.extras import require_serve
 from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def make_server(app: ASGIApp, *, host: str, port: int, drain_seconds: float = 30
 
 def run(args: argparse.Namespace) -> int:  # noqa: ARG001
     """Serve until SIGTERM or SIGINT."""
+    require_serve("serve")
     settings = Settings.from_env()
     options = server_options(drain_seconds=settings.drain_seconds)
     for line in settings.warnings():

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 
 import msgspec
-import uvloop
 
 from gateway_middleware.simulator.behaviour import Rule
+from gateway_middleware.simulator.event_loop import LOOPS, loop_factory
 from gateway_middleware.simulator.simulator import Simulator
 
 
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--key", action="append", help="a credential to take; may be repeated (default: any)")
     made.add_argument("--rule", action="append", default=[], help="a rule as for POST /control/behaviour, in JSON")
     made.add_argument("--keep-alive", type=float, help="close connections that were idle for so many seconds")
-    made.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    made.add_argument("--loop", choices=LOOPS, default="auto", help="auto: uvloop where it is installed")
     made.add_argument("--certificate", help="a PEM file with certificate chain and key: serve TLS")
     return made
 
@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"simulator: --rule: {error}\n")
         return 2
-    factory = uvloop.new_event_loop if options.loop == "uvloop" else asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner:
         return runner.run(_run(options, rules))
 
 

@@ -21,9 +21,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Literal
 
 import msgspec
-import uvloop
 
 from gateway_middleware.simulator.connection import Connection, Connections
+from gateway_middleware.simulator.event_loop import loop_factory
 from gateway_middleware.simulator.heads import status_line
 from gateway_middleware.simulator.ledger import Ledger, Stored, Totals, read_batch
 from gateway_middleware.simulator.record import Received, Request, RequestLog
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     collector = Collector(database=options.database, token=options.token)
     collector.behave(fault)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
         return runner.run(_run(collector, options))
 
 
