@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.metering.journal.settlement import DailyTotal
+from gateway_middleware.metering.journal.daily_total import DailyTotal
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, UsageSource
 
@@ -22,7 +22,7 @@ DAY = date(2026, 1, 1)
 WORKER = """
 import os, random, resource, signal, sys, time
 from pathlib import Path
-from gateway_middleware.metering.journal.account import JournalUnavailableError
+from gateway_middleware.metering.journal.state import JournalUnavailableError
 from gateway_middleware.metering.journal.journal import Journal
 from journaled import call, event
 

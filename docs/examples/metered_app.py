@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway_middleware import Journal, MeteringMiddleware
+from gateway_middleware import Journal, UsageMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,13 +49,12 @@ def tenant_of(scope: Any) -> str | None:
 @contextlib.asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[None]:
     """Recover what a crash left, and write everything down at the end."""
-    journal.start()
-    yield
-    await journal.aclose()
+    async with journal:
+        yield
 
 
 app = Starlette(
     lifespan=lifespan,
     routes=[Route("/v1/chat/completions", chat, methods=["POST"]), Route("/usage", usage)],
-    middleware=[Middleware(MeteringMiddleware, journal=journal, tenant_of=tenant_of)],
+    middleware=[Middleware(UsageMiddleware, journal=journal, tenant_of=tenant_of)],
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway_middleware.gateway import Gateway, mount
     from gateway_middleware.limiting.middleware import RateLimitMiddleware
     from gateway_middleware.metering.journal.journal import Journal
-    from gateway_middleware.metering.middleware import MeteringMiddleware
+    from gateway_middleware.metering.usage_middleware import UsageMiddleware
     from gateway_middleware.settings import Settings
 
 __all__ = [
@@ -25,9 +25,9 @@ __all__ = [
     "CircuitBreakerMiddleware",
     "Gateway",
     "Journal",
-    "MeteringMiddleware",
     "RateLimitMiddleware",
     "Settings",
+    "UsageMiddleware",
     "__version__",
     "create_app",
     "mount",
@@ -37,9 +37,9 @@ _HOMES = {
     "CircuitBreakerMiddleware": "breaker.middleware",
     "Gateway": "gateway",
     "Journal": "metering.journal.journal",
-    "MeteringMiddleware": "metering.middleware",
     "RateLimitMiddleware": "limiting.middleware",
     "Settings": "settings",
+    "UsageMiddleware": "metering.usage_middleware",
     "create_app": "app",
     "mount": "gateway",
 }

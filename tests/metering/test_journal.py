@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.metering.journal.account import JournalUnavailableError
 from gateway_middleware.metering.journal.journal import Journal
+from gateway_middleware.metering.journal.state import JournalUnavailableError
 from gateway_middleware.metering.usage_event import UsageSource
 from journaled import DAY, NOON, call, event, leftovers, run, spooled, sums
 

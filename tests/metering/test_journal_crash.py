@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway_middleware.metering.journal.call_end import encode
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.journal.segment import OPEN, Segment, frame
-from gateway_middleware.metering.journal.settlement import encode
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.usage_event import UsageEvent
 from journaled import call, leftovers, run, spooled, sums

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway_middleware.metering.journal.call_end import closed, encode
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.journal.recovery import Recovered, adopt
 from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID, Record, Segment, frame, scan
-from gateway_middleware.metering.journal.settlement import closed, encode
 from gateway_middleware.metering.journal.spool import Spool
 from journaled import DAY, NOON, call, event, leftovers, sums
 

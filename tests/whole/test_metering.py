@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from asgi_driver import drive
-from gateway_middleware import Journal, MeteringMiddleware
+from gateway_middleware import Journal, UsageMiddleware
 from gateway_middleware.core.asgi import Receive, Scope, Send
 from gateway_middleware.metering.usage_event import UsageEvent
 from gateway_middleware.simulator import Simulator
@@ -288,7 +288,7 @@ async def test_the_middleware_alone_reads_usage_of_what_passes(tmp_path: Path) -
     journal = Journal(tmp_path / "usage.db", keeps=1e9)
     journal.start()
     seen: list[UsageEvent] = []
-    layer = MeteringMiddleware(app, journal=journal, tenant_of=lambda _: "acme", on_event=seen.append)
+    layer = UsageMiddleware(app, journal=journal, tenant_of=lambda _: "acme", on_event=seen.append)
     for _ in range(4):
         await drive(layer, method="POST", path="/v1/chat/completions")
     assert [(e.usage.input_tokens, e.usage.output_tokens, e.model) for e in seen] == [

@@ -7,8 +7,6 @@ thought without showing it is in no estimate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
 from typing import NamedTuple
 
 import msgspec
@@ -59,7 +57,7 @@ _CLAUDE = Weights(1.18, 0.96, 0.83, 1.5, 31.0, 10.0, 3)
 _CLAUDE_5 = Weights(1.68, 1.36, 1.18, 2.13, 44.0, 14.0, 4)
 """Its tokenizer, in use since Opus 4.7, makes about 1.4 times as many tokens of the same text."""
 _DENSE_CLAUDES = ("claude-opus-4-7", "claude-opus-4-8")
-_MOST_BYTES_OF_SINGLE = 8
+_MAX_BYTES_OF_SINGLE = 8
 
 
 def weights_of(model: str) -> Weights:
@@ -69,13 +67,6 @@ def weights_of(model: str) -> Weights:
     name = model[model.index("claude") :]
     is_fifth = name.split("-")[2:3] == ["5"] and not name.startswith("claude-3")
     return _CLAUDE_5 if is_fifth or name.startswith(_DENSE_CLAUDES) else _CLAUDE
-
-
-def tokens_of(text: str | bytes, *, model: str) -> int:
-    """About how many tokens a text is. Within 15 % for nine of ten English or JSON answers of 100 tokens or more."""
-    counted = _Counts()
-    counted.add(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
-    return counted.tokens(weights_of(model))
 
 
 class _Counts:
@@ -196,7 +187,7 @@ class OutputEstimate:
             text = _unescaped(text)
         self.deltas += 1
         self.text_bytes += len(text)
-        if self._weights.has_single_deltas and len(text) <= _MOST_BYTES_OF_SINGLE:
+        if self._weights.has_single_deltas and len(text) <= _MAX_BYTES_OF_SINGLE:
             self._singles += 1
         else:
             self._counts.add(text)
@@ -242,32 +233,3 @@ def _compact(line: bytes) -> bytes:
         return _encode(_decode_any(line.removeprefix(b"data:")))
     except (ValueError, RecursionError):
         return b""
-
-
-def estimate_output(stream: bytes, surface: Surface, *, model: str) -> OutputEstimate:
-    """The same for the bytes of a stream that has already ended, wherever they end."""
-    estimate = OutputEstimate(surface, model=model)
-    for line in stream.splitlines():
-        if line.startswith(b"data:"):
-            estimate.feed(line)
-    return estimate
-
-
-def exact_counter(model: str) -> Callable[[str], int] | None:
-    """A tokenizer for one of OpenAI's models, or None: no such model, or the package `bpe-openai` is absent.
-
-    Its vocabulary is inside the package and nothing is fetched (`tiktoken` fetches its own, so it is not used). The
-    first call takes a while; long texts belong off the event loop.
-    """
-    if not model.startswith(("gpt-", "o1", "o3", "o4", "chatgpt-")):
-        return None
-    try:
-        encoding = import_module("bpe_openai").get_encoding(_encoding_of(model))
-    except ImportError:
-        return None
-    return lambda text: len(encoding.encode_ordinary(text))
-
-
-def _encoding_of(model: str) -> str:
-    is_old = model == "gpt-4" or model.startswith(("gpt-3.5", "gpt-4-"))
-    return "cl100k_base" if is_old else "o200k_base"

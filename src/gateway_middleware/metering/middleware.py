@@ -1,18 +1,16 @@
-"""Metering: every attempt is on disk before its provider is asked, and ends in one usage event, whatever happens."""
+"""Metering of the gateway's calls: an entry on disk before a provider is asked, one usage event for each attempt."""
 
 from __future__ import annotations
 
-import secrets
 import time
 from functools import partial
-from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway_middleware.core.scope import METER, RECORD, REQUEST, TENANT
-from gateway_middleware.metering.closing import event_of
-from gateway_middleware.metering.usage_event import OpenCall
+from gateway_middleware.metering.call_journal import CallIds
+from gateway_middleware.metering.usage_event import OpenCall, event_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,39 +19,19 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
     from gateway_middleware.core.domain import Clock, ModelRequest, Tenant
     from gateway_middleware.core.record import Attempt, CallRecord
-    from gateway_middleware.metering.closing import Appraise
-    from gateway_middleware.metering.usage_event import UsageEvent
-    from gateway_middleware.metering.usage_reader import UsageReader
+    from gateway_middleware.metering.call_journal import CallJournal
+    from gateway_middleware.metering.usage_event import Appraise, UsageEvent
 
-
-_BYTES_A_TOKEN = 4
+_BYTES_PER_TOKEN = 4
 """For calls whose end nobody sees: whatever is estimated closer is estimated at the end."""
-
-
-class CallJournal(Protocol):
-    """Where calls are written down."""
-
-    def open(self, entry: OpenCall) -> None:
-        """Before the provider is asked. Raises `UnavailableError`: then it must not be."""
-        ...
-
-    def close(self, event: UsageEvent) -> None:
-        """What was used. Never raises."""
-        ...
-
-    def void(self, call_id: str) -> None:
-        """Nothing that anybody bills. Never raises."""
-        ...
 
 
 class MeteringMiddleware:
     """Sets METER, through which dispatch announces each attempt, and closes what was opened when the call has ended.
 
-    `appraise` puts a price on an event; `estimate_input` says how many tokens a request is, where the provider does not
-    come to say; `is_stopping` whether the gateway ends calls itself; `on_event` is shown each event.
-
-    Alone on a foreign OpenAI- or Anthropic-compatible application it gets `tenant_of`: who pays for a request (None:
-    nobody, it passes), and reads the usage from the answers that it relays.
+    `appraise` puts a price on an event; `estimate_input` says how many tokens a tenant's request is, where the provider
+    does not come to say; `is_stopping` whether the gateway ends calls itself; `on_event` is shown each event; `wall` is
+    seconds since the epoch. For an application that is no gateway there is `UsageMiddleware`.
     """
 
     def __init__(
@@ -61,11 +39,10 @@ class MeteringMiddleware:
         app: ASGIApp,
         *,
         journal: CallJournal,
-        appraise: Appraise = lambda event, _: event,
-        estimate_input: Callable[[ModelRequest, str], int] = lambda request, _: len(request.body) // _BYTES_A_TOKEN,
+        appraise: Appraise,
+        estimate_input: Callable[[ModelRequest, str], int],
         is_stopping: Callable[[], bool] = lambda: False,
         on_event: Callable[[UsageEvent], None] = lambda _: None,
-        tenant_of: Callable[[Scope], str | None] | None = None,
         wall: Clock = time.time,
     ) -> None:
         self.app = app
@@ -75,49 +52,31 @@ class MeteringMiddleware:
         self.is_stopping = is_stopping
         self.on_event = on_event
         self.wall = wall
-        self._foreign = _foreign(self, tenant_of) if tenant_of is not None else None
-        self._prefix, self._numbers = secrets.token_hex(8), count(1)
+        self._ids = CallIds()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "http":
+        request = REQUEST.peek(scope) if scope["type"] == "http" else None
+        if request is None:
             return self.app(scope, receive, send)
-        request = REQUEST.peek(scope)
-        if request is not None:
-            return self._metered(request, scope, receive, send)
-        if self._foreign is not None:
-            return self._foreign(self.app, scope, receive, send)
-        return self.app(scope, receive, send)
+        return self._metered(request, scope, receive, send)
 
     async def _metered(self, request: ModelRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        meter = CallMeter(self, self.next_id(), request, TENANT.get(scope), RECORD.get(scope))
+        meter = CallMeter(self, self._ids.next(), request, TENANT.get(scope), RECORD.get(scope))
         METER.set(scope, meter)
         try:
             await self.app(scope, receive, send)
         finally:
             meter.conclude()
 
-    def next_id(self) -> str:
-        """An id that no other call of any process has. Nothing that a client sends is part of it."""
-        return f"{self._prefix}{next(self._numbers):x}"
-
     def finish(self, call: OpenCall, attempt: Attempt) -> None:
         """Close one attempt."""
         event = event_of(call, attempt, is_stopping=self.is_stopping())
         if event is None:
             self.journal.void(call.id)
-        else:
-            self.emit(self.appraise(event, attempt.service_tier))
-
-    def emit(self, event: UsageEvent) -> None:
-        """Write an event down and show it."""
+            return
+        event = self.appraise(event, attempt.service_tier)
         self.journal.close(event)
         self.on_event(event)
-
-
-def _foreign(metering: MeteringMiddleware, tenant_of: Callable[[Scope], str | None]) -> UsageReader:
-    from gateway_middleware.metering.usage_reader import UsageReader
-
-    return UsageReader(metering, tenant_of)
 
 
 class CallMeter:
@@ -152,7 +111,7 @@ class CallMeter:
             key_id=self._tenant.key_id,
             route=request.route.name if request.route.is_configured else None,
             is_stream=request.is_stream,
-            input_tokens=len(request.body) // _BYTES_A_TOKEN,
+            input_tokens=len(request.body) // _BYTES_PER_TOKEN,
         )
         metering.journal.open(call)
         self._begun.append((call, attempt))

@@ -1,168 +1,102 @@
-"""Metering for an application that knows nothing of the gateway: usage is read from the answers that it gives."""
+"""Reads model and usage from an OpenAI- or Anthropic-shaped answer, whole or streamed, while it passes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, UsageSource
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
-    from gateway_middleware.metering.middleware import MeteringMiddleware
-
-_MOST_KEPT = 4 * 1024 * 1024
+_MAX_KEPT = 4 * 1024 * 1024
+"""Bytes of an answer that are kept until its end; of a longer one the end alone."""
+_MAX_STREAM_KEPT = 1024 * 1024
+_STREAM_TAIL = 65_536
+_MAX_COUNT = 10**9
 _decode = msgspec.json.Decoder().decode
 
 
-class UsageReader:
-    """Relays untouched; keeps a whole answer, or the events of a stream that speak of usage, until the end."""
+class Reading(NamedTuple):
+    """What an answer tells. `raw_usage` is the usage object as JSON; of a stream, all of its usage objects in one."""
 
-    def __init__(self, metering: MeteringMiddleware, tenant_of: Callable[[Scope], str | None]) -> None:
-        self._metering = metering
-        self._tenant_of = tenant_of
-
-    async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        tenant = self._tenant_of(scope)
-        if tenant is None:
-            await app(scope, receive, send)
-            return
-        call = self._open(tenant, scope)
-        reply = _Reply(send)
-        try:
-            await app(scope, receive, reply.send)
-        finally:
-            self._close(call, reply)
-
-    def _open(self, tenant: str, scope: Scope) -> OpenCall:
-        call_id = self._metering.next_id()
-        call = OpenCall(
-            id=call_id,
-            time=self._metering.wall(),
-            tenant=tenant,
-            provider="application",
-            deployment="application",
-            model="unknown",
-            surface=scope["path"][:128],
-            request_id=call_id,
-        )
-        self._metering.journal.open(call)
-        return call
-
-    def _close(self, call: OpenCall, reply: _Reply) -> None:
-        said = reply.said()
-        usage = _usage(said)
-        if usage is None:
-            self._metering.journal.void(call.id)
-            return
-        model = said.get("model") if isinstance(said.get("model"), str) else None
-        event = UsageEvent(
-            id=call.id,
-            time=call.time,
-            tenant=call.tenant,
-            provider=call.provider,
-            deployment=call.deployment,
-            model=model or call.model,
-            surface=call.surface,
-            request_id=call.request_id,
-            outcome="success" if reply.is_ended else "client_disconnect",
-            usage=usage,
-            usage_source=UsageSource.PROVIDER if reply.is_ended else UsageSource.PARTIAL,
-            model_served=model,
-            is_stream=reply.is_stream,
-            status=reply.status,
-            raw_usage=msgspec.Raw(msgspec.json.encode(said["usage"])),
-        )
-        self._metering.emit(self._metering.appraise(event, None))
+    model: str | None = None
+    usage: Usage | None = None
+    raw_usage: bytes | None = None
 
 
-class _Reply:
-    """What passes on its way to the client."""
+class AnswerReader:
+    """Takes the body of one answer in pieces, however it is cut; `finish` says what it told of model and usage."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, *, is_stream: bool) -> None:
+        self.is_stream = is_stream
         self._kept = bytearray()
-        self.status = 0
-        self.is_stream = False
-        self.is_ended = False
 
-    def send(self, message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            types = [value for name, value in message.get("headers", ()) if name.lower() == b"content-type"]
-            self.is_stream = bool(types) and types[0].startswith(b"text/event-stream")
-        elif message["type"] == "http.response.body":
-            self._keep(message.get("body", b""))
-            self.is_ended = not message.get("more_body", False)
-        return self._send(message)
-
-    def _keep(self, body: bytes) -> None:
+    def feed(self, body: bytes) -> None:
+        """Keep what may tell of usage."""
         self._kept += body
-        if self.is_stream and len(self._kept) > _MOST_KEPT // 4:
-            self._kept = bytearray(b"\n\n".join([*_telling(bytes(self._kept)), bytes(self._kept[-65536:])]))
-        if len(self._kept) > _MOST_KEPT:
-            del self._kept[: -_MOST_KEPT // 2]
+        if self.is_stream and len(self._kept) > _MAX_STREAM_KEPT:
+            events = _events_with_usage(bytes(self._kept[:-_STREAM_TAIL]))
+            self._kept = bytearray(b"\n\n".join([*events, bytes(self._kept[-_STREAM_TAIL:])]))
+        if len(self._kept) > _MAX_KEPT:
+            del self._kept[: -_MAX_KEPT // 2]
 
-    def said(self) -> dict[str, Any]:
-        """Model and usage, as far as the answer tells; what comes later replaces what came before."""
-        if not self.is_stream:
-            return _object(bytes(self._kept))
-        found: dict[str, Any] = {}
-        for event in _telling(bytes(self._kept)):
-            data = b"".join(line[5:] for line in event.splitlines() if line.startswith(b"data:"))
-            outer = _object(data)
-            for said in (outer, outer.get("message"), outer.get("response")):
-                if isinstance(said, dict):
-                    _merge(found, said)
-        return found
+    def finish(self) -> Reading:
+        """Model and usage, as far as the answer tells; of a stream, what comes later replaces what came before."""
+        fields = self._of_stream() if self.is_stream else _object(bytes(self._kept))
+        model, reported = fields.get("model"), fields.get("usage")
+        name = model if isinstance(model, str) else None
+        if not isinstance(reported, dict):
+            return Reading(name)
+        return Reading(name, _usage(reported), msgspec.json.encode(reported))
+
+    def _of_stream(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for event in _events_with_usage(bytes(self._kept)):
+            outer = _object(b"".join(line[5:] for line in event.splitlines() if line.startswith(b"data:")))
+            for part in (outer, outer.get("message"), outer.get("response")):
+                if isinstance(part, dict):
+                    _merge(fields, part)
+        return fields
 
 
-def _telling(stream: bytes) -> list[bytes]:
-    """The events that speak of usage."""
+def _events_with_usage(stream: bytes) -> list[bytes]:
     return [event for event in stream.replace(b"\r\n", b"\n").split(b"\n\n") if b'"usage"' in event]
 
 
-def _merge(found: dict[str, Any], said: dict[str, Any]) -> None:
-    if isinstance(said.get("model"), str):
-        found["model"] = said["model"]
-    if isinstance(said.get("usage"), dict):
-        told = {name: value for name, value in said["usage"].items() if value is not None}
-        found["usage"] = {**found.get("usage", {}), **told}
+def _merge(fields: dict[str, Any], part: dict[str, Any]) -> None:
+    if isinstance(part.get("model"), str):
+        fields["model"] = part["model"]
+    if isinstance(part.get("usage"), dict):
+        counts = {name: value for name, value in part["usage"].items() if value is not None}
+        fields["usage"] = {**fields.get("usage", {}), **counts}
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = _decode(body)
+        value = _decode(body)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
-def _usage(said: dict[str, Any]) -> Usage | None:
+def _usage(reported: dict[str, Any]) -> Usage:
     """Usage in OpenAI's or Anthropic's words, the latter with its cached tokens beside the input."""
-    reported = said.get("usage")
-    if not isinstance(reported, dict):
-        return None
     read, written = _count(reported, "cache_read_input_tokens"), _count(reported, "cache_creation_input_tokens")
-    spent = reported.get("prompt_tokens_details") or reported.get("input_tokens_details")
-    made = reported.get("completion_tokens_details") or reported.get("output_tokens_details")
+    of_input = reported.get("prompt_tokens_details") or reported.get("input_tokens_details")
+    of_output = reported.get("completion_tokens_details") or reported.get("output_tokens_details")
     taken = _first(_count(reported, "prompt_tokens"), _count(reported, "input_tokens"))
     return Usage(
         input_tokens=None if taken is None else taken + (read or 0) + (written or 0),
         output_tokens=_first(_count(reported, "completion_tokens"), _count(reported, "output_tokens")),
-        cached_input_tokens=_first(read, _count(spent, "cached_tokens")),
+        cached_input_tokens=_first(read, _count(of_input, "cached_tokens")),
         cache_write_tokens=written,
-        reasoning_tokens=_count(made, "reasoning_tokens"),
+        reasoning_tokens=_count(of_output, "reasoning_tokens"),
     )
 
 
 def _count(reported: object, name: str) -> int | None:
     value = reported.get(name) if isinstance(reported, dict) else None
-    return value if type(value) is int and 0 <= value <= 10**9 else None
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
 
 
 def _first(one: int | None, other: int | None) -> int | None:

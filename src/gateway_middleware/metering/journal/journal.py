@@ -9,20 +9,20 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from uuid import uuid4
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.metering.journal.account import (
+from gateway_middleware.metering.journal.call_end import closed, encode, one_line, voided
+from gateway_middleware.metering.journal.recovery import Appraise, adopt
+from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID, Segment, frame
+from gateway_middleware.metering.journal.spool import Spool, Synchronous
+from gateway_middleware.metering.journal.state import (
     JournalCounts,
     JournalState,
     JournalUnavailableError,
     Reconciliation,
 )
-from gateway_middleware.metering.journal.recovery import Appraise, adopt
-from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID, Segment, frame
-from gateway_middleware.metering.journal.settlement import closed, encode, one_line, voided
-from gateway_middleware.metering.journal.spool import Spool, Synchronous
 from gateway_middleware.metering.journal.writer import Writer
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
 
@@ -109,6 +109,13 @@ class Journal:
     async def aclose(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - the deadline is the thread's
         """Stop, without blocking the event loop."""
         return await asyncio.to_thread(self.stop, timeout)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def open(self, entry: OpenCall) -> None:
         """Write down that a provider is about to be asked. Raises JournalUnavailableError: then do not ask it."""

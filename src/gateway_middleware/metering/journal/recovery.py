@@ -9,6 +9,16 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway_middleware.metering.journal.call_end import (
+    CallEnd,
+    EndKind,
+    closed,
+    crash_event,
+    decode_event,
+    decode_open,
+    orphaned,
+    voided,
+)
 from gateway_middleware.metering.journal.segment import (
     CLOSE,
     OPEN,
@@ -19,16 +29,6 @@ from gateway_middleware.metering.journal.segment import (
     owner_of,
     scan,
     segments_of,
-)
-from gateway_middleware.metering.journal.settlement import (
-    Ending,
-    Settlement,
-    closed,
-    crash_event,
-    decode_event,
-    decode_open,
-    orphaned,
-    voided,
 )
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.journal.tables import Progress
@@ -89,9 +89,9 @@ def _recover(spool: Spool, owner: str, segments: list[Segment], appraise: Apprai
         return _swept(spool, owner, segments, found)
     progress = spool.progress(owner)
     if not progress.is_done:
-        settlements = past.settlements(progress, appraise)
-        spool.count(spool.fold(owner, settlements, is_last=True).added)
-        found = past.summary(settlements)
+        ends = past.ends(progress, appraise)
+        spool.count(spool.fold(owner, ends, is_last=True).added)
+        found = past.summary(ends)
         _log.warning("adopted the journal of a dead process: %s", found)
     return _swept(spool, owner, segments, found)
 
@@ -108,7 +108,7 @@ class _Past:
 
     def __init__(self) -> None:
         self._opens: dict[str, OpenCall] = {}
-        self._closes: dict[str, Settlement] = {}
+        self._closes: dict[str, CallEnd] = {}
         self._voids: dict[str, int] = {}
         self.damaged = 0
 
@@ -128,7 +128,7 @@ class _Past:
             self.damaged += len(damaged)
             _quarantine(segment.path, damaged)
 
-    def settlements(self, progress: Progress, appraise: Appraise | None) -> list[Settlement]:
+    def ends(self, progress: Progress, appraise: Appraise | None) -> list[CallEnd]:
         """What is not in the spool yet, in order, and an estimate for every call without an end."""
         closes = [s for s in self._closes.values() if (s.sequence or 0) > progress.sequence]
         voids = [
@@ -140,13 +140,13 @@ class _Past:
         lost = [crash_event(call) for key, call in self._opens.items() if key not in ended]
         return [*closes, *voids, *(orphaned(appraise(event) if appraise else event) for event in lost)]
 
-    def summary(self, settlements: list[Settlement]) -> Recovered:
-        endings = [s.ending for s in settlements]
+    def summary(self, ends: list[CallEnd]) -> Recovered:
+        endings = [s.kind for s in ends]
         return Recovered(
             owners=1,
-            closed=endings.count(Ending.CLOSED),
-            orphaned=endings.count(Ending.ORPHANED),
-            voided=endings.count(Ending.VOIDED),
+            closed=endings.count(EndKind.CLOSED),
+            orphaned=endings.count(EndKind.ORPHANED),
+            voided=endings.count(EndKind.VOIDED),
             damaged=self.damaged,
         )
 

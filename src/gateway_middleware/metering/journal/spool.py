@@ -18,8 +18,9 @@ import msgspec
 
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal import tables
+from gateway_middleware.metering.journal.call_end import CallEnd, decode_event
+from gateway_middleware.metering.journal.daily_total import DailyTotal
 from gateway_middleware.metering.journal.salvage import copy_of, salvage
-from gateway_middleware.metering.journal.settlement import DailyTotal, Settlement, decode_event
 from gateway_middleware.metering.usage_event import UsageEvent
 
 _log = logging.getLogger(__name__)
@@ -93,12 +94,12 @@ class Spool:
         buried = self._run(lambda connection: tables.bury(connection, event_id, reason, now))
         self.count(-buried, dead=buried)
 
-    def fold(self, owner: str, settlements: Sequence[Settlement], *, is_last: bool = False) -> tables.Folded:
+    def fold(self, owner: str, ends: Sequence[CallEnd], *, is_last: bool = False) -> tables.Folded:
         """Take in what a process has settled, exactly once. The gauge is for the caller to move.
 
         `is_last` says that the process is dead and that this is all of it.
         """
-        return self._run(lambda connection: tables.fold(connection, owner, settlements, is_last=is_last))
+        return self._run(lambda connection: tables.fold(connection, owner, ends, is_last=is_last))
 
     def progress(self, owner: str) -> tables.Progress:
         """How far a process was taken in."""

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from gateway_middleware.metering.journal.settlement import DailyTotal, Ending, Settlement, merged, summed
+from gateway_middleware.metering.journal.call_end import CallEnd, EndKind
+from gateway_middleware.metering.journal.daily_total import DailyTotal, merged, summed
 
 _T = TypeVar("_T")
 TABLES = {
@@ -112,18 +113,18 @@ def shed(connection: sqlite3.Connection, most: int | None, before: float | None)
     return dropped
 
 
-def fold(connection: sqlite3.Connection, owner: str, settlements: Sequence[Settlement], *, is_last: bool) -> Folded:
+def fold(connection: sqlite3.Connection, owner: str, ends: Sequence[CallEnd], *, is_last: bool) -> Folded:
     """Add events and sums, and how far the process is taken in with them."""
     before = progress(connection, owner)
     if before.is_done:
         return Folded(0, 0)
     added = known = 0
-    for part in _chunks(settlements, _CHUNK):
+    for part in _chunks(ends, _CHUNK):
         fresh = [s for s in part if s.sequence is None or s.sequence > before.sequence]
         new = _unknown(connection, owner, fresh)
         known += len(fresh) - len(new)
         added += _insert(connection, owner, new)
-    reached = max((s.sequence or 0 for s in settlements), default=0)
+    reached = max((s.sequence or 0 for s in ends), default=0)
     connection.execute(
         "INSERT OR REPLACE INTO owners (owner, sequence, is_done) VALUES (?, ?, ?)",
         (owner, max(reached, before.sequence), is_last),
@@ -154,7 +155,7 @@ def totals(connection: sqlite3.Connection, first: str, last: str) -> list[DailyT
     return [_total(row) for row in rows]
 
 
-def _unknown(connection: sqlite3.Connection, owner: str, part: Sequence[Settlement]) -> list[Settlement]:
+def _unknown(connection: sqlite3.Connection, owner: str, part: Sequence[CallEnd]) -> list[CallEnd]:
     ids = [s.id for s in part]
     marks = _marks(ids)
     rows = connection.execute(
@@ -163,20 +164,20 @@ def _unknown(connection: sqlite3.Connection, owner: str, part: Sequence[Settleme
         [*ids, *ids, owner, *ids],
     )
     known = {event_id for (event_id,) in rows.fetchall()}
-    fresh: dict[str, Settlement] = {}
-    for settlement in part:
-        if settlement.id not in known:
-            fresh.setdefault(settlement.id, settlement)
+    fresh: dict[str, CallEnd] = {}
+    for end in part:
+        if end.id not in known:
+            fresh.setdefault(end.id, end)
     return list(fresh.values())
 
 
-def _insert(connection: sqlite3.Connection, owner: str, new: Sequence[Settlement]) -> int:
+def _insert(connection: sqlite3.Connection, owner: str, new: Sequence[CallEnd]) -> int:
     """Write few statements rather than many: each gives the interpreter lock to the event loop and waits for it."""
     if not new:
         return 0
-    events = [(s.id, s.time, s.body) for s in new if s.ending is not Ending.VOIDED]
+    events = [(s.id, s.time, s.body) for s in new if s.kind is not EndKind.VOIDED]
     _insert_rows(connection, "INSERT INTO events (id, time, body)", events)
-    unwritten = [(owner, s.id) for s in new if s.sequence is None and s.ending is not Ending.ORPHANED]
+    unwritten = [(owner, s.id) for s in new if s.sequence is None and s.kind is not EndKind.ORPHANED]
     _insert_rows(connection, "INSERT INTO settled (owner, id)", unwritten)
     _add(connection, summed(new))
     return len(events)

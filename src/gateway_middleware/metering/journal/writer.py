@@ -7,8 +7,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from gateway_middleware.metering.journal.call_end import CallEnd
 from gateway_middleware.metering.journal.segment import Segment
-from gateway_middleware.metering.journal.settlement import Settlement
 from gateway_middleware.metering.journal.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ _RETRY_SECONDS = 0.5
 
 
 class Writer:
-    """Folds settlements in the order in which they were put, and discards a segment after all before it are in.
+    """Folds ends in the order in which they were put, and discards a segment after all before it are in.
 
     `put` belongs to the event loop; everything else runs on the thread, or before it starts and after it ends. `tick`
     is called about twice a second, `notify` after every commit. What cannot be written is kept and tried
@@ -35,8 +35,8 @@ class Writer:
         self._commit_delay = commit_delay
         self._tick = tick
         self._notify = notify
-        self._queue: deque[Settlement | Segment] = deque()
-        self._batch: list[Settlement] = []
+        self._queue: deque[CallEnd | Segment] = deque()
+        self._batch: list[CallEnd] = []
         self._wake = threading.Event()
         self._full = threading.Event()
         self._sealed: Segment | None = None
@@ -45,11 +45,11 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Settlements that are not in the spool yet."""
+        """Ended calls that are not in the spool yet."""
         return len(self._queue) + len(self._batch)
 
-    def put(self, item: Settlement | Segment) -> None:
-        """Queue a settlement, or a segment that will get no further record."""
+    def put(self, item: CallEnd | Segment) -> None:
+        """Queue the end of a call, or a segment that will get no further record."""
         queue = self._queue
         queue.append(item)
         if not self._wake.is_set():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from gateway_middleware.core.errors import UnavailableError
-from gateway_middleware.metering.journal.settlement import DailyTotal
+from gateway_middleware.metering.journal.daily_total import DailyTotal
 
 
 class JournalUnavailableError(UnavailableError):

@@ -1,0 +1,35 @@
+"""A journal in memory, and attempts to end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway_middleware.core.domain import Deployment
+from gateway_middleware.core.errors import UnavailableError
+from gateway_middleware.core.record import Attempt
+from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
+
+
+class CallList:
+    """Keeps what it is given; refuses to open while `is_full`."""
+
+    def __init__(self) -> None:
+        self.opened: list[OpenCall] = []
+        self.closed: list[UsageEvent] = []
+        self.voided: list[str] = []
+        self.is_full = False
+
+    def open(self, entry: OpenCall) -> None:
+        if self.is_full:
+            raise UnavailableError("full")
+        self.opened.append(entry)
+
+    def close(self, event: UsageEvent) -> None:
+        self.closed.append(event)
+
+    def void(self, call_id: str) -> None:
+        self.voided.append(call_id)
+
+
+def attempt_at(provider: str = "openai", **fields: Any) -> Attempt:
+    return Attempt(**{"deployment": Deployment(provider=provider, model="m"), "started": 10.0, **fields})
