@@ -8,13 +8,21 @@ from typing import Any
 import msgspec
 
 from gateway_middleware.core.domain import Deployment, Dialect, ModelRequest, Route, Surface
-from gateway_middleware.core.provider_api import Provider, ResponseReader
-from gateway_middleware.providers import AnthropicProvider, AzureOpenAIProvider, OpenAIProvider
+from gateway_middleware.core.provider_api import Provider, ProviderConfig, ResponseReader
+from gateway_middleware.core.secret import Secret
+from gateway_middleware.providers import KINDS
 
 KEY = "sk-provider-key-0123456789"
-OPENAI = OpenAIProvider(name="openai", base_url="https://api.openai.com/v1", api_key=KEY)
-ANTHROPIC = AnthropicProvider(name="anthropic", base_url="https://api.anthropic.com", api_key=KEY)
-AZURE = AzureOpenAIProvider(name="azure", base_url="https://res.openai.azure.com", api_key=KEY)
+
+
+def provider_of(kind: str, base_url: str, *, name: str = "p", api_key: str = KEY, **others: Any) -> Provider:
+    """An adapter of one of the built-in kinds."""
+    return KINDS[kind](ProviderConfig(name=name, kind=kind, base_url=base_url, api_key=Secret(api_key), **others))
+
+
+OPENAI = provider_of("openai", "https://api.openai.com/v1", name="openai")
+ANTHROPIC = provider_of("anthropic", "https://api.anthropic.com", name="anthropic")
+AZURE = provider_of("azure_openai", "https://res.openai.azure.com", name="azure")
 PROVIDERS: dict[str, Provider] = {"openai": OPENAI, "anthropic": ANTHROPIC, "azure": AZURE}
 JSON = b"application/json"
 

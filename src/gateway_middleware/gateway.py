@@ -34,16 +34,17 @@ from gateway_middleware.operations.call_metrics import CallMetrics
 from gateway_middleware.operations.connection_metrics import ConnectionMetrics, LogMetrics
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.provider_stats import ProviderStats
+from gateway_middleware.providers import KINDS
 from gateway_middleware.providers.failures import error_from
 from gateway_middleware.staircase import Innermost, StartGuard
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.upstream.dispatch import Dispatch
-from gateway_middleware.upstream.drain import Drains
+from gateway_middleware.upstream.drain import UsageDrain
 from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     import httpx
     from opentelemetry.trace import TracerProvider
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
     from gateway_middleware.core.domain import Clock
+    from gateway_middleware.core.provider_api import ProviderKind
     from gateway_middleware.operations.recent_stats import RecentStats
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.resolvers import TenantResolver
@@ -64,8 +66,9 @@ class Gateway:
     """Everything a Model Gateway is made of, put together from settings and ports.
 
     A plain ASGI application, to be mounted or served. `transport` is any `httpx.AsyncBaseTransport` to reach providers
-    through (a mock, a proxy, mTLS) in place of the gateway's own engine; `resolver` says who the caller is in place of
-    the configured API keys; `write_log` takes the bytes of access-log lines (default: standard output).
+    through (a mock, a proxy, mTLS) in place of the gateway's own engine; `kinds` are the kinds of providers by name, as
+    in `Settings.from_env`; `resolver` says who the caller is in place of the configured API keys; `write_log` takes the
+    bytes of access-log lines (default: standard output).
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Gateway:
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         exchange: Exchange | None = None,
+        kinds: Mapping[str, ProviderKind] = KINDS,
         resolver: TenantResolver | None = None,
         reread: Callable[[], Settings] | None = None,
         tracer_provider: TracerProvider | None = None,
@@ -81,7 +85,7 @@ class Gateway:
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
-        self._live = live = Live(settings)
+        self._live = live = Live(settings, kinds)
         self._tracer_provider = tracer_provider
         self._clock = clock
         self._wall = wall
@@ -102,7 +106,9 @@ class Gateway:
         )
         self._operator = Operator(self._failover.registry, self._failover.cooldowns, mode=self._failover.mode)
         others.connect(self._failover, self._operator)
-        self._pricing = CallPricing(make_book(settings), kind_of=lambda name: live.providers[name].kind, wall=wall)
+        self._pricing = CallPricing(
+            make_book(settings), price_id_of=lambda name: live.providers[name].price_id, wall=wall
+        )
         self._metering: Metering | None = None
         if settings.journal != OFF:
             self._metering = Metering(
@@ -132,7 +138,7 @@ class Gateway:
             clock=clock,
         )
         self.is_started = self._is_draining = self._is_closed = False
-        self._drains, self._lag = Drains(), LoopLag()
+        self._usage_drain, self._lag = UsageDrain(), LoopLag()
         self._dispatch = Dispatch(
             providers=live.providers,
             exchange=self._exchange,
@@ -140,7 +146,7 @@ class Gateway:
             read_error=error_from,
             on_provider_error=news.provider_error,
             count_output=lambda surface, model: OutputEstimate(surface, model=model),
-            drains=self._drains,
+            usage_drain=self._usage_drain,
         )
         self._documents = Documents(
             live=live,
@@ -241,7 +247,7 @@ class Gateway:
         if self._documents.workers is not None:
             await self._documents.workers.aclose()
         await self._limits.aclose()
-        await self._drains.aclose()
+        await self._usage_drain.aclose()
         await self._exchange.aclose()
         if self._metering is not None:
             await self._metering.aclose()

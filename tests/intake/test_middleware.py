@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 
 from asgi_driver import Transcript, drive
-from gateway_middleware.core.domain import Deployment, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.core.domain import Deployment, Route, Surface, Tenant
 from gateway_middleware.core.errors import ClientDisconnectedError
+from gateway_middleware.core.provider_api import ProviderConfig
 from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
+from gateway_middleware.core.secret import Secret
 from gateway_middleware.edge.middleware import EdgeMiddleware
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
-from gateway_middleware.intake.routing import ProviderEntry, RouteTable
+from gateway_middleware.intake.routing import RouteTable
+from gateway_middleware.providers import OpenAIProvider
+from provider_calls import KEY
 
 pytestmark = pytest.mark.anyio
 ROUTE = Route(
@@ -22,8 +26,20 @@ ROUTE = Route(
 )
 
 
+CONFIG = ProviderConfig(name="openai", kind="openai", base_url="https://h/v1", api_key=Secret(KEY))
+
+
+class Everywhere(OpenAIProvider):
+    """A provider for every surface."""
+
+    __slots__ = ()
+
+    def supports(self, surface: Surface) -> bool:
+        return True
+
+
 def table() -> RouteTable:
-    return RouteTable({"fast": ROUTE}, [ProviderEntry("openai", ProviderKind.OPENAI, lambda _: True)])
+    return RouteTable({"fast": ROUTE}, {"openai": Everywhere(CONFIG)})
 
 
 class Inner:

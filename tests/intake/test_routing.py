@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gateway_middleware.core.domain import Deployment, Dialect, ProviderKind, Route, Surface, Tenant
+from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface, Tenant
 from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
-from gateway_middleware.intake.routing import ProviderEntry, RouteTable
+from gateway_middleware.intake.routing import RouteTable
+from provider_calls import ANTHROPIC, AZURE, OPENAI, PROVIDERS, provider_of
 
-MESSAGES = {Surface.MESSAGES, Surface.COUNT_TOKENS}
 ALL = Tenant(name="acme")
-
-
-def openai_like(surface: Surface) -> bool:
-    return surface not in MESSAGES
-
-
-ENTRIES = [
-    ProviderEntry("openai", ProviderKind.OPENAI, openai_like),
-    ProviderEntry("anthropic", ProviderKind.ANTHROPIC, MESSAGES.__contains__),
-    ProviderEntry("azure", ProviderKind.AZURE_OPENAI, openai_like),
-]
 
 
 def route(name: str, *keys: str) -> Route:
@@ -30,7 +19,7 @@ def route(name: str, *keys: str) -> Route:
 
 TABLE = RouteTable(
     {r.name: r for r in (route("fast", "openai/gpt-5-mini", "azure/mini"), route("both", "anthropic/c", "openai/g"))},
-    ENTRIES,
+    PROVIDERS,
 )
 
 
@@ -74,7 +63,7 @@ def test_a_model_that_is_elsewhere_says_where(model: str, surface: Surface) -> N
 
 def test_a_model_that_is_not_allowed_looks_like_one_that_is_not_there() -> None:
     limited = Tenant(name="small", models=("fast", "openai/*"))
-    only_messages = RouteTable({}, [ENTRIES[1]])
+    only_messages = RouteTable({}, {"anthropic": ANTHROPIC})
 
     with pytest.raises(UnknownModelError) as refused:
         TABLE.resolve("both", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=limited)
@@ -97,7 +86,7 @@ def test_what_a_tenant_sees() -> None:
 
 
 def test_claude_where_only_anthropic_is_says_where_it_is() -> None:
-    table = RouteTable({}, [ENTRIES[1]])
+    table = RouteTable({}, {"anthropic": ANTHROPIC})
 
     with pytest.raises(InvalidRequestError, match="it is on messages") as caught:
         table.resolve("claude-x", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
@@ -105,16 +94,17 @@ def test_claude_where_only_anthropic_is_says_where_it_is() -> None:
     assert (caught.value.param, caught.value.error_code) == ("model", "unsupported_surface")
 
 
-def test_claude_goes_to_whoever_speaks_the_surface_where_anthropic_is_not_configured() -> None:
-    table = RouteTable({}, [ENTRIES[2], ENTRIES[0]])
+@pytest.mark.parametrize(("dialect", "key"), [(Dialect.OPENAI, "openai/claude-x"), (Dialect.AZURE, "azure/claude-x")])
+def test_claude_goes_where_other_names_go_where_anthropic_is_not_configured(dialect: Dialect, key: str) -> None:
+    table = RouteTable({}, {"azure": AZURE, "openai": OPENAI})
 
-    found = table.resolve("claude-x", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
+    found = table.resolve("claude-x", surface=Surface.CHAT, dialect=dialect, tenant=ALL)
 
-    assert [d.key for d in found.deployments] == ["azure/claude-x"]
+    assert [d.key for d in found.deployments] == [key]
 
 
 def test_a_name_in_use_outlives_names_that_clients_make_up() -> None:
-    table = RouteTable({}, ENTRIES)
+    table = RouteTable({}, PROVIDERS)
 
     def ask(model: str) -> Route:
         return table.resolve(model, surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
@@ -133,7 +123,8 @@ def test_names_that_clients_make_up_do_not_pile_up() -> None:
 
 
 def test_a_hundred_and_fifty_routes_over_a_dozen_providers() -> None:
-    entries = [ProviderEntry(f"p{i}", ENTRIES[i % 3].kind, ENTRIES[i % 3].supports) for i in range(12)]
+    kinds = ("openai", "anthropic", "azure_openai")
+    entries = {f"p{i}": provider_of(kinds[i % 3], "https://h", name=f"p{i}") for i in range(12)}
     table = RouteTable({f"r{i}": route(f"r{i}", f"p{i % 12}/m{i}") for i in range(150)}, entries)
 
     for i in range(150):

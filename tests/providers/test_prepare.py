@@ -11,18 +11,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway_middleware._version import __version__
-from gateway_middleware.core.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.domain import HeaderList, Surface, Timeouts
 from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
-from gateway_middleware.core.provider_api import Provider, UpstreamRequest
-from gateway_middleware.providers import AnthropicProvider, AzureOpenAIProvider, OpenAIProvider, make_provider
-from provider_calls import ANTHROPIC, AZURE, KEY, OPENAI, deployment, model_request
+from gateway_middleware.core.provider_api import Provider, ProviderConfig, UpstreamRequest
+from gateway_middleware.core.secret import Secret
+from gateway_middleware.providers import KINDS
+from provider_calls import ANTHROPIC, AZURE, KEY, OPENAI, deployment, model_request, provider_of
 
 FORM = b"multipart/form-data; boundary=b1"
 DATED = "2024-10-21"
 
 
-def azure(base_url: str = "https://res.openai.azure.com", api_version: str | None = DATED) -> AzureOpenAIProvider:
-    return AzureOpenAIProvider(name="azure", base_url=base_url, api_key=KEY, api_version=api_version)
+def azure(base_url: str = "https://res.openai.azure.com", api_version: str | None = DATED) -> Provider:
+    return provider_of("azure_openai", base_url, name="azure", api_version=api_version)
 
 
 def prepared(
@@ -48,7 +49,7 @@ def path(provider: Provider, surface: Surface = Surface.CHAT, model: str = "gpt-
     ],
 )
 def test_openai_addresses(base_url: str, authority: str, target: str) -> None:
-    provider = OpenAIProvider(name="o", base_url=base_url, api_key=KEY)
+    provider = provider_of("openai", base_url)
     upstream = prepared(provider, Surface.CHAT, b'{"model":"m"}')
 
     assert upstream.target.path == target
@@ -60,7 +61,7 @@ def test_openai_addresses(base_url: str, authority: str, target: str) -> None:
     "base_url", ["https://api.anthropic.com", "https://api.anthropic.com/v1", "https://api.anthropic.com/v1/"]
 )
 def test_anthropic_addresses(base_url: str) -> None:
-    provider = AnthropicProvider(name="a", base_url=base_url, api_key=KEY)
+    provider = provider_of("anthropic", base_url)
 
     assert path(provider, Surface.MESSAGES) == "/v1/messages"
     assert path(provider, Surface.COUNT_TOKENS) == "/v1/messages/count_tokens"
@@ -130,7 +131,7 @@ SAME = {b"accept-encoding": b"identity", b"user-agent": f"model-gateway/{__versi
 
 
 def test_openai_headers_are_these_and_no_others() -> None:
-    provider = OpenAIProvider(name="o", base_url="https://h/v1", api_key=KEY, organization="org-1", project="proj_1")
+    provider = provider_of("openai", "https://h/v1", organization="org-1", project="proj_1")
     upstream = prepared(provider, Surface.CHAT, b'{"model":"m"}', headers=((b"openai-beta", b"x=v1"),))
 
     assert headers_of(upstream) == {
@@ -264,7 +265,7 @@ def test_a_form_that_names_no_model_gets_one_unless_the_path_does() -> None:
 
 
 def test_targets_are_made_once_and_the_cache_is_bounded() -> None:
-    provider = OpenAIProvider(name="o", base_url="https://h/v1", api_key=KEY)
+    provider = provider_of("openai", "https://h/v1")
     first = prepared(provider, Surface.CHAT, b'{"model":"m"}').target
 
     assert prepared(provider, Surface.CHAT, b'{"model":"m"}').target is first
@@ -287,17 +288,40 @@ def test_surfaces(provider: Provider, surfaces: set[Surface]) -> None:
     assert {s for s in Surface if provider.supports(s)} == surfaces
 
 
-@pytest.mark.parametrize("kind", list(ProviderKind))
-def test_make_provider_makes_every_kind(kind: ProviderKind) -> None:
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("reads_on", [True, False])
+def test_every_kind_keeps_its_configuration(kind: str, reads_on: bool) -> None:
     timeouts = Timeouts(connect=1.0)
-    made = make_provider(kind, name="n", base_url="https://h", api_key=KEY, timeouts=timeouts)
+    made = provider_of(kind, "https://h", name="n", timeouts=timeouts, reads_on_disconnect=reads_on)
 
     assert (made.kind, made.name, made.timeouts, made.secrets) == (kind, "n", timeouts, (KEY,))
+    assert made.reads_on_disconnect is reads_on
 
 
-def test_make_provider_passes_the_version_on() -> None:
-    dated = make_provider(ProviderKind.AZURE_OPENAI, name="n", base_url="https://h", api_key=KEY, api_version=DATED)
-    older = make_provider(ProviderKind.ANTHROPIC, name="n", base_url="https://h", api_key=KEY, api_version="2023-01-01")
+def test_a_configuration_does_not_print_its_credential() -> None:
+    config = ProviderConfig(name="n", kind="openai", base_url="https://h", api_key=Secret(KEY))
+
+    assert KEY not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_stream"),
+    [
+        ([(b"content-type", b"text/event-stream")], True),
+        ([(b"date", b"x"), (b"content-type", b"text/event-stream; charset=utf-8")], True),
+        ([(b"content-type", b"application/json")], False),
+        ([(b"x-content-type", b"text/event-stream")], False),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("provider", [OPENAI, ANTHROPIC, AZURE])
+def test_event_streams_are_known_by_their_media_type(provider: Provider, headers: HeaderList, is_stream: bool) -> None:
+    assert provider.is_stream(headers) is is_stream
+
+
+def test_the_version_is_passed_on() -> None:
+    dated = azure("https://h")
+    older = provider_of("anthropic", "https://h", api_version="2023-01-01")
 
     assert path(dated).startswith("/openai/deployments/gpt-x/")
     assert (b"anthropic-version", b"2023-01-01") in prepared(older, Surface.MESSAGES, b'{"model":"m"}').headers
@@ -318,10 +342,10 @@ def test_make_provider_passes_the_version_on() -> None:
         {"base_url": "https://h:99999/"},
     ],
 )
-@pytest.mark.parametrize("kind", list(ProviderKind))
-def test_what_cannot_be_sent_is_refused_without_repeating_it(kind: ProviderKind, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_what_cannot_be_sent_is_refused_without_repeating_it(kind: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must|port|Port") as refused:
-        make_provider(kind, name="n", **{"base_url": "https://h", "api_key": KEY, **options})
+        provider_of(kind, **{"base_url": "https://h", **options})
     assert "secret" not in str(refused.value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.core.domain import ProviderKind, Timeouts
+from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import ProviderSettings, Settings
 
@@ -40,9 +40,9 @@ def test_each_vendor_key_switches_its_provider_on() -> None:
         OPENAI_API_VERSION="2025-04-01-preview",
     )
     assert [(p.name, p.kind, p.base_url, p.api_version, p.api_key.reveal()) for p in found.values()] == [
-        ("openai", ProviderKind.OPENAI, "https://api.openai.com/v1", None, "o-key-1"),
-        ("anthropic", ProviderKind.ANTHROPIC, "https://anthropic.example", None, "a-key-1"),
-        ("azure", ProviderKind.AZURE_OPENAI, "https://res.openai.azure.com", "2025-04-01-preview", "z-key-1"),
+        ("openai", "openai", "https://api.openai.com/v1", None, "o-key-1"),
+        ("anthropic", "anthropic", "https://anthropic.example", None, "a-key-1"),
+        ("azure", "azure_openai", "https://res.openai.azure.com", "2025-04-01-preview", "z-key-1"),
     ]
 
 
@@ -150,7 +150,7 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
             entry(kind="anthropic", project="p"),
             f"{P}.project='p': expected only with kind openai",
         ),
-        (entry(api_version="v1"), f"{P}.api_version='v1': expected only with kind azure_openai or anthropic"),
+        (entry(api_version="v1"), f"{P}.api_version='v1': expected only with kind anthropic or azure_openai"),
         (
             entry(kind="anthropic", api_version="2023&x=1"),
             f"{P}.api_version='2023&x=1': expected an API version such as 2025-04-01-preview",

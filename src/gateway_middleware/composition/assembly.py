@@ -15,11 +15,11 @@ from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.breaker.state.registry import BreakerRegistry
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import SettingsError
-from gateway_middleware.intake.routing import ProviderEntry, RouteTable
+from gateway_middleware.intake.routing import RouteTable
 from gateway_middleware.limiting.limit import Limit, OutagePolicy, Unit
 from gateway_middleware.limiting.notation import concurrency, parse_limits, parse_spend
 from gateway_middleware.limiting.quota import Quota
-from gateway_middleware.providers import make_provider
+from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.tree import LimitSettings
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver, OpenResolver
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from gateway_middleware.breaker.peers.probes import ProbeGate
     from gateway_middleware.breaker.state.transitions import Transition
     from gateway_middleware.core.domain import Clock, Deployment, Timeouts
-    from gateway_middleware.core.provider_api import Origin, Provider
+    from gateway_middleware.core.provider_api import Origin, Provider, ProviderKind
+    from gateway_middleware.core.secret import Secret
     from gateway_middleware.settings import Settings
-    from gateway_middleware.settings.secret import Secret
     from gateway_middleware.settings.tree import ProviderSettings, TenantSettings
 
 
@@ -43,28 +43,18 @@ def revealed(secret: Secret | None) -> str | None:
     return None if secret is None else secret.reveal()
 
 
-def make_providers(settings: Settings) -> dict[str, Provider]:
-    """The adapters of all configured providers, by name."""
-    return {
-        p.name: make_provider(
-            p.kind,
-            name=p.name,
-            base_url=p.base_url,
-            api_key=p.api_key.reveal(),
-            api_version=p.api_version,
-            timeouts=p.timeouts,
-            organization=p.organization,
-            project=p.project,
-            drains=p.drains,
-        )
-        for p in settings.providers
-    }
+def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind] = KINDS) -> dict[str, Provider]:
+    """The adapters of all configured providers, by name. Raises `SettingsError` for a kind that is not among these."""
+    unknown = [f"provider {p.name}: no kind {p.kind!r}; expected one of {', '.join(kinds)}"
+               for p in settings.providers if p.kind not in kinds]  # fmt: skip
+    if unknown:
+        raise SettingsError(unknown)
+    return {p.name: kinds[p.kind](p) for p in settings.providers}
 
 
 def make_route_table(settings: Settings, providers: Mapping[str, Provider]) -> RouteTable:
     """The routes of the configuration."""
-    entries = [ProviderEntry(name, provider.kind, provider.supports) for name, provider in providers.items()]
-    return RouteTable({route.name: route.route for route in settings.routes}, entries)
+    return RouteTable({route.name: route.route for route in settings.routes}, providers)
 
 
 def deployments_of(settings: Settings) -> list[Deployment]:

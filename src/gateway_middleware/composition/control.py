@@ -18,10 +18,11 @@ from gateway_middleware.composition.assembly import (
     policies_of,
 )
 from gateway_middleware.core.errors import InvalidRequestError, SettingsError
+from gateway_middleware.providers import KINDS
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway_middleware.breaker.failover import Failover
     from gateway_middleware.breaker.operator import Operator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gateway_middleware.breaker.state.transitions import Transition
     from gateway_middleware.core.domain import Clock
     from gateway_middleware.core.errors import UpstreamError
+    from gateway_middleware.core.provider_api import ProviderKind
     from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.edge.access_log import AccessLog
     from gateway_middleware.intake.ownership import ResponseOwners
@@ -51,9 +53,10 @@ class Live:
     calls that began with it. `table` is another value after each swap.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, kinds: Mapping[str, ProviderKind] = KINDS) -> None:
+        self._kinds = kinds
         self.settings = settings
-        self.providers = make_providers(settings)
+        self.providers = make_providers(settings, kinds)
         self.scrub = Scrubber(self.providers.values())
         self._take(settings)
 
@@ -66,7 +69,7 @@ class Live:
 
     def swap(self, settings: Settings) -> None:
         """Take other providers and routes."""
-        found = make_providers(settings)
+        found = make_providers(settings, self._kinds)
         self.providers.update(found)
         self.scrub.add(found.values())
         self._take(settings)

@@ -12,7 +12,7 @@ from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.core.domain import Clock, Deployment, ModelRequest, ProviderKind
+    from gateway_middleware.core.domain import Clock, Deployment, ModelRequest
     from gateway_middleware.core.record import CallRecord
     from gateway_middleware.metering.prices.prices import Cost
     from gateway_middleware.settings import Settings
@@ -21,11 +21,14 @@ _MICRO = 1_000_000
 
 
 class CallPricing:
-    """Prices calls by their deployment. `kind_of` gives a provider's wire format, `wall` the time of day."""
+    """Prices calls by their deployment.
 
-    def __init__(self, book: PriceBook, *, kind_of: Callable[[str], ProviderKind], wall: Clock) -> None:
+    `price_id_of` gives, by a provider's name, its vendor's id in the price list; `wall` is the time of day.
+    """
+
+    def __init__(self, book: PriceBook, *, price_id_of: Callable[[str], str | None], wall: Clock) -> None:
         self._book = book
-        self._kind_of = kind_of
+        self._price_id_of = price_id_of
         self._wall = wall
 
     def replace(self, book: PriceBook) -> None:
@@ -41,12 +44,12 @@ class CallPricing:
     ) -> Cost | None:
         """The same for a deployment by name; `tier` is what the provider says of how it served the call."""
         try:
-            kind = self._kind_of(provider)
+            vendor = self._price_id_of(provider)
         except KeyError:
             return None
         return self._book.cost(
             usage,
-            provider_kind=kind,
+            vendor=vendor,
             deployment_key=key,
             model=key.partition("/")[2],
             model_served=served,

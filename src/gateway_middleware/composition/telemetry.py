@@ -27,7 +27,7 @@ def telemetry_layer(live: Live, tracer_provider: TracerProvider | None) -> list[
     return [
         Middleware(
             TelemetryMiddleware,
-            kind_of=lambda name: live.providers[name].kind,
+            vendor_of=lambda name: live.providers[name].otel_name,
             tracer_provider=tracer_provider,
             captures_content=live.settings.tracing == "content",
         )

@@ -49,14 +49,6 @@ class Surface(StrEnum):
 _SURFACE_LABELS = {s: "chat" if s is Surface.CHAT else s.value.replace("/", "_") for s in Surface}
 
 
-class ProviderKind(StrEnum):
-    """A vendor's wire format and way of addressing."""
-
-    OPENAI = "openai"
-    ANTHROPIC = "anthropic"
-    AZURE_OPENAI = "azure_openai"
-
-
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Deadlines of one attempt, in seconds.
 

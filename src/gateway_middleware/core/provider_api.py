@@ -1,4 +1,4 @@
-"""The contract between dispatch and the adapters: what goes to a provider, and who reads what comes back."""
+"""What the gateway asks of a provider's adapter: how one is made, what goes upstream, who reads what comes back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,27 @@ from typing import Protocol
 
 import msgspec
 
-from gateway_middleware.core.domain import Deployment, ModelRequest, ProviderKind, Surface, Timeouts, Usage
+from gateway_middleware.core.domain import Deployment, Dialect, HeaderList, ModelRequest, Surface, Timeouts, Usage
 from gateway_middleware.core.errors import UpstreamStreamError
+from gateway_middleware.core.secret import Secret
+
+
+class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A configured provider: the vendor's wire format (`kind`), address and credential.
+
+    `base_url` is what the vendor's SDK takes. `api_version` None is the adapter's own default. `organization` and
+    `project` are OpenAI's. `reads_on_disconnect`: a stream whose client has left is read to its end for its usage.
+    """
+
+    name: str
+    kind: str
+    base_url: str
+    api_key: Secret
+    api_version: str | None = None
+    timeouts: Timeouts = Timeouts()
+    organization: str | None = None
+    project: str | None = None
+    reads_on_disconnect: bool = False
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,16 +114,40 @@ class Provider(Protocol):
     """A vendor's wire format, sans-IO: bytes in, bytes out, never a socket."""
 
     name: str
-    kind: ProviderKind
+    kind: str
     timeouts: Timeouts
     origin: Origin
-    drains: bool
+    reads_on_disconnect: bool
     """Whether a stream is read to its end for its usage when its client has left."""
     secrets: tuple[str, ...]
     """Credential strings that must never leave the gateway, for scrubbing."""
 
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect of the vendor's own API: its clients prefer this provider for a model without a route."""
+        ...
+
+    @property
+    def model_prefixes(self) -> tuple[str, ...]:
+        """Beginnings of model names that are this vendor's alone: they go to no other kind without a route."""
+        ...
+
+    @property
+    def otel_name(self) -> str:
+        """The vendor in OpenTelemetry's `gen_ai.provider.name`."""
+        ...
+
+    @property
+    def price_id(self) -> str | None:
+        """The vendor's id in the price list of `genai-prices`; None: it is not in it."""
+        ...
+
     def supports(self, surface: Surface) -> bool:
         """Whether the provider speaks this surface natively."""
+        ...
+
+    def is_stream(self, headers: HeaderList) -> bool:
+        """Whether an answer with these headers is an event stream."""
         ...
 
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
@@ -113,4 +156,26 @@ class Provider(Protocol):
 
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
         """A reader for one 2xx answer to this request."""
+        ...
+
+
+class ProviderKind(Protocol):
+    """A kind of provider: the class of its adapter, with what the settings must know of it.
+
+    The class raises `ValueError` for an address, version or credential that cannot be sent; the message never repeats
+    the credential.
+    """
+
+    @property
+    def public_url(self) -> str | None:
+        """Where the vendor's public API is; None: every provider of this kind has an address of its own."""
+        ...
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Which of `api_version`, `organization` and `project` it takes."""
+        ...
+
+    def __call__(self, config: ProviderConfig, /) -> Provider:
+        """The adapter of one configured provider."""
         ...

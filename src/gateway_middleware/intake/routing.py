@@ -8,36 +8,29 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import Deployment, Dialect, ProviderKind, Route, Surface
+from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface
 from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
     from gateway_middleware.core.domain import Tenant
+    from gateway_middleware.core.provider_api import Provider
 
 _MOST_RESOLVED = 1024
 _EVERYTHING = ("*",)
 
 
-class ProviderEntry(msgspec.Struct, frozen=True):
-    """A configured provider as the table needs to know it."""
-
-    name: str
-    kind: ProviderKind
-    supports: Callable[[Surface], bool]
-
-
 class RouteTable:
     """Explicit routes first, then `provider/model`, then plain names by provider.
 
-    A plain name goes to the first configured provider that speaks the surface; names that begin with `claude` prefer
-    Anthropic, clients of the Azure dialect prefer Azure, others prefer OpenAI.
+    A plain name goes to the first configured provider that speaks the surface; before others come those to whom names
+    with this beginning belong (`claude`), else those whose own dialect is the client's.
     """
 
-    def __init__(self, routes: Mapping[str, Route], providers: Iterable[ProviderEntry]) -> None:
+    def __init__(self, routes: Mapping[str, Route], providers: Mapping[str, Provider]) -> None:
         self._routes = dict(routes)
-        self._providers = {entry.name: entry for entry in providers}
+        self._providers = dict(providers)
         self._by_surface = {
             (name, surface): found
             for name, route in self._routes.items()
@@ -59,7 +52,7 @@ class RouteTable:
         if route is not None:
             return route
         if model in self._routes:
-            raise self._not_here(model, surface, self._routes[model])
+            raise self._not_here(model, surface, [d.provider for d in self._routes[model].deployments])
         key = (model, surface, dialect)
         route = self._resolved.get(key)
         if route is None:
@@ -106,27 +99,25 @@ class RouteTable:
     def _derive(self, model: str, surface: Surface, dialect: Dialect) -> Route:
         provider, _, name = model.partition("/")
         if provider in self._providers and name:
-            route = _single(model, provider, name)
             if not self._providers[provider].supports(surface):
-                raise self._not_here(model, surface, route)
-            return route
-        entry = self._by_preference(model, surface, dialect)
-        if entry is None:
+                raise self._not_here(model, surface, [provider])
+            return _single(model, provider, name)
+        chosen = self._by_preference(model, surface, dialect)
+        if chosen is None:
             raise unknown(model)
-        return _single(model, entry.name, model)
+        return _single(model, chosen, model)
 
-    def _by_preference(self, model: str, surface: Surface, dialect: Dialect) -> ProviderEntry | None:
-        able = [entry for entry in self._providers.values() if entry.supports(surface)]
-        if model.startswith("claude"):
-            preferred = ProviderKind.ANTHROPIC
-            if all(entry.kind is not preferred for entry in able) and self._has(preferred):
-                raise self._not_here(model, surface, None)
-        else:
-            preferred = ProviderKind.AZURE_OPENAI if dialect is Dialect.AZURE else ProviderKind.OPENAI
-        return min(able, key=lambda entry: entry.kind is not preferred, default=None)
+    def _by_preference(self, model: str, surface: Surface, dialect: Dialect) -> str | None:
+        """The name of the provider for a model without a route."""
+        owners = self._owners(model)
+        able = [name for name in owners or self._providers if self._providers[name].supports(surface)]
+        if owners and not able:
+            raise self._not_here(model, surface, owners)
+        return min(able, key=lambda name: self._providers[name].dialect is not dialect, default=None)
 
-    def _has(self, kind: ProviderKind) -> bool:
-        return any(entry.kind is kind for entry in self._providers.values())
+    def _owners(self, model: str) -> list[str]:
+        """The configured providers to whom names with this beginning belong."""
+        return [name for name, provider in self._providers.items() if model.startswith(provider.model_prefixes)]
 
     def _remember(self, key: tuple[str, Surface, Dialect], route: Route) -> Route:
         self._resolved[key] = route
@@ -134,12 +125,9 @@ class RouteTable:
             self._resolved.popitem(last=False)
         return route
 
-    def _not_here(self, model: str, surface: Surface, route: Route | None) -> InvalidRequestError:
-        names = [d.provider for d in route.deployments] if route is not None else []
-        entries = [self._providers[n] for n in names] or [
-            e for e in self._providers.values() if e.kind is ProviderKind.ANTHROPIC
-        ]
-        surfaces = [s.value for s in Surface if any(entry.supports(s) for entry in entries)]
+    def _not_here(self, model: str, surface: Surface, names: list[str]) -> InvalidRequestError:
+        """`names` are those of the providers that have the model."""
+        surfaces = [s.value for s in Surface if any(self._providers[name].supports(s) for name in names)]
         return InvalidRequestError(
             f"The model `{model}` is not available on {surface.value}; it is on {', '.join(surfaces)}.",
             param="model",

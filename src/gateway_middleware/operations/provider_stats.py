@@ -87,7 +87,7 @@ class ProviderStats:
     def _provider(self, name: str) -> dict[str, Any]:
         return {
             "name": name,
-            "kind": self._providers()[name].kind.value,
+            "kind": self._providers()[name].kind,
             "deployments": self._models(name),
             "last_minute": self.recent.of_provider(name),
         }

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from gateway_middleware.core.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.core.provider_api import UpstreamRequest
+from gateway_middleware.providers.adapter import Adapter
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.openai import OPENAI_SURFACES, asks_usage, openai_reader
-from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url, segment
+from gateway_middleware.providers.targets import content_headers, header_value, segment
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Deployment, ModelRequest
-    from gateway_middleware.core.provider_api import Provider, ResponseReader
+    from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind, ResponseReader
     from gateway_middleware.providers.targets import PathOf
 
 AZURE_SURFACES = OPENAI_SURFACES - {Surface.MODERATIONS}
@@ -29,46 +30,26 @@ _REFUSING_STREAM_OPTIONS = frozenset({"data_sources", "dataSources"})
 """Azure "On Your Data" answers 400 to a request that also holds `stream_options` (Microsoft Q&A 2280689)."""
 
 
-class AzureOpenAIProvider:
+class AzureOpenAIProvider(Adapter):
     """`base_url` is the resource's endpoint: `https://NAME.openai.azure.com`.
 
     `api_version` None, `v1`, `preview` and `latest` mean the v1 API, a date the older one. Raises `ValueError` for an
     address, version or credential that cannot be sent.
     """
 
-    __slots__ = (
-        "_is_dated",
-        "_takes_stream_options",
-        "_targets",
-        "drains",
-        "kind",
-        "name",
-        "origin",
-        "secrets",
-        "timeouts",
-    )
+    __slots__ = ("_is_dated", "_takes_stream_options")
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        base_url: str,
-        api_key: str,
-        api_version: str | None = None,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
-        drains: bool = False,
-    ) -> None:
-        self.name = name
-        self.kind = ProviderKind.AZURE_OPENAI
-        self.timeouts = timeouts
-        self.drains = drains
-        self.secrets: tuple[str, ...] = (api_key,)
-        self._is_dated = api_version not in _V1_QUERIES
-        self._takes_stream_options = not self._is_dated or str(api_version) >= _FIRST_WITH_STREAM_OPTIONS
-        self.origin, path = parse_base_url(base_url)
-        prefix = path.removesuffix("/openai/v1").removesuffix("/openai") + "/openai"
-        headers = ((b"api-key", header_value(api_key, "an API key")),)
-        self._targets = TargetCache(self.origin, _addressing(prefix, api_version), headers)
+    dialect: ClassVar[Dialect] = Dialect.AZURE
+    otel_name: ClassVar[str] = "azure.ai.openai"
+    price_id: ClassVar[str | None] = "azure"
+    options: ClassVar[frozenset[str]] = frozenset({"api_version"})
+
+    def __init__(self, config: ProviderConfig) -> None:
+        version = config.api_version
+        self._is_dated = version not in _V1_QUERIES
+        self._takes_stream_options = not self._is_dated or str(version) >= _FIRST_WITH_STREAM_OPTIONS
+        headers = ((b"api-key", header_value(config.api_key.reveal(), "an API key")),)
+        super().__init__(config, headers=headers, addressing=partial(_addressing, version))
 
     def supports(self, surface: Surface) -> bool:
         return surface in AZURE_SURFACES
@@ -90,7 +71,8 @@ class AzureOpenAIProvider:
         return openai_reader(request, is_event_stream=is_event_stream, secrets=self.secrets)
 
 
-def _addressing(prefix: str, api_version: str | None) -> PathOf:
+def _addressing(api_version: str | None, path: str) -> PathOf:
+    prefix = path.removesuffix("/openai/v1").removesuffix("/openai") + "/openai"
     query = _V1_QUERIES.get(api_version)
     if query is not None:
         return partial(_v1_path, prefix, query)
@@ -110,3 +92,4 @@ def _dated_path(prefix: str, query: str, surface: Surface, model: str) -> str:
 
 if TYPE_CHECKING:
     _: type[Provider] = AzureOpenAIProvider
+    _kind: ProviderKind = AzureOpenAIProvider

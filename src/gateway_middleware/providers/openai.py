@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from gateway_middleware.core.domain import ProviderKind, Surface, Timeouts
+from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.provider_api import UpstreamRequest
+from gateway_middleware.providers.adapter import Adapter
 from gateway_middleware.providers.answers import BinaryReader, JsonReader, TranscriptReader
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.events import (
@@ -16,48 +17,33 @@ from gateway_middleware.providers.events import (
     QuietChatEvents,
     ResponsesEvents,
 )
-from gateway_middleware.providers.targets import TargetCache, content_headers, header_value, parse_base_url
+from gateway_middleware.providers.targets import content_headers, header_value
 from gateway_middleware.providers.usage import openai_usage
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Deployment, ModelRequest
-    from gateway_middleware.core.provider_api import Provider, ResponseReader
+    from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind, ResponseReader
+    from gateway_middleware.providers.targets import Headers
 
 OPENAI_SURFACES = frozenset(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS}
 _TRANSCRIPTS = frozenset({Surface.AUDIO_TRANSCRIPTIONS, Surface.AUDIO_TRANSLATIONS})
 
 
-class OpenAIProvider:
+class OpenAIProvider(Adapter):
     """`base_url` is what the OpenAI SDK takes: `https://api.openai.com/v1`.
 
     Raises `ValueError` for an address or credential that cannot be sent.
     """
 
-    __slots__ = ("_targets", "drains", "kind", "name", "origin", "secrets", "timeouts")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        base_url: str,
-        api_key: str,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008  frozen
-        drains: bool = False,
-        organization: str | None = None,
-        project: str | None = None,
-    ) -> None:
-        self.name = name
-        self.kind = ProviderKind.OPENAI
-        self.timeouts = timeouts
-        self.drains = drains
-        self.secrets: tuple[str, ...] = (api_key,)
-        self.origin, prefix = parse_base_url(base_url)
-        headers = [(b"authorization", b"Bearer " + header_value(api_key, "an API key"))]
-        if organization is not None:
-            headers.append((b"openai-organization", header_value(organization, "an organization")))
-        if project is not None:
-            headers.append((b"openai-project", header_value(project, "a project")))
-        self._targets = TargetCache(self.origin, partial(_path, prefix), tuple(headers))
+    otel_name: ClassVar[str] = "openai"
+    price_id: ClassVar[str | None] = "openai"
+    public_url: ClassVar[str | None] = "https://api.openai.com/v1"
+    options: ClassVar[frozenset[str]] = frozenset({"organization", "project"})
+
+    def __init__(self, config: ProviderConfig) -> None:
+        super().__init__(config, headers=_headers(config), addressing=lambda path: partial(_path, path))
 
     def supports(self, surface: Surface) -> bool:
         return surface in OPENAI_SURFACES
@@ -104,9 +90,19 @@ def _event_reader(request: ModelRequest, secrets: tuple[str, ...]) -> ResponseRe
     return MediaEvents(secrets=secrets, limit=MAX_MEDIA_EVENT_BYTES)
 
 
+def _headers(config: ProviderConfig) -> Headers:
+    headers = [(b"authorization", b"Bearer " + header_value(config.api_key.reveal(), "an API key"))]
+    if config.organization is not None:
+        headers.append((b"openai-organization", header_value(config.organization, "an organization")))
+    if config.project is not None:
+        headers.append((b"openai-project", header_value(config.project, "a project")))
+    return tuple(headers)
+
+
 def _path(prefix: str, surface: Surface, _model: str) -> str:
     return f"{prefix}/{surface.value}"
 
 
 if TYPE_CHECKING:
     _: type[Provider] = OpenAIProvider
+    _kind: ProviderKind = OpenAIProvider

@@ -3,8 +3,8 @@
 The environment is read here, and nowhere else in the package.
 """
 
+from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings.root import Settings, key_secret
-from gateway_middleware.settings.secret import Secret
 from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings, TenantSettings
 from gateway_middleware.settings.variables import VARIABLES, Support, Variable
 

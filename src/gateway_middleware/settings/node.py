@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings.faults import Faults, nearest, shown_name
-from gateway_middleware.settings.secret import Secret
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,4096}")
 _REFERENCE = re.compile(r"env:[A-Z_][A-Z0-9_]*|file:[\x20-\x7e]+")

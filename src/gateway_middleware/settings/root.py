@@ -10,13 +10,15 @@ from typing import Any, Self
 import msgspec
 
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.core.provider_api import ProviderKind
+from gateway_middleware.core.secret import Secret
 from gateway_middleware.metering.prices.prices import Price
+from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.node import Node
-from gateway_middleware.settings.providers import BUILT_IN_KEYS, read_providers
+from gateway_middleware.settings.providers import BUILT_IN, read_providers
 from gateway_middleware.settings.routes import read_routes
 from gateway_middleware.settings.scalars import host_of, is_loopback, port_of
-from gateway_middleware.settings.secret import Secret
 from gateway_middleware.settings.sources import read_sources
 from gateway_middleware.settings.tenants import read_tenants
 from gateway_middleware.settings.tree import ProviderSettings, RouteSettings, TenantSettings
@@ -65,14 +67,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     given: tuple[str, ...] = ()
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, kinds: Mapping[str, ProviderKind] = KINDS) -> Self:
         """Read the environment (default: that of the process) and the file `GATEWAY_CONFIG_FILE` names.
 
-        An empty variable counts as not set. Raises `SettingsError` with every complaint.
+        An empty variable counts as not set. `kinds` are the kinds of providers that may be configured. Raises
+        `SettingsError` with every complaint.
         """
         faults = Faults()
         environment = dict(os.environ if environ is None else environ)
-        fields = _read(read_sources(environment, _NAMES, faults), faults)
+        fields = _read(read_sources(environment, _NAMES, faults), faults, kinds)
         if faults:
             raise SettingsError(faults.lines())
         return cls(**fields)
@@ -100,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(_warnings(self))
 
 
-def _read(nodes: Mapping[str, Node], faults: Faults) -> dict[str, Any]:
+def _read(nodes: Mapping[str, Node], faults: Faults, kinds: Mapping[str, ProviderKind]) -> dict[str, Any]:
     fields: dict[str, Any] = {"given": tuple(name for name in _NAMES if name in nodes)}
     for variable in VARIABLES:
         node = nodes.get(variable.name)
@@ -108,19 +111,21 @@ def _read(nodes: Mapping[str, Node], faults: Faults) -> dict[str, Any]:
             faults.add(variable.name, "not supported by this version; expected not to be set")
         elif node is not None and variable.read is not None and variable.field is not None:
             fields[variable.field] = variable.read(node)
-    providers = _read_providers(nodes, faults)
+    providers = _read_providers(nodes, faults, kinds)
     routes = read_routes(nodes.get("GATEWAY_ROUTES"), providers)
     tenants = _read_tenants(nodes, faults, is_open=fields.get("is_open", False))
     return fields | {"providers": tuple(p for p in providers.values() if p), "routes": routes, "tenants": tenants}
 
 
-def _read_providers(nodes: Mapping[str, Node], faults: Faults) -> dict[str, ProviderSettings | None]:
+def _read_providers(
+    nodes: Mapping[str, Node], faults: Faults, kinds: Mapping[str, ProviderKind]
+) -> dict[str, ProviderSettings | None]:
     before = len(faults)
-    found = read_providers(nodes)
+    providers = read_providers(nodes, kinds)
     # Where the text could not be read, that nothing came of it is no second fault.
-    if not found and len(faults) == before:
+    if not providers and len(faults) == before:
         faults.add("GATEWAY_PROVIDERS", _NO_PROVIDER)
-    return found
+    return providers
 
 
 def _read_tenants(nodes: Mapping[str, Node], faults: Faults, *, is_open: bool) -> tuple[TenantSettings, ...]:
@@ -143,9 +148,10 @@ def _warnings(settings: Settings) -> Iterable[str]:
         yield f"GATEWAY_OPEN: every caller is let in without a key, at the cost of your provider keys ({reach})"
     for provider in settings.providers:
         yield from _provider_warnings(provider, settings)
-    for variable, key in (("OPENAI_BASE_URL", "openai"), ("ANTHROPIC_BASE_URL", "anthropic")):
-        if variable in settings.given and BUILT_IN_KEYS[key] not in settings.given:
-            yield f"{variable}: has no effect without {BUILT_IN_KEYS[key]}"
+    for built_in in BUILT_IN.values():
+        # An endpoint without its key is a fault already, where there is no public one.
+        if built_in.base_url in settings.given and built_in.api_key not in settings.given:
+            yield f"{built_in.base_url}: has no effect without {built_in.api_key}"
     if settings.workers > 1 and settings.storage_uri.reveal() == "memory://":
         yield (
             f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "

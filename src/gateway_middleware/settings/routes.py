@@ -10,7 +10,7 @@ from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import nearest, shown_name
 from gateway_middleware.settings.limits import read_limits
 from gateway_middleware.settings.node import Node
-from gateway_middleware.settings.providers import BUILT_IN_KEYS
+from gateway_middleware.settings.providers import BUILT_IN
 from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
@@ -138,7 +138,7 @@ def _read_deployment(node: Node, providers: _PROVIDERS) -> tuple[str, str]:
 
 
 def _unknown(provider: str, known: list[str]) -> str:
-    if provider in BUILT_IN_KEYS:
-        return f"provider {provider!r} is not configured: set {BUILT_IN_KEYS[provider]}"
+    if provider in BUILT_IN:
+        return f"provider {provider!r} is not configured: set {BUILT_IN[provider].api_key}"
     names = ", ".join(shown_name(name) for name in known) or "(none)"
     return f"expected a configured provider before the slash, one of {names}" + nearest(provider, known)

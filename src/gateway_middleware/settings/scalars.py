@@ -10,8 +10,8 @@ from ipaddress import ip_address
 import msgspec
 
 from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings.node import Node
-from gateway_middleware.settings.secret import Secret
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway_middleware.core.domain import Balance, Deployment, ProviderKind, Route, Timeouts
-from gateway_middleware.settings.secret import Secret
+from gateway_middleware.core.domain import Balance, Deployment, Route, Timeouts
+from gateway_middleware.core.provider_api import ProviderConfig
 
 
 class BreakerNumbers(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,24 +27,14 @@ class BreakerNumbers(msgspec.Struct, frozen=True, kw_only=True):
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
 
 
-class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """A vendor's wire format, address and credential. `base_url` is what the vendor's SDK takes, no slash at its end.
+class ProviderSettings(ProviderConfig, frozen=True, kw_only=True):
+    """What the adapter of a provider is made of, and what the rest of the gateway must know of it.
 
-    `api_version` None means the v1 API of Azure and the adapter's own default for Anthropic. `is_insecure`: plain
-    `http://` to another machine was asked for. `drains`: a stream whose client has left is read on for its usage.
+    `base_url` has no slash at its end. `is_insecure`: plain `http://` to another machine was asked for.
     """
 
-    name: str
-    kind: ProviderKind
-    base_url: str
-    api_key: Secret
-    api_version: str | None = None
-    timeouts: Timeouts = Timeouts()
     is_insecure: bool = False
-    organization: str | None = None
-    project: str | None = None
     breaker: BreakerNumbers = BreakerNumbers()
-    drains: bool = False
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):

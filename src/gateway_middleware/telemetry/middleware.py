@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.core.domain import Outcome, ProviderKind, Surface
+from gateway_middleware.core.domain import Outcome, Surface
 from gateway_middleware.core.scope import RECORD, REQUEST
 
 if TYPE_CHECKING:
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from gateway_middleware.core.record import Attempt, CallRecord
 
 _OPERATIONS = {Surface.EMBEDDINGS: "embeddings", Surface.COMPLETIONS: "text_completion"}
-_PROVIDERS = {
-    ProviderKind.OPENAI: "openai",
-    ProviderKind.ANTHROPIC: "anthropic",
-    ProviderKind.AZURE_OPENAI: "azure.ai.openai",
-}
 _CONTENT = ("messages", "input", "prompt")
 _MOST_CONTENT = 16 * 1024
 _NANO = 1_000_000_000
@@ -34,15 +29,15 @@ class TelemetryMiddleware:
     """Traces model calls (REQUEST in the scope); stands just inside `IntakeMiddleware`.
 
     The span continues the trace that the client's `traceparent` names, and the provider is sent the span's own
-    context. `kind_of` gives a provider's wire format by its name. No text of a prompt is in any attribute unless
-    `captures_content` says so. Raises `ValueError` without the package `opentelemetry-api`.
+    context. `vendor_of` gives, by a provider's name, its vendor as OpenTelemetry calls it. No text of a prompt is in
+    any attribute unless `captures_content` says so. Raises `ValueError` without the package `opentelemetry-api`.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        kind_of: Callable[[str], ProviderKind],
+        vendor_of: Callable[[str], str],
         tracer_provider: TracerProvider | None = None,
         captures_content: bool = False,
     ) -> None:
@@ -51,7 +46,7 @@ class TelemetryMiddleware:
         except ImportError:
             raise ValueError("tracing needs opentelemetry: pip install 'gateway-middleware[otel]'") from None
         self.app = app
-        self._kind_of = kind_of
+        self._vendor_of = vendor_of
         self._captures_content = captures_content
         self._trace, self._propagate = trace, propagate
         self._tracer = trace.get_tracer("gateway_middleware", tracer_provider=tracer_provider)
@@ -123,7 +118,7 @@ class TelemetryMiddleware:
 
     def _attempt_attributes(self, attempt: Attempt) -> dict[str, Any]:
         found: dict[str, Any] = {
-            "gen_ai.provider.name": _PROVIDERS[self._kind_of(attempt.deployment.provider)],
+            "gen_ai.provider.name": self._vendor_of(attempt.deployment.provider),
             "gen_ai.request.model": attempt.deployment.model,
             "model_gateway.deployment": attempt.deployment.key,
             "model_gateway.outcome": str(attempt.outcome),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock, ModelRequest, Timeouts
     from gateway_middleware.core.provider_api import Provider
     from gateway_middleware.core.record import CallRecord, Meter
-    from gateway_middleware.upstream.drain import Drains
+    from gateway_middleware.upstream.drain import UsageDrain
     from gateway_middleware.upstream.exchange import Answer, Exchange
     from gateway_middleware.upstream.tally import OutputCounterFactory
 
@@ -53,11 +53,11 @@ class Dispatch:
         read_error: ErrorReader,
         on_provider_error: ProviderErrorHook | None = None,
         count_output: OutputCounterFactory | None = None,
-        drains: Drains | None = None,
+        usage_drain: UsageDrain | None = None,
         max_answer_bytes: int = 32 * 1024 * 1024,
     ) -> None:
         self._count_output = count_output
-        self._drains = drains
+        self._usage_drain = usage_drain
         self._providers = providers
         self._exchange = exchange
         self._clock = clock
@@ -116,7 +116,7 @@ class Dispatch:
             patience = first_byte - (self._clock() - attempt.started)
             await relay.answer(answer, request, provider, media, limit=self._max_answer_bytes, patience=patience)
         except BaseException:
-            if not relay.reads_on(answer, self._drains if provider.drains else None):
+            if not relay.reads_on(answer, self._usage_drain if provider.reads_on_disconnect else None):
                 answer.close()
             raise
         answer.conclude()

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from gateway_middleware.upstream.exchange import Answer
 
 
-class Drains:
-    """At most `most` answers at a time are read to their end, each for `seconds` and `limit` bytes at most."""
+class UsageDrain:
+    """At most `max_answers` answers at a time are read to their end, each for `seconds` and `limit` bytes at most."""
 
-    def __init__(self, *, most: int = 64, seconds: float = 30.0, limit: int = 1024 * 1024) -> None:
-        self._most = most
+    def __init__(self, *, max_answers: int = 64, seconds: float = 30.0, limit: int = 1024 * 1024) -> None:
+        self._max_answers = max_answers
         self._seconds = seconds
         self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
@@ -27,7 +27,7 @@ class Drains:
 
     def adopt(self, answer: Answer, reader: ResponseReader, attempt: Attempt) -> bool:
         """Read this answer on and close it; `attempt.drained` is done afterwards. False: there is no room."""
-        if len(self._tasks) >= self._most or reader.is_complete or reader.error is not None:
+        if len(self._tasks) >= self._max_answers or reader.is_complete or reader.error is not None:
             return False
         loop = asyncio.get_running_loop()
         attempt.drained = loop.create_future()

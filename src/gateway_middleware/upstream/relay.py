@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock, HeaderList, ModelRequest
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.core.record import Attempt, CallRecord
-    from gateway_middleware.upstream.drain import Drains
+    from gateway_middleware.upstream.drain import UsageDrain
     from gateway_middleware.upstream.exchange import Answer
     from gateway_middleware.upstream.tally import OutputTally
 
@@ -64,7 +64,7 @@ class Relay:
         self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int, patience: float
     ) -> None:
         """Relay it. `patience`: seconds from now within which a stream must show content."""
-        is_event_stream = media.startswith(b"text/event-stream")
+        is_event_stream = provider.is_stream(answer.headers)
         self._reader = reader = provider.reader(request, is_event_stream=is_event_stream)
         can_move = request.route.has_alternatives
         try:
@@ -81,12 +81,12 @@ class Relay:
             if self._heart is not None:
                 self._heart.stop()
 
-    def reads_on(self, answer: Answer, drains: Drains | None) -> bool:
+    def reads_on(self, answer: Answer, drain: UsageDrain | None) -> bool:
         """Whether the rest of a stream is read for its usage, though its client has left."""
         reader = self._reader
-        if drains is None or reader is None or not (self._is_started and self._watch.has_left):
+        if drain is None or reader is None or not (self._is_started and self._watch.has_left):
             return False
-        return drains.adopt(answer, reader, self.attempt)
+        return drain.adopt(answer, reader, self.attempt)
 
     def _learn(self, reader: ResponseReader) -> None:
         attempt = self.attempt

@@ -8,17 +8,12 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Unpack
 
-from gateway_middleware.core.domain import ProviderKind, Usage
+from gateway_middleware.core.domain import Usage
 from gateway_middleware.metering.prices.prices import STANDARD, ZERO, Cost, PricedCall, Rates, Schedule, charge, costs
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
 
-_PROVIDER_IDS = {
-    ProviderKind.OPENAI: "openai",
-    ProviderKind.ANTHROPIC: "anthropic",
-    ProviderKind.AZURE_OPENAI: "azure",
-}
 _VARIANT_KEYS = ("service_tier", "processing", "speed")
 """The list says of a tier `service_tier: flex`, `processing: batch` or `speed: fast`."""
 _PRICED = frozenset({
@@ -55,14 +50,14 @@ class LibraryPrices:
         for name in (call.get("model_served"), call["model"]):
             if not name or len(name) > _LONGEST_NAME:
                 continue
-            schedule = self._schedule(call["provider_kind"], name, call.get("tier"), slot)
+            schedule = self._schedule(call["vendor"], name, call.get("tier"), slot)
             if schedule is not None:
                 return costs(charge(schedule, usage), self._version)
         return None
 
-    def _look_up(self, kind: ProviderKind, name: str, tier: str | None, slot: int) -> Schedule | None:
+    def _look_up(self, vendor: str | None, name: str, tier: str | None, slot: int) -> Schedule | None:
         """None: no such model. Empty: its price at this tier is not known."""
-        found = self._model(kind, name)
+        found = self._model(vendor, name)
         if found is None:
             return None
         provider, model = found
@@ -76,10 +71,9 @@ class LibraryPrices:
             return ()
         return _compiled(model.get_prices(at, context))
 
-    def _find(self, kind: ProviderKind, name: str) -> tuple[Provider, ModelInfo] | None:
-        wanted = _PROVIDER_IDS[kind]
+    def _find(self, vendor: str | None, name: str) -> tuple[Provider, ModelInfo] | None:
         for provider in self._providers:
-            if provider.id == wanted:
+            if provider.id == vendor:
                 model = provider.find_model(name, all_providers=self._providers)
                 return None if model is None else (provider, model)
         return None

@@ -13,7 +13,7 @@ from typing import NotRequired, Protocol, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
-from gateway_middleware.core.domain import ProviderKind, Usage
+from gateway_middleware.core.domain import Usage
 
 EXACT = Context(prec=60, traps=[Inexact])
 ZERO = Decimal(0)
@@ -41,12 +41,13 @@ class Cost(msgspec.Struct, frozen=True):
 class PricedCall(TypedDict):
     """What decides on a price, beside the usage.
 
-    `model` is the provider's name of the model that was asked for, `model_served` the one in its answer. `at` is when
-    the call was made: seconds since the epoch, or a datetime, UTC where it has no zone. `tier` is what the answer says
-    of how it was served (OpenAI's `service_tier`, Anthropic's `usage.service_tier`).
+    `vendor` is the id of the provider's vendor in the price list, None for one that is not in it. `model` is
+    the provider's name of the model that was asked for, `model_served` the one in its answer. `at` is when the call was
+    made: seconds since the epoch, or a datetime, UTC where it has no zone. `tier` is what the answer says of how it was
+    served (OpenAI's `service_tier`, Anthropic's `usage.service_tier`).
     """
 
-    provider_kind: ProviderKind
+    vendor: str | None
     deployment_key: str
     model: str
     model_served: NotRequired[str | None]

@@ -1,0 +1,49 @@
+"""What the adapters to all kinds of providers have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from gateway_middleware.core.domain import Dialect
+from gateway_middleware.providers.targets import TargetCache, parse_base_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.core.domain import HeaderList
+    from gateway_middleware.core.provider_api import ProviderConfig
+    from gateway_middleware.providers.targets import Headers, PathOf
+
+_EVENT_STREAM = b"text/event-stream"
+
+
+class Adapter:
+    """Keeps what a provider's configuration says, and holds the defaults of a kind.
+
+    A subclass adds `supports`, `prepare` and `reader`. `headers` go with every call: the credential. `addressing` makes
+    of the path in `base_url` what gives the request target of a surface and a model.
+    """
+
+    __slots__ = ("_targets", "kind", "name", "origin", "reads_on_disconnect", "secrets", "timeouts")
+
+    dialect: ClassVar[Dialect] = Dialect.OPENAI
+    model_prefixes: ClassVar[tuple[str, ...]] = ()
+    price_id: ClassVar[str | None] = None
+    public_url: ClassVar[str | None] = None
+    options: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, config: ProviderConfig, *, headers: Headers, addressing: Callable[[str], PathOf]) -> None:
+        self.name = config.name
+        self.kind = config.kind
+        self.timeouts = config.timeouts
+        self.reads_on_disconnect = config.reads_on_disconnect
+        self.secrets: tuple[str, ...] = (config.api_key.reveal(),)
+        self.origin, path = parse_base_url(config.base_url)
+        self._targets = TargetCache(self.origin, addressing(path), headers)
+
+    def is_stream(self, headers: HeaderList) -> bool:
+        """Whether the answer is a stream of server-sent events."""
+        for name, value in headers:
+            if name == b"content-type":
+                return value.startswith(_EVENT_STREAM)
+        return False
