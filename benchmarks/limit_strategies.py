@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from unittest import mock
 
 from limits import RateLimitItem, RateLimitItemPerMinute, parse
@@ -32,9 +33,9 @@ def hits(uri: str, window_uri: str, item: RateLimitItem) -> dict[str, Hit]:
     shared = storage_from_string(uri, **options)
     own = storage_from_string(window_uri)
     made = {
-        "limits fixed window": strategies.FixedWindowRateLimiter(shared),  # type: ignore[arg-type]
-        "limits sliding counter": strategies.SlidingWindowCounterRateLimiter(shared),  # type: ignore[arg-type]
-        "limits moving window": strategies.MovingWindowRateLimiter(shared),  # type: ignore[arg-type]
+        "limits fixed window": strategies.FixedWindowRateLimiter(shared),
+        "limits sliding counter": strategies.SlidingWindowCounterRateLimiter(shared),
+        "limits moving window": strategies.MovingWindowRateLimiter(shared),
         "this window": WindowRateLimiter(own),  # type: ignore[arg-type]
     }
     return {name: _hit(limiter, item) for name, limiter in made.items()}
@@ -107,7 +108,7 @@ async def run(tenants: int, seconds: float, redis: str | None) -> None:
             print(f"{name:26}{await speed(hit, 1, 1, seconds):12.1f}{await speed(hit, 1000, 1, seconds):20.1f}")
     print("\nmost admitted in any minute, of 300 around the edge of a window, limit 100")
     for name in ("limits fixed window", "limits sliding counter", "limits moving window", "this window"):
-        print(f"{name:26}{await exactness(lambda clock, name=name: _exact(name, clock), 100):12}")
+        print(f"{name:26}{await exactness(partial(_exact, name), 100):12}")
     median, p99 = await admission(100_000, seconds)
     print(f"\none admission of four limits at 100,000 tenants: median {median:.1f} us, p99 {p99:.1f} us")
 

@@ -14,6 +14,7 @@ import pytest
 
 from gateway_middleware.core.domain import HeaderList, Timeouts
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest, UpstreamTarget
+from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.engine import Engine
 
 Script: TypeAlias = "Callable[[Peer], Awaitable[None]]"
@@ -37,10 +38,10 @@ class Peer(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._may_write = asyncio.Event()
         self._may_write.set()
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self.transport = cast("asyncio.Transport", transport)
         self._server.peers.append(self)
         self._server.start(self)
 
@@ -57,7 +58,7 @@ class Peer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self.reset_at = asyncio.get_running_loop().time()
-        self._transport = None
+        self.transport = None
         self.closed.set()
         self._arrived.set()
         self._may_write.set()
@@ -71,7 +72,7 @@ class Peer(asyncio.Protocol):
     async def request(self) -> bytes:
         """The next request, head and body. Raises ConnectionError when the client leaves before it is whole."""
         while (end := _length(self._buffer)) is None:
-            if self._transport is None or self._transport.is_closing():
+            if self.transport is None or self.transport.is_closing():
                 raise ConnectionError
             self._arrived.clear()
             await self._arrived.wait()
@@ -81,27 +82,27 @@ class Peer(asyncio.Protocol):
 
     async def send(self, data: bytes) -> None:
         """Send, and wait while the client does not read."""
-        if self._transport is None or self._transport.is_closing():
+        if self.transport is None or self.transport.is_closing():
             raise ConnectionError
-        self._transport.write(data)
+        self.transport.write(data)
         self.sent += len(data)
         await asyncio.sleep(0)  # an endless script must let the loop tell it that the client has left
         await self._may_write.wait()
 
     def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
+        if self.transport is not None:
+            self.transport.pause_reading()
 
     def fin(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.close()
 
     def reset(self) -> None:
-        if self._transport is not None:
-            raw = self._transport.get_extra_info("socket")
+        if self.transport is not None:
+            raw = self.transport.get_extra_info("socket")
             if raw is not None:  # none any more when TLS is being closed
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._transport.abort()
+            self.transport.abort()
 
 
 def _length(buffer: bytes) -> int | None:
@@ -117,10 +118,10 @@ class RawServer:
     """Runs `script` once for each connection it accepts."""
 
     def __init__(self, script: Script) -> None:
-        self._script = script
+        self.script = script
         self.peers: list[Peer] = []
         self.origin = Origin(host="127.0.0.1", port=0, is_tls=False)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     @property
     def requests(self) -> list[bytes]:
@@ -133,17 +134,17 @@ class RawServer:
 
     def start(self, peer: Peer) -> None:
         task = asyncio.ensure_future(self._run(peer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _run(self, peer: Peer) -> None:
         with contextlib.suppress(ConnectionError):
-            await self._script(peer)
+            await self.script(peer)
 
     async def stop(self) -> None:
         for peer in self.peers:
             peer.reset()
-        tasks = list(self._tasks)
+        tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -236,6 +237,20 @@ async def stopped(peer: Peer, limit: int) -> None:
         assert peer.sent <= limit, "nothing holds it back"
         sent = peer.sent
         await asyncio.sleep(0.1)
+
+
+def idle_connection(engine: Engine, origin: Origin) -> Connection:
+    """The one connection that waits for a request: its socket and its age have no other way out."""
+    (connection,) = engine._pools[origin].idle  # noqa: SLF001  # which one is idle is nobody's business outside of tests
+    return connection
+
+
+def socket_of(connection: Connection) -> socket.socket:
+    """The socket as the kernel has it."""
+    transport = connection._transport  # noqa: SLF001  # socket options can be read nowhere else
+    assert transport is not None
+    raw: socket.socket = transport.get_extra_info("socket")
+    return raw
 
 
 BOTH_LOOPS = pytest.mark.parametrize(

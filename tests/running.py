@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import uvicorn
@@ -15,6 +16,7 @@ from gateway_middleware.app import GatewayApplication
 from gateway_middleware.commands.serve import server_options
 from gateway_middleware.tenancy.keys import digest
 
+NO_PORTS: Mapping[str, Any] = MappingProxyType({})
 KEY = "gw-tests-0123456789abcdef0123456789abcdef"
 
 
@@ -72,9 +74,9 @@ class LogLines:
 
 
 @contextlib.asynccontextmanager
-async def gateway_for(upstream: str, *, ports: dict[str, Any] | None = None, **extra: str) -> AsyncIterator[str]:
+async def gateway_for(upstream: str, ports: Mapping[str, Any] = NO_PORTS, /, **extra: str) -> AsyncIterator[str]:
     """A gateway in front of an upstream; yields its URL. `ports` go to `Gateway`, the rest is environment."""
-    chosen = {"write_log": LogLines(), **(ports or {})}
+    chosen = {"write_log": LogLines(), **ports}
     gateway = Gateway(Settings.from_env(environment(upstream, **extra)), **chosen)
     async with serving(GatewayApplication(gateway)) as url:
         yield url

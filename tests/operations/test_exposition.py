@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 
 from asgi_driver import drive
 from gateway_middleware.operations.exposition import Exposition
@@ -38,7 +40,7 @@ def families(count: int = 1050) -> list[Metric]:
     return [counter, histogram, empty]
 
 
-class Fixed:
+class Fixed(Collector):
     def collect(self) -> list[Metric]:
         return families()
 
@@ -50,7 +52,7 @@ async def scrape(accept: str) -> str:
 
 async def test_in_parts_it_is_the_same_text() -> None:
     registry = CollectorRegistry()
-    registry.register(Fixed())  # type: ignore[arg-type]
+    registry.register(Fixed())
     assert await scrape("text/plain") == generate_latest(registry).decode()
     text = await scrape("application/openmetrics-text; version=1.0.0")
     assert text == generate_openmetrics(registry).decode()
@@ -87,9 +89,7 @@ def test_processes_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for pid, value in ((os.getppid(), 5.0), (dead.pid, 7.0)):
-        other = WorkerMetrics(tmp_path, lambda value=value: of(value))  # type: ignore[misc]
-        other._own = tmp_path / f"{pid}.metrics"
-        other.write()
+        WorkerMetrics(tmp_path, partial(of, value), pid=pid).write()
     (tmp_path / "1.metrics").write_bytes(b"broken")
     own = WorkerMetrics(tmp_path, lambda: of(1.0))
     own.write()

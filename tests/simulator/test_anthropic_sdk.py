@@ -37,7 +37,7 @@ async def test_messages(client: anthropic.AsyncAnthropic) -> None:
     assert answer.content[0].type == "text"
     assert "“Good morning”" in answer.content[0].text
     assert (answer.model, answer.stop_reason) == ("claude-x", "end_turn")
-    assert str(answer._request_id).startswith("req_")
+    assert str(answer._request_id).startswith("req_")  # noqa: SLF001  # public: the SDK documents it
 
 
 async def test_usage_leaves_out_what_the_cache_gave_or_took(client: anthropic.AsyncAnthropic) -> None:

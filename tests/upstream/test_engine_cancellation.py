@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from gateway_middleware.core.provider_api import Origin
-from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.upstream.engine import Engine, default_context
 from rawserver import (
     BOTH_LOOPS,
     Peer,
@@ -56,7 +56,7 @@ async def test_cancelled_after_any_number_of_steps() -> None:
             else:
                 await cancel(task)
             steps = steps + 1 if steps < 40 else steps * 2
-        await eventually(lambda: asyncio.all_tasks() - tasks <= server._tasks)
+        await eventually(lambda: asyncio.all_tasks() - tasks <= server.tasks)
         await eventually(lambda: engine.open_connections == engine.idle_connections)
         open_peers = [peer for peer in server.peers if not peer.closed.is_set()]
         await eventually(lambda: len([p for p in open_peers if not p.closed.is_set()]) == engine.open_connections)
@@ -106,8 +106,7 @@ async def test_cancelled_in_a_handshake() -> None:
     async def script(peer: Peer) -> None:
         await peer.closed.wait()
 
-    async with raw_server(script) as server, running_engine() as engine:
-        await engine._context()
+    async with raw_server(script) as server, running_engine(ssl_context=default_context()) as engine:
         origin = Origin(host="127.0.0.1", port=server.origin.port, is_tls=True)
         tasks = asyncio.all_tasks()
         calls = [asyncio.ensure_future(call(engine, request_to(origin))) for _ in range(20)]

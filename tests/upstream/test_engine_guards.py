@@ -23,11 +23,13 @@ from rawserver import (
     Peer,
     call,
     eventually,
+    idle_connection,
     plain,
     raw_server,
     request_to,
     respond,
     running_engine,
+    socket_of,
 )
 
 pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
@@ -120,9 +122,9 @@ async def test_over_tls_only_a_close_notify_ends_a_body(*, is_proven: bool, size
         if is_proven:
             peer.fin()
         else:
-            assert peer._transport is not None
+            assert peer.transport is not None
             await asyncio.sleep(0.02)
-            with socket.socket(fileno=os.dup(peer._transport.get_extra_info("socket").fileno())) as raw:
+            with socket.socket(fileno=os.dup(peer.transport.get_extra_info("socket").fileno())) as raw:
                 raw.shutdown(socket.SHUT_WR)
         await peer.closed.wait()
 
@@ -156,8 +158,7 @@ async def test_a_provider_that_drops_every_idle_connection_at_once() -> None:
 async def test_a_connection_too_old_is_not_used_when_the_timer_is_late() -> None:
     async with raw_server(respond(plain())) as server, running_engine() as engine:
         await call(engine, request_to(server.origin))
-        (connection,) = engine._pools[server.origin].idle
-        connection.idle_since -= 15.0
+        idle_connection(engine, server.origin).idle_since -= 15.0
         await call(engine, request_to(server.origin))
         assert len(server.peers) == 2
         await eventually(lambda: engine.open_connections == 1)
@@ -218,9 +219,7 @@ async def test_session_keys_are_not_written_for_the_environment(
 async def test_the_kernel_asks_after_silent_connections() -> None:
     async with raw_server(respond(plain())) as server, running_engine() as engine:
         await call(engine, request_to(server.origin))
-        (connection,) = engine._pools[server.origin].idle
-        assert connection._transport is not None
-        raw = connection._transport.get_extra_info("socket")
+        raw = socket_of(idle_connection(engine, server.origin))
         assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         if hasattr(socket, "TCP_KEEPIDLE"):
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.upstream.engine import Engine, default_context
 from rawserver import (
     BOTH_LOOPS,
     Peer,
@@ -156,8 +156,7 @@ async def test_a_connection_that_takes_too_long() -> None:
     async def script(peer: Peer) -> None:
         await peer.closed.wait()
 
-    async with raw_server(script) as server, running_engine() as engine:
-        await engine._context()
+    async with raw_server(script) as server, running_engine(ssl_context=default_context()) as engine:
         timeout = httpx.Timeout(5, connect=0.05)
         async with httpx.AsyncClient(transport=engine, timeout=timeout) as client:
             with pytest.raises(httpx.ConnectTimeout):

@@ -20,11 +20,13 @@ from rawserver import (
     call,
     chunked,
     eventually,
+    idle_connection,
     plain,
     raw_server,
     request_to,
     respond,
     running_engine,
+    socket_of,
     stopped,
 )
 
@@ -92,7 +94,7 @@ async def test_no_tls_at_all() -> None:
             await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             peer.fin()
 
-        server._script = answer_in_clear
+        server.script = answer_in_clear
         await refused(origin, trusting(), "TLS failed")
 
 
@@ -123,9 +125,7 @@ async def test_no_delay(*, is_tls: bool) -> None:
     async with raw_server(respond(plain()), context=context) as server:
         async with running_engine(ssl_context=trusting()) as engine:
             await call(engine, request_to(server.origin))
-            (connection,) = engine._pools[server.origin].idle
-            assert connection._transport is not None
-            raw = connection._transport.get_extra_info("socket")
+            raw = socket_of(idle_connection(engine, server.origin))
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
             assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 

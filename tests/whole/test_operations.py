@@ -27,7 +27,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     LOG.raw = b""
     async with Simulator().serve() as simulator:
         async with gateway_for(
-            simulator.url, ports={"write_log": LOG}, GATEWAY_ROUTES='{"fast": ["openai/gpt-5-mini"]}',
+            simulator.url, {"write_log": LOG}, GATEWAY_ROUTES='{"fast": ["openai/gpt-5-mini"]}',
             GATEWAY_METRICS_TOKEN="operators-only-please", GATEWAY_MAX_ATTEMPTS="1",
         ) as url:  # fmt: skip
             async with httpx.AsyncClient(base_url=url, trust_env=False) as found:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from asgi_driver import drive
-from rig import Rig, answering, chat_events, failing, streaming
+from rig import SSE, Rig, answering, chat_events, failing, streaming
 from running import KEY
 from scripted import ScriptedAnswer
 
@@ -280,7 +281,7 @@ async def test_weights_share_and_affinity_sticks() -> None:
         await rig.call()
     assert 240 < rig.calls["a"] < 360
 
-    async def asked(**more: object) -> str:
+    async def asked(**more: Any) -> str:
         return (await rig.call("warm", **more)).headers["x-gateway-deployment"]
 
     homes = {key: {await asked(prompt_cache_key=key) for _ in range(5)} for key in map(str, range(12))}
@@ -295,7 +296,7 @@ async def test_the_quickest_is_asked_first() -> None:
 
     def slowly(_: object) -> ScriptedAnswer:
         rig.clock.advance(2)
-        return streaming(*chat_events("x"))(None)  # type: ignore[arg-type]
+        return ScriptedAnswer(200, SSE, chat_events("x"))
 
     rig.scripts["a"] = slowly
     rig.scripts["b"] = streaming(*chat_events("x"))

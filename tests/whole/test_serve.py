@@ -22,7 +22,7 @@ from gateway_middleware.tenancy.keys import digest
 from running import KEY
 
 pytestmark = pytest.mark.anyio
-ASK = [{"role": "user", "content": "hello"}]
+ASK: Any = [{"role": "user", "content": "hello"}]
 
 
 def free_port() -> int:

@@ -41,10 +41,10 @@ _decode = msgspec.msgpack.Decoder(list[Family]).decode
 
 
 class WorkerMetrics:
-    """The metrics of this process in the company of others. `families` are its own."""
+    """The metrics of this process merged with those of the others. `families` are its own, `pid` is its number."""
 
-    def __init__(self, directory: Path, families: Families) -> None:
-        self._own = directory / f"{os.getpid()}{_SUFFIX}"
+    def __init__(self, directory: Path, families: Families, *, pid: int | None = None) -> None:
+        self._own = directory / f"{pid or os.getpid()}{_SUFFIX}"
         self._directory = directory
         self._families = families
         self._task: asyncio.Task[None] | None = None
