@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from redis_process import own_redis, shared_redis
+
+__all__ = ["anyio_backend", "own_redis", "shared_redis"]
+
 
 @pytest.fixture
 def anyio_backend() -> str:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Sequence
-from typing import TypeVar
 
 from gateway_middleware.limiting.limit import Alignment, Claim, Decision, Limit, Store, Unit, limit_key
-
-T = TypeVar("T")
 
 _count = itertools.count()
 
@@ -39,8 +36,11 @@ def claim(tenant: str, limit: Limit, cost: int = 1) -> Claim:
 
 
 async def admit(store: Store, claims: Sequence[Claim], owner: bytes = b"owner", *, is_dry: bool = False) -> Decision:
-    return await settled(store.admit(claims, owner, is_dry=is_dry))
+    decision = store.admit(claims, owner, is_dry=is_dry)
+    return decision if isinstance(decision, Decision) else await decision
 
 
-async def settled(value: T | Awaitable[T]) -> T:
-    return await value if isinstance(value, Awaitable) else value
+async def settled(sent: Awaitable[object] | None) -> None:
+    """Wait for what a store has sent, if it has."""
+    if sent is not None:
+        await sent

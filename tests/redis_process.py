@@ -1,14 +1,19 @@
-"""A real Redis for the length of a test: the `redis-server` binary on a free loopback port."""
+"""A real Redis for tests: the `redis-server` binary on a free loopback port, its fixtures, and a slow way to it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 BINARY = shutil.which("redis-server")
 WHY_SKIPPED = "redis-server is not installed"
@@ -78,3 +83,75 @@ class RedisProcess:
             connection.sendall(wire)
             lines = connection.recv(1 << 16).split(b"\r\n")
             return lines[1] if lines[0].startswith(b"$") and len(lines) > 1 else lines[0]
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """One Redis for all tests that do it no harm: use keys of your own."""
+    if BINARY is None:
+        pytest.skip(WHY_SKIPPED)
+    process = RedisProcess(tmp_path_factory.mktemp("redis"))
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """A Redis that may be killed, frozen and flushed."""
+    if BINARY is None:
+        pytest.skip(WHY_SKIPPED)
+    process = RedisProcess(tmp_path_factory.mktemp("redis"))
+    yield process
+    process.kill()
+
+
+class SlowProxy:
+    """A way to a Redis that holds each chunk of replies back, in order. Entered, it gives a URI.
+
+    `delay` is seconds, or is asked for each chunk.
+    """
+
+    def __init__(self, port: int, delay: float | Callable[[], float]) -> None:
+        self._port = port
+        self._delay = delay
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @classmethod
+    def between(cls, port: int, least: float, most: float, *, seed: int = 1) -> SlowProxy:
+        """Delays at random from `least` to `most` seconds."""
+        generator = random.Random(seed)
+        return cls(port, lambda: generator.uniform(least, most))
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.01)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += (writer, upstream_writer)
+        self._tasks.update(
+            (
+                asyncio.create_task(self._copy(reader, upstream_writer, 0.0)),
+                asyncio.create_task(self._copy(upstream_reader, writer, self._delay)),
+            )
+        )
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float | Callable[[], float]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        last = 0.0
+        while chunk := await reader.read(1 << 16):
+            # What came later does not overtake.
+            last = max(last, loop.time() + (delay if isinstance(delay, float) else delay()))
+            loop.call_at(last, writer.write, chunk)

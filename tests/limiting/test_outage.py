@@ -10,11 +10,12 @@ from typing import ClassVar
 import pytest
 
 from clock import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, OutagePolicy, StoreError
+from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, OutagePolicy
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError, Reservation
-from gateway_middleware.limiting.store.connect import redis_store
 from gateway_middleware.limiting.store.fallback import OutageStore, StoreChange
 from gateway_middleware.limiting.store.memory import MemoryStore
+from gateway_middleware.limiting.store.redis import redis_store
+from gateway_middleware.redis.caller import RedisError
 from limit_cases import claim, fresh, rpm, slots, spend, tpm
 from redis_process import RedisProcess
 
@@ -36,7 +37,7 @@ class Network:
         self.calls += 1
         await asyncio.sleep(0)
         if self.is_cut:
-            raise StoreError("cut")
+            raise RedisError("cut")
 
     async def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
         await self._pass()

@@ -12,9 +12,8 @@ import pytest
 from clock import Clock
 from gateway_middleware.limiting.limit import NEVER, Change, Claim, Limit, Store, Unit
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
-from gateway_middleware.limiting.store.connect import redis_store
 from gateway_middleware.limiting.store.memory import MemoryStore
-from gateway_middleware.limiting.store.redis import RedisStore
+from gateway_middleware.limiting.store.redis import RedisStore, redis_store
 from limit_cases import admit, claim, fresh, rpm, slots, spend, tpm
 from redis_process import RedisProcess
 

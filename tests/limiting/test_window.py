@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from clock import Clock
 from gateway_middleware.limiting.limit import NEVER, Alignment, Change, Claim, Decision, Limit, Store
-from gateway_middleware.limiting.store.connect import redis_store
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.period import DAY, MonthsSpan, SlidingSpan
-from gateway_middleware.limiting.store.redis import RedisStore
+from gateway_middleware.limiting.store.redis import RedisStore, redis_store
 from gateway_middleware.limiting.store.window import Window
 from limit_cases import admit, claim, fresh, rpm, settled, spend
 from redis_process import RedisProcess

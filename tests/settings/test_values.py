@@ -44,6 +44,12 @@ def complaints(**variables: str) -> tuple[str, ...]:
         ("GATEWAY_DEFAULT_SPEND", "12.50/day", "default_spend", "12.50/day"),
         ("GATEWAY_DEFAULT_SPEND", "100 per 2 months", "default_spend", "100 per 2 months"),
         ("GATEWAY_STORAGE_URI", "redis://:pw@redis:6379/0", "storage_uri", Secret("redis://:pw@redis:6379/0")),
+        (
+            "GATEWAY_STORAGE_URI",
+            "redis+unix:///run/r.sock?db=2",
+            "storage_uri",
+            Secret("redis+unix:///run/r.sock?db=2"),
+        ),
         ("GATEWAY_JOURNAL", "/var/lib/gateway/journal.db", "journal", "/var/lib/gateway/journal.db"),
         ("GATEWAY_MAX_ATTEMPTS", "5", "max_attempts", 5),
         ("GATEWAY_BREAKER", "shadow", "breaker", "shadow"),
@@ -61,7 +67,8 @@ NOT_LIMIT = "expected a limit such as 600/minute or 10/second;1000/hour"
 NOT_SPEND = "expected an amount per period such as 100/month or 2.50/day"
 NOT_KEY = "expected printable ASCII without spaces or line ends"
 NOT_URL = "expected http(s)://host[:port][/path], without user, query or fragment"
-NOT_STORAGE = "expected memory:// or redis://, rediss://, redis+sentinel://, redis+cluster:// with a host"
+NO_SCHEME = "(no scheme of Redis)"
+NOT_STORAGE = "expected memory:// or redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://"
 UNSUPPORTED = "not supported by this version; expected not to be set"
 
 
@@ -99,7 +106,16 @@ UNSUPPORTED = "not supported by this version; expected not to be set"
         ("GATEWAY_JOURNAL", "a\nb", "GATEWAY_JOURNAL='a\\nb': expected the path of a file"),
         ("GATEWAY_ADMIN_TOKEN", "short", "GATEWAY_ADMIN_TOKEN=<hidden>: expected at least 16 characters"),
         ("GATEWAY_METRICS_TOKEN", "a b", f"GATEWAY_METRICS_TOKEN=<hidden>: {NOT_KEY}"),
-        ("GATEWAY_STORAGE_URI", "postgres://:pw@db", f"GATEWAY_STORAGE_URI=<hidden>: {NOT_STORAGE}"),
+        (
+            "GATEWAY_STORAGE_URI",
+            "postgres://:pw@db",
+            f"GATEWAY_STORAGE_URI=<hidden>: {NOT_STORAGE} {NO_SCHEME}",
+        ),
+        (
+            "GATEWAY_STORAGE_URI",
+            "redis+cluster://:pw@",
+            f"GATEWAY_STORAGE_URI=<hidden>: {NOT_STORAGE} (a host is missing)",
+        ),
         ("GATEWAY_USAGE_METERING_URL", "meter", f"GATEWAY_USAGE_METERING_URL='meter': {NOT_URL}"),
         ("OPENAI_API_KEY", "sk-with space", f"OPENAI_API_KEY=<hidden>: {NOT_KEY}"),
         ("OPENAI_API_KEY", "sk-evil\r\nx-a: b", f"OPENAI_API_KEY=<hidden>: {NOT_KEY}"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +14,7 @@ import pytest
 
 from gateway_middleware.simulator import Server, Simulator
 from gateway_middleware.tenancy.keys import digest
-from redis_process import BINARY, WHY_SKIPPED, RedisProcess
+from redis_process import RedisProcess
 from running import KEY, gateway_for
 
 pytestmark = pytest.mark.anyio
@@ -23,12 +22,8 @@ ASK: Any = {"model": "openai/gpt", "messages": [{"role": "user", "content": "x"}
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    if BINARY is None:
-        pytest.skip(WHY_SKIPPED)
-    process = RedisProcess(tmp_path)
-    yield process
-    process.kill()
+def redis(own_redis: RedisProcess) -> RedisProcess:
+    return own_redis
 
 
 @asynccontextmanager

@@ -240,22 +240,14 @@ class Store(Protocol):
         """Take all claims or none. `owner` names the leases; dry: say what would happen and take nothing."""
         ...
 
-    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[None] | None:
+    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         """Apply the changes of one admitted decision. What has to be sent is on its way when this returns."""
         ...
 
-    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[None] | None:
+    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[object] | None:
         """Prolong leases, given as key and owner."""
         ...
 
-    def tick(self) -> Awaitable[None] | None:
+    def tick(self) -> Awaitable[object] | None:
         """A slice of the housekeeping; called a few times a second."""
         ...
-
-
-class StoreError(Exception):
-    """The shared store did not answer, or not as it should."""
-
-
-class StoreTimeoutError(StoreError):
-    """The shared store did not answer within the deadline."""

@@ -16,10 +16,10 @@ from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import RateLimiter
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, Standing, StoreError
-from gateway_middleware.limiting.store.connect import redis_store
+from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, Standing
 from gateway_middleware.limiting.store.memory import MemoryStore
-from gateway_middleware.limiting.store.redis import RedisStore
+from gateway_middleware.limiting.store.redis import RedisStore, redis_store
+from gateway_middleware.redis.caller import RedisError
 
 __all__ = ["MemoryWindowStorage", "RedisWindowStorage", "WindowRateLimiter", "WindowStorage"]
 
@@ -31,7 +31,7 @@ class _CountingStore(Protocol):
         self, claims: list[Claim], owner: bytes, *, is_dry: bool = False
     ) -> Decision | Awaitable[Decision]: ...  # fmt: skip
 
-    def settle(self, decision: Decision, changes: list[Change]) -> Awaitable[None] | None: ...
+    def settle(self, decision: Decision, changes: list[Change]) -> Awaitable[object] | None: ...
 
 
 class WindowStorage(Storage, MovingWindowSupport):
@@ -41,7 +41,7 @@ class WindowStorage(Storage, MovingWindowSupport):
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
-        return StoreError
+        return RedisError
 
     async def take(self, key: str, amount: int, seconds: int, cost: int, *, is_dry: bool = False) -> Standing:
         """Take `cost` of `amount` per `seconds`, if it fits."""
@@ -155,7 +155,7 @@ class RedisWindowStorage(WindowStorage):
     async def check(self) -> bool:
         try:
             await self.redis.used("check")
-        except StoreError:
+        except RedisError:
             return False
         return True
 

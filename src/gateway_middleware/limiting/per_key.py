@@ -17,9 +17,9 @@ from gateway_middleware.limiting.limit import Claim, Limit, Store, limit_key
 from gateway_middleware.limiting.notation import concurrency as slots
 from gateway_middleware.limiting.notation import parse_limits
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
-from gateway_middleware.limiting.store.connect import redis_store
 from gateway_middleware.limiting.store.fallback import OutageStore
 from gateway_middleware.limiting.store.memory import MemoryStore
+from gateway_middleware.limiting.store.redis import redis_store
 from gateway_middleware.limiting.ticker import Ticker
 
 if TYPE_CHECKING:

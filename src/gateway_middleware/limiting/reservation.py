@@ -143,7 +143,7 @@ class Limiter:
             self._leased[decision.owner] = reservation
         return reservation
 
-    def end(self, reservation: Reservation, changes: Sequence[Change]) -> Awaitable[None] | None:
+    def end(self, reservation: Reservation, changes: Sequence[Change]) -> Awaitable[object] | None:
         """For `Reservation` only."""
         self._leased.pop(reservation.decision.owner, None)
         sent = self.store.settle(reservation.decision, changes) if changes else None

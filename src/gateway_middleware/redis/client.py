@@ -9,76 +9,67 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
-import msgspec
-
-from gateway_middleware.limiting.limit import StoreError, StoreTimeoutError
+from gateway_middleware.redis.caller import (
+    DEADLINE,
+    Late,
+    PendingReply,
+    RedisError,
+    RedisReplyError,
+    RedisTimeoutError,
+    Script,
+)
 from gateway_middleware.redis.resp import ErrorReply, Reply, ReplyParser, RespProtocolError, encode
+from gateway_middleware.redis.uri import RedisUri
 
-Late: TypeAlias = "Callable[[Reply], None]"
-
-DEADLINE = 0.05
 _CONNECT_SECONDS = 2.0
 _STALE_SECONDS = 1.0
 _BACKOFF_SECONDS = 0.2
-_GRACE_SECONDS = 0.002
-"""After a stall of the event loop its timers may run before it has read what is there already."""
-_MOST_PENDING = 20_000
+_MAX_PENDING = 20_000
+_STEPS_A_DEADLINE = 8
+_MAX_STEP = 0.01
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where Redis listens: `host` and `port`, or `path` of a Unix socket; and what it wants to hear first."""
+class _ListeningTime:
+    """Seconds during which the event loop was there to listen: a turn that takes long counts as two steps at most.
 
-    host: str = "localhost"
-    port: int = 6379
-    path: str | None = None
-    username: str | None = None
-    password: str | None = None
-    database: int = 0
-    tls: ssl.SSLContext | None = None
+    So a deadline in this time is Redis's own: what the process itself holds up does not use it up.
+    """
 
-    @property
-    def greeting(self) -> list[tuple[bytes, ...]]:
-        """The commands that open a connection."""
-        found: list[tuple[bytes, ...]] = []
-        if self.password is not None:
-            user = (self.username.encode(),) if self.username else ()
-            found.append((b"AUTH", *user, self.password.encode()))
-        if self.database:
-            found.append((b"SELECT", b"%d" % self.database))
-        return found
+    __slots__ = ("_at", "_seconds", "step")
 
+    def __init__(self, deadline: float) -> None:
+        self.step = min(deadline / _STEPS_A_DEADLINE, _MAX_STEP)
+        self._seconds = 0.0
+        self._at = 0.0
 
-class _Slot:
-    """A place in the line."""
+    def resume(self, now: float) -> None:
+        """Begin to count; what was before did not count."""
+        self._at = now
 
-    __slots__ = ("deadline", "future", "late")
+    def at(self, now: float) -> float:
+        """The listening time at a time of the loop."""
+        return self._seconds + min(now - self._at, 2 * self.step)
 
-    def __init__(self, future: asyncio.Future[Reply], deadline: float, late: Late | None) -> None:
-        self.future = future
-        self.deadline = deadline
-        self.late = late
-
-    def resolve(self, reply: Reply) -> None:
-        if not self.future.done():
-            self.future.set_result(reply)
-        elif self.late is not None:
-            self.late(reply)
-
-    def fail(self, error: StoreError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+    def advance(self, now: float) -> float:
+        """One turn of the loop has passed."""
+        self._seconds = self.at(now)
+        self._at = now
+        return self._seconds
 
 
 class _Connection(asyncio.Protocol):
-    """Bytes of one socket; the oldest slot takes the next reply."""
+    """Bytes of one socket; the oldest pending call takes the next reply."""
 
-    def __init__(self, on_lost: Callable[[_Connection], None]) -> None:
+    def __init__(
+        self, on_lost: Callable[[_Connection], None], on_unknown_script: Callable[[PendingReply], None]
+    ) -> None:
         self._on_lost = on_lost
+        self._on_unknown_script = on_unknown_script
         self._parser = ReplyParser()
-        self.slots: deque[_Slot] = deque()
+        self.pending: deque[PendingReply] = deque()
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -87,20 +78,27 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for reply in self._parser.feed(data):
-                if not self.slots:
+                if not self.pending:
                     raise RespProtocolError("a reply that nobody asked for")
-                self.slots.popleft().resolve(reply)
-                if isinstance(reply, ErrorReply) and "READONLY" in str(reply):
-                    self.abort()  # a master that became a replica: its address may lead to the new master by now
+                self._take(self.pending.popleft(), reply)
         except RespProtocolError:
             self.abort()
+
+    def _take(self, pending: PendingReply, reply: Reply) -> None:
+        code = str(reply).partition(" ")[0] if isinstance(reply, ErrorReply) else ""
+        if code == "NOSCRIPT" and pending.fallback is not None and pending.is_wanted:
+            self._on_unknown_script(pending)
+            return
+        pending.resolve(reply)
+        if code == "READONLY":
+            self.abort()  # a master that became a replica: its address may lead to the new master by now
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._on_lost(self)
-        slots, self.slots = self.slots, deque()
-        for slot in slots:
-            slot.fail(StoreError("the connection to Redis was lost"))
+        lost, self.pending = self.pending, deque()
+        for pending in lost:
+            pending.fail(RedisError("the connection to Redis was lost"))
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -108,49 +106,86 @@ class _Connection(asyncio.Protocol):
 
 
 class RespClient:
-    """Calls Redis. Connects with the first call, and again when the connection was lost. One event loop.
+    """A `RedisCaller` for a single Redis. Connects with the first call, and again when the connection was lost.
 
-    A connection on which an answer is `stale` seconds overdue is cut.
+    A connection on which an answer is `stale` seconds overdue is cut. Stalls of the event loop do not count.
     """
 
-    def __init__(self, address: Address, *, deadline: float = DEADLINE, stale: float = _STALE_SECONDS) -> None:
-        self._address = address
+    def __init__(
+        self,
+        target: RedisUri,
+        *,
+        deadline: float = DEADLINE,
+        tls: ssl.SSLContext | None = None,
+        stale: float = _STALE_SECONDS,
+    ) -> None:
+        self._target = target
+        self._tls = tls
         self._deadline = deadline
         self._stale = stale
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._waiting: deque[tuple[_Slot, bytes]] = deque()
+        self._waiting: deque[tuple[PendingReply, Sequence[bytes]]] = deque()
+        self._due: deque[PendingReply] = deque()
         self._outgoing: list[bytes] = []
+        self._listening = _ListeningTime(deadline)
         self._timer: asyncio.TimerHandle | None = None
         self._retry_at = 0.0
         self._is_closed = False
 
-    def call(self, parts: Sequence[bytes], late: Late | None = None) -> asyncio.Future[Reply]:
-        """Send a command; it is on its way when this returns, unless there is no connection yet.
+    def call(self, command: Sequence[bytes], late: Late | None = None) -> asyncio.Future[Reply]:
+        """Send a command."""
+        return self._submit(command, None, late)
 
-        The future gives the reply (an `ErrorReply` is returned, not raised), or raises `StoreError`. `late` takes a
-        reply that comes after the future was cancelled or has timed out.
-        """
+    def run(
+        self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes] = (), late: Late | None = None
+    ) -> asyncio.Future[Reply]:
+        """Run a script by its SHA-1, or by its source."""
+        by_name, by_source = script.commands(keys, arguments)
+        return self._submit(by_name, by_source, late)
+
+    def _submit(
+        self, command: Sequence[bytes], fallback: Sequence[bytes] | None, late: Late | None
+    ) -> asyncio.Future[Reply]:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        slot = _Slot(loop.create_future(), now + self._deadline, late)
+        pending = PendingReply(loop.create_future(), late)
+        pending.fallback = fallback
         connection = self._connection
-        if connection is not None and len(connection.slots) < _MOST_PENDING:
-            self._write(connection, slot, encode(parts), loop)
-        elif connection is not None or self._is_closed or now < self._retry_at or len(self._waiting) >= _MOST_PENDING:
-            slot.fail(StoreError("Redis cannot be reached"))
-            return slot.future
+        if self._must_refuse(connection, now):
+            pending.fail(RedisError("Redis cannot be reached"))
+            return pending.future
+        self._watch(pending, now, loop)
+        if connection is not None:
+            self._write(connection, pending, command, loop)
         else:
-            self._waiting.append((slot, encode(parts)))
+            self._waiting.append((pending, command))
             if self._connecting is None:
                 self._connecting = loop.create_task(self._connect())
-        if self._timer is None or self._timer.when() > slot.deadline:
-            self._arm(slot.deadline, loop)
-        return slot.future
+        return pending.future
 
-    def _write(self, connection: _Connection, slot: _Slot, command: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        connection.slots.append(slot)
-        self._outgoing.append(command)
+    def _must_refuse(self, connection: _Connection | None, now: float) -> bool:
+        if connection is not None:
+            return self._is_closed or len(connection.pending) >= _MAX_PENDING
+        return self._is_closed or now < self._retry_at or len(self._waiting) >= _MAX_PENDING
+
+    def _watch(self, pending: PendingReply, now: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the call fail at its deadline."""
+        if self._timer is None:
+            self._listening.resume(now)
+            self._timer = loop.call_later(self._listening.step, self._tick)
+        pending.deadline = self._listening.at(now) + self._deadline
+        self._due.append(pending)
+
+    def _write(
+        self,
+        connection: _Connection,
+        pending: PendingReply,
+        command: Sequence[bytes],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        connection.pending.append(pending)
+        self._outgoing.append(encode(command))
         if len(self._outgoing) == 1:
             loop.call_soon(self._flush)
 
@@ -159,35 +194,25 @@ class RespClient:
         if self._connection is not None and self._connection.transport is not None:
             self._connection.transport.write(b"".join(outgoing))
 
-    def _arm(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = loop.call_at(when, self._wait_a_moment)
+    def _run_by_source(self, pending: PendingReply) -> None:
+        """Redis has forgotten the script."""
+        source, pending.fallback = pending.fallback, None
+        if self._connection is None or source is None:
+            pending.fail(RedisError("the connection to Redis was lost"))
+        else:
+            self._write(self._connection, pending, source, asyncio.get_running_loop())
 
-    def _wait_a_moment(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_GRACE_SECONDS, self._expire)
-
-    def _expire(self) -> None:
+    def _tick(self) -> None:
         """Fail what is overdue; cut a connection that has been silent for long."""
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        self._timer = None
-        while self._waiting and self._waiting[0][0].deadline <= now:
-            self._waiting.popleft()[0].fail(StoreTimeoutError("no connection to Redis within the deadline"))
-        upcoming = self._waiting[0][0].deadline if self._waiting else None
-        for slot in self._connection.slots if self._connection is not None else ():
-            if slot.deadline > now:
-                upcoming = slot.deadline if upcoming is None else min(upcoming, slot.deadline)
-                break
-            slot.fail(StoreTimeoutError("no answer from Redis within the deadline"))
-        if self._connection is not None and self._connection.slots:
-            stale = self._connection.slots[0].deadline + self._stale
-            if stale <= now:
-                self._connection.abort()
-            else:
-                upcoming = stale if upcoming is None else min(upcoming, stale)
-        if upcoming is not None:
-            self._arm(upcoming, loop)
+        now = self._listening.advance(loop.time())
+        due, connection = self._due, self._connection
+        while due and (due[0].deadline <= now or due[0].future.done()):
+            due.popleft().fail(RedisTimeoutError("no answer from Redis within the deadline"))
+        if connection is not None and connection.pending and connection.pending[0].deadline + self._stale <= now:
+            connection.abort()
+        is_awaited = connection is not None and bool(connection.pending)
+        self._timer = loop.call_later(self._listening.step, self._tick) if due or is_awaited else None
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -195,44 +220,46 @@ class RespClient:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 connection = await self._open(loop)
                 await self._greet(connection)
-        except (OSError, TimeoutError, StoreError) as error:
+        except (OSError, TimeoutError, RedisError) as error:
             self._retry_at = loop.time() + _BACKOFF_SECONDS
-            self._fail_waiting(StoreError(f"Redis cannot be reached ({type(error).__name__})"))
+            self._fail_waiting(RedisError(f"Redis cannot be reached ({type(error).__name__})"))
             return
         finally:
             self._connecting = None
         self._connection = connection
         waiting, self._waiting = self._waiting, deque()
-        for slot, command in waiting:
-            if not slot.future.done():
-                self._write(connection, slot, command, loop)
+        for pending, command in waiting:
+            if pending.is_wanted:
+                self._write(connection, pending, command, loop)
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        address = self._address
+        target = self._target
         made: Coroutine[Any, Any, tuple[asyncio.Transport, _Connection]]
-        if address.path is not None:
-            made = loop.create_unix_connection(self._new, address.path)
+        if target.path is not None:
+            made = loop.create_unix_connection(self._new, target.path)
         else:
-            made = loop.create_connection(self._new, address.host, address.port, ssl=address.tls)
+            host, port = target.hosts[0]
+            made = loop.create_connection(self._new, host, port, ssl=self._tls)
         return (await made)[1]
 
     def _new(self) -> _Connection:
-        return _Connection(self._on_lost)
+        return _Connection(self._on_lost, self._run_by_source)
 
     async def _greet(self, connection: _Connection) -> None:
         loop = asyncio.get_running_loop()
         try:
-            for command in self._address.greeting:
-                slot = _Slot(loop.create_future(), loop.time() + _CONNECT_SECONDS, None)
+            for command in _greeting(self._target):
+                pending = PendingReply(loop.create_future(), None)
                 if connection.transport is None:
-                    raise StoreError("the connection to Redis was lost")
-                connection.slots.append(slot)
+                    raise RedisError("the connection to Redis was lost")
+                connection.pending.append(pending)
                 connection.transport.write(encode(command))
-                reply = await slot.future
-                if isinstance(reply, ErrorReply):
-                    raise StoreError(f"Redis refuses {command[0].decode()}")
+                try:
+                    await pending.future
+                except RedisReplyError:
+                    raise RedisError(f"Redis refuses {command[0].decode()}") from None
             if connection.transport is None:
-                raise StoreError("the connection to Redis was lost")
+                raise RedisError("the connection to Redis was lost")
         except BaseException:
             connection.abort()
             raise
@@ -242,21 +269,33 @@ class RespClient:
             self._connection = None
             self._outgoing.clear()
 
-    def _fail_waiting(self, error: StoreError) -> None:
+    def _fail_waiting(self, error: RedisError) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for slot, _ in waiting:
-            slot.fail(error)
+        for pending, _ in waiting:
+            pending.fail(error)
 
     async def aclose(self) -> None:
         """Close the connection when what was sent is answered, or the deadline is over. Calls fail from now on."""
         self._is_closed = True
-        if self._connection is not None and self._connection.slots:
-            await asyncio.wait([slot.future for slot in self._connection.slots], timeout=self._deadline)
+        self._flush()
+        open_calls = [p.future for p in self._connection.pending] if self._connection is not None else []
+        if open_calls:
+            await asyncio.wait(open_calls, timeout=self._deadline)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._connecting is not None:
             self._connecting.cancel()
-        self._fail_waiting(StoreError("the store is closed"))
+        self._fail_waiting(RedisError("the connection to Redis is closed"))
         if self._connection is not None and self._connection.transport is not None:
             self._connection.transport.close()
         await asyncio.sleep(0)
+
+
+def _greeting(target: RedisUri) -> Iterator[tuple[bytes, ...]]:
+    """The commands that open a connection."""
+    if target.password is not None:
+        user = (target.username.encode(),) if target.username else ()
+        yield (b"AUTH", *user, target.password.encode())
+    if target.database:
+        yield (b"SELECT", b"%d" % target.database)

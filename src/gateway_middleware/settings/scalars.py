@@ -11,6 +11,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.secret import Secret
+from gateway_middleware.redis.uri import parse_uri
 from gateway_middleware.settings.node import Node
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
@@ -22,7 +23,7 @@ _URL = re.compile(
     rf"(https?)://({_HOST}|\[[0-9A-Fa-f:.]{{2,45}}\])(?::([0-9]{{1,5}}))?((?:/[A-Za-z0-9._~%!$&'()*+,;=:-]*)*)"
 )
 _SPEND = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})? ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day|month|year)s?")
-_STORAGE = re.compile(r"memory://|(redis|rediss|redis\+sentinel|redis\+cluster)://.+")
+_REDIS = "redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://"
 _LONGEST = 2048
 _A_DAY = 86400.0
 
@@ -163,12 +164,20 @@ def spend(node: Node) -> str:
 
 def storage_uri(node: Node) -> Secret:
     """May hold a password, so it is never shown."""
-    found = node.secret()
-    if found.reveal() and not _STORAGE.fullmatch(found.reveal()):
-        node.hidden().fault(
-            "expected memory:// or redis://, rediss://, redis+sentinel://, redis+cluster:// with a host"
-        )
-    return found
+    secret = node.secret()
+    reason = _redis_fault(secret.reveal()) if secret.reveal() not in {"", "memory://"} else ""
+    if reason:
+        node.hidden().fault(f"expected memory:// or {_REDIS} ({reason})")
+    return secret
+
+
+def _redis_fault(uri: str) -> str:
+    """Why a text is no URI of Redis; empty where it is one."""
+    try:
+        parse_uri(uri)
+    except ValueError as error:
+        return str(error)
+    return "a host is missing" if uri.endswith("://") else ""
 
 
 def timeouts(node: Node, start: Timeouts) -> Timeouts:

@@ -21,10 +21,10 @@ from gateway_middleware.limiting.limit import (
     OutagePolicy,
     Standing,
     Store,
-    StoreError,
 )
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.window import LEASE_SECONDS
+from gateway_middleware.redis.caller import RedisError
 
 _FAILURES = 5
 _CLOSED_WAIT = 1_000_000
@@ -38,7 +38,7 @@ class SharedStore(Store, Protocol):
     """A store that several replicas use."""
 
     async def heartbeat(self, replica: bytes) -> int:
-        """Say that this replica lives; returns how many do. Raises `StoreError`."""
+        """Say that this replica lives; returns how many do. Raises `RedisError`."""
         ...
 
 
@@ -97,7 +97,7 @@ class OutageStore:
         try:
             found = self._shared.admit(claims, owner, is_dry=is_dry)
             decision = found if isinstance(found, Decision) else await found
-        except StoreError as error:
+        except RedisError as error:
             self._count_failure(error)
             return self._admit_here(claims, owner, is_dry=is_dry)
         self._failures_in_a_row = 0
@@ -122,7 +122,7 @@ class OutageStore:
             if claim.key in self._owed or len(self._owed) < _MOST_OWED:
                 self._owed[claim.key] = (claim, before + amount)
 
-    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[None] | None:
+    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         """Apply the changes where the decision was taken, and in what is told later."""
         self._release_here(decision, changes)
         if decision.is_degraded:
@@ -136,7 +136,7 @@ class OutageStore:
         leases = [c for c in changes if c.claim.limit.span is None]
         self._local.settle(decision, leases)
 
-    def _settle_here(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[None] | None:
+    def _settle_here(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         self._local.settle(decision, [c for c in changes if c.claim.limit.span is not None])
         told = []
         for change in changes:
@@ -147,12 +147,12 @@ class OutageStore:
         return self._settle_there(decision, told, self._shared.settle(decision, told)) if told else None
 
     async def _settle_there(
-        self, decision: Decision, changes: Sequence[Change], sent: Awaitable[None] | None
+        self, decision: Decision, changes: Sequence[Change], sent: Awaitable[object] | None
     ) -> None:  # fmt: skip
         try:
             if sent is not None:
                 await sent
-        except StoreError as error:
+        except RedisError as error:
             self._count_failure(error)
             self._postpone(decision, changes)
 
@@ -163,16 +163,16 @@ class OutageStore:
         if len(self._unsettled) < _MOST_OWED:
             self._unsettled += [(decision, kept) for kept in (leases, periods) if kept]
 
-    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[None] | None:
+    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[object] | None:
         """Prolong leases in both places."""
         self._local.renew(leases)
         return None if self.is_degraded else self._renew_there(self._shared.renew(leases))
 
-    async def _renew_there(self, sent: Awaitable[None] | None) -> None:
+    async def _renew_there(self, sent: Awaitable[object] | None) -> None:
         try:
             if sent is not None:
                 await sent
-        except StoreError as error:
+        except RedisError as error:
             self._count_failure(error)
 
     async def tick(self) -> None:
@@ -184,7 +184,7 @@ class OutageStore:
         try:
             seen = await self._shared.heartbeat(self._replica)
             await self._reconcile()
-        except StoreError as error:
+        except RedisError as error:
             self._count_failure(error)
             return
         self._failures_in_a_row = 0
@@ -195,7 +195,7 @@ class OutageStore:
             self._change(is_degraded=False, reason="the shared store answers again")
 
     async def _reconcile(self) -> None:
-        """Tell the shared store what happened without it. Raises `StoreError`; what was not told is told next time."""
+        """Tell the shared store what happened without it. Raises `RedisError`; what was not told is told next time."""
         owed, self._owed = self._owed, {}
         unsettled, self._unsettled = self._unsettled, []
         self._told += 1
@@ -220,7 +220,7 @@ class OutageStore:
             self._unsettled += others
             raise failures[0]
 
-    def _count_failure(self, error: StoreError) -> None:
+    def _count_failure(self, error: RedisError) -> None:
         self.failures += 1
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= _FAILURES and not self.is_degraded:

@@ -7,23 +7,7 @@ owners by expiry. Where the caller gives a time (ARGV `now` > 0) it stands for t
 
 from __future__ import annotations
 
-import hashlib
-
-import msgspec
-
-
-class Script(msgspec.Struct, frozen=True):
-    """Source and its SHA-1, under which Redis remembers it."""
-
-    source: bytes
-    sha: bytes
-
-    @classmethod
-    def of(cls, *parts: str) -> Script:
-        """Join the parts."""
-        source = "\n".join(parts).encode()
-        return cls(source, hashlib.sha1(source).hexdigest().encode())  # noqa: S324  # Redis names scripts so
-
+from gateway_middleware.redis.caller import Script
 
 _CLOCK = """
 local floor = math.floor

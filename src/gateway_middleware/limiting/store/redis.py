@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import ClassVar
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, Standing, StoreError
+from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, Standing
 from gateway_middleware.limiting.store import lua
 from gateway_middleware.limiting.store.period import MICROSECONDS
 from gateway_middleware.limiting.store.window import LEASE_SECONDS
-from gateway_middleware.redis.resp import ErrorReply, Reply
+from gateway_middleware.redis.caller import DEADLINE, Late, RedisCaller, RedisError, Script
+from gateway_middleware.redis.connect import redis_caller
+from gateway_middleware.redis.resp import Reply
+from gateway_middleware.redis.uri import parse_uri
 
 PREFIX = "gateway:"
 _LEASE = int(LEASE_SECONDS * MICROSECONDS)
@@ -22,23 +26,16 @@ _REPLICA_SECONDS = 15
 _STANDING = 5
 
 
-class Caller(Protocol):
-    """Sends one command. The awaitable gives the reply (an `ErrorReply` too) or raises `StoreError`.
-
-    The command is on its way when `call` returns. `late` takes a reply that nobody waits for any more.
-    """
-
-    def call(self, parts: Sequence[bytes], late: Callable[[Reply], None] | None = None) -> Awaitable[Reply]:
-        """Send a command."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close every connection."""
-        ...
+def redis_store(
+    uri: str, *, deadline: float = DEADLINE, prefix: str = PREFIX, tls: ssl.SSLContext | None = None
+) -> RedisStore:
+    """A store for a URI of `redis.uri`. Nothing is connected yet. Raises `ValueError` for a URI that is none."""
+    target = parse_uri(uri)
+    return RedisStore(redis_caller(target, deadline=deadline, tls=tls), prefix=prefix, splits_by_tag=target.is_cluster)
 
 
 class RedisStore:
-    """A `Store` on Redis.
+    """A `Store` on Redis. What it returns raises `RedisError` where Redis does not answer.
 
     `clock` stands for the clock of Redis: for tests only, as replicas must share one. `splits_by_tag`: with Redis
     Cluster, claims of different hash tags lie on different nodes; they are then taken one tag after another, and what
@@ -48,16 +45,15 @@ class RedisStore:
     lease_seconds: ClassVar[float] = LEASE_SECONDS
 
     def __init__(
-        self, caller: Caller, *, prefix: str = PREFIX, clock: Clock | None = None, splits_by_tag: bool = False
+        self, caller: RedisCaller, *, prefix: str = PREFIX, clock: Clock | None = None, splits_by_tag: bool = False
     ) -> None:
         self._caller = caller
         self._prefix = prefix
         self._clock = clock
         self._splits_by_tag = splits_by_tag
-        self._running: set[asyncio.Future[Reply]] = set()
 
     async def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
-        """Take all claims or none; the keys of one call must differ. Raises `StoreError`."""
+        """Take all claims or none; the keys of one call must differ. Raises `RedisError`."""
         if not self._splits_by_tag:
             return await self._admit(claims, owner, is_dry=is_dry)
         taken: list[Decision] = []
@@ -96,25 +92,25 @@ class RedisStore:
             numbers += (*_span(limit), limit.amount, claim.cost, int(limit.is_shadow))
 
         def undo(reply: Reply) -> None:
-            if isinstance(reply, bytes) and not is_dry:  # an error has taken nothing
+            if isinstance(reply, bytes) and not is_dry:
                 self._undo([_decision(reply, claims, owner, takes=True)])
 
         reply = await self._run(lua.ADMIT, [c.key for c in claims], owner, _packed(numbers), late=undo)
         if not isinstance(reply, bytes):
-            raise StoreError(f"Redis answered {type(reply).__name__} to an admission")
+            raise RedisError(f"Redis answered {type(reply).__name__} to an admission")
         return _decision(reply, claims, owner, takes=not is_dry)
 
-    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[None] | None:
+    def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         """Apply corrections. A settlement that touches a calendar period has effect once, however often it is sent."""
         sent = [self._settle(decision.owner, group) for group in self._grouped(changes)]
-        return sent[0] if len(sent) == 1 else _all(sent) if sent else None
+        return _all(sent)
 
     def _grouped(self, changes: Sequence[Change]) -> Sequence[Sequence[Change]]:
         if self._splits_by_tag:
             return _by_tag_of_changes(changes)
         return [changes] if changes else []
 
-    def _settle(self, owner: bytes, changes: Sequence[Change]) -> asyncio.Future[None]:
+    def _settle(self, owner: bytes, changes: Sequence[Change]) -> asyncio.Future[Reply]:
         is_marked = any(c.claim.limit.is_calendar for c in changes)
         keys = [c.claim.key for c in changes]
         numbers = [self._now(), _MARKER_MILLISECONDS if is_marked else 0]
@@ -127,7 +123,7 @@ class RedisStore:
             numbers += (0,) * 5
         return self._send(lua.SETTLE, keys, owner, _packed(numbers))
 
-    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[None] | None:
+    def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[object] | None:
         """Prolong leases, or take them anew."""
         numbers = _packed([self._now(), _LEASE])
         groups: dict[str, list[tuple[str, bytes]]] = {}
@@ -136,13 +132,13 @@ class RedisStore:
         sent = [
             self._send(lua.RENEW, [k for k, _ in group], numbers, *[o for _, o in group]) for group in groups.values()
         ]
-        return _all(sent) if sent else None
+        return _all(sent)
 
     def tick(self) -> None:
         """Redis keeps house by itself."""
 
     async def heartbeat(self, replica: bytes) -> int:
-        """Say that this replica lives; returns how many do. Raises `StoreError`."""
+        """Say that this replica lives; returns how many do. Raises `RedisError`."""
         numbers = _packed([self._now(), _REPLICA_SECONDS * MICROSECONDS])
         reply = await self._run(lua.REPLICAS, ["replicas"], numbers, replica)
         return max(reply, 1) if isinstance(reply, int) else 1
@@ -151,15 +147,13 @@ class RedisStore:
         """Units that count under a window's key now, and the seconds until none of them does."""
         reply = await self._run(lua.USED, [key], _packed([self._now()]))
         if not isinstance(reply, bytes) or len(reply) != 16:
-            raise StoreError("Redis answered another question")
+            raise RedisError("Redis answered another question")
         used, rest = struct.unpack("<qq", reply)
         return used, rest / MICROSECONDS
 
     async def forget(self, key: str) -> None:
         """Drop what was counted under a key."""
-        reply = await self._caller.call((b"DEL", self._key(key)))
-        if isinstance(reply, ErrorReply):
-            raise _refusal(reply)
+        await self._caller.call((b"DEL", self._key(key)))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -171,63 +165,20 @@ class RedisStore:
     def _key(self, key: str) -> bytes:
         return (self._prefix + key).encode()
 
-    def _commands(
-        self, script: lua.Script, keys: Sequence[str], args: Sequence[bytes]
-    ) -> tuple[Sequence[bytes], Sequence[bytes]]:
-        """The script by its name, and by its source for a Redis that does not know it."""
-        names = [self._key(key) for key in keys]
-        rest = (b"%d" % len(names), *names, *args)
-        return (b"EVALSHA", script.sha, *rest), (b"EVAL", script.source, *rest)
+    def _send(
+        self, script: Script, keys: Sequence[str], *arguments: bytes, late: Late | None = None
+    ) -> asyncio.Future[Reply]:
+        return self._caller.run(script, [self._key(key) for key in keys], arguments, late)
 
-    async def _run(
-        self, script: lua.Script, keys: Sequence[str], *args: bytes, late: Callable[[Reply], None] | None = None
-    ) -> Reply:
-        evalsha, evaluate = self._commands(script, keys, args)
-        reply = await self._call(evalsha, late)
-        if _is_unknown(reply):
-            reply = await self._call(evaluate, late)
-        if isinstance(reply, ErrorReply):
-            raise _refusal(reply)
-        return reply
-
-    async def _call(self, command: Sequence[bytes], late: Callable[[Reply], None] | None) -> Reply:
-        sent = self._caller.call(command, late)
+    async def _run(self, script: Script, keys: Sequence[str], *arguments: bytes, late: Late | None = None) -> Reply:
+        sent = self._send(script, keys, *arguments, late=late)
         try:
             return await sent
         except asyncio.CancelledError:
             # Cancelled after the reply had come, before this task could take it.
-            if late is not None and isinstance(sent, asyncio.Future) and _has_result(sent):
+            if late is not None and _has_result(sent):
                 late(sent.result())
             raise
-
-    def _send(self, script: lua.Script, keys: Sequence[str], *args: bytes) -> asyncio.Future[None]:
-        """Send the script now; it runs to its end whether somebody waits for it or not. No task: it is the hot path."""
-        evalsha, evaluate = self._commands(script, keys, args)
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._follow(outcome, self._caller.call(evalsha), evaluate)
-        return outcome
-
-    def _follow(self, outcome: asyncio.Future[None], sent: Awaitable[Reply], again: Sequence[bytes]) -> None:
-        future = asyncio.ensure_future(sent)
-        self._running.add(future)
-        future.add_done_callback(lambda done: self._conclude(outcome, done, again))
-
-    def _conclude(self, outcome: asyncio.Future[None], done: asyncio.Future[Reply], again: Sequence[bytes]) -> None:
-        self._running.discard(done)
-        error = StoreError("the store is closed") if done.cancelled() else done.exception()
-        reply = None if error is not None else done.result()
-        if again and _is_unknown(reply):
-            self._follow(outcome, self._caller.call(again), ())
-            return
-        if isinstance(reply, ErrorReply):
-            error = _refusal(reply)
-        if outcome.done():
-            return
-        if error is None:
-            outcome.set_result(None)
-        else:
-            outcome.set_exception(error)
-            outcome.exception()  # seen: what nobody waits for is nobody's concern, for windows and leases heal
 
 
 def reversal(decision: Decision) -> list[Change]:
@@ -239,8 +190,10 @@ def _has_result(future: asyncio.Future[Reply]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-async def _all(sent: Sequence[Awaitable[None]]) -> None:
-    await asyncio.gather(*sent)
+def _all(sent: Sequence[asyncio.Future[Reply]]) -> Awaitable[object] | None:
+    if not sent:
+        return None
+    return sent[0] if len(sent) == 1 else asyncio.gather(*sent)
 
 
 def _span(limit: Limit) -> tuple[int, int, int]:
@@ -255,7 +208,7 @@ def _packed(numbers: Sequence[int]) -> bytes:
 def _decision(reply: bytes, claims: Sequence[Claim], owner: bytes, *, takes: bool) -> Decision:
     count = 1 + _STANDING * len(claims)
     if len(reply) != 8 * count:
-        raise StoreError("Redis answered another question")
+        raise RedisError("Redis answered another question")
     numbers = struct.unpack(f"<{count}q", reply)
     is_admitted = bool(numbers[0])
     standings = []
@@ -264,14 +217,6 @@ def _decision(reply: bytes, claims: Sequence[Claim], owner: bytes, *, takes: boo
         remaining = max(claim.limit.amount - used, 0)
         standings.append(Standing(claim, remaining, wait, takes and is_admitted and not wait, oldest, newest, now))
     return Decision(is_admitted, tuple(standings), owner)
-
-
-def _is_unknown(reply: Reply) -> bool:
-    return isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT")
-
-
-def _refusal(reply: ErrorReply) -> StoreError:
-    return StoreError(f"Redis refuses: {str(reply)[:80]}")
 
 
 def _tag(key: str) -> str:
