@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from asgi_driver import Transcript, drive
 from clock import Clock
 from gateway_middleware import Gateway, Settings
+from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.provider_api import UpstreamRequest
@@ -68,8 +69,7 @@ class Rig:
             Settings.from_env(self.environment),
             exchange=self.exchange,
             write_log=self.log,
-            clock=self.clock,
-            wall=self.clock.wall,
+            clocks=Clocks(monotonic=self.clock, wall=self.clock.wall),
             tracer_provider=tracer_provider,
             reread=lambda: Settings.from_env(self.environment),
         )
@@ -119,7 +119,7 @@ class Rig:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """The log lines of one event so far."""
-        self.gateway.flush_log()
+        self.gateway.log.lines.flush()
         found = [json.loads(line) for line in self.log.raw.splitlines()]
         return [line for line in found if line["event"] == event]
 

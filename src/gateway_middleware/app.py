@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class GatewayApplication(Starlette):
-    """A Starlette application whose HTTP calls go straight to the gateway's staircase."""
+    """A Starlette application whose HTTP calls go straight to the gateway's stack."""
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(routes=gateway.routes, lifespan=_lifespan)
         self.gateway = gateway
-        self._staircase = gateway.staircase
+        self._stack = gateway.app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._staircase(scope, receive, send)
+            await self._stack(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
@@ -49,7 +49,7 @@ def _reload_on_hangup(gateway: Gateway) -> Iterator[None]:
     """SIGHUP reads the configuration again, where this process may have signal handlers at all."""
     loop = asyncio.get_running_loop()
     try:
-        loop.add_signal_handler(signal.SIGHUP, gateway.control.reload_on_signal)
+        loop.add_signal_handler(signal.SIGHUP, gateway.operations.reload_on_signal)
     except (AttributeError, NotImplementedError, RuntimeError, ValueError):
         yield
         return

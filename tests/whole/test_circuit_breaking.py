@@ -140,7 +140,7 @@ async def test_cb7_a_refused_credential_of_ours_is_a_502_and_never_shown(status:
 
     assert (answer.status, answer.json()["error"]["code"]) == (502, "provider_auth_error")
     assert await rig.state() == "closed"
-    rig.gateway.flush_log()
+    rig.gateway.log.lines.flush()
     assert b"sk-secret" not in answer.body + rig.log.raw
     assert (await rig.call()).status == 503, "the credential is left alone for a minute"
 

@@ -64,7 +64,7 @@ async def test_nobody_waits_for_a_long_cooldown_within_a_call() -> None:
     rig = Rig({"fast": "a/m"})
 
     def cooled_meanwhile(request: Any) -> Any:
-        failover = rig.gateway._failover  # noqa: SLF001  # a cooldown that begins within this very call
+        failover = rig.gateway.breakers.failover
         failover.cooldowns.cool(Cooldown(CooldownScope.CREDENTIAL, 300.0), deployment="", credential="a")
         return failing(500)(request)
 
@@ -169,7 +169,7 @@ async def test_a_hedge_that_is_cancelled_again_and_again_gives_everything_back()
     for _ in range(4):
         with anyio.move_on_after(0.05):
             await rig.call()
-    assert rig.gateway._failover.budget._under_way == 0  # noqa: SLF001  # a leak would show only after thousands
+    assert rig.gateway.breakers.failover.budget._under_way == 0  # noqa: SLF001  # a leak would show only after thousands
     await asyncio.sleep(0)
     assert [line["attempts"] for line in rig.lines("call")] == [2] * 4
 

@@ -230,7 +230,7 @@ async def test_mt6_what_cannot_be_recorded_is_not_asked(tmp_path: Path) -> None:
     metered = Metered(folder)
     await metered.rig.call()
     assert (await drive(metered.rig.gateway, path="/readyz")).status == 200
-    journal = metered.rig.gateway._metering.journal  # type: ignore[union-attr]  # noqa: SLF001  # see below
+    journal = metered.rig.gateway.metering.journal  # type: ignore[union-attr]
     journal._fail(OSError(28, "No space left on device"))  # noqa: SLF001  # a full disk cannot be had here
     refused = await metered.rig.call()
     assert (refused.status, refused.json()["error"]["code"]) == (503, "journal_unavailable")

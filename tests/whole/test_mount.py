@@ -102,8 +102,8 @@ async def test_two_gateways_in_one_process_are_two(simulator: Any) -> None:
         await chat(f"{url}/one/v1")
         await chat(f"{url}/two/v1")
 
-    assert first.recent_stats.of_provider("openai")["attempts"] == 2
-    assert second.recent_stats.of_provider("openai")["attempts"] == 1
+    assert first.stats.providers.recent.of_provider("openai")["attempts"] == 2
+    assert second.stats.providers.recent.of_provider("openai")["attempts"] == 1
 
 
 async def test_the_host_can_say_who_the_tenant_is(simulator: Any) -> None:

@@ -85,7 +85,7 @@ async def test_log_lines_that_were_lost_are_a_metric() -> None:
     gateway = Gateway(Settings.from_env(environment("http://127.0.0.1:9")), write_log=broken)
     async with gateway.lifespan():
         await drive(gateway, path="/v1/nothing")
-        gateway.flush_log()
+        gateway.log.lines.flush()
         text = (await drive(gateway, path="/metrics")).body.decode()
     assert "model_gateway_log_lines_dropped_total 1.0" in text
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from gateway_middleware.composition.assembly import make_quotas
+from gateway_middleware.composition.part import Commit
+from gateway_middleware.composition.quotas import make_quotas
 from gateway_middleware.limiting.counters import Tally
 from gateway_middleware.limiting.estimate import Estimator
 from gateway_middleware.limiting.middleware import CallLimits
@@ -19,12 +21,14 @@ from gateway_middleware.operations.limit_metrics import LimitMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
 
-    from gateway_middleware.core.domain import Clock, Tenant
-    from gateway_middleware.edge.access_log import AccessLog
+    from gateway_middleware.composition.log import Log
+    from gateway_middleware.core.clocks import Clocks
+    from gateway_middleware.core.domain import Tenant
     from gateway_middleware.limiting.limit import Standing
     from gateway_middleware.limiting.middleware import Pricing
     from gateway_middleware.limiting.store.fallback import StoreChange
@@ -41,22 +45,29 @@ QUEUE_DEPTH = Gauge("model_gateway_queue_depth", "Calls that wait for a slot.", 
 
 
 class Limits:
-    """The parts of rate limiting of one gateway, and what is told of them."""
+    """Rate limiting of one gateway, and what is told of it."""
 
-    def __init__(
-        self, settings: Settings, *, log: AccessLog, clock: Clock, wall: Clock, pricing: Pricing | None = None
-    ) -> None:
-        self._log = log
+    takes = frozenset(
+        {"tenants", "routes", "default_requests", "default_tokens", "default_concurrency", "default_spend"}
+    )
+
+    def __init__(self, settings: Settings, clocks: Clocks, *, log: Log, pricing: Pricing) -> None:
+        self._log = log.lines
         self._store = make_store(
-            settings.storage_uri.reveal(), clock=clock, wall=wall, weight=settings.workers, on_change=self._note_change
+            settings.storage_uri.reveal(),
+            clock=clocks.monotonic,
+            wall=clocks.wall,
+            weight=settings.workers,
+            on_change=self._note_change,
         )
         limiter = Limiter(self._store)
         self.metrics = LimitMetrics(lambda: self.calls.tally.counts(), self._families)
         self._room = None
         if settings.queue_seconds is not None:
             self._room = WaitingRoom(limiter, max_wait=settings.queue_seconds)
+        quotas = make_quotas(settings)
         self.calls = CallLimits(
-            quotas=Quotas(**make_quotas(settings)),
+            quotas=Quotas(tenants=quotas.tenants, default=quotas.default, routes=quotas.routes),
             limiter=limiter,
             estimator=Estimator(),
             ticker=Ticker(limiter),
@@ -65,15 +76,24 @@ class Limits:
             waiting_room=self._room,
         )
 
-    def start(self) -> None:
-        """Begin the housekeeping, in the running event loop."""
-        self.calls.ticker.start()
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Keep house; on the way out send away whoever waits."""
+        async with AsyncExitStack() as stack:
+            self.calls.ticker.start()
+            stack.push_async_callback(self.calls.ticker.aclose)
+            if self._room is not None:
+                stack.push_async_callback(self._room.aclose)
+            yield
 
-    async def aclose(self) -> None:
-        """End the housekeeping; send away who waits."""
-        if self._room is not None:
-            await self._room.aclose()
-        await self.calls.ticker.aclose()
+    def prepare(self, new: Settings) -> Commit:
+        """Other limits; what has been used of them stays counted."""
+        quotas = make_quotas(new)
+        return lambda: self.calls.quotas.replace(tenants=quotas.tenants, default=quotas.default, routes=quotas.routes)
+
+    def collectors(self) -> list[Collector]:
+        """The metrics."""
+        return [self.metrics]
 
     async def of_tenant(self, tenant: Tenant) -> list[dict[str, Any]]:
         """How the limits of a tenant stand."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import httpx
 import msgspec
 from starlette.middleware import Middleware
 
+from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.metering.counters import UsageTally
 from gateway_middleware.metering.delivery.delivery import Delivery
@@ -22,13 +24,15 @@ from gateway_middleware.operations.metric import Aggregation, Gauge
 from gateway_middleware.upstream.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
 
+    from gateway_middleware.composition.log import Log
     from gateway_middleware.composition.pricing import CallPricing
-    from gateway_middleware.core.domain import Clock, Tenant
-    from gateway_middleware.edge.access_log import AccessLog
+    from gateway_middleware.core.clocks import Clocks
+    from gateway_middleware.core.domain import Tenant
     from gateway_middleware.limiting.estimate import Estimator
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.settings import Settings
@@ -53,22 +57,48 @@ _STATES = {"ok": 0.0, "degraded": 1.0, "unavailable": 2.0}
 OFF = "off"
 
 
-class Metering:
-    """The parts of metering of one gateway. `transport` reaches usage-metering in place of the gateway's own engine."""
+class MeteringOff(Fixed, Lifeless):
+    """No call is metered: `GATEWAY_JOURNAL` is off."""
+
+    reason_not_ready: str | None = None
+
+    def layers(self, estimator: Estimator, *, is_stopping: Callable[[], bool]) -> list[Middleware]:
+        """None."""
+        return []
+
+    def collectors(self) -> list[Collector]:
+        """None."""
+        return []
+
+    def health(self) -> dict[str, Any] | None:
+        """The part of `/v1/health`."""
+        return None
+
+    async def used_by(self, tenant: Tenant) -> dict[str, Any]:
+        """Nothing is known of what a tenant has used."""
+        return {}
+
+    async def reconcile(self, first: str | None, last: str | None) -> dict[str, Any]:
+        """Raises `InvalidRequestError`."""
+        raise InvalidRequestError("Metering is off: GATEWAY_JOURNAL.")
+
+
+class Metering(Fixed):
+    """Metering of one gateway. `transport` reaches usage-metering in place of the gateway's own engine."""
 
     def __init__(
         self,
         settings: Settings,
+        clocks: Clocks,
         *,
         pricing: CallPricing,
-        log: AccessLog,
-        clock: Clock,
-        wall: Clock,
+        log: Log,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._pricing = pricing
-        self._log = log
-        self._wall = wall
+        self._log = log.lines
+        self._wall = wall = clocks.wall
+        clock = clocks.monotonic
         url = settings.usage_metering_url
         self.journal = Journal(
             Path(settings.journal),
@@ -97,14 +127,40 @@ class Metering:
                 on_dead=self._note_dead,
             )
 
-    def start(self) -> None:
-        """Recover what dead processes left, then take calls; deliver in the running event loop."""
-        self.journal.start()
-        if self._delivery is not None:
-            self._task = asyncio.get_running_loop().create_task(self._delivery.run())
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Recover what dead processes left, then take calls; deliver what they used.
 
-    async def aclose(self) -> None:
-        """Everything is on disk, and delivered as far as that goes in a few seconds."""
+        On the way out everything is on disk, and delivered as far as that goes in a few seconds.
+        """
+        async with AsyncExitStack() as stack:
+            if self._delivery is not None:
+                stack.push_async_callback(self._client.aclose)
+            self.journal.start()
+            stack.push_async_callback(self._stop)
+            if self._delivery is not None:
+                self._task = asyncio.get_running_loop().create_task(self._delivery.run())
+            yield
+
+    def layers(self, estimator: Estimator, *, is_stopping: Callable[[], bool]) -> list[Middleware]:
+        """The layer that meters calls."""
+        return [
+            Middleware(
+                MeteringMiddleware,
+                journal=self.journal,
+                appraise=self.appraise,
+                estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
+                is_stopping=is_stopping,
+                on_event=self.tally.note,
+                wall=self._wall,
+            )
+        ]
+
+    def collectors(self) -> list[Collector]:
+        """The metrics."""
+        return [self.metrics]
+
+    async def _stop(self) -> None:
         await self._wait_for_calls()
         is_stored = await self.journal.aclose()
         if self._delivery is not None:
@@ -114,7 +170,6 @@ class Metering:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
-            await self._client.aclose()
 
     async def _wait_for_calls(self) -> None:
         """Calls that the server has cancelled still close what they opened."""
@@ -170,7 +225,7 @@ class Metering:
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         rows = await asyncio.to_thread(self.journal.spool.reconcile, today.replace(day=1), today)
         own = [row for row in rows if row.tenant == tenant.name]
-        return {"today": [row for row in own if row.day == today.isoformat()], "month": own}
+        return {"usage": {"today": [row for row in own if row.day == today.isoformat()], "month": own}}
 
     async def reconcile(self, first: str | None, last: str | None) -> dict[str, Any]:
         """Sums by tenant and day, and the balance of this process. Days as `2026-11-24`.
@@ -217,20 +272,15 @@ def _day(text: str | None, name: str) -> date | None:
         raise InvalidRequestError(f"`{name}` must be a day such as 2026-11-24.", param=name) from None
 
 
-def metering_layer(
-    metering: Metering | None, *, estimator: Estimator, is_stopping: Callable[[], bool], wall: Clock
-) -> list[Middleware]:
-    """The layer that meters calls, or none where metering is off."""
-    if metering is None:
-        return []
-    return [
-        Middleware(
-            MeteringMiddleware,
-            journal=metering.journal,
-            appraise=metering.appraise,
-            estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
-            is_stopping=is_stopping,
-            on_event=metering.tally.note,
-            wall=wall,
-        )
-    ]
+def build_metering(
+    settings: Settings,
+    clocks: Clocks,
+    *,
+    pricing: CallPricing,
+    log: Log,
+    transport: httpx.AsyncBaseTransport | None,
+) -> Metering | MeteringOff:
+    """Metering as configured."""
+    if settings.journal == OFF:
+        return MeteringOff()
+    return Metering(settings, clocks, pricing=pricing, log=log, transport=transport)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING
 
+from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook, first_of
@@ -12,6 +13,8 @@ from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway_middleware.composition.config import LiveConfig
+    from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Clock, Deployment, ModelRequest
     from gateway_middleware.core.record import CallRecord
     from gateway_middleware.metering.prices.prices import Cost
@@ -20,20 +23,27 @@ if TYPE_CHECKING:
 _MICRO = 1_000_000
 
 
-class CallPricing:
+class CallPricing(Lifeless):
     """Prices calls by their deployment.
 
     `price_id_of` gives, by a provider's name, its vendor's id in the price list; `wall` is the time of day.
     """
+
+    takes = frozenset({"prices"})
 
     def __init__(self, book: PriceBook, *, price_id_of: Callable[[str], str | None], wall: Clock) -> None:
         self._book = book
         self._price_id_of = price_id_of
         self._wall = wall
 
-    def replace(self, book: PriceBook) -> None:
-        """Take other prices from now on."""
-        self._book = book
+    def prepare(self, new: Settings) -> Commit:
+        """Other prices, for calls that end from now on."""
+        book = make_book(new)
+
+        def commit() -> None:
+            self._book = book
+
+        return commit
 
     def price(self, deployment: Deployment, usage: Usage, *, at: float, served: str | None = None) -> Cost | None:
         """The exact cost; None where no price is known."""
@@ -72,6 +82,11 @@ class CallPricing:
 
 def _micro(cost: Cost | None) -> int | None:
     return None if cost is None else int((cost.amount * _MICRO).to_integral_value(ROUND_CEILING))
+
+
+def build_pricing(settings: Settings, config: LiveConfig, clocks: Clocks) -> CallPricing:
+    """Prices as configured. Raises `SettingsError`."""
+    return CallPricing(make_book(settings), price_id_of=lambda name: config.providers[name].price_id, wall=clocks.wall)
 
 
 def make_book(settings: Settings) -> PriceBook:

@@ -11,10 +11,10 @@ from gateway_middleware.core.errors import SettingsError
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
-    from gateway_middleware.composition.control import Live
+    from gateway_middleware.composition.config import LiveConfig
 
 
-def telemetry_layer(live: Live, tracer_provider: TracerProvider | None) -> list[Middleware]:
+def telemetry_layers(live: LiveConfig, tracer_provider: TracerProvider | None) -> list[Middleware]:
     """The layer that traces calls, or none. Raises `SettingsError` without the package."""
     if live.settings.tracing == "off":
         return []

@@ -53,7 +53,6 @@ class TenantMiddleware:
     ) -> None:
         self.app = app
         self._resolver = resolver
-        self._ignores_credentials = bool(getattr(resolver, "ignores_credentials", False))
         self._admin_token = _token(admin_token)
         self._metrics_token = _token(metrics_token)
         self._on_reject = on_reject
@@ -96,7 +95,7 @@ class TenantMiddleware:
         return None
 
     def _resolve(self, scope: Scope) -> Tenant | Awaitable[Tenant | None]:
-        credential = None if self._ignores_credentials else credential_of(scope["headers"])
+        credential = None if getattr(self._resolver, "ignores_credentials", False) else credential_of(scope["headers"])
         tenant = self._resolver(credential, scope)
         if tenant is None:
             raise _nobody(credential)

@@ -1,0 +1,101 @@
+"""The configuration of the moment: providers and routes, which a reload swaps while calls are in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from gateway_middleware.composition.part import Commit, Lifeless
+from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.intake.routing import RouteTable
+
+if TYPE_CHECKING:
+    from gateway_middleware.core.domain import Deployment
+    from gateway_middleware.core.provider_api import Provider, ProviderKind
+    from gateway_middleware.core.secret import Secret
+    from gateway_middleware.settings import Settings
+
+
+class LiveConfig(Lifeless):
+    """What calls look at: `settings`, `providers`, the route `table`.
+
+    `providers` is one dictionary for as long as the gateway lives: a provider that is gone can still be reached by the
+    calls that began with it. `table` is another value after each reload.
+    """
+
+    takes = frozenset({"providers", "routes"})
+
+    def __init__(self, settings: Settings, kinds: Mapping[str, ProviderKind]) -> None:
+        self._kinds = kinds
+        self.providers = make_providers(settings, kinds)
+        self.scrub = Scrubber(self.providers.values())
+        self._take(settings, make_route_table(settings, self.providers))
+
+    def _take(self, settings: Settings, table: RouteTable) -> None:
+        self.settings = settings
+        self.table = table
+        self.deployments = deployments_of(settings)
+        self.deployment_keys = frozenset(deployment.key for deployment in self.deployments)
+        self.route_names = frozenset(route.name for route in settings.routes)
+        self.provider_names = tuple(p.name for p in settings.providers)
+
+    def prepare(self, new: Settings) -> Commit:
+        """Other providers and routes."""
+        providers = make_providers(new, self._kinds)
+        table = make_route_table(new, providers)
+
+        def commit() -> None:
+            self.providers.update(providers)
+            self.scrub.add(providers.values())
+            self._take(new, table)
+
+        return commit
+
+    def configured(self) -> dict[str, Provider]:
+        """The providers of the configuration of the moment."""
+        return {name: self.providers[name] for name in self.provider_names}
+
+
+class Scrubber:
+    """Replaces the credentials of providers in texts. It remembers those that were replaced by a reload."""
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        self._secrets: list[str] = []
+        self.add(providers)
+
+    def add(self, providers: Iterable[Provider]) -> None:
+        """Know the credentials of these as well."""
+        secrets = {secret for provider in providers for secret in provider.secrets}
+        self._secrets = sorted({*self._secrets, *secrets}, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "[redacted]")
+        return text
+
+
+def revealed(secret: Secret | None) -> str | None:
+    """The secret itself, where there is one."""
+    return None if secret is None else secret.reveal()
+
+
+def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind]) -> dict[str, Provider]:
+    """The adapters of all configured providers, by name. Raises `SettingsError` for a kind that is not among these."""
+    unknown = [
+        f"provider {p.name}: no kind {p.kind!r}; expected one of {', '.join(kinds)}"
+        for p in settings.providers
+        if p.kind not in kinds
+    ]
+    if unknown:
+        raise SettingsError(unknown)
+    return {p.name: kinds[p.kind](p) for p in settings.providers}
+
+
+def make_route_table(settings: Settings, providers: Mapping[str, Provider]) -> RouteTable:
+    """The routes of the configuration."""
+    return RouteTable({route.name: route.route for route in settings.routes}, providers)
+
+
+def deployments_of(settings: Settings) -> list[Deployment]:
+    """Every deployment that a route names."""
+    return [target.deployment for route in settings.routes for target in route.everything]

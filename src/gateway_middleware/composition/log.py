@@ -1,0 +1,48 @@
+"""The log of a gateway: lines of calls, of provider failures, of breakers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from gateway_middleware.breaker.failure.classes import classify
+from gateway_middleware.composition.part import Fixed
+from gateway_middleware.edge.access_log import AccessLog
+
+if TYPE_CHECKING:
+    from gateway_middleware.breaker.state.transitions import Transition
+    from gateway_middleware.core.errors import UpstreamError
+    from gateway_middleware.core.record import Attempt, CallRecord
+
+
+class Log(Fixed):
+    """The access log as a part: the last to stop. It listens to breakers and to failed attempts.
+
+    `write` takes the bytes of lines (None: standard output); `scrub` removes secrets.
+    """
+
+    def __init__(self, write: Callable[[bytes], None] | None, *, scrub: Callable[[str], str]) -> None:
+        self.lines = AccessLog(write, scrub=scrub) if write else AccessLog.to_fd(1, scrub=scrub)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """On the way out everything is written."""
+        try:
+            yield
+        finally:
+            self.lines.close()
+
+    def provider_error(self, record: CallRecord, attempt: Attempt, error: UpstreamError) -> None:
+        """One attempt has failed."""
+        self.lines.provider_error(record, attempt, error, kind=classify(error))
+
+    def transition(self, transition: Transition) -> None:
+        """A breaker has changed its state."""
+        self.lines.transition(
+            transition.key, transition.before, transition.after, reason=transition.reason, seconds=transition.seconds
+        )
+
+    def cooldown(self, deployment: str | None, provider: str, seconds: float) -> None:
+        """A provider has asked for time."""
+        self.lines.cooldown(deployment, provider, seconds)

@@ -1,0 +1,88 @@
+"""Quotas from settings: which limits each tenant, key, model and route has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.limiting.limit import Limit, OutagePolicy, Unit
+from gateway_middleware.limiting.notation import concurrency, parse_limits, parse_spend
+from gateway_middleware.limiting.quota import Quota
+from gateway_middleware.settings.tree import LimitSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway_middleware.settings import Settings
+    from gateway_middleware.settings.tree import TenantSettings
+
+_UNITS = ("requests", "tokens", "concurrency", "spend")
+
+
+class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What `Quotas` holds: quotas of the tenants that are listed, that of all others, and limits of routes."""
+
+    tenants: dict[str, Quota]
+    default: Quota
+    routes: dict[str, tuple[Limit, ...]]
+
+    def limits(self) -> Iterable[Limit]:
+        """Every limit, wherever it is written."""
+        for quota in (*self.tenants.values(), self.default):
+            yield from quota.limits + quota.per_key
+            yield from (limit for _, limits in quota.per_model for limit in limits)
+        yield from (limit for limits in self.routes.values() for limit in limits)
+
+
+def make_quotas(settings: Settings) -> QuotaSettings:
+    """The limits of the configuration. Raises `SettingsError`."""
+    defaults = LimitSettings(
+        requests=settings.default_requests,
+        tokens=settings.default_tokens,
+        concurrency=settings.default_concurrency,
+        spend=settings.default_spend,
+    )
+    quotas = QuotaSettings(
+        tenants={tenant.name: _quota(tenant, defaults) for tenant in settings.tenants},
+        default=Quota(limits=_limits(defaults)),
+        routes={route.name: _limits(route.limits) for route in settings.routes},
+    )
+    if settings.storage_uri.reveal() == "memory://" and settings.workers > 1:
+        _check_divisible(quotas, settings.workers)
+    return quotas
+
+
+def _quota(tenant: TenantSettings, defaults: LimitSettings) -> Quota:
+    own = tenant.limits
+    missing = {unit: getattr(defaults, unit) for unit in _UNITS if getattr(own, unit) is None}
+    return Quota(
+        limits=_limits(msgspec.structs.replace(own, **missing)),
+        per_key=_limits(tenant.per_key),
+        per_model=tuple((pattern, _limits(limits)) for pattern, limits in tenant.per_model),
+        priority=tenant.priority,
+    )
+
+
+def _limits(written: LimitSettings) -> tuple[Limit, ...]:
+    limits: list[Limit] = []
+    outage = OutagePolicy(written.on_outage)
+    for unit, text in ((Unit.REQUESTS, written.requests), (Unit.TOKENS, written.tokens)):
+        if text is not None:
+            limits += parse_limits(text, unit, is_shadow=unit in written.shadow, on_outage=outage)
+    if written.spend is not None:
+        limits.append(parse_spend(written.spend, is_shadow=Unit.SPEND in written.shadow, on_outage=outage))
+    if written.concurrency is not None:
+        is_shadow = Unit.CONCURRENCY in written.shadow
+        limits.append(concurrency(written.concurrency, is_shadow=is_shadow, on_outage=outage))
+    return tuple(limits)
+
+
+def _check_divisible(quotas: QuotaSettings, workers: int) -> None:
+    """A limit that cannot be divided would admit nothing."""
+    small = sorted({limit.phrase for limit in quotas.limits() if limit.amount < workers})
+    if small:
+        listed = "; ".join(small)
+        complaint = f"GATEWAY_WORKERS={workers}: workers share nothing on memory://, and cannot divide {listed}"
+        raise SettingsError([f"{complaint}; expected fewer workers, or GATEWAY_STORAGE_URI=redis://..."])

@@ -1,0 +1,49 @@
+"""Other settings for a running gateway: all parts take them, or none does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gateway_middleware.core.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from gateway_middleware.composition.config import LiveConfig
+    from gateway_middleware.composition.part import Part
+    from gateway_middleware.settings import Settings
+
+
+class Reload:
+    """Two phases: every part prepares, then every part commits. `reread` gives the settings of the moment."""
+
+    def __init__(self, config: LiveConfig, parts: Sequence[Part], *, reread: Callable[[], Settings] | None) -> None:
+        self._config = config
+        self._parts = parts
+        self._reread = reread
+
+    def apply(self, settings: Settings | None = None) -> dict[str, Any]:
+        """Take other settings while calls are in flight: each call keeps the route it began with.
+
+        Without settings they are read again. Returns the new `config_hash`, what `changed`, and what of that waits
+        for a restart (`need_restart`). Raises `SettingsError`, and then nothing has changed.
+        """
+        new = settings or self._read()
+        changed = _differences(self._config.settings, new)
+        for commit in [part.prepare(new) for part in self._parts]:
+            commit()
+        taken = frozenset[str]().union(*(part.takes for part in self._parts))
+        return {
+            "config_hash": new.config_hash,
+            "changed": sorted(changed),
+            "need_restart": sorted(changed - taken),
+        }
+
+    def _read(self) -> Settings:
+        if self._reread is None:
+            raise InvalidRequestError("This gateway has its settings from its host, which alone can change them.")
+        return self._reread()
+
+
+def _differences(before: Settings, after: Settings) -> set[str]:
+    names = set(after.__struct_fields__) - {"given"}
+    return {name for name in names if getattr(after, name) != getattr(before, name)}

@@ -1,0 +1,83 @@
+"""What is counted of calls, breakers and the process, for `/metrics` and the documents about providers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway_middleware.composition.part import Fixed
+from gateway_middleware.operations.breaker_metrics import BreakerMetrics
+from gateway_middleware.operations.call_metrics import CallMetrics
+from gateway_middleware.operations.connection_metrics import LogMetrics
+from gateway_middleware.operations.exposition import Exposition
+from gateway_middleware.operations.loop_lag import LoopLag
+from gateway_middleware.operations.provider_stats import ProviderStats
+from gateway_middleware.operations.worker_metrics import WorkerMetrics
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+    from prometheus_client.registry import Collector
+
+    from gateway_middleware.breaker.operator import Operator
+    from gateway_middleware.breaker.state.transitions import Transition
+    from gateway_middleware.composition.config import LiveConfig
+    from gateway_middleware.composition.log import Log
+    from gateway_middleware.core.clocks import Clocks
+    from gateway_middleware.settings import Settings
+
+
+class Stats(Fixed):
+    """Counts ended calls and listens to breakers. `collectors` are those of the other parts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        config: LiveConfig,
+        clocks: Clocks,
+        *,
+        operator: Operator,
+        log: Log,
+        collectors: Sequence[Collector],
+    ) -> None:
+        calls = CallMetrics(lambda: config.route_names)
+        self._breakers = BreakerMetrics(
+            lambda: operator.circuit_breakers(config.provider_names), lambda: config.deployment_keys
+        )
+        self.providers = ProviderStats(
+            providers=config.configured,
+            deployments=lambda: config.deployments,
+            breakers=operator.status,
+            observers=(calls.observe, self._breakers.observe),
+            clock=clocks.monotonic,
+        )
+        self._lag = LoopLag()
+        self._collectors = (calls, self._breakers, self._lag, LogMetrics(lambda: log.lines.dropped), *collectors)
+        folder = settings.metrics_directory
+        self._workers = None if folder is None else WorkerMetrics(Path(folder), self.families)
+        self.exposition = Exposition(self.families if self._workers is None else self._workers.collect)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Watch the event loop, and share metrics with other workers where there are any."""
+        async with AsyncExitStack() as stack:
+            self._lag.start()
+            stack.callback(self._lag.stop)
+            if self._workers is not None:
+                self._workers.start()
+                stack.push_async_callback(self._workers.aclose)
+            yield
+
+    def families(self) -> Iterable[Metric]:
+        """The metrics of this process, with everything in them that has ended."""
+        self.providers.refresh()
+        return [family for collector in self._collectors for family in collector.collect()]
+
+    def transition(self, transition: Transition) -> None:
+        """A breaker has changed its state."""
+        self._breakers.transition(transition.key, transition.after)
+
+    def cooldown(self, deployment: str | None, provider: str, seconds: float) -> None:
+        """A provider has asked for time."""
+        self._breakers.cooldown(provider)

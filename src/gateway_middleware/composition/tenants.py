@@ -1,0 +1,78 @@
+"""Who is calling: by key or everybody, as configured, or as a resolver of the host says."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING
+
+from gateway_middleware.composition.config import revealed
+from gateway_middleware.composition.part import Commit, Lifeless
+from gateway_middleware.core.domain import Tenant
+from gateway_middleware.intake.ownership import ResponseOwners
+from gateway_middleware.tenancy.resolvers import ApiKeyResolver, OpenResolver
+
+if TYPE_CHECKING:
+    from gateway_middleware.core.asgi import Scope
+    from gateway_middleware.settings import Settings
+    from gateway_middleware.tenancy.credential import Credential
+    from gateway_middleware.tenancy.resolvers import TenantResolver
+
+
+class Tenants(Lifeless):
+    """The resolver of the tenant layer, and who owns what is stored at providers.
+
+    A reload gives it other tenants and keys, also the step from nobody listed to keys and back. With a `resolver` of
+    the host it is the host alone that says who calls.
+    """
+
+    def __init__(self, settings: Settings, resolver: TenantResolver | None) -> None:
+        self._is_host = resolver is not None
+        self.resolver = Switch(resolver or make_resolver(settings))
+        self.owners = ResponseOwners(is_shared=self._is_shared(settings))
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Nothing, where the host says who calls."""
+        return frozenset() if self._is_host else frozenset({"tenants", "is_open", "key_secret"})
+
+    def prepare(self, new: Settings) -> Commit:
+        """Other tenants and keys."""
+        resolver = None if self._is_host else make_resolver(new)
+
+        def commit() -> None:
+            if resolver is not None:
+                self.resolver.to(resolver)
+            self.owners.is_shared = self._is_shared(new)
+
+        return commit
+
+    def _is_shared(self, settings: Settings) -> bool:
+        return self._is_host or len(settings.tenants) > 1
+
+
+class Switch:
+    """A resolver that passes every call to the resolver of the moment."""
+
+    def __init__(self, resolver: TenantResolver) -> None:
+        self.to(resolver)
+
+    def to(self, resolver: TenantResolver) -> None:
+        """Ask this one from now on."""
+        self._resolver = resolver
+        self.ignores_credentials = bool(getattr(resolver, "ignores_credentials", False))
+
+    def __call__(self, credential: Credential | None, scope: Scope, /) -> Tenant | Awaitable[Tenant | None] | None:
+        return self._resolver(credential, scope)
+
+
+def make_resolver(settings: Settings) -> ApiKeyResolver | OpenResolver:
+    """By key, or everybody."""
+    if not settings.tenants:
+        return OpenResolver()
+    secret = revealed(settings.key_secret)
+    return ApiKeyResolver(_listed(settings), key_secret=None if secret is None else secret.encode())
+
+
+def _listed(settings: Settings) -> list[tuple[Tenant, Sequence[str]]]:
+    """Every tenant with the digests of its keys."""
+    return [(Tenant(name=t.name, models=t.models), t.keys) for t in settings.tenants]
