@@ -76,7 +76,9 @@ async def disconnects(count: int, *, seed: int = 1) -> None:
         environment = gateway_environment(int(upstream.url.rpartition(":")[2])) | _black_hole()
         gateway = Gateway(Settings.from_env(environment), exchange=engine, write_log=lambda _: None)
         port = free_port()
-        server = make_server(GatewayApplication(gateway), host="127.0.0.1", port=port)
+        server = make_server(
+            GatewayApplication(gateway), host="127.0.0.1", port=port, drain_seconds=gateway.settings.drain_seconds
+        )
         serving = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)

@@ -49,7 +49,7 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # asyncio does this only for sockets that it has made itself; accepted ones inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        chosen = {**server_options(), "lifespan": "on", "timeout_graceful_shutdown": 1, **options}
+        chosen = {**server_options(drain_seconds=0), "lifespan": "on", "timeout_graceful_shutdown": 1, **options}
         server = QuietServer(uvicorn.Config(app, **chosen))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:

@@ -153,7 +153,7 @@ def test_keys_under_a_secret() -> None:
     assert done.stdout == hmac_digest(b"k", b"0123456789abcdef") + "\n"
     assert run("keys", "new", "--hmac").stderr == "GATEWAY_KEY_SECRET: not set; expected a secret for --hmac\n"
     short = run("keys", "new", "--hmac", environ={"GATEWAY_KEY_SECRET": "short"})
-    assert short.stderr == "GATEWAY_KEY_SECRET=<hidden>: expected at least 16 characters\n"
+    assert short.stderr == "GATEWAY_KEY_SECRET=[redacted]: expected at least 16 characters\n"
 
 
 def test_the_secret_is_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:

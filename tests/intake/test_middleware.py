@@ -77,7 +77,10 @@ class AsTenant:
 
 def stack(inner: Inner, owners: ResponseOwners | None = None, tenant: str = "acme") -> Any:
     return EdgeMiddleware(
-        AsTenant(IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=owners), Tenant(name=tenant))
+        AsTenant(
+            IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=owners or ResponseOwners(is_shared=False)),
+            Tenant(name=tenant),
+        )
     )
 
 
@@ -225,7 +228,11 @@ async def test_what_intake_learns_is_in_the_record() -> None:
     seen: list[CallRecord] = []
     inner = Inner()
     app = EdgeMiddleware(
-        AsTenant(IntakeMiddleware(inner, table=table, owners=None), Tenant(name="acme")), observe=seen.append
+        AsTenant(
+            IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=ResponseOwners(is_shared=False)),
+            Tenant(name="acme"),
+        ),
+        observe=seen.append,
     )
     body = b'{"model":"openai/gpt-5","stream":true}'
 

@@ -232,7 +232,7 @@ async def test_a_single_event_that_is_refused_is_dead(code: int) -> None:
         await rig.advance(300)
 
     assert (rig.spool.waiting, len(rig.posts), rig.delivery.state.dead) == ({}, 1, 1)
-    assert rig.spool.buried["req_000000.1"] == f"HTTP {code}: no *** [31m at ***!"
+    assert rig.spool.buried["req_000000.1"] == f"HTTP {code}: no [redacted] [31m at [redacted]!"
 
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308, 401, 402, 403, 404, 405, 407, 410, 411, 415, 421, 431, 501, 505])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Usage
+from gateway_middleware.core.price import parse_price
 from gateway_middleware.metering.prices.library_prices import LibraryPrices, library_prices
 from gateway_middleware.metering.prices.prices import (
     Cost,
@@ -20,7 +21,6 @@ from gateway_middleware.metering.prices.prices import (
     PriceBook,
     estimate_cost,
     first_of,
-    parse_price,
 )
 
 genai_prices = pytest.importorskip("genai_prices", reason="the extra `prices` is not installed")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import VARIABLES, Settings
-from gateway_middleware.settings.variables import Support
+from gateway_middleware.settings.providers import BUILT_IN
 
 CANARY = "s3cr3t-canary"
 SECRET_NAMES = [
@@ -97,8 +97,14 @@ def test_a_secret_that_became_a_name_is_struck_out(secret: str) -> None:
         assert line.isprintable()
 
 
+def test_every_variable_of_the_table_is_read() -> None:
+    of_vendors = {variable for built_in in BUILT_IN.values() for variable in built_in.variables.values()}
+    structured = {"GATEWAY_PROVIDERS", "GATEWAY_ROUTES", "GATEWAY_TENANTS", "GATEWAY_CONFIG_FILE"}
+    assert {v.name for v in VARIABLES if v.read is None} == of_vendors | structured
+    assert all(v.field is not None for v in VARIABLES if v.read is not None)
+
+
 def test_every_field_of_the_table_is_a_setting() -> None:
     fields = set(Settings.__struct_fields__) - {"providers", "given"}
     assert {v.field for v in VARIABLES if v.field} == fields
     assert len({v.name for v in VARIABLES}) == len(VARIABLES)
-    assert all(v.read is None for v in VARIABLES if v.support is Support.REFUSED)

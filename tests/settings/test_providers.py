@@ -105,15 +105,15 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
         (
             "{",
             (
-                "GATEWAY_PROVIDERS=<hidden>: expected a JSON object: Expecting property name enclosed in double "
+                "GATEWAY_PROVIDERS=[redacted]: expected a JSON object: Expecting property name enclosed in double "
                 "quotes: line 1 column 2 (char 1)"
             ),
         ),
         ("[]", "GATEWAY_PROVIDERS=[...]: expected an object"),
         ('{"p": 1}', f"{P}=1: expected an object"),
-        ('{"p": {}, "p": {}}', "GATEWAY_PROVIDERS=<hidden>: expected a JSON object: the name p stands twice"),
-        ('{"p": NaN}', "GATEWAY_PROVIDERS=<hidden>: expected a JSON object: NaN is not a number"),
-        ("[" * 100_000, "GATEWAY_PROVIDERS=<hidden>: expected a JSON object, got one that is too deep"),
+        ('{"p": {}, "p": {}}', "GATEWAY_PROVIDERS=[redacted]: expected a JSON object: the name p stands twice"),
+        ('{"p": NaN}', "GATEWAY_PROVIDERS=[redacted]: expected a JSON object: NaN is not a number"),
+        ("[" * 100_000, "GATEWAY_PROVIDERS=[redacted]: expected a JSON object, got one that is too deep"),
         (entry(kind="gemini"), f"{P}.kind='gemini': expected one of openai, anthropic, azure_openai"),
         (without("kind"), f"{P}.kind: missing: expected one of openai, anthropic, azure_openai"),
         (without("api_key"), f"{P}.api_key: missing: expected the API key, as env:NAME or file:/path"),
@@ -136,7 +136,7 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
                 "organization, project, breaker, on_disconnect"
             ),
         ),
-        (entry(api_key=7), f"{P}.api_key=<hidden>: expected text, env:NAME or file:/path"),
+        (entry(api_key=7), f"{P}.api_key=[redacted]: expected text, env:NAME or file:/path"),
         (entry(insecure="perhaps"), f"{P}.insecure='perhaps': expected true or false"),
         (entry(timeouts={"connect": 0}), f"{P}.timeouts.connect=0: {_SECONDS}"),
         (entry(timeouts={"idle": -1.5}), f"{P}.timeouts.idle=-1.5: {_SECONDS}"),
@@ -204,11 +204,11 @@ def test_references_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "spaced").write_text("two words")
     for reference, why in [
         ("env:P_KEY", "=env:P_KEY: this variable is not set"),
-        ("env:sk-pasted-by-mistake", "=<hidden>: this variable is not set"),
+        ("env:sk-pasted-by-mistake", "=[redacted]: this variable is not set"),
         (f"file:{tmp_path}/none", f"=file:{tmp_path}/none: expected a file that can be read"),
         (f"file:{tmp_path}", f"=file:{tmp_path}: expected a file that can be read"),
         ("file:/dev/zero", "=file:/dev/zero: expected a file that can be read"),
-        ("file:a\x00b", "=<hidden>: expected a file that can be read"),
+        ("file:a\x00b", "=[redacted]: expected a file that can be read"),
         (f"file:{tmp_path}/empty", f"=file:{tmp_path}/empty: this file is empty"),
         (f"file:{tmp_path}/binary", f"=file:{tmp_path}/binary: expected a file that can be read (UnicodeDecodeError)"),
         (f"file:{tmp_path}/large", f"=file:{tmp_path}/large: expected a file of at most 65536 bytes"),

@@ -33,7 +33,6 @@ def test_every_variable_has_one_row_of_three_cells() -> None:
         "| `GATEWAY_OPEN` | `false` | `true`: no tenants are needed, every caller is let in. |",
         "| `GATEWAY_DRAIN_SECONDS` | `30` | How long calls may take to end when the gateway is stopped. |",
         "| `GATEWAY_MAX_ATTEMPTS` | `3` | Upstream tries per call, over all deployments of its route. |",
-        "| `GATEWAY_JWT_ISSUER` | off | Tenants from a JWT: its issuer. *(not supported yet)* |",
         "| `OPENAI_API_KEY` | none | Switches on the provider `openai`. |",
     ],
 )

@@ -69,7 +69,6 @@ NOT_KEY = "expected printable ASCII without spaces or line ends"
 NOT_URL = "expected http(s)://host[:port][/path], without user, query or fragment"
 NO_SCHEME = "(no scheme of Redis)"
 NOT_STORAGE = "expected memory:// or redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://"
-UNSUPPORTED = "not supported by this version; expected not to be set"
 
 
 @pytest.mark.parametrize(
@@ -104,22 +103,22 @@ UNSUPPORTED = "not supported by this version; expected not to be set"
         ("GATEWAY_DEFAULT_CONCURRENCY", "0", "GATEWAY_DEFAULT_CONCURRENCY='0': expected an integer from 1 to 1000000"),
         ("GATEWAY_BREAKER", "ON", "GATEWAY_BREAKER='ON': expected one of on, off, shadow"),
         ("GATEWAY_JOURNAL", "a\nb", "GATEWAY_JOURNAL='a\\nb': expected the path of a file"),
-        ("GATEWAY_ADMIN_TOKEN", "short", "GATEWAY_ADMIN_TOKEN=<hidden>: expected at least 16 characters"),
-        ("GATEWAY_METRICS_TOKEN", "a b", f"GATEWAY_METRICS_TOKEN=<hidden>: {NOT_KEY}"),
+        ("GATEWAY_ADMIN_TOKEN", "short", "GATEWAY_ADMIN_TOKEN=[redacted]: expected at least 16 characters"),
+        ("GATEWAY_METRICS_TOKEN", "a b", f"GATEWAY_METRICS_TOKEN=[redacted]: {NOT_KEY}"),
         (
             "GATEWAY_STORAGE_URI",
             "postgres://:pw@db",
-            f"GATEWAY_STORAGE_URI=<hidden>: {NOT_STORAGE} {NO_SCHEME}",
+            f"GATEWAY_STORAGE_URI=[redacted]: {NOT_STORAGE} {NO_SCHEME}",
         ),
         (
             "GATEWAY_STORAGE_URI",
             "redis+cluster://:pw@",
-            f"GATEWAY_STORAGE_URI=<hidden>: {NOT_STORAGE} (a host is missing)",
+            f"GATEWAY_STORAGE_URI=[redacted]: {NOT_STORAGE} (a host is missing)",
         ),
         ("GATEWAY_USAGE_METERING_URL", "meter", f"GATEWAY_USAGE_METERING_URL='meter': {NOT_URL}"),
-        ("OPENAI_API_KEY", "sk-with space", f"OPENAI_API_KEY=<hidden>: {NOT_KEY}"),
-        ("OPENAI_API_KEY", "sk-evil\r\nx-a: b", f"OPENAI_API_KEY=<hidden>: {NOT_KEY}"),
-        ("OPENAI_API_KEY", "sk-\u00e9", f"OPENAI_API_KEY=<hidden>: {NOT_KEY}"),
+        ("OPENAI_API_KEY", "sk-with space", f"OPENAI_API_KEY=[redacted]: {NOT_KEY}"),
+        ("OPENAI_API_KEY", "sk-evil\r\nx-a: b", f"OPENAI_API_KEY=[redacted]: {NOT_KEY}"),
+        ("OPENAI_API_KEY", "sk-\u00e9", f"OPENAI_API_KEY=[redacted]: {NOT_KEY}"),
         ("OPENAI_BASE_URL", "ftp://h", f"OPENAI_BASE_URL='ftp://h': {NOT_URL}"),
         ("OPENAI_BASE_URL", "https://", f"OPENAI_BASE_URL='https://': {NOT_URL}"),
         ("OPENAI_BASE_URL", "https://h/\x00", f"OPENAI_BASE_URL='https://h/\\x00': {NOT_URL}"),
@@ -128,18 +127,10 @@ UNSUPPORTED = "not supported by this version; expected not to be set"
         ("OPENAI_BASE_URL", "https://h:65536", f"OPENAI_BASE_URL='https://h:65536': {NOT_URL}"),
         ("OPENAI_BASE_URL", "https://[::g]", f"OPENAI_BASE_URL='https://[::g]': {NOT_URL}"),
         ("OPENAI_BASE_URL", "https://h/a/../b", f"OPENAI_BASE_URL='https://h/a/../b': {NOT_URL}"),
-        ("OPENAI_BASE_URL", "https://h\\@evil", f"OPENAI_BASE_URL=<hidden>: {NOT_URL}"),
-        ("OPENAI_BASE_URL", "https://user:pw@h", f"OPENAI_BASE_URL=<hidden>: {NOT_URL}"),
-        ("OPENAI_BASE_URL", "https://h?sig=1", f"OPENAI_BASE_URL=<hidden>: {NOT_URL}"),
-        ("OPENAI_BASE_URL", "https://h#x", f"OPENAI_BASE_URL=<hidden>: {NOT_URL}"),
-        ("GATEWAY_TENANT_HEADER", "x-tenant-id", f"GATEWAY_TENANT_HEADER: {UNSUPPORTED}"),
-        ("GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8", f"GATEWAY_TRUSTED_PROXIES: {UNSUPPORTED}"),
-        ("GATEWAY_TENANT_HEADER_SECRET", "s", f"GATEWAY_TENANT_HEADER_SECRET: {UNSUPPORTED}"),
-        ("GATEWAY_JWT_ISSUER", "https://i", f"GATEWAY_JWT_ISSUER: {UNSUPPORTED}"),
-        ("GATEWAY_JWT_AUDIENCE", "a", f"GATEWAY_JWT_AUDIENCE: {UNSUPPORTED}"),
-        ("GATEWAY_JWT_JWKS_URL", "https://i/k", f"GATEWAY_JWT_JWKS_URL: {UNSUPPORTED}"),
-        ("GATEWAY_JWT_TENANT_CLAIM", "tid", f"GATEWAY_JWT_TENANT_CLAIM: {UNSUPPORTED}"),
-        ("GATEWAY_POLICY_ADAPTER_URL", "http://opa", f"GATEWAY_POLICY_ADAPTER_URL: {UNSUPPORTED}"),
+        ("OPENAI_BASE_URL", "https://h\\@evil", f"OPENAI_BASE_URL=[redacted]: {NOT_URL}"),
+        ("OPENAI_BASE_URL", "https://user:pw@h", f"OPENAI_BASE_URL=[redacted]: {NOT_URL}"),
+        ("OPENAI_BASE_URL", "https://h?sig=1", f"OPENAI_BASE_URL=[redacted]: {NOT_URL}"),
+        ("OPENAI_BASE_URL", "https://h#x", f"OPENAI_BASE_URL=[redacted]: {NOT_URL}"),
         ("GATEWAY_HOTS", "x", "GATEWAY_HOTS: unknown variable; did you mean 'GATEWAY_HOST'?"),
         ("GATEWAY_ZZZZZ", "x", "GATEWAY_ZZZZZ: unknown variable"),
     ],
@@ -207,8 +198,13 @@ def test_a_base_url_without_key_and_one_that_leads_back_are_warned_about() -> No
     assert "provider openai: http://localhost:8080/v1 looks like this gateway itself" in lines
 
 
-def test_everything_that_can_be_set_has_an_effect() -> None:
-    assert read(GATEWAY_STORAGE_URI="memory://", GATEWAY_JOURNAL="j.db").not_enforced() == ()
+@pytest.mark.parametrize(
+    "variable", ["GATEWAY_JWT_ISSUER", "GATEWAY_TENANT_HEADER_SECRET", "GATEWAY_POLICY_ADAPTER_URL"]
+)
+def test_what_has_no_effect_is_refused(variable: str) -> None:
+    (line,) = complaints(**{variable: "a-value-of-some-length"})
+    assert line.startswith(f"{variable}: unknown variable")
+    assert "a-value" not in line
 
 
 def test_secrets_do_not_print_themselves() -> None:

@@ -65,7 +65,7 @@ class Failover:
         wall: Clock,
         random: Callable[[], float],
         mode: Mode = Mode.ON,
-        max_attempts: int = 3,
+        max_attempts: int,
         first_content: float = 600.0,
         on_cooldown: Callable[[str | None, str, float], None] | None = None,
     ) -> None:

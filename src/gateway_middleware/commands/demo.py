@@ -89,7 +89,7 @@ async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
         simulator = await stack.enter_async_context(Simulator().serve(host="127.0.0.1", port=0))
         journal = str(Path(folder) / "journal.db")
         settings = Settings.from_env(demo_environment(simulator.url, key, port, journal=journal))
-        server = make_server(create_app(settings), host="127.0.0.1", port=port)
+        server = make_server(create_app(settings), host="127.0.0.1", port=port, drain_seconds=settings.drain_seconds)
         async with _serving(server):
             url = f"http://127.0.0.1:{port}"
             print(_welcome(url, key))

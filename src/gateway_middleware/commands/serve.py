@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command takes none: everything comes from the environment."""
 
 
-def server_options(*, keep_alive: int = 75, drain_seconds: float = 30.0) -> dict[str, object]:
+def server_options(*, drain_seconds: float, keep_alive: int = 75) -> dict[str, object]:
     """How uvicorn serves the gateway: the fast parser and loop, and nothing that costs without being used.
 
     The keep-alive is longer than the 60 s of common ingresses, so that it is never the gateway that closes first.
@@ -44,7 +44,7 @@ def server_options(*, keep_alive: int = 75, drain_seconds: float = 30.0) -> dict
     }
 
 
-def make_server(app: ASGIApp, *, host: str, port: int, drain_seconds: float = 30.0) -> uvicorn.Server:
+def make_server(app: ASGIApp, *, host: str, port: int, drain_seconds: float) -> uvicorn.Server:
     """A uvicorn server for one process."""
     import uvicorn
 

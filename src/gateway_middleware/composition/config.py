@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.core.secret import redact
 from gateway_middleware.intake.routing import RouteTable
 
 if TYPE_CHECKING:
@@ -60,18 +61,15 @@ class Scrubber:
     """Replaces the credentials of providers in texts. It remembers those that were replaced by a reload."""
 
     def __init__(self, providers: Iterable[Provider]) -> None:
-        self._secrets: list[str] = []
+        self._secrets: frozenset[str] = frozenset()
         self.add(providers)
 
     def add(self, providers: Iterable[Provider]) -> None:
         """Know the credentials of these as well."""
-        secrets = {secret for provider in providers for secret in provider.secrets}
-        self._secrets = sorted({*self._secrets, *secrets}, key=len, reverse=True)
+        self._secrets |= {secret for provider in providers for secret in provider.secrets}
 
     def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "[redacted]")
-        return text
+        return redact(text, self._secrets)
 
 
 def revealed(secret: Secret | None) -> str | None:

@@ -32,8 +32,8 @@ _ANTHROPIC_HEADERS = {b"anthropic-version": 32, b"anthropic-beta": 1024, **_TRAC
 class IntakeMiddleware:
     """Sets REQUEST for model calls; every other endpoint passes.
 
-    `table` gives the route table of the moment, so that it can be swapped while calls are in flight. With `owners`
-    ids of stored provider resources are checked, and a continued response goes back to its deployment. Raises
+    `table` gives the route table of the moment, so that it can be swapped while calls are in flight. `owners`
+    checks ids of stored provider resources, and sends a continued response back to its deployment. Raises
     `InvalidRequestError`, `RequestTooLargeError`, `UnsupportedMediaTypeError` and `UnknownModelError`.
     """
 
@@ -42,8 +42,8 @@ class IntakeMiddleware:
         app: ASGIApp,
         *,
         table: Callable[[], RouteTable],
-        max_body_bytes: int = 10 * 1024 * 1024,
-        owners: ResponseOwners | None = None,
+        max_body_bytes: int,
+        owners: ResponseOwners,
     ) -> None:
         self.app = app
         self._table = table
@@ -96,12 +96,12 @@ class IntakeMiddleware:
 
     def _stick(self, route: Route, asked: Asked, body: bytes, tenant: Tenant) -> Route:
         """The route, narrowed to the one deployment that holds what the request continues."""
-        key = None if self._owners is None else self._owners.check(asked.fields, body, tenant)
+        key = self._owners.check(asked.fields, body, tenant)
         kept = tuple(d for d in route.deployments if d.key == key) if key is not None else ()
         return msgspec.structs.replace(route, deployments=kept) if kept else route
 
     def _remember(self, scope: Scope, request: ModelRequest) -> None:
-        if self._owners is None or request.surface is not Surface.RESPONSES:
+        if request.surface is not Surface.RESPONSES:
             return
         record: CallRecord = RECORD.get(scope)
         if record.response_id is not None and record.deployment is not None:

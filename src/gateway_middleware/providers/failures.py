@@ -13,13 +13,12 @@ from gateway_middleware.core.errors import (
     UpstreamStatusError,
     UpstreamStreamError,
 )
+from gateway_middleware.core.secret import redact, redact_bytes
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import HeaderList
 
-_LONGEST_MESSAGE = 500
-_SHORTEST_SECRET = 4
-_REDACTED = "[redacted]"
+_MAX_MESSAGE = 500
 _decode = msgspec.json.Decoder().decode
 
 
@@ -29,7 +28,7 @@ def error_from(
     """The error for an answer that is not 2xx. `secrets` are taken out of all that is relayed."""
     if status < 400:
         return UpstreamProtocolError(f"Provider {provider} answered with status {status}, which is no answer.")
-    scrubbed = _scrub_bytes(body, secrets)
+    scrubbed = redact_bytes(body, secrets)
     said = _json(scrubbed)
     if status in {401, 403}:
         code = _nested_error(said).get("code")
@@ -52,9 +51,9 @@ def stream_error_from(event: bytes, data: bytes, *, secrets: tuple[str, ...]) ->
     kind, code = error.get("type"), error.get("code")
     return UpstreamStreamError(
         _message(said, secrets) or "The provider reported an error inside its stream.",
-        provider_type=_scrub(kind, secrets) if isinstance(kind, str) and error is not said else None,
-        provider_code=_scrub(str(code), secrets) if isinstance(code, str | int) else None,
-        frame=_scrub_bytes(event, secrets),
+        provider_type=redact(kind, secrets) if isinstance(kind, str) and error is not said else None,
+        provider_code=redact(str(code), secrets) if isinstance(code, str | int) else None,
+        frame=redact_bytes(event, secrets),
     )
 
 
@@ -78,19 +77,5 @@ def _message(said: dict[str, Any], secrets: tuple[str, ...]) -> str:
     inner = error.get("message") if isinstance(error, dict) else error
     for candidate in (inner, said.get("message"), said.get("detail")):
         if isinstance(candidate, str) and candidate.strip():
-            return _scrub(" ".join(candidate.split()), secrets)[:_LONGEST_MESSAGE]
+            return redact(" ".join(candidate.split()), secrets)[:_MAX_MESSAGE]
     return ""
-
-
-def _scrub(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, _REDACTED)
-    return text
-
-
-def _scrub_bytes(body: bytes, secrets: tuple[str, ...]) -> bytes:
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            body = body.replace(secret.encode(), _REDACTED.encode())
-    return body

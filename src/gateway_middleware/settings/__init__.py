@@ -6,7 +6,7 @@ The environment is read here, and nowhere else in the package.
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings.root import Settings, key_secret
 from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings, TenantSettings
-from gateway_middleware.settings.variables import VARIABLES, Support, Variable
+from gateway_middleware.settings.variables import VARIABLES, Variable
 
 __all__ = [
     "VARIABLES",
@@ -15,7 +15,6 @@ __all__ = [
     "RouteSettings",
     "Secret",
     "Settings",
-    "Support",
     "TenantSettings",
     "Variable",
     "key_secret",

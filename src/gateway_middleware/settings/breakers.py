@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway_middleware.breaker.state.policy import BreakerPolicy
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.tree import BreakerNumbers
 
 _COUNTS = frozenset({"consecutive", "min_calls", "probe_successes"})
 _RATIOS = frozenset({"failure_ratio", "slow_ratio"})
-_BASE, _CAP = 10.0, 300.0
+_DEFAULTS = BreakerPolicy()
 
 
 def read_breaker(node: Node | None) -> BreakerNumbers:
@@ -18,10 +19,12 @@ def read_breaker(node: Node | None) -> BreakerNumbers:
     if node is None:
         return BreakerNumbers()
     members = node.members(BreakerNumbers.__struct_fields__)
-    found: dict[str, Any] = {name: _number(name, member) for name, member in members.items()}
-    if found.get("open_cap", _CAP) < found.get("open_base", _BASE):
-        node.fault("expected open_cap not below open_base (by default 300 and 10)")
-    return BreakerNumbers(**found)
+    numbers: dict[str, Any] = {name: _number(name, member) for name, member in members.items()}
+    cap, base = numbers.get("open_cap", _DEFAULTS.open_cap), numbers.get("open_base", _DEFAULTS.open_base)
+    if cap < base:
+        by_default = f"by default {_DEFAULTS.open_cap:g} and {_DEFAULTS.open_base:g}"
+        node.fault(f"expected open_cap not below open_base ({by_default})")
+    return BreakerNumbers(**numbers)
 
 
 def _number(name: str, node: Node) -> float:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-HIDDEN = "<hidden>"
-_LONGEST_VALUE = 60
-_LONGEST_NAME = 100
-_SHORTEST_SCRUBBED = 8
+from gateway_middleware.core.secret import MIN_LENGTH, REDACTED, redact
+
+_MAX_VALUE = 60
+_MAX_NAME = 100
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.:@/-]+")
 
 
 def cut(text: str) -> str:
     """The text, or its beginning with an ellipsis."""
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+    return text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + "..."
 
 
 def shown(value: object) -> str:
@@ -31,7 +31,7 @@ def shown(value: object) -> str:
 
 def shown_name(name: str) -> str:
     """A name bare where it is plain, else quoted and escaped. It is whole or not there, for it may be a secret."""
-    if len(name) > _LONGEST_NAME:
+    if len(name) > _MAX_NAME:
         return f"<a name of {len(name)} characters>"
     return name if _PLAIN_NAME.fullmatch(name) else ascii(name)
 
@@ -41,7 +41,7 @@ def nearest(name: str, known: list[str], prefix: str = "") -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(name[:80], known, n=1)
-    return f"; did you mean {prefix + close[0]!a}?" if close and len(close[0]) <= _LONGEST_NAME else ""
+    return f"; did you mean {prefix + close[0]!a}?" if close and len(close[0]) <= _MAX_NAME else ""
 
 
 class Faults:
@@ -58,7 +58,7 @@ class Faults:
 
     def hide(self, secret: str) -> None:
         """Strike this text out of every complaint. Text under eight characters is left: it would hit plain words."""
-        if len(secret) >= _SHORTEST_SCRUBBED:
+        if len(secret) >= MIN_LENGTH:
             with_quotes_escaped = ascii(secret + "'\"")[1:-4]
             self._secrets |= {secret, ascii(secret)[1:-1], with_quotes_escaped}
 
@@ -72,7 +72,7 @@ class Faults:
 
     def add_hidden(self, place: str, expectation: str) -> None:
         """A complaint about a value that may not be shown."""
-        self._found.append((f"{place}={HIDDEN}", None, False, expectation))
+        self._found.append((f"{place}={REDACTED}", None, False, expectation))
 
     def lines(self) -> tuple[str, ...]:
         """One printable line for each fault, in the order of discovery, each once."""
@@ -87,7 +87,4 @@ class Faults:
         return self._scrub(f"{place}={shown(clean)}: {expectation}")
 
     def _scrub(self, text: str) -> str:
-        # Longest first: one secret may begin with another.
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, HIDDEN)
-        return text
+        return redact(text, self._secrets)

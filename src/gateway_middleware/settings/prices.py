@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway_middleware.metering.prices.prices import Price, parse_price
+from gateway_middleware.core.price import Price, parse_price
 from gateway_middleware.settings.node import Node
 
 

@@ -10,9 +10,9 @@ from typing import Any, Self
 import msgspec
 
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.core.price import Price
 from gateway_middleware.core.provider_api import ProviderKind
 from gateway_middleware.core.secret import Secret
-from gateway_middleware.metering.prices.prices import Price
 from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.node import Node
@@ -22,7 +22,7 @@ from gateway_middleware.settings.scalars import host_of, is_loopback, port_of
 from gateway_middleware.settings.sources import read_sources
 from gateway_middleware.settings.tenants import read_tenants
 from gateway_middleware.settings.tree import ProviderSettings, RouteSettings, TenantSettings
-from gateway_middleware.settings.variables import VARIABLES, Support
+from gateway_middleware.settings.variables import VARIABLES
 
 _NAMES = [variable.name for variable in VARIABLES]
 _NO_PROVIDER = (
@@ -86,11 +86,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         content = msgspec.json.encode(self, enc_hook=_source_only)
         return hashlib.sha256(content).hexdigest()[:12]
 
-    def not_enforced(self) -> tuple[str, ...]:
-        """What was set and has no effect in this version."""
-        accepted = {v.name for v in VARIABLES if v.support is Support.ACCEPTED}
-        return tuple(name for name in self.given if name in accepted)
-
     @property
     def limits_spend(self) -> bool:
         """Whether any limit is one of spend."""
@@ -107,9 +102,7 @@ def _read(nodes: Mapping[str, Node], faults: Faults, kinds: Mapping[str, Provide
     fields: dict[str, Any] = {"given": tuple(name for name in _NAMES if name in nodes)}
     for variable in VARIABLES:
         node = nodes.get(variable.name)
-        if node is not None and variable.support is Support.REFUSED:
-            faults.add(variable.name, "not supported by this version; expected not to be set")
-        elif node is not None and variable.read is not None and variable.field is not None:
+        if node is not None and variable.read is not None and variable.field is not None:
             fields[variable.field] = variable.read(node)
     providers = _read_providers(nodes, faults, kinds)
     routes = read_routes(nodes.get("GATEWAY_ROUTES"), providers)
@@ -157,8 +150,6 @@ def _warnings(settings: Settings) -> Iterable[str]:
             f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "
             f"in {settings.workers} of every limit, and knows only its own breakers; redis:// is exact"
         )
-    for name in settings.not_enforced():
-        yield f"{name}: NOT ENFORCED by this version"
 
 
 def _provider_warnings(provider: ProviderSettings, settings: Settings) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway_middleware.settings.root import Settings
-from gateway_middleware.settings.variables import VARIABLES, Support, Variable
+from gateway_middleware.settings.variables import VARIABLES, Variable
 
 BEGIN = "<!-- settings:begin -->"
 END = "<!-- settings:end -->"
@@ -31,8 +31,7 @@ def _default(variable: Variable) -> str:
 
 
 def _meaning(variable: Variable) -> str:
-    note = "" if variable.support is Support.ENFORCED else f" *({variable.support.value})*"
-    return variable.meaning.replace("|", "\\|") + note
+    return variable.meaning.replace("|", "\\|")
 
 
 def replace_between(document: str) -> str:

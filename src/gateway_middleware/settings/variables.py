@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
 import msgspec
@@ -11,16 +10,6 @@ import msgspec
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.prices import read_prices
-
-
-class Support(Enum):
-    """What this version makes of a variable."""
-
-    ENFORCED = "enforced"
-    ACCEPTED = "not enforced yet"
-    """Checked and then without effect, which is said at start."""
-    REFUSED = "not supported yet"
-    """Setting it is a fault: that it has no effect would be a hole."""
 
 
 class Variable(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +24,6 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True):
     field: str | None = None
     read: Callable[[Node], Any] | None = None
     default: str | None = None
-    support: Support = Support.ENFORCED
 
 
 def _secret_of_16(node: Node) -> Any:
@@ -50,10 +38,6 @@ def _port(node: Node) -> int:
         )
         return 0
     return scalars.integer(node, 0, 65535)
-
-
-def _refused(name: str, meaning: str) -> Variable:
-    return Variable(name=name, meaning=meaning, default="off", support=Support.REFUSED)
 
 
 def _concurrency(node: Node) -> int:
@@ -235,12 +219,4 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="GATEWAY_USAGE_METERING_TOKEN", field="usage_metering_token", read=Node.secret, meaning="Its bearer token."
     ),
-    _refused("GATEWAY_TENANT_HEADER", "The header in which a gateway in front names the tenant."),
-    _refused("GATEWAY_TRUSTED_PROXIES", "Peers that may send it."),
-    _refused("GATEWAY_TENANT_HEADER_SECRET", "The secret that signs it."),
-    _refused("GATEWAY_JWT_ISSUER", "Tenants from a JWT: its issuer."),
-    _refused("GATEWAY_JWT_AUDIENCE", "Its audience."),
-    _refused("GATEWAY_JWT_JWKS_URL", "Its keys."),
-    _refused("GATEWAY_JWT_TENANT_CLAIM", "The claim that names the tenant."),
-    _refused("GATEWAY_POLICY_ADAPTER_URL", "Who decides whether a tenant may."),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.errors import AuthenticationError
+from gateway_middleware.core.secret import REDACTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +25,7 @@ class Credential:
         self.secret = secret
 
     def __repr__(self) -> str:
-        return "Credential(<hidden>)"
+        return f"Credential({REDACTED})"
 
 
 def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:

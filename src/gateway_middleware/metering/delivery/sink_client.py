@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from gateway_middleware.core.domain import Clock
+from gateway_middleware.core.secret import redact
 from gateway_middleware.metering.delivery.cloudevents import CONTENT_TYPE
 from gateway_middleware.metering.delivery.responses import LONGEST_BODY, Verdict, judge, retry_after
 
@@ -69,9 +70,7 @@ class Consumer:
         return Reply(judge(status, said), f"HTTP {status}", self._excerpt(said), told)
 
     def _excerpt(self, said: bytes) -> str:
-        text = said.decode(errors="replace")
-        for unspoken in self._unspoken:
-            text = text.replace(unspoken, "***")
+        text = redact(said.decode(errors="replace"), self._unspoken)
         return "".join(c if c.isprintable() else " " for c in text[:_EXCERPT])
 
 

@@ -14,12 +14,11 @@ from typing import NotRequired, Protocol, TypeAlias, TypedDict, Unpack
 import msgspec
 
 from gateway_middleware.core.domain import Usage
+from gateway_middleware.core.price import Price
 
 EXACT = Context(prec=60, traps=[Inexact])
 ZERO = Decimal(0)
 _PER_MILLION = -6
-_MOST_DOLLARS = Decimal(1_000_000)
-_MOST_PLACES = 12
 
 STANDARD = frozenset({None, "", "auto", "default", "standard"})
 """How OpenAI and Anthropic name the tier at list price; `auto` is said before it is decided."""
@@ -66,47 +65,6 @@ class PriceBook(Protocol):
         Counts that contradict each other (more cached than input) have no cost. Fees of tools (a web search) are not
         in it. The tiers `batch`, `flex`, `priority` and the like have a price only where the source states one.
         """
-
-
-class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a deployment costs, in US dollars per million tokens.
-
-    `output` None: there is none to pay (embeddings). `cached_input` and `cache_write` default to `input`, `reasoning`
-    to `output`. `tiers` holds the factor for a tier that is not the standard one, for instance `{"batch": 0.5}`.
-    Raises `ValueError` for what is negative, not finite, above a million or finer than 12 decimal places.
-    """
-
-    input: Decimal
-    output: Decimal | None = None
-    cached_input: Decimal | None = None
-    cache_write: Decimal | None = None
-    reasoning: Decimal | None = None
-    tiers: Mapping[str, Decimal] = {}
-    version: str = "configured"
-
-    def __post_init__(self) -> None:
-        for name in ("input", "output", "cached_input", "cache_write", "reasoning"):
-            _check(name, getattr(self, name))
-        for tier, factor in self.tiers.items():
-            _check(f"tiers.{tier}", factor)
-
-
-def parse_price(fields: Mapping[str, object]) -> Price:
-    """A `Price` from configuration: amounts are numbers or strings, and mean exactly the digits that are written.
-
-    Raises `ValueError`, which names the field.
-    """
-    return msgspec.convert(dict(fields), Price)
-
-
-def _check(name: str, amount: Decimal | None) -> None:
-    if amount is None:
-        return
-    if not amount.is_finite() or amount.is_signed() or amount > _MOST_DOLLARS:
-        raise ValueError(f"{name} must be from 0 to {_MOST_DOLLARS}, not {amount}")
-    exponent = amount.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -_MOST_PLACES:
-        raise ValueError(f"{name} must have at most {_MOST_PLACES} decimal places")
 
 
 class Rates(msgspec.Struct, frozen=True, gc=False):

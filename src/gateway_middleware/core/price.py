@@ -1,0 +1,52 @@
+"""What an operator says that a deployment costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+
+_MAX_DOLLARS = Decimal(1_000_000)
+_MAX_PLACES = 12
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a deployment costs, in US dollars per million tokens.
+
+    `output` None: there is none to pay (embeddings). `cached_input` and `cache_write` default to `input`, `reasoning`
+    to `output`. `tiers` holds the factor for a tier that is not the standard one, for instance `{"batch": 0.5}`.
+    Raises `ValueError` for what is negative, not finite, above a million or finer than 12 decimal places.
+    """
+
+    input: Decimal
+    output: Decimal | None = None
+    cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
+    reasoning: Decimal | None = None
+    tiers: Mapping[str, Decimal] = {}
+    version: str = "configured"
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output", "cached_input", "cache_write", "reasoning"):
+            _check(name, getattr(self, name))
+        for tier, factor in self.tiers.items():
+            _check(f"tiers.{tier}", factor)
+
+
+def parse_price(fields: Mapping[str, object]) -> Price:
+    """A `Price` from configuration: amounts are numbers or strings, and mean exactly the digits that are written.
+
+    Raises `ValueError`, which names the field.
+    """
+    return msgspec.convert(dict(fields), Price)
+
+
+def _check(name: str, amount: Decimal | None) -> None:
+    if amount is None:
+        return
+    if not amount.is_finite() or amount.is_signed() or amount > _MAX_DOLLARS:
+        raise ValueError(f"{name} must be from 0 to {_MAX_DOLLARS}, not {amount}")
+    exponent = amount.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -_MAX_PLACES:
+        raise ValueError(f"{name} must have at most {_MAX_PLACES} decimal places")
