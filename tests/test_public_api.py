@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import gateway_middleware
 
 ROOT = Path(__file__).parents[1]
@@ -14,6 +16,48 @@ ROOT = Path(__file__).parents[1]
 def test_all_is_sorted_and_there() -> None:
     assert gateway_middleware.__all__ == sorted(gateway_middleware.__all__)
     assert all(hasattr(gateway_middleware, name) for name in gateway_middleware.__all__)
+
+
+def outside(program: str) -> str:
+    """What a program prints that knows nothing but the installed package."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    program = (
+        "import sys, gateway_middleware\n"
+        "heavy = {'starlette', 'httpx', 'uvicorn', 'uvloop', 'limits', 'prometheus_client', 'msgspec'}\n"
+        "print(sorted(heavy & sys.modules.keys()))\n"
+    )
+    assert outside(program) == "[]\n"
+
+
+def test_every_name_is_imported_alone() -> None:
+    for name in gateway_middleware.__all__:
+        assert outside(f"from gateway_middleware import {name}; print({name!r})") == f"{name}\n"
+
+
+def test_policies_alone_need_no_web_framework() -> None:
+    names = "BreakerPolicy, Credential, GatewayError, RateLimitedError, Settings, Tenant, TenantMiddleware"
+    program = (
+        f"import sys; from gateway_middleware import {names}; print({{'starlette', 'uvicorn'}} & sys.modules.keys())"
+    )
+    assert outside(program) == "set()\n"
+
+
+def test_a_name_that_is_not_public_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Engine'"):
+        _ = gateway_middleware.Engine
+
+
+def test_what_is_offered_to_readers_is_offered_to_type_checkers() -> None:
+    source = (ROOT / "src" / "gateway_middleware" / "__init__.py").read_text()
+    imported = source.partition("if TYPE_CHECKING:\n")[2].partition("\n\n")[0]
+    names = {name.strip() for line in imported.splitlines() for name in line.partition(" import ")[2].split(",")}
+    assert {*names, "__version__"} == set(gateway_middleware.__all__)
+    assert set(gateway_middleware.__all__) <= set(dir(gateway_middleware))
 
 
 def test_importing_reads_no_environment_and_starts_nothing() -> None:

@@ -1,6 +1,7 @@
 """The Model Gateway: one door to many LLM providers, as composable ASGI middlewares.
 
-Names are imported when they are first used: `check`, `keys` and the simulator need no web framework.
+What stands in `__all__` is the public interface (docs/api.md); every other module may change without notice. Names are
+imported when they are first used: `check`, `keys` and the simulator need no web framework.
 """
 
 from __future__ import annotations
@@ -14,31 +15,60 @@ if TYPE_CHECKING:
     from gateway_middleware.app import create_app
     from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
     from gateway_middleware.breaker.state.policy import BreakerPolicy
+    from gateway_middleware.core.clocks import Clocks
+    from gateway_middleware.core.domain import Tenant
+    from gateway_middleware.core.errors import AuthenticationError, GatewayError, RateLimitedError, SettingsError
     from gateway_middleware.gateway import Gateway, mount
     from gateway_middleware.limiting.middleware import RateLimitMiddleware
     from gateway_middleware.metering.journal.journal import Journal
+    from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.metering.usage_middleware import UsageMiddleware
     from gateway_middleware.settings import Settings
+    from gateway_middleware.tenancy.credential import Credential
+    from gateway_middleware.tenancy.middleware import TenantMiddleware
+    from gateway_middleware.tenancy.resolvers import ScopeUserResolver, TenantResolver
 
 __all__ = [
+    "AuthenticationError",
     "BreakerPolicy",
     "CircuitBreakerMiddleware",
+    "Clocks",
+    "Credential",
     "Gateway",
+    "GatewayError",
     "Journal",
     "RateLimitMiddleware",
+    "RateLimitedError",
+    "ScopeUserResolver",
     "Settings",
+    "SettingsError",
+    "Tenant",
+    "TenantMiddleware",
+    "TenantResolver",
+    "UsageEvent",
     "UsageMiddleware",
     "__version__",
     "create_app",
     "mount",
 ]
-_HOMES = {
+_MODULES = {
+    "AuthenticationError": "core.errors",
     "BreakerPolicy": "breaker.state.policy",
     "CircuitBreakerMiddleware": "breaker.middleware",
+    "Clocks": "core.clocks",
+    "Credential": "tenancy.credential",
     "Gateway": "gateway",
+    "GatewayError": "core.errors",
     "Journal": "metering.journal.journal",
     "RateLimitMiddleware": "limiting.middleware",
+    "RateLimitedError": "core.errors",
+    "ScopeUserResolver": "tenancy.resolvers",
     "Settings": "settings",
+    "SettingsError": "core.errors",
+    "Tenant": "core.domain",
+    "TenantMiddleware": "tenancy.middleware",
+    "TenantResolver": "tenancy.resolvers",
+    "UsageEvent": "metering.usage_event",
     "UsageMiddleware": "metering.usage_middleware",
     "create_app": "app",
     "mount": "gateway",
@@ -46,8 +76,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = found
-    return found
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

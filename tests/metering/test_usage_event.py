@@ -19,7 +19,7 @@ CALL = OpenCall(
     request_id="r", attempt=2, key_id="k", route="fast", is_stream=True, input_tokens=40,
 )  # fmt: skip
 COUNTED = Usage(input_tokens=7, output_tokens=3)
-COMPLETE = {"is_complete": True, "usage": COUNTED, "raw_usage": b'{"prompt_tokens":7}'}
+COMPLETE: Any = {"is_complete": True, "usage": COUNTED, "raw_usage": b'{"prompt_tokens":7}'}
 COUNTS = st.none() | st.integers(0, 10**9)
 USAGES = st.builds(Usage, input_tokens=COUNTS, output_tokens=COUNTS)
 

@@ -20,7 +20,7 @@ from gateway_middleware import Gateway, Settings
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.core.domain import Deployment, HeaderList, ModelRequest, Surface
 from gateway_middleware.core.errors import SettingsError
-from gateway_middleware.core.provider_api import Provider, ProviderConfig, ResponseReader, UpstreamRequest
+from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind, ResponseReader, UpstreamRequest
 from gateway_middleware.metering.usage_event import UsageEvent
 from gateway_middleware.providers import KINDS, Adapter, OpenAIProvider
 from gateway_middleware.providers.answers import JsonReader
@@ -63,7 +63,7 @@ class XProvider(Adapter):
         return ChatEvents(secrets=self.secrets) if is_event_stream else JsonReader(openai_usage, secrets=self.secrets)
 
 
-kinds = {**KINDS, "x": XProvider}
+kinds: dict[str, ProviderKind] = {**KINDS, "x": XProvider}
 
 
 class Vendor:
@@ -149,7 +149,7 @@ async def test_a_kind_of_openai_format_is_a_name_and_a_class(tmp_path: Path) -> 
         __slots__ = ()
         price_id: ClassVar[str | None] = None
 
-    relatives = {**KINDS, "relative": Relative}
+    relatives: dict[str, ProviderKind] = {**KINDS, "relative": Relative}
     listed = {"r": {"kind": "relative", "api_key": "k-0123456789", "organization": "o"}}
     settings = Settings.from_env({"GATEWAY_PROVIDERS": json.dumps(listed), "GATEWAY_OPEN": "true"}, kinds=relatives)
     assert settings.providers[0].base_url == "https://api.openai.com/v1"
