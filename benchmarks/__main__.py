@@ -149,7 +149,7 @@ def main() -> None:
             for _ in range(options.repeat):
                 for name, server in chosen.items():
                     rows[name].append(run(server, options.seconds))
-            report(title, {name: medians(found) for name, found in rows.items()})
+            report(title, {name: medians(samples) for name, samples in rows.items()})
     if "start" in options.scenarios or options.scenarios == list(SCENARIOS):
         print(f"\nstart to first served request: {statistics.median(start_time() for _ in range(3)):.2f} s")
 

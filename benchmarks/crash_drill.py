@@ -131,9 +131,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rate", type=float, default=200.0)
     chosen = parser.parse_args()
-    found = asyncio.run(run(chosen.kills, chosen.rate))
-    print(json.dumps(found, indent=2))
-    return 1 if found["lost"] or found["double"] else 0
+    figures = asyncio.run(run(chosen.kills, chosen.rate))
+    print(json.dumps(figures, indent=2))
+    return 1 if figures["lost"] or figures["double"] else 0
 
 
 if __name__ == "__main__":

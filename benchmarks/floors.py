@@ -48,8 +48,8 @@ def relay() -> Any:
             return
         request = UpstreamRequest(target=target, body=await _body(receive))
         answer = await engine.open(request, timeouts, first_byte=60)
-        kept = [(k, v) for k, v in answer.headers if k in (b"content-type", b"content-length")]
-        await send({"type": "http.response.start", "status": answer.status, "headers": kept})
+        headers = [(k, v) for k, v in answer.headers if k in (b"content-type", b"content-length")]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         while chunk := await answer.chunk():
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         answer.close()

@@ -67,17 +67,17 @@ def panel(number: int, title: str, unit: str, queries: list[tuple[str, str]], pl
 
 def panels() -> list[dict[str, Any]]:
     """All rows, three panels beside each other."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     y = 0
-    for row, listed in PANELS.items():
+    for title_of_row, listed in PANELS.items():
         place = {"x": 0, "y": y, "w": A_ROW, "h": 1}
-        found.append({"id": len(found) + 1, "type": "row", "title": row, "gridPos": place, "panels": []})
+        rows.append({"id": len(rows) + 1, "type": "row", "title": title_of_row, "gridPos": place, "panels": []})
         y += 1
         for i, (title, unit, queries) in enumerate(listed):
             place = {"x": i % 3 * WIDTH, "y": y + i // 3 * HEIGHT, "w": WIDTH, "h": HEIGHT}
-            found.append(panel(len(found) + 1, title, unit, queries, place))
+            rows.append(panel(len(rows) + 1, title, unit, queries, place))
         y += -(-len(listed) // 3) * HEIGHT
-    return found
+    return rows
 
 
 def variable(name: str, query: str) -> dict[str, Any]:

@@ -172,7 +172,7 @@ async def test_no_answer(ends: Any, stores: bool) -> None:
 
 async def test_batches_that_are_refused() -> None:
     async with collecting() as client:
-        client.collector.behave(Fault(most_events=2, poison=frozenset({"p"}), refuses_known=422))
+        client.collector.behave(Fault(max_events=2, poison=frozenset({"p"}), refuses_known=422))
         assert await client.status(event("a"), event("b"), event("c")) == 413
         assert await client.status(event("a"), event("p")) == 400
         assert await client.status(event("a"), event("b")) == 202

@@ -1,4 +1,4 @@
-"""The door: which endpoint opens to which credential, in the staircase and alone on a foreign app."""
+"""The door: which endpoint opens to which credential, in the stack and alone on a foreign app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded exchanges with the providers, replayed through the whole staircase: what goes in must come out."""
+"""Recorded exchanges with the providers, replayed through the whole stack: what goes in must come out."""
 
 from __future__ import annotations
 

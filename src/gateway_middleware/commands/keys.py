@@ -49,10 +49,10 @@ def describe_new(
 
 
 def _digest_under_secret() -> Callable[[bytes], str]:
-    found = key_secret()
-    if found is None:
+    key = key_secret()
+    if key is None:
         raise SettingsError(["GATEWAY_KEY_SECRET: not set; expected a secret for --hmac"])
-    secret = found.reveal().encode()
+    secret = key.reveal().encode()
     return lambda key: hmac_digest(key, secret)
 
 

@@ -116,8 +116,8 @@ async def _visit(client: httpx.AsyncClient, stop: Stop, key: str) -> None:
     method = "GET" if stop.body is None else "POST"
     print(f"   {method} {stop.path}" + (f"  {_short(json.dumps(stop.body))}" if stop.body else ""))
     async with client.stream(method, stop.path, json=stop.body, headers=headers) as response:
-        told = [f"{name}: {response.headers[name]}" for name in _SHOWN_HEADERS if name in response.headers]
-        print(f"   ← {response.status_code}  {'  '.join(told)}")
+        lines = [f"{name}: {response.headers[name]}" for name in _SHOWN_HEADERS if name in response.headers]
+        print(f"   ← {response.status_code}  {'  '.join(lines)}")
         await _show_body(response, is_stream=stop.is_stream)
     if stop.why:
         print(f"   {stop.why}")

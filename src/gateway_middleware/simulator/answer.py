@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from gateway_middleware.core.domain import Dialect
-from gateway_middleware.simulator.asked import Asked
 from gateway_middleware.simulator.behaviour import Behaviour
+from gateway_middleware.simulator.parameters import Parameters
 from gateway_middleware.simulator.words import Reply, Spent
 
 JSON = b"application/json"
@@ -49,7 +49,7 @@ class Task(msgspec.Struct, kw_only=True):
     provider: Dialect
     kind: str
     model: str
-    asked: Asked
+    parameters: Parameters
     behaviour: Behaviour
     spent: Spent
     reply: Reply
@@ -70,7 +70,7 @@ class Task(msgspec.Struct, kw_only=True):
     @property
     def tools(self) -> list[dict[str, Any]]:
         """The tools to call, one for each call."""
-        offered = self.asked.tools or []
+        offered = self.parameters.tools or []
         return [offered[at % len(offered)] for at in range(self.behaviour.tool_calls)] if offered else []
 
 

@@ -115,13 +115,15 @@ class Answering:
         return answer
 
     def _task(self, call: Call, behaviour: Behaviour, number: str) -> Task:
-        asked = call.asked
-        reply = reply_to(asked.said, length=behaviour.length, size=behaviour.chunk_size, cap=asked.output_cap)
+        parameters = call.parameters
+        reply = reply_to(
+            parameters.prompt_text, length=behaviour.length, size=behaviour.chunk_size, cap=parameters.output_cap
+        )
         return Task(
             provider=call.place.provider,
             kind=call.place.kind,
             model=call.model,
-            asked=asked,
+            parameters=parameters,
             behaviour=behaviour,
             spent=_spent(call, behaviour, reply.count),
             reply=reply,
@@ -146,7 +148,7 @@ class Answering:
 def _spent(call: Call, behaviour: Behaviour, chunks: int) -> Spent:
     """What the answer claims to have used: by rule of thumb, or as the behaviour says."""
     given, made = behaviour.input_tokens, behaviour.output_tokens
-    choices = max(call.asked.n or 1, 1)
+    choices = max(call.parameters.n or 1, 1)
     return Spent(
         input=given if given is not None else input_tokens(call.body),
         output=made if made is not None else chunks * choices + behaviour.reasoning_tokens,

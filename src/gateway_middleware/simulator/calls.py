@@ -7,13 +7,13 @@ from collections.abc import Container
 import msgspec
 
 from gateway_middleware.core.domain import Dialect, Surface
-from gateway_middleware.simulator.asked import Asked, missing, read
+from gateway_middleware.simulator.parameters import Parameters, missing, read
 from gateway_middleware.simulator.places import MODELS, Place
 from gateway_middleware.simulator.record import Request
 from gateway_middleware.simulator.refusals import Refusal
 
 _UNKNOWN_PREFIX = "missing-"
-_BARE = Asked()
+_BARE = Parameters()
 
 
 class Call(msgspec.Struct, kw_only=True):
@@ -23,13 +23,13 @@ class Call(msgspec.Struct, kw_only=True):
     method: str
     headers: dict[bytes, bytes]
     body: bytes
-    asked: Asked = _BARE
+    parameters: Parameters = _BARE
     complaint: str | None = None
 
     @property
     def model(self) -> str:
         """The model that is asked for, or nothing."""
-        return self.place.model or self.asked.model or ""
+        return self.place.model or self.parameters.model or ""
 
 
 def understand(request: Request, place: Place) -> Call:
@@ -40,7 +40,7 @@ def understand(request: Request, place: Place) -> Call:
     call = Call(place=place, method=request.method, headers=headers, body=request.body)
     if place.kind and place.kind != MODELS and request.method == "POST":
         try:
-            call.asked = read(request.body, headers.get(b"content-type", b""))
+            call.parameters = read(request.body, headers.get(b"content-type", b""))
         except (ValueError, RecursionError) as error:
             call.complaint = f"We could not parse the body of your request: {error}"
     return call
@@ -98,7 +98,7 @@ def _body_refusal(call: Call) -> Refusal | None:
         return None
     if call.complaint is not None:
         return Refusal(status=400, message=call.complaint)
-    name = missing(call.place, call.asked)
+    name = missing(call.place, call.parameters)
     if name is None:
         return None
     is_anthropic = call.place.provider is Dialect.ANTHROPIC

@@ -20,7 +20,7 @@ from gateway_middleware.simulator.refusals import stream_error
 from gateway_middleware.simulator.words import Spent, sample_arguments
 
 _DONE = b"data: [DONE]\n\n"
-_MOST_CHOICES = 128
+_MAX_CHOICES = 128
 _SAFE = {name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")}
 PROMPT_FILTER = [
     {"prompt_index": 0, "content_filter_results": {**_SAFE, "jailbreak": {"filtered": False, "detected": False}}}
@@ -45,19 +45,19 @@ def usage_document(spent: Spent) -> dict[str, Any]:
 
 def choices_of(task: Task) -> int:
     """How many choices are asked for."""
-    return min(max(task.asked.n or 1, 1), _MOST_CHOICES)
+    return min(max(task.parameters.n or 1, 1), _MAX_CHOICES)
 
 
 def chat(task: Task) -> Answer:
     """`chat/completions`."""
-    if task.asked.stream:
+    if task.parameters.stream:
         return Answer(content_type=EVENTS, stream=_chat_stream(task))
     return Answer(body=encode(_chat_document(task)))
 
 
 def completions(task: Task) -> Answer:
     """`completions`."""
-    if task.asked.stream:
+    if task.parameters.stream:
         return Answer(content_type=EVENTS, stream=_completions_stream(task))
     choices = [_text_choice(at, task.reply.text, _finish(task)) for at in range(choices_of(task))]
     return Answer(body=encode(_envelope(task, "text_completion", choices) | _usage(task)))
@@ -128,7 +128,7 @@ def _chunk(task: Task, at: int, delta: dict[str, Any], finish: str | None = None
 
 def _null_usage(task: Task) -> dict[str, Any]:
     """Where usage was asked for, every chunk but the last has it as null."""
-    return {"usage": None} if task.asked.wants_usage and task.usage is not None else {}
+    return {"usage": None} if task.parameters.wants_usage and task.usage is not None else {}
 
 
 def _chat_stream(task: Task) -> Stream:
@@ -170,7 +170,7 @@ def _call_chunks(task: Task) -> Iterator[bytes]:
 
 
 def _closing(task: Task, kind: str) -> tuple[bytes, ...]:
-    if task.usage is None or not task.asked.wants_usage:
+    if task.usage is None or not task.parameters.wants_usage:
         return (_DONE,)
     return data_frame(_envelope(task, kind, []) | _usage(task)), _DONE
 

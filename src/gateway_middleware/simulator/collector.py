@@ -36,7 +36,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What to do wrong.
 
     `status` is answered instead, with `retry_after` and `body`; `stores`: but the events are stored before. `ends`:
-    whether the answer is sent, or the connection dropped, or left hanging. `most_events`: 413 above it. `poison`: 400
+    whether the answer is sent, or the connection dropped, or left hanging. `max_events`: 413 above it. `poison`: 400
     for a batch with one of these ids. `refuses_known`: this status, and nothing stored, for a batch with an event that
     is known.
     """
@@ -46,7 +46,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     body: str = ""
     stores: bool = False
     ends: Literal["answer", "drop", "hang"] = "answer"
-    most_events: int | None = None
+    max_events: int | None = None
     poison: frozenset[str] = frozenset()
     refuses_known: int | None = None
 
@@ -183,7 +183,7 @@ class Collector:
         self._ledger.store(batch)
 
     def _refuse(self, batch: Sequence[Stored], fault: Fault) -> None:
-        if fault.most_events is not None and len(batch) > fault.most_events:
+        if fault.max_events is not None and len(batch) > fault.max_events:
             raise _RefusedError(413, "too many events")
         if not fault.poison.isdisjoint(stored.id for stored in batch):
             raise _RefusedError(400, "an event cannot be read")

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from gateway_middleware.simulator.answer import encode
-from gateway_middleware.simulator.behaviour import Rule
+from gateway_middleware.simulator.behaviour import Rule, Rulebook
 from gateway_middleware.simulator.heads import status_line
-from gateway_middleware.simulator.record import Received, Request
+from gateway_middleware.simulator.record import Received, Request, RequestLog
 
-if TYPE_CHECKING:
-    from gateway_middleware.simulator.simulator import Simulator
-
-Control: TypeAlias = "Callable[[Simulator, Request], dict[str, Any]]"
 _decode_rule = msgspec.json.Decoder(Rule).decode
 
 
-def respond(simulator: Simulator, request: Request, path: str) -> bytes:
+class Controlled(Protocol):
+    """What can be controlled: how requests are answered, and the log of them."""
+
+    rules: Rulebook
+    log: RequestLog
+
+
+Control: TypeAlias = Callable[[Controlled, Request], dict[str, Any]]
+
+
+def respond(simulator: Controlled, request: Request, path: str) -> bytes:
     """The whole answer to a control request."""
     control = _CONTROLS.get((request.method, path))
     if control is None:
@@ -37,26 +43,26 @@ def _answer(status: int, document: Any) -> bytes:
     return head + body
 
 
-def _list_rules(simulator: Simulator, _: Request) -> dict[str, Any]:
+def _list_rules(simulator: Controlled, _: Request) -> dict[str, Any]:
     return {"rules": msgspec.to_builtins(simulator.rules.rules)}
 
 
-def _add_rule(simulator: Simulator, request: Request) -> dict[str, Any]:
+def _add_rule(simulator: Controlled, request: Request) -> dict[str, Any]:
     simulator.rules.add(_decode_rule(request.body))
     return {"rules": len(simulator.rules.rules)}
 
 
-def _clear_rules(simulator: Simulator, _: Request) -> dict[str, Any]:
+def _clear_rules(simulator: Controlled, _: Request) -> dict[str, Any]:
     simulator.rules.clear()
     return {"rules": 0}
 
 
-def _list_requests(simulator: Simulator, _: Request) -> dict[str, Any]:
+def _list_requests(simulator: Controlled, _: Request) -> dict[str, Any]:
     requests = [_entry(each) for each in simulator.log.entries]
     return {"counters": msgspec.to_builtins(simulator.log.counters), "requests": requests}
 
 
-def _clear_requests(simulator: Simulator, _: Request) -> dict[str, Any]:
+def _clear_requests(simulator: Controlled, _: Request) -> dict[str, Any]:
     simulator.log.clear()
     return {"requests": 0}
 

@@ -32,8 +32,8 @@ class Stored(msgspec.Struct, frozen=True):
     @property
     def document(self) -> dict[str, Any]:
         """The event decoded."""
-        found: dict[str, Any] = msgspec.json.decode(self.event)
-        return found
+        event: dict[str, Any] = msgspec.json.decode(self.event)
+        return event
 
 
 class Totals(msgspec.Struct, kw_only=True):
@@ -121,8 +121,8 @@ class Ledger:
 
     def knows_any(self, batch: Sequence[Stored]) -> bool:
         """Whether one of them is here already."""
-        asked = "SELECT 1 FROM events WHERE source = ? AND id = ?"
-        return any(self._connection.execute(asked, (each.source, each.id)).fetchone() for each in batch)
+        query = "SELECT 1 FROM events WHERE source = ? AND id = ?"
+        return any(self._connection.execute(query, (each.source, each.id)).fetchone() for each in batch)
 
     def events(self) -> list[Stored]:
         """In the order they came."""
@@ -131,16 +131,16 @@ class Ledger:
 
     def count(self, what: str) -> int:
         """The sum of an expression over all events."""
-        found: int = self._connection.execute(f"SELECT COALESCE(SUM({what}), 0) FROM events").fetchone()[0]  # noqa: S608  # ours
-        return found
+        total: int = self._connection.execute(f"SELECT COALESCE(SUM({what}), 0) FROM events").fetchone()[0]  # noqa: S608  # ours
+        return total
 
     def totals(self) -> dict[str, Totals]:
         """By tenant."""
-        found: dict[str, Totals] = {}
+        totals: dict[str, Totals] = {}
         for stored in self.events():
             event = _decode(stored.event)
-            sums = found.setdefault(event.subject, Totals())
+            sums = totals.setdefault(event.subject, Totals())
             sums.events += 1
             for name in _SUMS:
                 setattr(sums, name, getattr(sums, name) + (getattr(event.data, name) or 0))
-        return found
+        return totals

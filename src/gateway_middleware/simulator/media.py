@@ -18,9 +18,9 @@ _PLAIN_TEXT = frozenset({"text", "srt", "vtt"})
 
 def images(task: Task) -> Answer:
     """`images/generations`, `images/edits`, `images/variations`."""
-    if task.asked.stream:
+    if task.parameters.stream:
         return _events(task, _images(task))
-    pictures = [{"b64_json": _PNG}] * min(max(task.asked.n or 1, 1), 10)
+    pictures = [{"b64_json": _PNG}] * min(max(task.parameters.n or 1, 1), 10)
     return Answer(body=encode({"created": task.created, "data": pictures, **_usage(task)}))
 
 
@@ -40,7 +40,7 @@ def _images(task: Task) -> list[bytes]:
 
 def speech(task: Task) -> Answer:
     """`audio/speech`: binary, or events when `stream_format` is `sse`."""
-    if task.asked.stream_format != "sse":
+    if task.parameters.stream_format != "sse":
         return Answer(content_type=b"audio/mpeg", stream=Stream(content=[_MP3] * task.reply.count))
     sound = event_frame({"type": "speech.audio.delta", "audio": b64encode(_MP3).decode()})
     done = event_frame({"type": "speech.audio.done", **_usage(task)})
@@ -49,10 +49,10 @@ def speech(task: Task) -> Answer:
 
 def transcript(task: Task) -> Answer:
     """`audio/transcriptions`, `audio/translations`."""
-    if task.asked.stream:
+    if task.parameters.stream:
         done = {"type": "transcript.text.done", "text": task.reply.text, **_usage(task)}
         return _events(task, _transcript_deltas(task), event_frame(done))
-    wanted = task.asked.response_format
+    wanted = task.parameters.response_format
     if wanted in _PLAIN_TEXT:
         return Answer(content_type=b"text/plain; charset=utf-8", body=task.reply.text.encode() + b"\n")
     document: dict[str, Any] = {"text": task.reply.text, **_usage(task)}

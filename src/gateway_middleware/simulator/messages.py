@@ -26,7 +26,7 @@ _BROKEN = b'event: content_block_delta\ndata: {"type":"content_block_delta","ind
 
 def messages(task: Task) -> Answer:
     """`messages`."""
-    if task.asked.stream:
+    if task.parameters.stream:
         return Answer(content_type=EVENTS, stream=_stream(task))
     return Answer(body=encode(_document(task, _content(task), _stop_reason(task), _usage(task, task.spent.output))))
 
@@ -123,7 +123,7 @@ def _closing(task: Task) -> Iterator[bytes]:
     if not task.tools:
         yield event_frame({"type": "content_block_stop", "index": 0})
     usage = _usage(task, task.spent.output).get("usage", {})
-    kept = {name: value for name, value in usage.items() if name.endswith("_tokens")}
+    tokens = {name: value for name, value in usage.items() if name.endswith("_tokens")}
     ended = {"stop_reason": _stop_reason(task), "stop_sequence": None}
-    yield event_frame({"type": "message_delta", "delta": ended, **({"usage": kept} if kept else {})})
+    yield event_frame({"type": "message_delta", "delta": ended, **({"usage": tokens} if tokens else {})})
     yield event_frame({"type": "message_stop"})

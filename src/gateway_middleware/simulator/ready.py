@@ -1,4 +1,4 @@
-"""Plain answers kept for a second: the same request again costs next to nothing."""
+"""Plain answers remembered for a second: the same request again costs next to nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gateway_middleware.core.domain import Clock
 from gateway_middleware.simulator.record import Request
 from gateway_middleware.simulator.script import Step
 
-_MOST_KEPT = 512
-_LARGEST_BODY = 1 << 14
+_MAX_ANSWERS = 512
+_MAX_BODY_BYTES = 1 << 14
 _Key: TypeAlias = tuple[bytes, tuple[tuple[bytes, bytes], ...], bytes]
 
 
@@ -35,20 +35,20 @@ class ReadyAnswers:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._second = 0
-        self._kept: dict[_Key, Ready] = {}
+        self._answers: dict[_Key, Ready] = {}
 
     def find(self, request: Request) -> Ready | None:
         """The answer that the same request had in this second."""
         second = int(self._clock())
         if second != self._second:
             self._second = second
-            self._kept.clear()
-        return self._kept.get(_key(request)) if request.method == "POST" else None
+            self._answers.clear()
+        return self._answers.get(_key(request)) if request.method == "POST" else None
 
     def keep(self, request: Request, answer: bytes, *, number: str, provider: str, surface: str, model: str) -> None:
         """Remember an answer, unless there are many or the request is large."""
-        if len(self._kept) < _MOST_KEPT and request.method == "POST" and len(request.body) <= _LARGEST_BODY:
-            self._kept[_key(request)] = Ready(answer.split(number.encode()), provider, surface, model)
+        if len(self._answers) < _MAX_ANSWERS and request.method == "POST" and len(request.body) <= _MAX_BODY_BYTES:
+            self._answers[_key(request)] = Ready(answer.split(number.encode()), provider, surface, model)
 
 
 def _key(request: Request) -> _Key:

@@ -18,7 +18,7 @@ _DELTA = (
 
 def responses(task: Task) -> Answer:
     """`responses`."""
-    if task.asked.stream:
+    if task.parameters.stream:
         return Answer(content_type=EVENTS, stream=_Events(task).stream())
     return Answer(body=encode(_document(task, _status(task), _output(task))))
 
@@ -38,7 +38,7 @@ def _document(task: Task, status: str, output: list[Document]) -> Document:
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
         "instructions": None,
-        "max_output_tokens": task.asked.max_output_tokens,
+        "max_output_tokens": task.parameters.max_output_tokens,
         "model": task.model,
         "output": output,
         "parallel_tool_calls": True,
@@ -49,7 +49,7 @@ def _document(task: Task, status: str, output: list[Document]) -> Document:
         "temperature": 1.0,
         "text": {"format": {"type": "text"}},
         "tool_choice": "auto",
-        "tools": task.asked.tools or [],
+        "tools": task.parameters.tools or [],
         "top_p": 1.0,
         "truncation": "disabled",
         "usage": _usage(task) if is_over else None,

@@ -145,14 +145,14 @@ Cut: TypeAlias = tuple[int, End | bytes | None]
 
 
 def _cut(behaviour: Behaviour) -> Cut | None:
-    found: list[tuple[int | None, End | bytes | None]] = [
+    faults: list[tuple[int | None, End | bytes | None]] = [
         (behaviour.reset_after, End.RESET),
         (behaviour.truncate_after, End.CLOSE),
         (behaviour.stall_after, End.STALL),
         (behaviour.eof_after, None),
         (behaviour.error_after, b""),
     ]
-    chosen = [(at, how) for at, how in found if at is not None]
+    chosen = [(at, how) for at, how in faults if at is not None]
     return min(chosen, key=lambda each: each[0]) if chosen else None
 
 

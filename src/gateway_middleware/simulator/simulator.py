@@ -22,7 +22,7 @@ from gateway_middleware.simulator.record import Counters, Received, Request, Req
 from gateway_middleware.simulator.script import Step
 
 _BACKLOG = 4096
-_MOST_PLACES = 4096
+_MAX_PLACES = 4096
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +144,7 @@ class Simulator:
     def _place(self, target: bytes) -> Place:
         place = self._places.get(target)
         if place is None:
-            if len(self._places) >= _MOST_PLACES:
+            if len(self._places) >= _MAX_PLACES:
                 self._places.clear()
             place = self._places[target] = locate(target)
         return place

@@ -12,7 +12,7 @@ from zlib import crc32
 from gateway_middleware.simulator.answer import Answer, Task, encode
 
 _DIMENSIONS = 1536
-_MOST_DIMENSIONS = 3072
+_MAX_DIMENSIONS = 3072
 _BYTES = 4
 
 
@@ -20,21 +20,21 @@ _BYTES = 4
 def _pool() -> list[float]:
     """Numbers to cut vectors from; multiples of 1/1024, so that float and base64 say exactly the same."""
     source = random.Random(20)
-    return [source.randint(-64, 64) / 1024 for _ in range(2 * _MOST_DIMENSIONS)]
+    return [source.randint(-64, 64) / 1024 for _ in range(2 * _MAX_DIMENSIONS)]
 
 
 @cache
 def _pool_bytes() -> bytes:
-    return struct.pack(f"<{2 * _MOST_DIMENSIONS}f", *_pool())
+    return struct.pack(f"<{2 * _MAX_DIMENSIONS}f", *_pool())
 
 
 def embeddings(task: Task) -> Answer:
     """`embeddings`, as floats or as base64 of little-endian float32."""
-    size = min(max(task.asked.dimensions or _DIMENSIONS, 1), _MOST_DIMENSIONS)
-    is_base64 = task.asked.encoding_format == "base64"
+    size = min(max(task.parameters.dimensions or _DIMENSIONS, 1), _MAX_DIMENSIONS)
+    is_base64 = task.parameters.encoding_format == "base64"
     rows = [
         {"object": "embedding", "index": at, "embedding": _vector(text, size, is_base64=is_base64)}
-        for at, text in enumerate(_inputs(task.asked.input))
+        for at, text in enumerate(_inputs(task.parameters.input))
     ]
     document: dict[str, Any] = {"object": "list", "data": rows, "model": task.model}
     if task.usage is not None:
@@ -42,15 +42,15 @@ def embeddings(task: Task) -> Answer:
     return Answer(body=encode(document))
 
 
-def _inputs(found: Any) -> list[Any]:
+def _inputs(value: Any) -> list[Any]:
     """The inputs: a text, texts, the tokens of one text, or those of several."""
-    if not isinstance(found, list) or (found and isinstance(found[0], int)):
-        return [found]
-    return found
+    if not isinstance(value, list) or (value and isinstance(value[0], int)):
+        return [value]
+    return value
 
 
 def _vector(text: Any, size: int, *, is_base64: bool) -> str | list[float]:
-    start = crc32(encode(text)) % _MOST_DIMENSIONS
+    start = crc32(encode(text)) % _MAX_DIMENSIONS
     if is_base64:
         return b64encode(_pool_bytes()[start * _BYTES : (start + size) * _BYTES]).decode()
     return _pool()[start : start + size]
@@ -81,7 +81,7 @@ _HARMLESS = {
 
 def moderations(task: Task) -> Answer:
     """`moderations`: everything is harmless. A list of typed parts is one input."""
-    found = task.asked.input
-    is_several = isinstance(found, list) and all(isinstance(text, str) for text in found)
-    results = [_HARMLESS] * (len(found) if is_several else 1)
+    texts = task.parameters.input
+    is_several = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+    results = [_HARMLESS] * (len(texts) if is_several else 1)
     return Answer(body=encode({"id": f"modr-{task.number}", "model": task.model, "results": results}))

@@ -13,7 +13,7 @@ _SENTENCES = (
     "May your builds be green, your queues be short, and your evenings be quiet."
 )
 _PLEASANT = tuple(_SENTENCES.split())
-_LONGEST_ECHO = 80
+_MAX_ECHO_CHARACTERS = 80
 _BYTES_PER_TOKEN = 4
 
 
@@ -30,13 +30,13 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 class Reply(msgspec.Struct, frozen=True):
     """A reply of `count` chunks. `is_cut`: the output cap ended it."""
 
-    said: str
+    prompt: str
     count: int
     size: int | None = None
     is_cut: bool = False
 
     def __iter__(self) -> Iterator[str]:
-        words = islice(chain(_opening(self.said), cycle(_PLEASANT)), self.count)
+        words = islice(chain(_opening(self.prompt), cycle(_PLEASANT)), self.count)
         spaced = (word if at == 0 else " " + word for at, word in enumerate(words))
         if self.size is None:
             return spaced
@@ -49,11 +49,11 @@ class Reply(msgspec.Struct, frozen=True):
         return "".join(self)
 
 
-def reply_to(said: str, *, length: int | None, size: int | None, cap: int | None) -> Reply:
+def reply_to(prompt: str, *, length: int | None, size: int | None, cap: int | None) -> Reply:
     """The reply to what the user said last, of `length` chunks but never more than `cap`."""
-    wanted = length if length is not None else len(_opening(said)) + len(_PLEASANT)
+    wanted = length if length is not None else len(_opening(prompt)) + len(_PLEASANT)
     count = wanted if cap is None else min(wanted, max(cap, 0))
-    return Reply(said, count, size, count < wanted)
+    return Reply(prompt, count, size, count < wanted)
 
 
 def input_tokens(body: bytes) -> int:
@@ -61,8 +61,8 @@ def input_tokens(body: bytes) -> int:
     return -(-len(body) // _BYTES_PER_TOKEN)
 
 
-def _opening(said: str) -> list[str]:
-    shown = " ".join(said[:_LONGEST_ECHO].split())
+def _opening(prompt: str) -> list[str]:
+    shown = " ".join(prompt[:_MAX_ECHO_CHARACTERS].split())
     return f"You said: “{shown}”.".split() if shown else ["Hello."]
 
 

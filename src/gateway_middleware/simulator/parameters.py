@@ -1,4 +1,4 @@
-"""The body of a request, as far as an answer depends on it."""
+"""The parameters of a model call, as far as an answer depends on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = False
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """All fields, of any surface, that the simulator looks at."""
 
     model: str | None = None
@@ -56,7 +56,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_completion_tokens or self.max_output_tokens or self.max_tokens
 
     @property
-    def said(self) -> str:
+    def prompt_text(self) -> str:
         """What the user said last."""
         for turn in reversed(self.messages or ()):
             if turn.role == "user":
@@ -64,7 +64,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         return _text(self.input if self.input is not None else self.prompt)
 
 
-_decode = msgspec.json.Decoder(Asked).decode
+_decode = msgspec.json.Decoder(Parameters).decode
 
 _REQUIRED: dict[str, tuple[str, ...]] = {
     Surface.CHAT: ("messages",),
@@ -84,19 +84,19 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 _WITHOUT_MODEL = frozenset({Surface.MODERATIONS, Surface.IMAGES_GENERATIONS, Surface.IMAGES_VARIATIONS})
 
 
-def read(body: bytes, content_type: bytes) -> Asked:
+def read(body: bytes, content_type: bytes) -> Parameters:
     """Decode a JSON or multipart body. Raises `ValueError`."""
     if content_type.lower().startswith(b"multipart/form-data"):
-        return msgspec.convert(_form(body, content_type), Asked, strict=False)
+        return msgspec.convert(_form(body, content_type), Parameters, strict=False)
     return _decode(body)
 
 
-def missing(place: Place, asked: Asked) -> str | None:
+def missing(place: Place, parameters: Parameters) -> str | None:
     """The first required field that is not there."""
-    if place.model is None and not asked.model and place.kind not in _WITHOUT_MODEL:
+    if place.model is None and not parameters.model and place.kind not in _WITHOUT_MODEL:
         return "model"
     for name in _REQUIRED[place.kind]:
-        if getattr(asked, name) in (None, []):
+        if getattr(parameters, name) in (None, []):
             return name
     return None
 
@@ -117,8 +117,8 @@ def _is_parts(content: list[Any]) -> bool:
 def _part_text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    found = part.get("text") or part.get("content") if isinstance(part, dict) else None
-    return found if isinstance(found, str) else _text(found)
+    text = part.get("text") or part.get("content") if isinstance(part, dict) else None
+    return text if isinstance(text, str) else _text(text)
 
 
 def _form(body: bytes, content_type: bytes) -> dict[str, str]:
