@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.metering.journal.journal import Journal
-from gateway_middleware.metering.journal.state import JournalUnavailableError
+from gateway_middleware.metering.journal.state import JournalCounts, JournalLosses, JournalUnavailableError
 from gateway_middleware.metering.usage_event import UsageSource
 from journaled import DAY, NOON, call, event, leftovers, run, spooled, sums
 
@@ -40,13 +41,21 @@ def start(path: Path) -> Iterator[Start]:
         journal.stop()
 
 
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for the thread of a journal, which looks twice a second."""
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_closed_call_is_one_event_and_a_void_one_is_none(start: Start, path: Path) -> None:
     journal = start()
     for name in ("a", "b", "c"):
         journal.open(call(name))
     journal.close(event("a"))
     journal.void("b")
-    assert journal.counts == (3, 1, 1, 0, 1)
+    assert journal.counts == JournalCounts(admitted=3, closed=1, open=1, voided=1)
     journal.close(event("c"))
     assert journal.stop()
     assert spooled(path) == [event("a"), event("c")]
@@ -59,7 +68,7 @@ def test_a_close_nobody_announced_is_billed_as_well(start: Start, path: Path) ->
     journal.open(call("a-1"))
     journal.close(event("a-1"))
     journal.close(event("a-2"))
-    assert journal.counts == (2, 2, 0, 0, 0)
+    assert journal.counts == JournalCounts(admitted=2, closed=2)
     journal.stop()
     assert [e.id for e in spooled(path)] == ["a-1", "a-2"]
 
@@ -72,7 +81,7 @@ def test_closing_twice_counts_once(start: Start, path: Path) -> None:
     journal.stop()
     assert len(spooled(path)) == 1
     assert sums(path).closed == 1
-    assert journal.counts == (1, 1, 0, 0, 0)
+    assert journal.counts == JournalCounts(admitted=1, closed=1)
 
 
 def test_voiding_what_has_ended_changes_nothing(start: Start, path: Path) -> None:
@@ -81,7 +90,7 @@ def test_voiding_what_has_ended_changes_nothing(start: Start, path: Path) -> Non
     journal.close(event("a"))
     journal.void("a")
     journal.void("never opened")
-    assert journal.counts == (1, 1, 0, 0, 0)
+    assert journal.counts == JournalCounts(admitted=1, closed=1)
 
 
 def test_sums_outlive_delivery_and_costs_are_exact(start: Start, path: Path) -> None:
@@ -103,9 +112,9 @@ def test_sums_outlive_delivery_and_costs_are_exact(start: Start, path: Path) -> 
 
 def test_reconcile_knows_days_and_calls_under_way(start: Start) -> None:
     journal = start()
-    for name, time in (("before", NOON - 86_400), ("now", NOON), ("after", NOON + 86_400)):
-        journal.open(call(name, time=time))
-        journal.close(event(name, time=time))
+    for name, at in (("before", NOON - 86_400), ("now", NOON), ("after", NOON + 86_400)):
+        journal.open(call(name, time=at))
+        journal.close(event(name, time=at))
     journal.stop()
     answer = journal.reconcile(DAY, DAY)
     assert [(total.day, total.closed) for total in answer.totals] == [("2026-01-01", 1)]
@@ -159,7 +168,7 @@ def test_only_one_worker_of_a_path_delivers(start: Start) -> None:
     assert len(other.spool.pending(9)) == 1
 
 
-def test_raw_usage_with_newlines_survives_a_crash(start: Start, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raw_usage_with_newlines_survives_a_crash(start: Start, path: Path) -> None:
     journal = start()
     journal.open(call("a"))
     journal.close(event("a", raw=b'{\n  "prompt_tokens": 10\n}'))
@@ -223,6 +232,7 @@ def test_80_percent_is_degraded_and_100_is_refused(start: Start) -> None:
         journal.open(call("too many"))
     assert (caught.value.http_status, caught.value.error_code) == (503, "journal_unavailable")
     assert journal.counts.admitted == 10
+    assert journal.losses == JournalLosses(refused=1)
 
 
 def test_delivery_is_told_of_new_events(start: Start) -> None:
@@ -231,11 +241,11 @@ def test_delivery_is_told_of_new_events(start: Start) -> None:
     journal.on_commit = lambda: seen.append(journal.spool.backlog)
     journal.open(call("void"))
     journal.void("void")
-    journal._writer.stop(5.0)
+    assert journal.flush()
     assert seen == []
     journal.open(call("a"))
     journal.close(event("a"))
-    journal._writer.drain()
+    assert journal.flush()
     assert seen == [1]
 
 
@@ -244,7 +254,7 @@ def test_delivery_makes_room_again(start: Start) -> None:
     for number in range(4):
         journal.open(call(f"{number}"))
         journal.close(event(f"{number}"))
-    journal._writer.stop(5.0)
+    assert journal.flush()
     journal.spool.delivered(["0"])
     journal.open(call("room"))
     with pytest.raises(JournalUnavailableError):
@@ -258,11 +268,10 @@ def test_drop_oldest_drops_the_oldest_and_counts_them(start: Start, path: Path) 
             os.sched_yield()
         journal.open(call(f"{number}"))
         journal.close(event(f"{number}"))
-    journal._writer.stop(5.0)
-    journal.tick()
+    until(lambda: journal.losses.dropped == 290)
     journal.stop()
     assert [e.id for e in spooled(path)] == [f"{number}" for number in range(290, 300)]
-    assert journal.dropped == 290
+    assert journal.losses == JournalLosses(dropped=290)
     assert sums(path).closed == 300
 
 
@@ -273,10 +282,9 @@ def test_without_a_sink_events_are_kept_for_a_while_and_nobody_is_refused(start:
     for number in range(4):
         journal.open(call(f"{number}"))
         journal.close(event(f"{number}"))
-    journal._writer.stop(5.0)
+    assert journal.flush()
     assert not journal.is_degraded
-    journal._measure_at = 0.0
-    journal.tick()
+    until(lambda: journal.losses.dropped == 1)
     journal.open(call("more"))
     journal.stop()
     assert [e.id for e in spooled(path)] == ["0", "1", "2", "3"]
@@ -316,8 +324,7 @@ def test_a_directory_that_cannot_be_written_refuses_calls_and_recovers(tmp_path:
         journal.open(call("a"))
     (tmp_path / "spool").unlink()
     (tmp_path / "spool").mkdir()
-    journal.tick()
-    assert journal.state.status == "ok"
+    until(lambda: journal.state.status == "ok")
     journal.open(call("b"))
     journal.close(event("b"))
     assert journal.stop()

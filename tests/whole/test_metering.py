@@ -230,12 +230,18 @@ async def test_mt6_what_cannot_be_recorded_is_not_asked(tmp_path: Path) -> None:
     metered = Metered(folder)
     await metered.rig.call()
     assert (await drive(metered.rig.gateway, path="/readyz")).status == 200
-    journal = metered.rig.gateway.metering.journal  # type: ignore[union-attr]
-    journal._fail(OSError(28, "No space left on device"))  # noqa: SLF001  # a full disk cannot be had here
-    refused = await metered.rig.call()
+    folder.rename(tmp_path / "elsewhere")
+    folder.write_bytes(b"in the way")
+    async with asyncio.timeout(5):
+        while (refused := await metered.rig.call()).status == 200:
+            await asyncio.sleep(0.05)
     assert (refused.status, refused.json()["error"]["code"]) == (503, "journal_unavailable")
-    assert metered.rig.calls["a"] == 1
+    asked = metered.rig.calls["a"]
+    assert (await metered.rig.call()).status == 503
+    assert metered.rig.calls["a"] == asked
     assert (await drive(metered.rig.gateway, path="/readyz")).status == 503
+    folder.unlink()
+    (tmp_path / "elsewhere").rename(folder)
     async with asyncio.timeout(5):
         while (await drive(metered.rig.gateway, path="/readyz")).status != 200:
             await asyncio.sleep(0.05)

@@ -20,7 +20,7 @@ from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
-from gateway_middleware.operations.metric import Aggregation, Gauge
+from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 from gateway_middleware.upstream.engine import Engine
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ DELIVERY_LAG = Gauge(
 DELIVERY_FAILURES = Gauge(
     "model_gateway_usage_delivery_failures", "Failures of delivery in a row.", aggregation=Aggregation.MAX
 )
+REFUSED = Counter("model_gateway_journal_refused_calls", "Calls refused because they could not be written down.")
+DROPPED = Counter("model_gateway_journal_dropped_events", "Usage events dropped for their age or number.")
+DAMAGED = Counter("model_gateway_journal_damaged_records", "Records of the journal that could not be read.")
+QUARANTINED = Counter("model_gateway_journal_quarantined_spools", "Corrupt spools that were moved aside.")
 _KEPT_SECONDS = 32 * 86400.0
 _FLUSH_SECONDS = 5.0
 _COMMIT_SECONDS = 0.05
@@ -245,6 +249,11 @@ class Metering(Fixed):
 
     def _families(self) -> Iterable[Metric]:
         spool, delivery = self.journal.spool, self._delivery
+        losses = self.journal.losses
+        yield REFUSED.family(losses.refused)
+        yield DROPPED.family(losses.dropped)
+        yield DAMAGED.family(losses.damaged)
+        yield QUARANTINED.family(losses.quarantined)
         yield BACKLOG.family(spool.backlog)
         yield STATE.family(_STATES[self.journal.state.status])
         yield DEAD_LETTERS.family(spool.dead_letters)

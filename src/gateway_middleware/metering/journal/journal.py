@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import date
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 from uuid import uuid4
 
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal.call_end import closed, encode, one_line, voided
-from gateway_middleware.metering.journal.recovery import Appraise, adopt
-from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID, Segment, frame
+from gateway_middleware.metering.journal.housekeeping import Housekeeping, OnFull
+from gateway_middleware.metering.journal.recovery import Appraise
+from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID
+from gateway_middleware.metering.journal.segment_log import SegmentLog
 from gateway_middleware.metering.journal.spool import Spool, Synchronous
 from gateway_middleware.metering.journal.state import (
     JournalCounts,
+    JournalLosses,
     JournalState,
     JournalUnavailableError,
     Reconciliation,
@@ -26,12 +30,9 @@ from gateway_middleware.metering.journal.state import (
 from gateway_middleware.metering.journal.writer import Writer
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
 
-_log = logging.getLogger(__name__)
 _DEGRADED_SHARE = 0.8
-_MEASURE_SECONDS = 1.0
-_ADOPT_SECONDS = 10.0
-
-OnFull = Literal["reject", "drop_oldest"]
+_RECONCILE_SECONDS = 1.0
+"""How long the sums of what has just ended are waited for."""
 
 
 class Journal:
@@ -41,9 +42,10 @@ class Journal:
     `void`. An entry without an end becomes an estimated event when its process is found dead. Files are `<path>`
     (SQLite) and `<path>.*`; several processes may share them on one host, never over a network file system.
 
-    `cap` bounds the undelivered events of all workers together with the open calls of this one. `keeps`: there is no
-    sink, so events are kept for that many seconds (never more than `cap`), and nobody is refused for them. `appraise`
-    prices the events that are made up after a crash. Durations are seconds.
+    It has a life: `async with journal:`, or `start` and `stop`; before and after that calls are refused. `cap` bounds
+    the undelivered events of all workers together with the open calls of this one. `keeps`: there is no sink, so events
+    are kept for that many seconds (never more than `cap`), and nobody is refused for them. `appraise` prices the events
+    that are made up after a crash. Durations are seconds.
     """
 
     def __init__(
@@ -64,84 +66,102 @@ class Journal:
         self.spool = Spool(path, wall=wall, synchronous=synchronous)
         self.on_commit: Callable[[], None] | None = None
         """Called from another thread whenever new events are in the spool. Must not block."""
-        self.dropped = 0
-        self.damaged = 0
-        self.refused = 0
-        self._wall = wall
-        self._clock = clock
         self._cap = cap
-        self._on_full = on_full
-        self._keeps = keeps
-        self._segment_bytes = segment_bytes
-        self._segment_seconds = segment_seconds
-        self._appraise = appraise
-        self._owner = uuid4().hex[:12]
-        self._writer = Writer(self.spool, self._owner, commit_delay=commit_delay, tick=self.tick, notify=self._notify)
-        self._segment: Segment | None = None
-        self._spare: Segment | None = None
-        self._is_running = False
-        self._fault: str | None = "not started"
-        self._neglect: str | None = None
-        self._rotate_size = 0
-        self._rotate_at = 0.0
-        self._measure_at = 0.0
-        self._adopt_at = 0.0
-        self._sequence = 0
+        self._rejects = keeps is None and on_full == "reject"
+        self._warns = keeps is None
         self._calls: dict[str, tuple[OpenCall, bytes]] = {}
-        self._admitted = self._closed = self._voided = self._orphaned = 0
-
-    def start(self) -> None:
-        """Take in what dead processes left, and begin. Blocks. Never fails for the disk: see `state`."""
-        self._housekeep(self._first_look)
-        self._repair()
-        self._is_running = True
-        self._writer.start()
-
-    def stop(self, timeout: float = 5.0) -> bool:
-        """Commit everything; False when that took too long. Blocks. Calls still open are left to be adopted."""
+        self._admitted = self._closed = self._voided = self._refused = 0
         self._is_running = False
-        self._fault = "stopped"
-        is_done = self._writer.stop(timeout)
-        if is_done:
-            self._leave()
-        return is_done
-
-    async def aclose(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - the deadline is the thread's
-        """Stop, without blocking the event loop."""
-        return await asyncio.to_thread(self.stop, timeout)
+        self._life = threading.Lock()
+        self._writer = Writer(
+            self.spool, commit_delay=commit_delay, tick=self._tick, notify=self._notify, release=self._release
+        )
+        self._segments = SegmentLog(
+            path,
+            clock=clock,
+            segment_bytes=segment_bytes,
+            segment_seconds=segment_seconds,
+            carry=self._carried,
+            retire=self._writer.put,
+        )
+        self._housekeeping = Housekeeping(
+            self.spool,
+            self._segments,
+            wall=wall,
+            clock=clock,
+            cap=cap,
+            on_full=on_full,
+            keeps=keeps,
+            appraise=appraise,
+        )
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
+        try:
+            await asyncio.to_thread(self.start)
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    @contextlib.asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[Self]:
+        """The same as `async with journal:`."""
+        async with self:
+            yield self
+
+    def start(self) -> None:
+        """Take in what dead processes left, and begin. Blocks. Never fails for the disk: see `state`."""
+        with self._life:
+            if self._is_running:
+                return
+            self._admitted -= len(self._calls)  # those of an earlier life are adopted as a dead process's would be
+            self._calls.clear()
+            self._segments.owner = owner = uuid4().hex[:12]
+            try:
+                self._housekeeping.begin()
+                self._segments.repair()
+                self._is_running = True
+                self._writer.start(owner)
+            except BaseException:
+                self._is_running = False
+                self._segments.fault = "stopped"
+                self._release()
+                raise
+
+    def stop(self, timeout: float = 5.0) -> bool:
+        """Commit everything; False when that took too long. Blocks. Calls still open are left to be adopted.
+
+        Nothing is open afterwards: if the disk does not answer in time, as soon as it does.
+        """
+        with self._life:
+            self._is_running = False
+            self._segments.fault = "stopped"
+            return self._writer.stop(timeout)
+
+    async def aclose(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - the deadline is the thread's
+        """Stop, without blocking the event loop."""
+        return await asyncio.to_thread(self.stop, timeout)
+
     def open(self, entry: OpenCall) -> None:
         """Write down that a provider is about to be asked. Raises JournalUnavailableError: then do not ask it."""
-        segment = self._segment
-        if segment is None or self._fault is not None or self._is_full:
+        if self._segments.fault is not None or self._is_full:
             raise self._refusal()
-        if segment.size >= self._rotate_size or self._clock() >= self._rotate_at:
-            segment = self._rotate(segment)
-        self._sequence += 1
-        record = frame(OPEN, self._sequence, encode(entry))
-        try:
-            segment.append(record)
-        except OSError as error:
-            self._fail(error)
-            raise self._refusal() from error
-        self._calls[entry.id] = (entry, record)
+        written = self._segments.append(OPEN, encode(entry))
+        if written is None:
+            raise self._refusal()
+        self._calls[entry.id] = (entry, written.record)
         self._admitted += 1
 
     def close(self, event: UsageEvent) -> None:
         """Write down what an attempt used. Never raises for the disk: what cannot be written now is kept for later."""
         body = one_line(encode(event))
-        sequence = self._append(CLOSE, body)
         if self._calls.pop(event.id, None) is None:
             self._admitted += 1  # nobody announced it, and still it is to be billed
         self._closed += 1
-        self._writer.put(closed(sequence, event, body))
+        self._writer.put(closed(self._appended(CLOSE, body), event, body))
 
     def void(self, call_id: str) -> None:
         """Write down that a call cost nothing, for example because it was refused."""
@@ -149,31 +169,45 @@ class Journal:
         if call is None:
             return
         self._voided += 1
-        self._writer.put(voided(self._append(VOID, encode(call_id)), call[0]))
+        self._writer.put(voided(self._appended(VOID, encode(call_id)), call[0]))
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until what has been closed so far is in the spool; False when that took too long. Blocks."""
+        return self._writer.flush(timeout) if self._is_running else not self._writer.waiting
 
     @property
     def counts(self) -> JournalCounts:
         """Where every admitted call is."""
-        known = self._writer.known
+        known, orphaned = self._writer.known, self._housekeeping.orphaned
         return JournalCounts(
-            self._admitted + self._orphaned - known,
-            self._closed - known,
-            len(self._calls),
-            self._orphaned,
-            self._voided,
+            admitted=self._admitted + orphaned - known,
+            closed=self._closed - known,
+            open=len(self._calls),
+            orphaned=orphaned,
+            voided=self._voided,
+        )
+
+    @property
+    def losses(self) -> JournalLosses:
+        """What was refused, dropped or unreadable."""
+        return JournalLosses(
+            refused=self._refused,
+            dropped=self._housekeeping.dropped,
+            damaged=self._housekeeping.damaged,
+            quarantined=self.spool.quarantined,
         )
 
     @property
     def state(self) -> JournalState:
         """Whether calls are taken, for readiness."""
-        if self._fault is not None:
-            return JournalState("unavailable", self._fault)
+        if self._segments.fault is not None:
+            return JournalState("unavailable", self._segments.fault)
         if self._is_full:
             return JournalState("unavailable", "the usage spool is full")
-        trouble = self._writer.fault or self._neglect
+        trouble = self._writer.fault or self._housekeeping.trouble
         if trouble is not None:
             return JournalState("degraded", trouble)
-        if self._keeps is None and self._load >= self._cap * _DEGRADED_SHARE:
+        if self._warns and self._load >= self._cap * _DEGRADED_SHARE:
             return JournalState("degraded", "the usage spool is nearly full")
         return JournalState()
 
@@ -183,24 +217,21 @@ class Journal:
         return self.state.status != "ok"
 
     def reconcile(self, first: date, last: date) -> Reconciliation:
-        """What was settled between two days in UTC, both included. Blocks."""
+        """What has ended between two days in UTC, both included, up to now. Blocks."""
+        self.flush(_RECONCILE_SECONDS)
         under_way = Counter(call.tenant for call, _ in list(self._calls.values()))
         return Reconciliation(self.spool.reconcile(first, last), dict(under_way))
 
     def adopt(self) -> None:
         """Take in what other processes left when they died. Blocks. Raises `sqlite3.Error` or OSError."""
-        found = adopt(self.spool, appraise=self._appraise)
-        self._orphaned += found.orphaned
-        self.damaged += found.damaged
-        if found.owners:
-            self.spool.measure()
+        self._housekeeping.adopt()
 
-    def tick(self) -> None:
+    def _tick(self) -> None:
         """Keep house: the writer thread calls this about twice a second."""
-        if self._is_running and self._fault is not None:
-            self._repair()
         if self._is_running:
-            self._housekeep(self._look)
+            self._housekeeping.look()
+        if self._is_running and self._segments.fault is not None:
+            self._segments.repair()
 
     def _notify(self) -> None:
         if self.on_commit is not None:
@@ -212,118 +243,30 @@ class Journal:
 
     @property
     def _is_full(self) -> bool:
-        if self._keeps is None and self._on_full == "reject":
+        if self._rejects:
             return self._load >= self._cap
         return self._writer.waiting >= self._cap  # memory has an end, whatever may be dropped from the disk
 
     def _refusal(self) -> JournalUnavailableError:
-        self.refused += 1
+        self._refused += 1
         return JournalUnavailableError(f"The call cannot be metered now: {self.state.reason}.", retry_after=1.0)
 
-    def _append(self, kind: bytes, body: bytes) -> int | None:
-        """The sequence of the record, None where it could not be written."""
-        segment = self._segment
-        if segment is None:
-            return None
-        self._sequence += 1
-        try:
-            segment.append(frame(kind, self._sequence, body))
-        except OSError as error:
-            self._fail(error)
-            return None
-        return self._sequence
+    def _appended(self, kind: bytes, body: bytes) -> int | None:
+        written = self._segments.append(kind, body)
+        return None if written is None else written.sequence
 
-    def _fail(self, error: OSError) -> None:
-        if self._fault is None:
-            _log.error("call journal cannot be written: %s", error)
-            self._fault = f"the call journal cannot be written: {error.strerror}"
+    def _carried(self) -> bytes:
+        """The records of the calls under way: both threads ask for them."""
+        return b"".join([record for _, record in list(self._calls.values())])
 
-    def _rotate(self, old: Segment) -> Segment:
-        """A new segment that begins with the calls under way; the old one where there is no room for it."""
-        fresh, self._spare = self._spare, None
-        try:
-            fresh = fresh or Segment.create(self.spool.path, self._owner)
-            fresh.append(b"".join(record for _, record in self._calls.values()))
-        except OSError:
-            if fresh is not None:
-                fresh.discard()
-            self._rotate_size = old.size + self._segment_bytes
-            self._rotate_at = self._clock() + 1.0
-            return old
-        self._use(fresh)
-        self._writer.put(old)
-        return fresh
-
-    def _use(self, segment: Segment) -> None:
-        self._segment = segment
-        self._rotate_size = segment.size + self._segment_bytes
-        self._rotate_at = self._clock() + self._segment_seconds
-
-    def _repair(self) -> None:
-        """Take calls again if a new segment can be written."""
-        try:
-            if self._spare is None:
-                self._spare = Segment.create(self.spool.path, self._owner)
-            self._spare.probe()
-        except OSError as error:
-            self._fault = f"the call journal cannot be written: {error.strerror}"
-            self._give_up_spare()
-            return
-        if self._segment is None:
-            self._use(self._spare)
-            self._spare = None
-        else:
-            self._rotate_at = 0.0
-        self._fault = None
-
-    def _give_up_spare(self) -> None:
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.discard()
-
-    def _first_look(self) -> None:
-        self.spool.path.parent.mkdir(parents=True, exist_ok=True)
-        self.spool.check()
-        self._look()
-
-    def _look(self) -> None:
-        now = self._clock()
-        if self._spare is None:
-            self._spare = Segment.create(self.spool.path, self._owner)
-        if now >= self._measure_at:
-            self._measure()
-            self._measure_at = now + _MEASURE_SECONDS
-        if now >= self._adopt_at:
-            self.adopt()
-            self._adopt_at = now + _ADOPT_SECONDS
-        self._shed()
-
-    def _measure(self) -> None:
-        self.spool.measure()
-        if self._keeps is not None:
-            self.spool.shed(before=self._wall() - self._keeps)
-
-    def _shed(self) -> None:
-        if self.spool.gauge.backlog > self._cap and (self._keeps is not None or self._on_full == "drop_oldest"):
-            self.dropped += self.spool.shed(most=self._cap)
-
-    def _housekeep(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-            self._neglect = None
-        except Exception as error:  # noqa: BLE001 - the next look tries again, and `state` tells
-            if self._neglect is None:
-                _log.error("usage spool cannot be looked after: %r", error)
-            self._neglect = f"the usage spool cannot be looked after: {error}"
-
-    def _leave(self) -> None:
-        """Nobody writes any more, and everything is in the spool."""
-        self._give_up_spare()
-        segment, self._segment = self._segment, None
-        if segment is not None:
-            if self._calls:
-                segment.close()
-            else:
-                segment.discard()
-                self._housekeep(lambda: self.spool.forget(self._owner))
-        self.spool.close()
+    def _release(self) -> None:
+        """Nobody writes any more: give everything back, whatever of it fails."""
+        is_finished = not self._calls and not self._writer.waiting
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.spool.close)
+            stack.callback(self._writer.give_up)
+            if self._segments.is_open and is_finished:
+                stack.callback(self.spool.forget, self._writer.owner)
+            if self._segments.is_open:
+                stack.callback(self._housekeeping.end)
+            stack.callback(self._segments.close, is_finished=is_finished)

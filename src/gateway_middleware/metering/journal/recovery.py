@@ -42,7 +42,7 @@ Appraise = Callable[[UsageEvent], UsageEvent]
 
 
 class Recovered(NamedTuple):
-    """What was found. `damaged` counts records that are kept in quarantine, unread."""
+    """What was taken in. `damaged` counts records that are kept in quarantine, unread."""
 
     owners: int = 0
     closed: int = 0
@@ -84,23 +84,23 @@ def _recover(spool: Spool, owner: str, segments: list[Segment], appraise: Apprai
     past = _Past()
     for segment in segments:
         past.read(segment)
-    found = Recovered(damaged=past.damaged)
+    recovered = Recovered(damaged=past.damaged)
     if past.is_empty:
-        return _swept(spool, owner, segments, found)
+        return _swept(spool, owner, segments, recovered)
     progress = spool.progress(owner)
     if not progress.is_done:
         ends = past.ends(progress, appraise)
         spool.count(spool.fold(owner, ends, is_last=True).added)
-        found = past.summary(ends)
-        _log.warning("adopted the journal of a dead process: %s", found)
-    return _swept(spool, owner, segments, found)
+        recovered = past.summary(ends)
+        _log.warning("adopted the journal of a dead process: %s", recovered)
+    return _swept(spool, owner, segments, recovered)
 
 
-def _swept(spool: Spool, owner: str, segments: Iterable[Segment], found: Recovered) -> Recovered:
+def _swept(spool: Spool, owner: str, segments: Iterable[Segment], recovered: Recovered) -> Recovered:
     for segment in segments:
         segment.discard()
     spool.forget(owner)
-    return found
+    return recovered
 
 
 class _Past:
@@ -130,7 +130,7 @@ class _Past:
 
     def ends(self, progress: Progress, appraise: Appraise | None) -> list[CallEnd]:
         """What is not in the spool yet, in order, and an estimate for every call without an end."""
-        closes = [s for s in self._closes.values() if (s.sequence or 0) > progress.sequence]
+        closes = [end for end in self._closes.values() if (end.sequence or 0) > progress.sequence]
         voids = [
             voided(sequence, self._opens[call])
             for call, sequence in self._voids.items()
@@ -141,12 +141,12 @@ class _Past:
         return [*closes, *voids, *(orphaned(appraise(event) if appraise else event) for event in lost)]
 
     def summary(self, ends: list[CallEnd]) -> Recovered:
-        endings = [s.kind for s in ends]
+        kinds = [end.kind for end in ends]
         return Recovered(
             owners=1,
-            closed=endings.count(EndKind.CLOSED),
-            orphaned=endings.count(EndKind.ORPHANED),
-            voided=endings.count(EndKind.VOIDED),
+            closed=kinds.count(EndKind.CLOSED),
+            orphaned=kinds.count(EndKind.ORPHANED),
+            voided=kinds.count(EndKind.VOIDED),
             damaged=self.damaged,
         )
 
@@ -162,7 +162,7 @@ class _Past:
 
 
 def _quarantine(path: Path, damaged: list[bytes]) -> None:
-    kept = path.with_name(path.name.removesuffix(SUFFIX) + ".quarantine")
-    kept.touch(mode=0o600)
-    kept.write_bytes(b"\n".join(damaged) + b"\n")
-    _log.error("%d damaged records of the call journal are kept in %s", len(damaged), kept.name)
+    quarantine = path.with_name(path.name.removesuffix(SUFFIX) + ".quarantine")
+    quarantine.touch(mode=0o600)
+    quarantine.write_bytes(b"\n".join(damaged) + b"\n")
+    _log.error("%d damaged records of the call journal are kept in %s", len(damaged), quarantine.name)

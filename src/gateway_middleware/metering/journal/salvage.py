@@ -1,4 +1,4 @@
-"""Reading what can still be read of a corrupt spool."""
+"""Reading the rows that can still be read of a corrupt spool: none where its first page, with the schema, is torn."""
 # ruff: noqa: S608 - only our own names and question marks are put into statements
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from gateway_middleware.metering.journal.tables import TABLES, create_tables
+from gateway_middleware.metering.journal.tables import TABLES, recount
 
 _PAGE = 4096
-_WAL_FORMAT = b"\x02\x02"
 
 
 def copy_of(path: Path) -> Path:
@@ -29,11 +28,10 @@ def salvage(copy: Path, fresh: sqlite3.Connection) -> int:
     """Bring all readable rows from a copy into a new spool, and remove the copy; returns how many rows."""
     try:
         _lengthen(copy)
-        if not _is_legible(copy):
-            _give_first_page(copy)
         with closing(sqlite3.connect(copy, isolation_level=None)) as broken:
             fresh.execute("BEGIN IMMEDIATE")
             copied = sum(_bring(broken, fresh, table) for table in TABLES)
+            recount(fresh)
             fresh.execute("COMMIT")
         return copied
     finally:
@@ -49,36 +47,6 @@ def _lengthen(copy: Path) -> None:
         have = copy.stat().st_size
         if have < size <= 2 * have + 2 * _PAGE:
             file.truncate(size)
-
-
-def _is_legible(copy: Path) -> bool:
-    try:
-        with closing(sqlite3.connect(copy)) as connection:
-            return _schema(connection) == _template()[1]
-    except (sqlite3.Error, UnicodeDecodeError):
-        return False
-
-
-def _give_first_page(copy: Path) -> None:
-    """Tables are always made in the same order, so the first page of every spool says the same of them."""
-    page = bytearray(_template()[0])
-    page[18:20] = _WAL_FORMAT
-    page[28:32] = (copy.stat().st_size // _PAGE).to_bytes(4)
-    page[32:40] = bytes(8)  # no list of free pages
-    if copy.stat().st_size > _PAGE:
-        with copy.open("r+b") as file:
-            file.write(page)
-
-
-def _template() -> tuple[bytes, list[tuple[Any, ...]]]:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        create_tables(connection)
-        connection.commit()
-        return connection.serialize()[:_PAGE], _schema(connection)
-
-
-def _schema(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    return connection.execute("SELECT name, rootpage, sql FROM sqlite_master ORDER BY name").fetchall()
 
 
 def _bring(broken: sqlite3.Connection, fresh: sqlite3.Connection, table: str) -> int:

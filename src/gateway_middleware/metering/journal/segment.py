@@ -99,6 +99,14 @@ class Segment:
         os.close(fd)
         return None
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody has deleted or replaced the file: what is written to it now is lost with the process."""
+        try:
+            return not os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+
     def append(self, record: bytes) -> None:
         """Write all of it or nothing. Raises OSError."""
         written = os.write(self._fd, record)
@@ -118,9 +126,10 @@ class Segment:
         return self.path.read_bytes()
 
     def probe(self, size: int = 4096) -> None:
-        """Raise OSError unless there is room for `size` bytes. The segment is empty, before and after."""
+        """Raise OSError unless there is room for `size` more bytes. What is in the segment stays as it is."""
+        before = self.size
         self.append(b"\n" * size)
-        self.size = 0
+        self.size = before
         self._cut_back()
 
     def discard(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -50,6 +51,7 @@ class Spool:
         self.path = path
         self.gauge = Gauge()
         self.quarantined = 0
+        """Corrupt files that were moved aside."""
         self._wall = wall
         self._synchronous = synchronous
         self._lock = threading.RLock()
@@ -109,9 +111,25 @@ class Spool:
         """The process has left no segment behind."""
         self._run(lambda connection: tables.forget(connection, owner))
 
-    def shed(self, *, most: int | None = None, before: float | None = None) -> int:
-        """Drop the oldest events above `most`, and those of calls older than `before`; returns how many."""
-        return self._measured(lambda connection: tables.shed(connection, most, before))
+    def shed(self, max_events: int) -> int:
+        """Drop the oldest events above a number; returns how many."""
+        return self._measured(lambda connection: tables.shed(connection, max_events))
+
+    def expire(self, before: float) -> int:
+        """Drop the events of calls that began before a time, in seconds since the epoch; returns how many."""
+        return self._measured(lambda connection: tables.expire(connection, before))
+
+    def recount(self) -> None:
+        """Count all rows: in between the count is kept by whoever writes."""
+        self._measured(tables.recount)
+
+    def known_time(self) -> float | None:
+        """The time of day that an earlier process agreed on, see `AgreedTime`; None where there was none."""
+        return self._run(tables.known_time)
+
+    def mark_time(self, seconds: float) -> None:
+        """Keep a time of day for the next process."""
+        self._run(lambda connection: tables.mark_time(connection, seconds))
 
     def reconcile(self, first: date, last: date) -> list[DailyTotal]:
         """The sums of each tenant and day between two days in UTC, both included, whatever was delivered."""
@@ -134,14 +152,17 @@ class Spool:
 
     def close(self) -> None:
         """Give everything back. The next call would open it again."""
-        with self._lock:
+        with self._lock, contextlib.ExitStack() as stack:
+            stack.callback(self._unlock)
+            stack.callback(self._disconnect)
             if self._connection is not None:
                 fcntl.flock(self._guarded(), fcntl.LOCK_EX)
-            self._disconnect()
-            for fd in (self._guard, self._lead):
-                if fd >= 0:
-                    os.close(fd)
-            self._guard = self._lead = -1
+
+    def _unlock(self) -> None:
+        fds, self._guard, self._lead = (self._guard, self._lead), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
     def _decoded(self, event_id: str, body: bytes) -> UsageEvent | None:
         try:

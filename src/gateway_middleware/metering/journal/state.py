@@ -1,4 +1,4 @@
-"""What the journal tells of itself."""
+"""What a journal reports: whether it takes calls, where they are, and what went wrong."""
 
 from __future__ import annotations
 
@@ -24,15 +24,28 @@ class JournalState(NamedTuple):
 class JournalCounts(NamedTuple):
     """Calls of this process and those it adopted: `admitted == closed + open + orphaned + voided`, always."""
 
-    admitted: int
-    closed: int
-    open: int
-    orphaned: int
-    voided: int
+    admitted: int = 0
+    closed: int = 0
+    open: int = 0
+    orphaned: int = 0
+    voided: int = 0
+
+
+class JournalLosses(NamedTuple):
+    """What this process refused or could not keep, since it began.
+
+    `refused` calls that could not be written down; `dropped` events that were too many or too old; `damaged` records
+    and `quarantined` spools that could not be read, and lie beside the spool as `*.quarantine`.
+    """
+
+    refused: int = 0
+    dropped: int = 0
+    damaged: int = 0
+    quarantined: int = 0
 
 
 class Reconciliation(NamedTuple):
-    """The sums of a span of days, and how many calls of each tenant are under way in this process."""
+    """The sums of some days, and how many calls of each tenant are under way in this process."""
 
     totals: list[DailyTotal]
     open: dict[str, int]

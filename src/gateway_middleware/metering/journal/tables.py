@@ -23,10 +23,14 @@ TABLES = {
     ),
     "owners": "owner TEXT PRIMARY KEY, sequence INTEGER NOT NULL, is_done INTEGER NOT NULL",
     "settled": "owner TEXT, id TEXT, PRIMARY KEY (owner, id)",
+    "marks": "name TEXT PRIMARY KEY, value REAL NOT NULL",
 }
+_BACKLOG, _DEAD, _TIME = "backlog", "dead", "time"
+"""Marks: the rows of `events` and of `dead`, so that nobody has to count them, and the time of day agreed upon."""
 _COLUMNS = DailyTotal.__struct_fields__
 _NAMES = ", ".join(_COLUMNS)
 _CHUNK = 64
+_EXPIRED_PART = 512
 
 
 class Progress(NamedTuple):
@@ -65,14 +69,51 @@ def check(connection: sqlite3.Connection) -> None:
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
     connection.execute("DELETE FROM owners WHERE owner = ''")
+    recount(connection)
 
 
 def gauge(connection: sqlite3.Connection) -> tuple[int, float | None, int]:
     """Backlog, time of the oldest event, dead letters."""
-    backlog = connection.execute("SELECT COUNT(*) FROM events").fetchone()[0]
     oldest = connection.execute("SELECT time FROM events ORDER BY seq LIMIT 1").fetchone()
-    dead = connection.execute("SELECT COUNT(*) FROM dead").fetchone()[0]
-    return backlog, oldest[0] if oldest else None, dead
+    backlog, dead = _mark(connection, _BACKLOG), _mark(connection, _DEAD)
+    if backlog is None or dead is None or (backlog > 0) != (oldest is not None):
+        backlog, dead = recount(connection)
+    return int(backlog), oldest[0] if oldest else None, int(dead)
+
+
+def recount(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Count all events and all dead letters, and remember both. Reads the whole of two indices."""
+    backlog: int = connection.execute("SELECT COUNT(*) FROM events").fetchone()[0]
+    dead: int = connection.execute("SELECT COUNT(*) FROM dead").fetchone()[0]
+    _set_mark(connection, _BACKLOG, backlog)
+    _set_mark(connection, _DEAD, dead)
+    return backlog, dead
+
+
+def known_time(connection: sqlite3.Connection) -> float | None:
+    """The time of day that was agreed on last, or that of the newest event; None where there is neither."""
+    newest = connection.execute("SELECT time FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    marked = _mark(connection, _TIME)
+    return marked if marked is not None or newest is None else newest[0]
+
+
+def mark_time(connection: sqlite3.Connection, seconds: float) -> None:
+    """Remember a time of day; never an earlier one than before."""
+    _set_mark(connection, _TIME, max(seconds, _mark(connection, _TIME) or seconds))
+
+
+def _mark(connection: sqlite3.Connection, name: str) -> float | None:
+    row = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _set_mark(connection: sqlite3.Connection, name: str, value: float) -> None:
+    connection.execute("INSERT OR REPLACE INTO marks (name, value) VALUES (?, ?)", (name, value))
+
+
+def _move_mark(connection: sqlite3.Connection, name: str, change: int) -> None:
+    if change:
+        connection.execute("UPDATE marks SET value = value + ? WHERE name = ?", (change, name))
 
 
 def oldest(connection: sqlite3.Connection, limit: int, exclude: Collection[str]) -> list[tuple[str, bytes]]:
@@ -86,30 +127,41 @@ def oldest(connection: sqlite3.Connection, limit: int, exclude: Collection[str])
 
 def remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
     """Delete events; returns how many were there."""
-    return sum(
-        connection.execute(f"DELETE FROM events WHERE id IN ({_marks(part)})", part).rowcount
+    removed = sum(
+        connection.execute(f"DELETE FROM events WHERE id IN ({_places(part)})", part).rowcount
         for part in _chunks(ids, _CHUNK)
     )
+    _move_mark(connection, _BACKLOG, -removed)
+    return removed
 
 
 def bury(connection: sqlite3.Connection, event_id: str, reason: str, now: float) -> int:
     """Move an event to the dead letters; returns how many were moved."""
-    connection.execute(
+    buried = connection.execute(
         "INSERT OR IGNORE INTO dead (id, time, body, reason, died) SELECT id, time, body, ?, ? FROM events WHERE id=?",
         (reason, now, event_id),
     )
+    _move_mark(connection, _DEAD, buried.rowcount)
     return remove(connection, [event_id])
 
 
-def shed(connection: sqlite3.Connection, most: int | None, before: float | None) -> int:
-    """Delete the oldest events above a number, and those older than a time."""
-    dropped = 0
-    if before is not None:
-        dropped += connection.execute("DELETE FROM events WHERE time < ?", (before,)).rowcount
-    if most is not None:
-        surplus = max(0, connection.execute("SELECT COUNT(*) FROM events").fetchone()[0] - most)
-        oldest_rows = "SELECT seq FROM events ORDER BY seq LIMIT ?"
-        dropped += connection.execute(f"DELETE FROM events WHERE seq IN ({oldest_rows})", (surplus,)).rowcount
+def shed(connection: sqlite3.Connection, max_events: int) -> int:
+    """Delete the oldest events above a number; returns how many."""
+    surplus = max(0, int(_mark(connection, _BACKLOG) or 0) - max_events)
+    oldest_rows = "SELECT seq FROM events ORDER BY seq LIMIT ?"
+    dropped = connection.execute(f"DELETE FROM events WHERE seq IN ({oldest_rows})", (surplus,)).rowcount
+    _move_mark(connection, _BACKLOG, -dropped)
+    return dropped
+
+
+def expire(connection: sqlite3.Connection, before: float) -> int:
+    """Delete the events of calls older than a time, from the front as long as there are any; returns how many."""
+    dropped, part = 0, _EXPIRED_PART
+    while part == _EXPIRED_PART:
+        first_rows = f"SELECT seq FROM events ORDER BY seq LIMIT {_EXPIRED_PART}"
+        part = connection.execute(f"DELETE FROM events WHERE seq IN ({first_rows}) AND time < ?", (before,)).rowcount
+        dropped += part
+    _move_mark(connection, _BACKLOG, -dropped)
     return dropped
 
 
@@ -157,10 +209,10 @@ def totals(connection: sqlite3.Connection, first: str, last: str) -> list[DailyT
 
 def _unknown(connection: sqlite3.Connection, owner: str, part: Sequence[CallEnd]) -> list[CallEnd]:
     ids = [s.id for s in part]
-    marks = _marks(ids)
+    places = _places(ids)
     rows = connection.execute(
-        f"SELECT id FROM events WHERE id IN ({marks}) UNION SELECT id FROM dead WHERE id IN ({marks})"
-        f" UNION SELECT id FROM settled WHERE owner=? AND id IN ({marks})",
+        f"SELECT id FROM events WHERE id IN ({places}) UNION SELECT id FROM dead WHERE id IN ({places})"
+        f" UNION SELECT id FROM settled WHERE owner=? AND id IN ({places})",
         [*ids, *ids, owner, *ids],
     )
     known = {event_id for (event_id,) in rows.fetchall()}
@@ -180,6 +232,7 @@ def _insert(connection: sqlite3.Connection, owner: str, new: Sequence[CallEnd]) 
     unwritten = [(owner, s.id) for s in new if s.sequence is None and s.kind is not EndKind.ORPHANED]
     _insert_rows(connection, "INSERT INTO settled (owner, id)", unwritten)
     _add(connection, summed(new))
+    _move_mark(connection, _BACKLOG, len(events))
     return len(events)
 
 
@@ -188,15 +241,15 @@ def _add(connection: sqlite3.Connection, sums: list[DailyTotal]) -> None:
     rows = connection.execute(
         f"SELECT {_NAMES} FROM totals WHERE (day, tenant) IN (VALUES {', '.join(['(?, ?)'] * len(sums))})", keys
     )
-    standing = {(total.day, total.tenant): total for total in map(_total, rows.fetchall())}
-    after = [merged(standing[key], one) if (key := (one.day, one.tenant)) in standing else one for one in sums]
+    known = {(total.day, total.tenant): total for total in map(_total, rows.fetchall())}
+    after = [merged(known[key], one) if (key := (one.day, one.tenant)) in known else one for one in sums]
     values = [tuple(getattr(total, name) for name in _COLUMNS) for total in after]
     _insert_rows(connection, f"INSERT OR REPLACE INTO totals ({_NAMES})", values)
 
 
 def _insert_rows(connection: sqlite3.Connection, insert: str, rows: Sequence[tuple[Any, ...]]) -> None:
     if rows:
-        row = f"({_marks(rows[0])})"
+        row = f"({_places(rows[0])})"
         connection.execute(f"{insert} VALUES {', '.join([row] * len(rows))}", [value for row in rows for value in row])
 
 
@@ -204,7 +257,7 @@ def _total(row: tuple[Any, ...]) -> DailyTotal:
     return DailyTotal(**dict(zip(_COLUMNS, row, strict=True)))
 
 
-def _marks(values: Sequence[Any]) -> str:
+def _places(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 

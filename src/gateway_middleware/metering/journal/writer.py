@@ -1,4 +1,4 @@
-"""The one thread that carries what was settled into the spool, many at a time."""
+"""The one thread that carries what has ended into the spool, many calls at a time."""
 
 from __future__ import annotations
 
@@ -6,40 +6,53 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 from gateway_middleware.metering.journal.call_end import CallEnd
 from gateway_middleware.metering.journal.segment import Segment
 from gateway_middleware.metering.journal.spool import Spool
 
 _log = logging.getLogger(__name__)
-_GROUP = 512
+_MAX_GROUP = 512
 _IDLE_SECONDS = 0.5
 _RETRY_SECONDS = 0.5
 
+Marker: TypeAlias = "Segment | threading.Event"
+"""What waits until all calls put before it are in the spool: a segment is then discarded, an event is set."""
+
 
 class Writer:
-    """Folds ends in the order in which they were put, and discards a segment after all before it are in.
+    """Folds the ends of calls in the order in which they were put, many in one transaction.
 
     `put` belongs to the event loop; everything else runs on the thread, or before it starts and after it ends. `tick`
-    is called about twice a second, `notify` after every commit. What cannot be written is kept and tried
-    again; `fault` says why.
+    is called about twice a second, `notify` after every commit, `release` when the thread ends or was never started.
+    What cannot be written is kept and tried again; `fault` says why.
     """
 
     def __init__(
-        self, spool: Spool, owner: str, *, commit_delay: float, tick: Callable[[], None], notify: Callable[[], None]
+        self,
+        spool: Spool,
+        *,
+        commit_delay: float,
+        tick: Callable[[], None],
+        notify: Callable[[], None],
+        release: Callable[[], None],
     ) -> None:
+        self.owner = ""
+        """Under which name the spool remembers how far it has got."""
         self.fault: str | None = None
         self.known = 0
+        """Ends that were in the spool already."""
         self._spool = spool
-        self._owner = owner
         self._commit_delay = commit_delay
         self._tick = tick
         self._notify = notify
-        self._queue: deque[CallEnd | Segment] = deque()
+        self._release = release
+        self._queue: deque[CallEnd | Marker] = deque()
         self._batch: list[CallEnd] = []
+        self._marker: Marker | None = None
         self._wake = threading.Event()
         self._full = threading.Event()
-        self._sealed: Segment | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -48,60 +61,80 @@ class Writer:
         """Ended calls that are not in the spool yet."""
         return len(self._queue) + len(self._batch)
 
-    def put(self, item: CallEnd | Segment) -> None:
-        """Queue the end of a call, or a segment that will get no further record."""
+    def put(self, item: CallEnd | Marker) -> None:
+        """Queue the end of a call, or what waits for all that is queued before it."""
         queue = self._queue
         queue.append(item)
         if not self._wake.is_set():
             self._wake.set()
-        elif len(queue) >= _GROUP and not self._full.is_set():
+        elif len(queue) >= _MAX_GROUP and not self._full.is_set():
             self._full.set()
 
-    def start(self) -> None:
-        """Begin."""
+    def flush(self, timeout: float) -> bool:
+        """Wait until what is queued is written; False when that was not done in `timeout` seconds."""
+        is_written = threading.Event()
+        self.put(is_written)
+        self._full.set()
+        return is_written.wait(timeout)
+
+    def start(self, owner: str) -> None:
+        """Begin, under a name that was never used. Raises RuntimeError where no thread can be had."""
+        self.owner = owner
+        self._forget_recorded()
         self._stopping.clear()
-        self._thread = threading.Thread(target=self._run, name="usage-journal", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="usage-journal", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def stop(self, timeout: float) -> bool:
         """Write everything and end; False when that was not done in `timeout` seconds."""
-        thread = self._thread
-        if thread is None:
-            return True
         self._stopping.set()
         self._wake.set()
         self._full.set()
+        thread = self._thread
+        if thread is None:
+            self._release()
+            return not self.waiting
         thread.join(timeout)
-        return not thread.is_alive() and not self.waiting
+        if thread.is_alive():
+            return False
+        self._thread = None
+        return not self.waiting
 
-    def drain(self) -> None:
-        """Write everything that waits. Raises `sqlite3.Error` or OSError."""
-        while self._batch or self._sealed or self._queue:
-            self._take()
-            if self._batch:
-                folded = self._spool.fold(self._owner, self._batch)
-                self._batch = []
-                self._spool.count(folded.added)
-                self.known += folded.known
-                if folded.added:
-                    self._notify()
-            sealed, self._sealed = self._sealed, None
-            if sealed is not None:
-                sealed.discard()
+    def give_up(self) -> None:
+        """Close segments that were to be discarded, and leave them to be adopted."""
+        for item in [self._marker, *self._queue]:
+            if isinstance(item, Segment):
+                item.close()
+
+    def _forget_recorded(self) -> None:
+        """What an earlier life has left in the queue is adopted with its segments, but for what is in no segment."""
+        left = [*self._batch, *self._queue]
+        self._batch, self._marker = [], None
+        self._queue = deque(item for item in left if isinstance(item, CallEnd) and item.sequence is None)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.wait(_IDLE_SECONDS)
-            self._full.wait(self._commit_delay if self._queue else 0)
-            self._wake.clear()
-            self._full.clear()
+        try:
+            while not self._stopping.is_set():
+                self._wake.wait(_IDLE_SECONDS)
+                self._full.wait(self._commit_delay if self._queue else 0)
+                self._wake.clear()
+                self._full.clear()
+                self._attempt()
+                self._tick()
             self._attempt()
-            self._tick()
-        self._attempt()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        try:
+            self._release()
+        except Exception:  # noqa: BLE001 - the thread ends here, and what could be closed is
+            _log.exception("the call journal could not be closed in order")
 
     def _attempt(self) -> None:
         try:
-            self.drain()
+            self._drain()
             self.fault = None
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread lives on and tries again
             self._failed(error)
@@ -113,10 +146,30 @@ class Writer:
         self._stopping.wait(_RETRY_SECONDS)
         self._wake.set()
 
+    def _drain(self) -> None:
+        """Write everything that waits. Raises `sqlite3.Error` or OSError."""
+        while self._batch or self._marker or self._queue:
+            self._take()
+            if self._batch:
+                self._fold()
+            marker, self._marker = self._marker, None
+            if isinstance(marker, Segment):
+                marker.discard()
+            elif marker is not None:
+                marker.set()
+
+    def _fold(self) -> None:
+        folded = self._spool.fold(self.owner, self._batch)
+        self._batch = []
+        self._spool.count(folded.added)
+        self.known += folded.known
+        if folded.added:
+            self._notify()
+
     def _take(self) -> None:
-        while self._queue and len(self._batch) < _GROUP and self._sealed is None:
+        while self._queue and len(self._batch) < _MAX_GROUP and self._marker is None:
             item = self._queue.popleft()
-            if isinstance(item, Segment):
-                self._sealed = item
-            else:
+            if isinstance(item, CallEnd):
                 self._batch.append(item)
+            else:
+                self._marker = item
