@@ -140,8 +140,9 @@ class Metering(Fixed):
         async with AsyncExitStack() as stack:
             if self._delivery is not None:
                 stack.push_async_callback(self._client.aclose)
-            self.journal.start()
+            stack.push_async_callback(asyncio.to_thread, self.journal.spool.close)
             stack.push_async_callback(self._stop)
+            await asyncio.to_thread(self.journal.start)
             if self._delivery is not None:
                 self._task = asyncio.get_running_loop().create_task(self._delivery.run())
             yield
