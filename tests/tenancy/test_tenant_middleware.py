@@ -176,3 +176,27 @@ async def test_only_http_and_lifespan(kind: str, passes: bool) -> None:
     await TenantMiddleware(app, resolver=RESOLVER)({"type": kind}, receive, send)
     assert bool(seen) is passes
     assert sent == ([{"type": "websocket.close", "code": 1008}] if kind == "websocket" else [])
+
+
+async def test_a_resolver_may_change_its_mind_about_credentials() -> None:
+    class Doorman:
+        ignores_credentials = True
+
+        def __call__(self, credential: Credential | None, scope: Scope) -> Tenant:
+            return Tenant(name="nobody" if credential is None else "somebody")
+
+    doorman, app = Doorman(), App()
+    layer = TenantMiddleware(app, resolver=doorman)
+    two_keys = {**KEY, "x-api-key": "another"}
+    await drive(layer, headers=two_keys)
+    doorman.ignores_credentials = False
+    refusal = await drive(layer, headers=two_keys)
+    await drive(layer, headers=KEY)
+    assert [tenant.name for tenant in app.tenants if tenant] == ["nobody", "somebody"]
+    assert refusal.status == 401
+
+
+def test_a_forgotten_resolver_is_said_when_the_app_is_built() -> None:
+    build: Any = TenantMiddleware
+    with pytest.raises(TypeError, match="resolver"):
+        build(App())

@@ -9,7 +9,7 @@ from gateway_middleware.composition.config import revealed
 from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.intake.ownership import ResponseOwners
-from gateway_middleware.tenancy.resolvers import ApiKeyResolver, OpenResolver
+from gateway_middleware.tenancy.resolvers import ApiKeyResolver, CredentialFree, OpenResolver
 
 if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Scope
@@ -59,7 +59,7 @@ class Switch:
     def to(self, resolver: TenantResolver) -> None:
         """Ask this one from now on."""
         self._resolver = resolver
-        self.ignores_credentials = bool(getattr(resolver, "ignores_credentials", False))
+        self.ignores_credentials = isinstance(resolver, CredentialFree) and resolver.ignores_credentials
 
     def __call__(self, credential: Credential | None, scope: Scope, /) -> Tenant | Awaitable[Tenant | None] | None:
         return self._resolver(credential, scope)

@@ -12,6 +12,7 @@ from gateway_middleware.core.endpoints import Access
 from gateway_middleware.core.errors import AuthenticationError, GatewayError, PermissionDeniedError
 from gateway_middleware.core.scope import ENDPOINT, RECORD, TENANT
 from gateway_middleware.tenancy.credential import credential_of
+from gateway_middleware.tenancy.resolvers import CredentialFree
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,11 +36,13 @@ def openai_rejection(error: GatewayError) -> tuple[int, HeaderList, bytes]:
 
 
 class TenantMiddleware:
-    """Sets TENANT, or raises `AuthenticationError` or `PermissionDeniedError`.
+    """Lets a call pass when `resolver` knows its tenant, and sets TENANT in the scope; refuses it otherwise.
 
-    Who may call what is said by ENDPOINT; without one (a foreign application) every call needs a tenant. Websockets are
-    refused. Where no `EdgeMiddleware` is further out, refusals are answered with what `on_reject` makes of them.
-    Tokens are for operators: a tenant's key never opens what they open.
+    On an application of your own every HTTP call needs a tenant, websockets are refused, and a refusal is answered with
+    the status, headers and body that `on_reject` makes of the error (default: OpenAI's shape). Inside the gateway
+    ENDPOINT says who may call what, and refusals are raised (`AuthenticationError`, `PermissionDeniedError`) for
+    `EdgeMiddleware` to answer. The tokens are those of operators: a tenant's key never opens what they open. Raises
+    `ValueError` for an empty token.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class TenantMiddleware:
     ) -> None:
         self.app = app
         self._resolver = resolver
+        self._declaring = resolver if isinstance(resolver, CredentialFree) else None
         self._admin_token = _token(admin_token)
         self._metrics_token = _token(metrics_token)
         self._on_reject = on_reject
@@ -95,7 +99,8 @@ class TenantMiddleware:
         return None
 
     def _resolve(self, scope: Scope) -> Tenant | Awaitable[Tenant | None]:
-        credential = None if getattr(self._resolver, "ignores_credentials", False) else credential_of(scope["headers"])
+        is_free = self._declaring is not None and self._declaring.ignores_credentials
+        credential = None if is_free else credential_of(scope["headers"])
         tenant = self._resolver(credential, scope)
         if tenant is None:
             raise _nobody(credential)
@@ -108,8 +113,7 @@ class TenantMiddleware:
 
 
 def _nobody(credential: Credential | None) -> AuthenticationError:
-    said = "The call belongs to no tenant." if credential is None else "The API key is not valid."
-    return AuthenticationError(said)
+    return AuthenticationError("The call belongs to no tenant." if credential is None else "The API key is not valid.")
 
 
 def _set_tenant(scope: Scope, tenant: Tenant | None) -> None:

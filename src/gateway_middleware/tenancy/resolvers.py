@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from msgspec.structs import replace
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.asgi import Scope
 
-__all__ = ["ApiKeyResolver", "Credential", "OpenResolver", "ScopeUserResolver", "TenantResolver"]
+__all__ = ["ApiKeyResolver", "Credential", "CredentialFree", "OpenResolver", "ScopeUserResolver", "TenantResolver"]
 
 _MAX_REMEMBERED = 10_000
 _SHOWN_DIGITS = 8
@@ -29,13 +29,22 @@ _UNKNOWN = "The API key is not valid."
 class TenantResolver(Protocol):
     """Says who is calling. Any callable of this form will do, also `async def`.
 
-    None, or `AuthenticationError` raised, is a 401. A resolver with a true attribute `ignores_credentials` is called
-    with None, and no header can make the call fail before.
+    None, or `AuthenticationError` raised, is a 401. `CredentialFree` says how a resolver does without the credential.
     """
 
     def __call__(self, credential: Credential | None, scope: Scope, /) -> Tenant | Awaitable[Tenant | None] | None:
         """The tenant of this call."""
         ...
+
+
+@runtime_checkable
+class CredentialFree(Protocol):
+    """What a resolver has that may go by the rest of the call alone.
+
+    While `ignores_credentials` is true it is called with None, and no header of a credential can make the call fail.
+    """
+
+    ignores_credentials: bool
 
 
 class ApiKeyResolver:
