@@ -125,7 +125,7 @@ def test_an_id_that_is_too_long_is_not_kept() -> None:
 
 
 def test_the_oldest_of_too_many_is_forgotten() -> None:
-    owners = ResponseOwners(is_shared=True, most=2)
+    owners = ResponseOwners(is_shared=True, max_responses=2)
     for n in range(3):
         owners.remember(f"resp_{n}", ACME, "openai/gpt-5")
 

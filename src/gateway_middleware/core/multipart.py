@@ -13,9 +13,9 @@ _FOLD = re.compile(rb"\r\n[ \t]+")
 _LINE_END = re.compile(rb"[ \t]*\r\n")
 _LAST_LINE_END = re.compile(rb"--[ \t]*(?:\r\n|$)")
 
-_LONGEST_FIELD = 4096
-_LONGEST_HEAD = 4096
-_MOST_PARTS = 1000
+_MAX_FIELD = 4096
+_MAX_HEAD = 4096
+_MAX_PARTS = 1000
 
 
 def is_multipart(content_type: bytes) -> bool:
@@ -30,7 +30,7 @@ def form_fields(body: bytes, content_type: bytes) -> dict[bytes, bytes]:
     """
     fields: dict[bytes, bytes] = {}
     for start, end in part_spans(body, boundary_of(content_type)):
-        if end - start < _LONGEST_FIELD:
+        if end - start < _MAX_FIELD:
             name, content = part_of(body[start:end])
             if name in fields and not name.endswith(b"[]"):
                 raise InvalidRequestError("The form names a field twice.", param=name.decode("latin-1"))
@@ -59,8 +59,8 @@ def part_spans(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
             raise _refusal("holds its boundary inside a part")
         if start >= 0:
             spans.append((start, found - 2))
-        if len(spans) > _MOST_PARTS:
-            raise _refusal(f"has more than {_MOST_PARTS} parts")
+        if len(spans) > _MAX_PARTS:
+            raise _refusal(f"has more than {_MAX_PARTS} parts")
         start, found = line_end.end() - 2 if line_end else after, body.find(delimiter, after)
         if is_last and spans and found < 0:
             return spans
@@ -72,8 +72,8 @@ def part_spans(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
 def part_of(part: bytes) -> tuple[bytes, bytes]:
     """The name of a part and its content. Raises `InvalidRequestError`."""
     head, _, content = part.partition(b"\r\n\r\n")
-    if len(head) > _LONGEST_HEAD:
-        raise _refusal(f"has a part with more than {_LONGEST_HEAD} bytes of headers")
+    if len(head) > _MAX_HEAD:
+        raise _refusal(f"has a part with more than {_MAX_HEAD} bytes of headers")
     for line in _FOLD.sub(b" ", head).split(b"\r\n"):
         field, _, value = line.partition(b":")
         if field.strip().lower() == b"content-disposition":

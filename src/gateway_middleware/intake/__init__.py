@@ -1,1 +1,1 @@
-"""What a call asks for: body, model, route."""
+"""Reads a model call: its body, the model it names, and the route that the model leads to."""

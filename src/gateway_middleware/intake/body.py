@@ -1,4 +1,4 @@
-"""The one bounded read of a request body."""
+"""Reads a request body of at most so many bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the call: body, model, route."""
+"""The layer that reads a model call: its body, the model it names, and the route that the model leads to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.endpoints import Endpoint
     from gateway_middleware.core.record import CallRecord
     from gateway_middleware.intake.ownership import ResponseOwners
-    from gateway_middleware.intake.parsing import Asked
+    from gateway_middleware.intake.parsing import ParsedBody
     from gateway_middleware.intake.routing import RouteTable
 
 _TRACING = {b"traceparent": 128, b"tracestate": 512}
@@ -74,31 +74,31 @@ class IntakeMiddleware:
         if surface is None:
             raise ValueError("not a model call")
         record.bytes_in = len(body)
-        asked = parse(body, content_type)
-        model = record.model = _model_of(endpoint, asked)
-        record.is_stream = asked.is_stream
+        parsed = parse(body, content_type)
+        model = record.model = _model_of(endpoint, parsed)
+        record.is_stream = parsed.is_stream
         route = self._table().resolve(model, surface=surface, dialect=endpoint.dialect, tenant=tenant)
         record.route = route.name
         return ModelRequest(
             surface=surface,
             dialect=endpoint.dialect,
             model=model,
-            route=self._stick(route, asked, body, tenant),
+            route=self._stick(route, parsed, body, tenant),
             body=body,
-            fields=asked.fields,
+            fields=parsed.fields,
             content_type=content_type,
-            is_stream=asked.is_stream,
-            wants_stream_usage=asked.wants_stream_usage,
-            output_cap=asked.output_cap,
-            choices=asked.choices,
+            is_stream=parsed.is_stream,
+            wants_stream_usage=parsed.wants_stream_usage,
+            output_cap=parsed.output_cap,
+            choices=parsed.choices,
             headers=_allowed_headers(scope, endpoint.dialect),
         )
 
-    def _stick(self, route: Route, asked: Asked, body: bytes, tenant: Tenant) -> Route:
+    def _stick(self, route: Route, parsed: ParsedBody, body: bytes, tenant: Tenant) -> Route:
         """The route, narrowed to the one deployment that holds what the request continues."""
-        key = self._owners.check(asked.fields, body, tenant)
-        kept = tuple(d for d in route.deployments if d.key == key) if key is not None else ()
-        return msgspec.structs.replace(route, deployments=kept) if kept else route
+        key = self._owners.check(parsed.fields, body, tenant)
+        holders = tuple(d for d in route.deployments if d.key == key) if key is not None else ()
+        return msgspec.structs.replace(route, deployments=holders) if holders else route
 
     def _remember(self, scope: Scope, request: ModelRequest) -> None:
         if request.surface is not Surface.RESPONSES:
@@ -124,19 +124,19 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-def _model_of(endpoint: Endpoint, asked: Asked) -> str:
+def _model_of(endpoint: Endpoint, parsed: ParsedBody) -> str:
     """Azure's paths name the deployment, and the body may say what it likes."""
     if endpoint.argument is not None:
         return check_model(endpoint.argument)
-    if asked.model is None:
+    if parsed.model is None:
         raise InvalidRequestError("You must provide a model parameter.", param="model")
-    return check_model(asked.model)
+    return check_model(parsed.model)
 
 
 def _allowed_headers(scope: Scope, dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
     allowed = _ANTHROPIC_HEADERS if dialect is Dialect.ANTHROPIC else _OPENAI_HEADERS
-    kept = tuple([pair for pair in scope["headers"] if pair[0] in allowed])
-    for name, value in kept:
+    headers = tuple([pair for pair in scope["headers"] if pair[0] in allowed])
+    for name, value in headers:
         if len(value) > allowed[name] or not value.isascii() or any(c < 32 or c == 127 for c in value):
             raise InvalidRequestError(f"The header {name.decode()} is not valid.", param=name.decode())
-    return kept
+    return headers

@@ -1,4 +1,4 @@
-"""Who owns what lies in a provider account that tenants share.
+"""Checks that stored provider resources (responses, files, ...) belong to the tenant that names them.
 
 A provider keeps responses, conversations, files and containers under ids that any key of the account may use. So an id
 that a client sends is let through only when the gateway knows that the same tenant got it.
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Clock, Tenant
 
-MOST_RESPONSES = 100_000
+MAX_RESPONSES = 100_000
 SECONDS_KEPT = 30 * 86400.0
-_LONGEST_ID = 256
-_MOST_ELEMENTS = 200_000
+_MAX_ID = 256
+_MAX_ELEMENTS = 200_000
 _TOP_LEVEL = ("conversation", "container", "prompt")
 _NESTED = ("file_id", "file_ids", "vector_store_ids", "vector_store_id", "container_id", "skill_id")
 _OPAQUE = frozenset({"metadata", "parameters", "input_schema", "schema"})
@@ -54,16 +54,16 @@ class ResponseOwners:
         self,
         *,
         is_shared: bool,
-        most: int = MOST_RESPONSES,
+        max_responses: int = MAX_RESPONSES,
         seconds: float = SECONDS_KEPT,
         clock: Clock = time.monotonic,
     ) -> None:
         self.is_shared = is_shared
-        self._owners: TTLCache[str, tuple[str, str]] = TTLCache(most, seconds, timer=clock)
+        self._owners: TTLCache[str, tuple[str, str]] = TTLCache(max_responses, seconds, timer=clock)
 
     def remember(self, response_id: str, tenant: Tenant, deployment: str) -> None:
         """Note that this tenant got this response from this deployment (its key)."""
-        if len(response_id) <= _LONGEST_ID:
+        if len(response_id) <= _MAX_ID:
             self._owners[response_id] = (tenant.name, deployment)
 
     def check(self, fields: Mapping[str, msgspec.Raw], body: bytes, tenant: Tenant) -> str | None:
@@ -123,11 +123,11 @@ def _check_nested(fields: Mapping[str, msgspec.Raw], *, may_be_escaped: bool) ->
         if text[:1] not in {b"[", b"{"} or name in _OPAQUE:
             continue
         is_escaped = may_be_escaped and any(letter in text for letter in _LETTERS)
-        found = next(_stored(_read(raw, name), name), None) if is_escaped or _is_suspect(text) else None
-        if found is None and name == "input" and (is_escaped or b'"id"' in text):
-            found = _reference(text)
-        if found is not None:
-            raise _refusal(name, f"holds `{found}`, which names a stored resource of a shared provider account")
+        member = next(_stored(_read(raw, name), name), None) if is_escaped or _is_suspect(text) else None
+        if member is None and name == "input" and (is_escaped or b'"id"' in text):
+            member = _reference(text)
+        if member is not None:
+            raise _refusal(name, f"holds `{member}`, which names a stored resource of a shared provider account")
 
 
 def _is_suspect(text: bytes) -> bool:
@@ -144,7 +144,7 @@ def _reference(text: bytes) -> str | None:
 
 def _stored(value: Any, field: str) -> Iterator[str]:
     """Members anywhere in a value that name something stored."""
-    pending, left = [value], _MOST_ELEMENTS
+    pending, left = [value], _MAX_ELEMENTS
     while pending:
         current = pending.pop()
         left -= len(current)

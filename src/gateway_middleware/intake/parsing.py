@@ -1,4 +1,4 @@
-"""The top level of a request body, strictly: what two JSON parsers could read in two ways is refused."""
+"""Reads the top level of a request body, and refuses what two JSON parsers could read in two ways."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _decode_count = msgspec.json.Decoder(int | None).decode
 _decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ParsedBody(msgspec.Struct, frozen=True, kw_only=True):
     """What intake reads of a body. `model` is None when the body names none, and as unchecked as it came."""
 
     fields: Mapping[str, msgspec.Raw]
@@ -69,13 +69,13 @@ def _is_json(content_type: bytes) -> bool:
     return is_json and all(c.removeprefix(b"charset=").strip(b'"') in {b"utf-8", b"utf8"} for c in charsets)
 
 
-def parse(body: bytes, content_type: bytes) -> Asked:
+def parse(body: bytes, content_type: bytes) -> ParsedBody:
     """Read a body of an accepted type. Raises `InvalidRequestError` that names the field at fault."""
     if content_type != b"application/json" and is_multipart(content_type):
         return _parse_form(body, content_type)
     fields = parse_fields(body)
     model, stream, options = fields.get("model"), fields.get("stream"), fields.get("stream_options")
-    return Asked(
+    return ParsedBody(
         fields=fields,
         model=None if model is None else _read(_decode_text, model, "model", "a string"),
         is_stream=stream is not None and bool(_read(_decode_flag, stream, "stream", "a boolean")),
@@ -140,13 +140,13 @@ def _wants_usage(raw: msgspec.Raw) -> bool:
     return bool(options.include_usage)
 
 
-def _count(fields: Mapping[str, msgspec.Raw], field: str, most: int) -> int | None:
+def _count(fields: Mapping[str, msgspec.Raw], field: str, maximum: int) -> int | None:
     raw = fields.get(field)
     if raw is None:
         return None
     value: int | None = _read(_decode_count, raw, field, "an integer")
-    if value is not None and not 1 <= value <= most:
-        raise InvalidRequestError(f"The field `{field}` must be between 1 and {most}.", param=field)
+    if value is not None and not 1 <= value <= maximum:
+        raise InvalidRequestError(f"The field `{field}` must be between 1 and {maximum}.", param=field)
     return value
 
 
@@ -155,10 +155,10 @@ def _output_cap(fields: Mapping[str, msgspec.Raw]) -> int | None:
     return max(caps, default=None)
 
 
-def _parse_form(body: bytes, content_type: bytes) -> Asked:
+def _parse_form(body: bytes, content_type: bytes) -> ParsedBody:
     fields = form_fields(body, content_type)
     model = fields.get(b"model")
-    return Asked(
+    return ParsedBody(
         fields={},
         model=None if model is None else model.decode("utf-8", "replace"),
         is_stream=fields.get(b"stream", b"").strip().lower() == b"true",

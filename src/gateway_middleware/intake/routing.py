@@ -1,4 +1,4 @@
-"""From a model name to the deployments behind it. A table is one immutable value that can be swapped whole."""
+"""Finds the deployments behind a model name. A table never changes: a reload makes another one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Tenant
     from gateway_middleware.core.provider_api import Provider
 
-_MOST_RESOLVED = 1024
+_MAX_RESOLVED = 1024
 _EVERYTHING = ("*",)
 
 
@@ -32,10 +32,10 @@ class RouteTable:
         self._routes = dict(routes)
         self._providers = dict(providers)
         self._by_surface = {
-            (name, surface): found
+            (name, surface): able
             for name, route in self._routes.items()
             for surface in Surface
-            if (found := self._serving(route, surface)) is not None
+            if (able := self._serving(route, surface)) is not None
         }
         self._resolved: OrderedDict[tuple[str, Surface, Dialect], Route] = OrderedDict()
         self._allowed: dict[tuple[tuple[str, ...], str], bool] = {}
@@ -82,19 +82,19 @@ class RouteTable:
         may = self._allowed.get(key)
         if may is None:
             may = any(fnmatchcase(model, pattern) for pattern in tenant.models)
-            if len(self._allowed) >= _MOST_RESOLVED:
+            if len(self._allowed) >= _MAX_RESOLVED:
                 self._allowed.clear()
             self._allowed[key] = may
         return may
 
     def _serving(self, route: Route, surface: Surface) -> Route | None:
         lists = (route.deployments, route.on_context_window, route.on_content_policy)
-        kept = [tuple(d for d in listed if self._providers[d.provider].supports(surface)) for listed in lists]
-        if kept == list(lists):
+        able = [tuple(d for d in listed if self._providers[d.provider].supports(surface)) for listed in lists]
+        if able == list(lists):
             return route
-        if not kept[0]:
+        if not able[0]:
             return None
-        return msgspec.structs.replace(route, deployments=kept[0], on_context_window=kept[1], on_content_policy=kept[2])
+        return msgspec.structs.replace(route, deployments=able[0], on_context_window=able[1], on_content_policy=able[2])
 
     def _derive(self, model: str, surface: Surface, dialect: Dialect) -> Route:
         provider, _, name = model.partition("/")
@@ -121,7 +121,7 @@ class RouteTable:
 
     def _remember(self, key: tuple[str, Surface, Dialect], route: Route) -> Route:
         self._resolved[key] = route
-        if len(self._resolved) > _MOST_RESOLVED:
+        if len(self._resolved) > _MAX_RESOLVED:
             self._resolved.popitem(last=False)
         return route
 

@@ -1,4 +1,4 @@
-"""What a JSON body must be beyond valid: bounded, shallow, and the same to every parser. All of it is linear."""
+"""Checks JSON bodies beyond validity: size, depth, and names that stand twice, in linear time."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def _check_repeated(body: bytes, members: dict[str, msgspec.Raw]) -> None:
     """Walks from name to name. msgspec keeps the last value, so an earlier one does not fit or is met again."""
     seen: set[str] = set()
     position, name = 0, ""
-    while (found := _MEMBER.match(body, position)) is not None:
-        name, position = _decode_name(found[1]), found.end()
+    while (member := _MEMBER.match(body, position)) is not None:
+        name, position = _decode_name(member[1]), member.end()
         value = bytes(members[name])
         if name in seen or not body.startswith(value, position):
             raise _twice(name)

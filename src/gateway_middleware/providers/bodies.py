@@ -1,4 +1,4 @@
-"""Request bodies as they go upstream: the client's own bytes, but for the model and the wish for stream usage."""
+"""Makes the upstream request body: the client's own bytes with the model replaced, and stream usage asked for."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ import msgspec
 
 from gateway_middleware.core.sse import MAX_EVENT_BYTES, EventSplitter, parse_event, split_events
 from gateway_middleware.providers.answers import NOTHING, AnswerHead, BinaryReader, head_of, reported_failure, text_of
-from gateway_middleware.providers.concealment import without_null_usage
 from gateway_middleware.providers.failures import stream_error_from
 from gateway_middleware.providers.usage import anthropic_usage, json_object, openai_usage
+from gateway_middleware.providers.usage_stripping import without_null_usage
 
 if TYPE_CHECKING:
     from gateway_middleware.core.provider_api import ResponseReader
@@ -100,21 +100,21 @@ class EventReader(BinaryReader, ABC):
         name, data = parse_event(event)
         if not name and not data:
             return event
-        said = _event_data(data)
-        if name == b"error" or (said is not None and _is_error(said)):
+        fields = _event_data(data)
+        if name == b"error" or (fields is not None and _is_error(fields)):
             self.error = stream_error_from(event, data, secrets=self._secrets)
             return b""
-        if said is None:
+        if fields is None:
             self._learn_from_text(data)
             return event
-        self._learn(text_of(said.type) or name.decode("latin-1"), said)
-        return self._visible(event, said)
+        self._learn(text_of(fields.type) or name.decode("latin-1"), fields)
+        return self._visible(event, fields)
 
     def _count(self, head: AnswerHead) -> None:
         """Take over OpenAI's usage, where there is one."""
-        found = openai_usage(json_object(head.usage)) if head.usage else None
-        if found is not None:
-            self.usage, self.raw_usage = found, bytes(head.usage)
+        usage = openai_usage(json_object(head.usage)) if head.usage else None
+        if usage is not None:
+            self.usage, self.raw_usage = usage, bytes(head.usage)
 
     def _identify(self, head: AnswerHead) -> None:
         self.service_tier = text_of(head.service_tier) or self.service_tier
@@ -125,12 +125,12 @@ class EventReader(BinaryReader, ABC):
         """What to relay of events in which there is nothing to read."""
         return whole
 
-    def _visible(self, event: bytes, said: EventData) -> bytes:
+    def _visible(self, event: bytes, fields: EventData) -> bytes:
         """What to relay of an event that was read."""
         return event
 
     @abstractmethod
-    def _learn(self, kind: str, said: EventData) -> None:
+    def _learn(self, kind: str, fields: EventData) -> None:
         """Note what an event says; `kind` is its type, or its name where the data has none."""
 
     def _learn_from_text(self, data: bytes) -> None:
@@ -140,8 +140,8 @@ class EventReader(BinaryReader, ABC):
         """The body ended, and not within an event."""
 
 
-def _is_error(said: EventData) -> bool:
-    return bytes(said.error) not in NOTHING or said.type == _ERROR
+def _is_error(fields: EventData) -> bool:
+    return bytes(fields.error) not in NOTHING or fields.type == _ERROR
 
 
 class ChatEvents(EventReader):
@@ -150,18 +150,18 @@ class ChatEvents(EventReader):
     __slots__ = ()
     needles = (_DONE, b'_tokens"', b"error")
 
-    def _learn(self, kind: str, said: EventData) -> None:
-        self._identify(said)
-        self._count(said)
-        self.has_content = self.has_content or any(_has_content(choice) for choice in _choices(said))
+    def _learn(self, kind: str, fields: EventData) -> None:
+        self._identify(fields)
+        self._count(fields)
+        self.has_content = self.has_content or any(_has_content(choice) for choice in _choices(fields))
 
     def _learn_from_text(self, data: bytes) -> None:
         self.is_complete = data.startswith(_DONE)
 
 
-def _choices(said: EventData) -> list[Any]:
+def _choices(fields: EventData) -> list[Any]:
     try:
-        return _decode_list(said.choices)
+        return _decode_list(fields.choices)
     except (ValueError, RecursionError):
         return []
 
@@ -183,8 +183,8 @@ class QuietChatEvents(ChatEvents):
     def _unread(self, whole: bytes) -> bytes:
         return without_null_usage(whole)
 
-    def _visible(self, event: bytes, said: EventData) -> bytes:
-        is_only_usage = bytes(said.usage).startswith(b"{") and not _choices(said)
+    def _visible(self, event: bytes, fields: EventData) -> bytes:
+        is_only_usage = bytes(fields.usage).startswith(b"{") and not _choices(fields)
         return b"" if is_only_usage else without_null_usage(event)
 
 
@@ -196,8 +196,8 @@ class ResponsesEvents(EventReader):
     _lifecycle = frozenset({"response.created", "response.in_progress", "response.queued", "keepalive"})
     _ends = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
-    def _learn(self, kind: str, said: EventData) -> None:
-        head = head_of(said.response)
+    def _learn(self, kind: str, fields: EventData) -> None:
+        head = head_of(fields.response)
         if head is not None:
             self._identify(head)
             self._count(head)
@@ -218,19 +218,19 @@ class MessagesEvents(EventReader):
         super().__init__(secrets=secrets, limit=limit)
         self._reported: dict[str, Any] = {}
 
-    def _learn(self, kind: str, said: EventData) -> None:
-        head = head_of(said.message)
+    def _learn(self, kind: str, fields: EventData) -> None:
+        head = head_of(fields.message)
         if head is not None:
             self._identify(head)
             self._update(head.usage)
-        self._update(said.usage)
+        self._update(fields.usage)
         self.has_content = self.has_content or kind not in self._lifecycle
         self.is_complete = kind == "message_stop"
 
     def _update(self, usage: msgspec.Raw) -> None:
-        found = {name: value for name, value in json_object(usage).items() if value is not None}
-        if found:
-            self._reported |= found
+        counts = {name: value for name, value in json_object(usage).items() if value is not None}
+        if counts:
+            self._reported |= counts
             self.usage = anthropic_usage(self._reported)
             self.raw_usage = msgspec.json.encode(self._reported)
             self.service_tier = self._reported.get("service_tier") or self.service_tier
@@ -243,8 +243,8 @@ class MediaEvents(EventReader):
     needles = (b'"usage"', b".done", _DONE, b"error")
     _ends = frozenset({"transcript.text.done", "speech.audio.done"})
 
-    def _learn(self, kind: str, said: EventData) -> None:
-        self._count(said)
+    def _learn(self, kind: str, fields: EventData) -> None:
+        self._count(fields)
         self.has_content = True
         self.is_complete = kind in self._ends
 

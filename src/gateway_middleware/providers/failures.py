@@ -1,4 +1,4 @@
-"""What a provider says when it fails, as the gateway's errors. No credential gets through."""
+"""Turns error answers and error events of providers into the gateway's errors, without any credential."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def error_from(
     if status < 400:
         return UpstreamProtocolError(f"Provider {provider} answered with status {status}, which is no answer.")
     scrubbed = redact_bytes(body, secrets)
-    said = _json(scrubbed)
+    document = _json(scrubbed)
     if status in {401, 403}:
-        code = _nested_error(said).get("code")
+        code = _nested_error(document).get("code")
         return ProviderAuthError(
             f"Provider {provider} refused the gateway's credential (status {status}).",
             provider_code=code if isinstance(code, str) else None,
         )
     return UpstreamStatusError(
-        _message(said, secrets) or f"Provider {provider} answered with status {status}.",
+        _message(document, secrets) or f"Provider {provider} answered with status {status}.",
         upstream_status=status,
         upstream_headers=headers,
         body=scrubbed,
@@ -46,12 +46,12 @@ def error_from(
 
 def stream_error_from(event: bytes, data: bytes, *, secrets: tuple[str, ...]) -> UpstreamStreamError:
     """The error for an error event inside a stream; `event` is all of it, `data` what it says."""
-    said = _json(data)
-    error = _nested_error(said)
+    document = _json(data)
+    error = _nested_error(document)
     kind, code = error.get("type"), error.get("code")
     return UpstreamStreamError(
-        _message(said, secrets) or "The provider reported an error inside its stream.",
-        provider_type=redact(kind, secrets) if isinstance(kind, str) and error is not said else None,
+        _message(document, secrets) or "The provider reported an error inside its stream.",
+        provider_type=redact(kind, secrets) if isinstance(kind, str) and error is not document else None,
         provider_code=redact(str(code), secrets) if isinstance(code, str | int) else None,
         frame=redact_bytes(event, secrets),
     )
@@ -59,23 +59,23 @@ def stream_error_from(event: bytes, data: bytes, *, secrets: tuple[str, ...]) ->
 
 def _json(body: bytes) -> dict[str, Any]:
     try:
-        found = _decode(body)
+        document = _decode(body)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
-def _nested_error(said: dict[str, Any]) -> dict[str, Any]:
+def _nested_error(document: dict[str, Any]) -> dict[str, Any]:
     """The object that holds type and code: `error` where there is one, else the top level."""
-    error = said.get("error")
-    return error if isinstance(error, dict) else said
+    error = document.get("error")
+    return error if isinstance(error, dict) else document
 
 
-def _message(said: dict[str, Any], secrets: tuple[str, ...]) -> str:
+def _message(document: dict[str, Any], secrets: tuple[str, ...]) -> str:
     """The provider's sentence in any of the shapes in use; empty where there is none."""
-    error = said.get("error")
+    error = document.get("error")
     inner = error.get("message") if isinstance(error, dict) else error
-    for candidate in (inner, said.get("message"), said.get("detail")):
+    for candidate in (inner, document.get("message"), document.get("detail")):
         if isinstance(candidate, str) and candidate.strip():
             return redact(" ".join(candidate.split()), secrets)[:_MAX_MESSAGE]
     return ""

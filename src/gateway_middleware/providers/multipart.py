@@ -1,4 +1,4 @@
-"""Forms: the part named `model` replaced, every other byte as it was."""
+"""Replaces the part named `model` of a multipart form and leaves every other byte as it was."""
 
 from __future__ import annotations
 

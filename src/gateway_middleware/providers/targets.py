@@ -1,4 +1,4 @@
-"""Addresses: from a configured base URL and a model name to upstream targets."""
+"""Makes request targets (address, path, constant headers) of a base URL, a surface and a model name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Headers = tuple[tuple[bytes, bytes], ...]
     PathOf = Callable[[Surface, str], str]
 
-_MOST_TARGETS = 1024
+_MAX_TARGETS = 1024
 _PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 _USER_AGENT = (b"user-agent", f"model-gateway/{__version__}".encode())
 
@@ -53,7 +53,7 @@ class TargetCache:
         if not is_form:
             headers.insert(0, (b"content-type", b"application/json"))
         target = UpstreamTarget.build(self._origin, self._path_of(surface, model), (*headers, *self._headers))
-        if len(self._targets) >= _MOST_TARGETS:
+        if len(self._targets) >= _MAX_TARGETS:
             self._targets.clear()
         self._targets[key] = target
         return target

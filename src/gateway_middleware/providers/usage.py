@@ -1,4 +1,4 @@
-"""What the providers report as used, brought to the gateway's one convention.
+"""Reads token usage from provider answers into one convention.
 
 OpenAI counts cached tokens inside `prompt_tokens` or `input_tokens`. Anthropic counts them beside `input_tokens`, and
 counts compaction and advisor runs only in `usage.iterations` (read from recorded answers and the SDK's own types).
@@ -12,7 +12,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Usage
 
-_MOST = 10**9
+_MAX_COUNT = 10**9
 _NOTHING = Usage()
 _decode = msgspec.json.Decoder().decode
 
@@ -20,7 +20,7 @@ _decode = msgspec.json.Decoder().decode
 def count(value: object) -> int | None:
     """A number of tokens, or None for what cannot be one."""
     if type(value) is int:
-        return value if 0 <= value <= _MOST else None
+        return value if 0 <= value <= _MAX_COUNT else None
     return count(int(value)) if type(value) is float and value.is_integer() else None
 
 
@@ -29,25 +29,25 @@ def json_object(raw: msgspec.Raw) -> dict[str, Any]:
     if not raw:
         return {}
     try:
-        found = _decode(raw)
+        value = _decode(raw)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def openai_usage(reported: dict[str, Any]) -> Usage | None:
     """Usage in any of OpenAI's wire formats: chat and embeddings say `prompt_tokens`, the others `input_tokens`."""
     get = reported.get
-    spent = get("prompt_tokens_details") or get("input_tokens_details")
-    made = get("completion_tokens_details") or get("output_tokens_details")
-    taken, given = count(get("prompt_tokens")), count(get("completion_tokens"))
+    input_details = get("prompt_tokens_details") or get("input_tokens_details")
+    output_details = get("completion_tokens_details") or get("output_tokens_details")
+    prompt_tokens, completion_tokens = count(get("prompt_tokens")), count(get("completion_tokens"))
     return _reported(
         Usage(
-            input_tokens=count(get("input_tokens")) if taken is None else taken,
-            output_tokens=count(get("output_tokens")) if given is None else given,
-            cached_input_tokens=_detail(spent, "cached_tokens"),
-            cache_write_tokens=_detail(spent, "cache_write_tokens"),
-            reasoning_tokens=_detail(made, "reasoning_tokens"),
+            input_tokens=count(get("input_tokens")) if prompt_tokens is None else prompt_tokens,
+            output_tokens=count(get("output_tokens")) if completion_tokens is None else completion_tokens,
+            cached_input_tokens=_detail(input_details, "cached_tokens"),
+            cache_write_tokens=_detail(input_details, "cache_write_tokens"),
+            reasoning_tokens=_detail(output_details, "reasoning_tokens"),
         )
     )
 

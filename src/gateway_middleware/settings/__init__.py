@@ -1,4 +1,4 @@
-"""Every setting: what it is called, what it may be, what it is when nobody says.
+"""The configuration: every variable with its name, its meaning, its default and its checks.
 
 The environment is read here, and nowhere else in the package.
 """

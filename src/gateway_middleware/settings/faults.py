@@ -1,4 +1,4 @@
-"""All complaints of one reading, and how a value is shown in them."""
+"""Collects the complaints about a configuration, and prints values in them without secrets."""
 
 from __future__ import annotations
 

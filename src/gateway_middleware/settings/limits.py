@@ -1,4 +1,4 @@
-"""Limits, wherever they may stand: of a tenant, of each of its keys, of a model, of a route."""
+"""Reads limits of requests, tokens, concurrency and spend: of a tenant, a key, a model or a route."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def read_limits(node: Node | None) -> LimitSettings:
 
 def pick_limits(members: Mapping[str, Node]) -> LimitSettings:
     """The limits among these members."""
-    found: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     for unit in ("requests", "tokens"):
         if unit in members:
-            found[unit] = scalars.limit(members[unit])
+            limits[unit] = scalars.limit(members[unit])
     if "concurrency" in members:
-        found["concurrency"] = scalars.integer(members["concurrency"], 1, 1_000_000)
+        limits["concurrency"] = scalars.integer(members["concurrency"], 1, 1_000_000)
     if "spend" in members:
-        found["spend"] = scalars.spend(members["spend"])
+        limits["spend"] = scalars.spend(members["spend"])
     if "shadow" in members:
-        found["shadow"] = _shadow(members["shadow"])
+        limits["shadow"] = _shadow(members["shadow"])
     if "on_outage" in members:
-        found["on_outage"] = scalars.choice(members["on_outage"], ["share", "open", "closed"])
-    return LimitSettings(**found)
+        limits["on_outage"] = scalars.choice(members["on_outage"], ["share", "open", "closed"])
+    return LimitSettings(**limits)
 
 
 def _shadow(node: Node) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""One value of the configuration with the place it stands at; it complains for itself.
+"""A configuration value together with its place (variable, file, member), so that complaints can name it.
 
 A reader that meets a fault notes it and goes on with a stand-in, so that one reading finds every fault. Nobody sees the
 stand-ins: `Settings.from_env` raises when there was a fault.
@@ -18,7 +18,7 @@ from gateway_middleware.settings.faults import Faults, nearest, shown_name
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,4096}")
 _REFERENCE = re.compile(r"env:[A-Z_][A-Z0-9_]*|file:[\x20-\x7e]+")
-_LARGEST_SECRET_FILE = 65536
+_MAX_SECRET_FILE = 65536
 
 
 class _Unresolved(Exception):  # noqa: N818
@@ -78,12 +78,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     def members(self, known: Iterable[str]) -> dict[str, Node]:
         """The members of an object whose names are `known`; others are faults."""
-        found = self.entries()
+        members = self.entries()
         names = list(known)
-        for name in [name for name in found if name not in names]:
+        for name in [name for name in members if name not in names]:
             near = nearest(name, names) or f"; expected one of {', '.join(names)}"
-            self.faults.add(found.pop(name).place, f"unknown name{near}")
-        return found
+            self.faults.add(members.pop(name).place, f"unknown name{near}")
+        return members
 
     def items(self, expectation: str) -> list[Node]:
         """The items of a list, or the value itself as the only one where it is text."""
@@ -117,10 +117,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     def secret(self, *, at_least: int = 1) -> Secret:
         """A credential: printable ASCII without spaces."""
         hidden = self.hidden()
-        found = hidden.reference()
-        if found is None:
+        reference = hidden.reference()
+        if reference is None:
             return Secret("", source=self.place)
-        value, source = found
+        value, source = reference
         self.faults.hide(value)
         if not _PRINTABLE.fullmatch(value):
             hidden.fault("expected printable ASCII without spaces or line ends")
@@ -134,9 +134,9 @@ def _read_file(path: str) -> str:
         if not Path(path).is_file():
             raise _Unresolved("expected a file that can be read")
         with Path(path).open("rb") as file:
-            content = file.read(_LARGEST_SECRET_FILE + 1)
-        if len(content) > _LARGEST_SECRET_FILE:
-            raise _Unresolved(f"expected a file of at most {_LARGEST_SECRET_FILE} bytes")
+            content = file.read(_MAX_SECRET_FILE + 1)
+        if len(content) > _MAX_SECRET_FILE:
+            raise _Unresolved(f"expected a file of at most {_MAX_SECRET_FILE} bytes")
         return content.decode()
     except (OSError, ValueError) as error:
         raise _Unresolved(f"expected a file that can be read ({type(error).__name__})") from None
@@ -147,12 +147,12 @@ def _decode(text: str) -> object:
     import json
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
+        members = dict(pairs)
+        if len(members) != len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"the name {shown_name(twice)} stands twice")
-        return found
+        return members
 
     def refuse(constant: str) -> object:
         raise ValueError(f"{constant} is not a number")

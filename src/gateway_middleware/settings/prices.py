@@ -1,4 +1,4 @@
-"""Prices of single deployments."""
+"""Reads `GATEWAY_PRICES`: prices of deployments in dollars per million tokens."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gateway_middleware.settings.node import Node
 
 def read_prices(node: Node) -> tuple[tuple[str, Price], ...]:
     """Prices by `provider/model`."""
-    found = []
+    prices = []
     for key, entry in node.structured().entries().items():
         if "/" not in key:
             entry.faults.add(entry.place, 'expected the name of a deployment, "provider/model"')
         price = _read(entry)
         if price is not None:
-            found.append((key, price))
-    return tuple(found)
+            prices.append((key, price))
+    return tuple(prices)
 
 
 def _read(node: Node) -> Price | None:

@@ -1,4 +1,4 @@
-"""Providers: those that the vendors' own variables switch on, and those of `GATEWAY_PROVIDERS`."""
+"""Reads the providers: those that the vendors' own variables switch on, and those of `GATEWAY_PROVIDERS`."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _text(members: Mapping[str, Node], name: str, pattern: re.Pattern[str], expe
 
 
 def _base_url(node: Node, is_insecure: bool) -> str:  # noqa: FBT001
-    found = scalars.url(node)
-    if found.startswith("http:") and not is_insecure and not scalars.is_loopback(scalars.host_of(found)):
+    url = scalars.url(node)
+    if url.startswith("http:") and not is_insecure and not scalars.is_loopback(scalars.host_of(url)):
         node.fault('expected https: plain http only to loopback, or with "insecure": true in GATEWAY_PROVIDERS')
-    return found
+    return url

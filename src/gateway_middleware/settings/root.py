@@ -1,4 +1,4 @@
-"""`Settings`: the whole configuration, read once, all faults at once."""
+"""`Settings`: the whole configuration, read and checked at once, every complaint collected."""
 
 from __future__ import annotations
 
@@ -123,10 +123,10 @@ def _read_providers(
 
 def _read_tenants(nodes: Mapping[str, Node], faults: Faults, *, is_open: bool) -> tuple[TenantSettings, ...]:
     before = len(faults)
-    found = read_tenants(nodes.get("GATEWAY_TENANTS"), has_key_secret="GATEWAY_KEY_SECRET" in nodes)
-    if not found and not is_open and len(faults) == before:
+    tenants = read_tenants(nodes.get("GATEWAY_TENANTS"), has_key_secret="GATEWAY_KEY_SECRET" in nodes)
+    if not tenants and not is_open and len(faults) == before:
         faults.add("GATEWAY_TENANTS", _NO_TENANT)
-    return found
+    return tenants
 
 
 def _source_only(secret: object) -> str:
@@ -167,7 +167,7 @@ def key_secret(environ: Mapping[str, str] | None = None) -> Secret | None:
     node = read_sources(environment, _NAMES, Faults()).get("GATEWAY_KEY_SECRET")
     if node is None:
         return None
-    found = msgspec.structs.replace(node, faults=faults).secret(at_least=16)
+    secret = msgspec.structs.replace(node, faults=faults).secret(at_least=16)
     if faults:
         raise SettingsError(faults.lines())
-    return found
+    return secret

@@ -1,4 +1,4 @@
-"""Routes: model names and the deployments behind them."""
+"""Reads `GATEWAY_ROUTES`: model names and the deployments behind them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
     over = options.get("timeouts")
     if over is not None:
         scalars.timeouts(over, Timeouts())  # also where no target is left that it could apply to
-    found = [_read_target(target, providers, over) for target in targets]
-    deployments = [deployment for deployment in found if deployment is not None]
+    read = [_read_target(target, providers, over) for target in targets]
+    deployments = [deployment for deployment in read if deployment is not None]
     _complain_about_repeats(node, deployments)
     return RouteSettings(
         name=name,
@@ -72,8 +72,8 @@ def _hedge(node: Node | None) -> float | None:
 def _read_list(node: Node | None, providers: _PROVIDERS, over: Node | None) -> tuple[DeploymentSettings, ...]:
     if node is None:
         return ()
-    found = [_read_target(target, providers, over) for target in node.items(_WHOLE)]
-    return tuple(deployment for deployment in found if deployment is not None)
+    read = [_read_target(target, providers, over) for target in node.items(_WHOLE)]
+    return tuple(deployment for deployment in read if deployment is not None)
 
 
 def _split(node: Node) -> tuple[list[Node], dict[str, Node]]:
@@ -119,10 +119,10 @@ def _read_target(node: Node, providers: _PROVIDERS, over: Node | None) -> Deploy
 
 
 def _lay_over(provider: ProviderSettings | None, layers: list[Node]) -> Timeouts:
-    found = provider.timeouts if provider else Timeouts()
+    timeouts = provider.timeouts if provider else Timeouts()
     for layer in layers:
-        found = scalars.timeouts(layer, found)
-    return found
+        timeouts = scalars.timeouts(layer, timeouts)
+    return timeouts
 
 
 def _read_deployment(node: Node, providers: _PROVIDERS) -> tuple[str, str]:

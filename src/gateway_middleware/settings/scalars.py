@@ -1,4 +1,4 @@
-"""Readers of single values. Each notes a fault at its node and then returns a stand-in."""
+"""Readers of single values (integers, seconds, URLs, ...). A bad value is a noted fault and a stand-in is returned."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _URL = re.compile(
 )
 _SPEND = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})? ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day|month|year)s?")
 _REDIS = "redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://"
-_LONGEST = 2048
+_MAX_LENGTH = 2048
 _A_DAY = 86400.0
 
 
 def text(node: Node, pattern: re.Pattern[str], expectation: str) -> str:
     """Text that matches the whole pattern."""
-    if isinstance(node.raw, str) and len(node.raw) <= _LONGEST and pattern.fullmatch(node.raw):
+    if isinstance(node.raw, str) and len(node.raw) <= _MAX_LENGTH and pattern.fullmatch(node.raw):
         return node.raw
     node.fault(expectation)
     return ""
@@ -68,11 +68,11 @@ def ratio(node: Node) -> float:
 
 
 def boolean(node: Node) -> bool:
-    found = node.raw if isinstance(node.raw, bool) else _BOOLEANS.get(str(node.raw).lower())
-    if found is None:
+    value = node.raw if isinstance(node.raw, bool) else _BOOLEANS.get(str(node.raw).lower())
+    if value is None:
         node.fault("expected true or false")
         return True  # the permissive stand-in: no second complaint follows from it
-    return found
+    return value
 
 
 def choice(node: Node, names: Sequence[str]) -> str:
@@ -83,7 +83,7 @@ def choice(node: Node, names: Sequence[str]) -> str:
 
 
 def path(node: Node) -> str:
-    if isinstance(node.raw, str) and node.raw.isprintable() and len(node.raw) <= _LONGEST:
+    if isinstance(node.raw, str) and node.raw.isprintable() and len(node.raw) <= _MAX_LENGTH:
         return node.raw
     node.fault("expected the path of a file")
     return ""
@@ -98,9 +98,9 @@ def host(node: Node) -> str:
 
 def url(node: Node) -> str:
     """An http or https URL without user, query and fragment; a slash at its end is dropped."""
-    found = _URL.fullmatch(node.raw) if isinstance(node.raw, str) and len(node.raw) <= _LONGEST else None
-    if found and _is_host(found[2]) and _is_port(found[3]) and _is_plain_path(found[4]):
-        return found[0].rstrip("/")
+    parts = _URL.fullmatch(node.raw) if isinstance(node.raw, str) and len(node.raw) <= _MAX_LENGTH else None
+    if parts and _is_host(parts[2]) and _is_port(parts[3]) and _is_plain_path(parts[4]):
+        return parts[0].rstrip("/")
     # Whatever stands before "@" or after "?" may be a credential.
     at_fault = node.hidden() if any(c in str(node.raw) for c in "@?#") else node
     at_fault.fault("expected http(s)://host[:port][/path], without user, query or fragment")
@@ -134,15 +134,15 @@ def is_loopback(address: str) -> bool:
 
 def host_of(address: str) -> str:
     """The host of a URL that `url` has accepted, without brackets."""
-    found = _URL.fullmatch(address)
-    return found[2].strip("[]") if found else ""
+    parts = _URL.fullmatch(address)
+    return parts[2].strip("[]") if parts else ""
 
 
 def port_of(address: str) -> int:
     """The port of a URL that `url` has accepted."""
-    found = _URL.fullmatch(address)
+    parts = _URL.fullmatch(address)
     default = 443 if address.startswith("https:") else 80
-    return int(found[3]) if found and found[3] else default
+    return int(parts[3]) if parts and parts[3] else default
 
 
 def limit(node: Node) -> str:

@@ -1,4 +1,4 @@
-"""Where values come from: the environment, and below it the TOML file."""
+"""Reads the sources of the configuration: the environment, which wins, and the TOML file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def file_key(variable: str) -> str:
 def read_sources(environ: Mapping[str, str], known: Iterable[str], faults: Faults) -> dict[str, Node]:
     """Every known variable that is set and not empty. What the environment sets, the file does not."""
     names = list(known)
-    found = {
+    nodes = {
         name: Node(place=name, raw=environ[name], faults=faults, environ=environ) for name in names if environ.get(name)
     }
     _complain_about_unknown(environ, names, faults)
-    file = found.pop(CONFIG_FILE, None)
-    return (_read_file(file, names) | found) if file else found
+    file = nodes.pop(CONFIG_FILE, None)
+    return (_read_file(file, names) | nodes) if file else nodes
 
 
 def _complain_about_unknown(environ: Mapping[str, str], known: list[str], faults: Faults) -> None:
@@ -50,14 +50,14 @@ def _is_service_link(name: str, value: str) -> bool:
 
 def _read_file(node: Node, known: list[str]) -> dict[str, Node]:
     variables = {file_key(name): name for name in known if name != CONFIG_FILE}
-    found: dict[str, Node] = {}
+    nodes: dict[str, Node] = {}
     for key, raw in _parse_file(node).items():
         place = f"{shown_name(Path(node.raw).name)}:{shown_name(key)}"
         if key in variables:
-            found[variables[key]] = Node(place=place, raw=raw, faults=node.faults, environ=node.environ)
+            nodes[variables[key]] = Node(place=place, raw=raw, faults=node.faults, environ=node.environ)
         else:
             node.faults.add(place, "unknown key" + nearest(key, list(variables)))
-    return found
+    return nodes
 
 
 def _parse_file(node: Node) -> dict[str, object]:

@@ -18,15 +18,15 @@ def render_table() -> str:
 def _default(variable: Variable) -> str:
     if variable.default is not None:
         return variable.default
-    found = getattr(Settings(), variable.field) if variable.field else None
-    if found is None:
+    value = getattr(Settings(), variable.field) if variable.field else None
+    if value is None:
         return "none"
     return (
-        f"`{str(found).lower()}`"
-        if isinstance(found, bool)
-        else f"`{found:g}`"
-        if isinstance(found, float)
-        else f"`{found}`"
+        f"`{str(value).lower()}`"
+        if isinstance(value, bool)
+        else f"`{value:g}`"
+        if isinstance(value, float)
+        else f"`{value}`"
     )
 
 

@@ -1,4 +1,4 @@
-"""Tenants: digests of their keys, limits, and the models they may call."""
+"""Reads `GATEWAY_TENANTS`: digests of keys, limits, and the models that each tenant may call."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def _read_keys(node: Node) -> list[str]:
 
 def _read_digests(node: Node) -> list[str]:
     """The digests of one item: itself, or those in the variable or file it refers to, by commas, spaces or lines."""
-    found = node.reference()
-    if found is None:
+    reference = node.reference()
+    if reference is None:
         return []
-    text, source = found
+    text, source = reference
     digests = [text] if source == node.place else text.replace(",", " ").split()
     for digest in digests:
         if not _DIGEST.fullmatch(digest):

@@ -1,4 +1,4 @@
-"""The parts of the configuration: frozen, checked, references followed."""
+"""The values that `Settings` is made of: providers, routes, tenants and their limits. Frozen and checked."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _nouns(found: tuple[DeploymentSettings, ...]) -> tuple[Deployment, ...]:
-    return tuple(d.deployment for d in found)
+def _nouns(listed: tuple[DeploymentSettings, ...]) -> tuple[Deployment, ...]:
+    return tuple(d.deployment for d in listed)
 
 
 class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Every variable, in one table: it drives the reading and the documentation."""
+"""The table of all variables, from which the configuration is read and the README's table is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer before any fault: a whole body, or a stream in its parts."""
+"""A simulated answer before any fault is put into it: a whole body, or the events of a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an understood call to what is sent: rules, checks, model names, chance, and the builders of each surface."""
+"""Makes the answer to a simulated call: the behaviour that applies, a refusal, or the body or stream of a surface."""
 
 from __future__ import annotations
 

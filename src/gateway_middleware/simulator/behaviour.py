@@ -1,4 +1,4 @@
-"""What a simulated provider is asked to do: every knob, and which requests it is for."""
+"""How a simulated provider misbehaves: every option, and which requests it applies to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The control endpoint: behaviour and log over HTTP, for drills in another process."""
+"""The control endpoint of the simulator: tests in another process set its behaviour and read its log over HTTP."""
 
 from __future__ import annotations
 

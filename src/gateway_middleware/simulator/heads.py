@@ -1,4 +1,4 @@
-"""Response heads as each vendor sends them, with what a gateway must not pass on."""
+"""Response headers as each vendor sends them, those included that a gateway must not pass on."""
 
 from __future__ import annotations
 

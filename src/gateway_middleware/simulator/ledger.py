@@ -1,4 +1,4 @@
-"""What a collector keeps: every event once, and how often it came."""
+"""The store of the simulated usage collector: every usage event once, with how often it arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behaviour by model name: `sim-` and knobs joined by `+` or `:`, such as `sim-slow-200+truncate-5`."""
+"""Reads a behaviour from a model name: `sim-` and options joined by `+` or `:`, such as `sim-slow-200+truncate-5`."""
 
 from __future__ import annotations
 

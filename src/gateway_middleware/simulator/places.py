@@ -1,4 +1,4 @@
-"""Where a request goes: from the request target to provider, surface and what the path says of the model.
+"""Reads a request target: which provider and surface it is for, and which model its path names.
 
 The table is the simulator's own, so that a mistake in the gateway's is not repeated here.
 """

@@ -1,4 +1,4 @@
-"""Plain answers remembered for a second: the same request again costs next to nothing."""
+"""A cache of plain answers for one second, so that the simulator is no bottleneck of a benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the simulator received, and how many at a time."""
+"""The log of the requests that the simulator received, and how many were under way at a time."""
 
 from __future__ import annotations
 

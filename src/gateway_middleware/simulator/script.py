@@ -1,4 +1,4 @@
-"""From an answer and a behaviour to what happens on the wire, step by step. No socket here."""
+"""Turns an answer and a behaviour into steps for the connection: bytes, pauses, cuts. Opens no socket."""
 
 from __future__ import annotations
 

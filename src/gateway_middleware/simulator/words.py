@@ -1,4 +1,4 @@
-"""What a simulated model says, and what it claims to have used."""
+"""The text of a simulated answer, and the token usage that is reported for it."""
 
 from __future__ import annotations
 

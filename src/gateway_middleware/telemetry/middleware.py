@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _OPERATIONS = {Surface.EMBEDDINGS: "embeddings", Surface.COMPLETIONS: "text_completion"}
 _CONTENT = ("messages", "input", "prompt")
-_MOST_CONTENT = 16 * 1024
+_MAX_CONTENT = 16 * 1024
 _NANO = 1_000_000_000
 _TRACING = frozenset({b"traceparent", b"tracestate", b"baggage"})
 
@@ -85,9 +85,9 @@ class TelemetryMiddleware:
         """The request as it goes to the provider: in the context of the span."""
         carrier: dict[str, str] = {}
         self._propagate.inject(carrier, context=self._trace.set_span_in_context(span))
-        kept = [pair for pair in request.headers if pair[0] not in _TRACING]
-        given = [(name.encode(), value.encode()) for name, value in carrier.items() if name.encode() in _TRACING]
-        return msgspec.structs.replace(request, headers=(*kept, *given))
+        others = [pair for pair in request.headers if pair[0] not in _TRACING]
+        injected = [(name.encode(), value.encode()) for name, value in carrier.items() if name.encode() in _TRACING]
+        return msgspec.structs.replace(request, headers=(*others, *injected))
 
     def _end(self, span: Span, request: ModelRequest, record: CallRecord, error: BaseException | None) -> None:
         span.set_attributes(_call_attributes(request, record))
@@ -117,7 +117,7 @@ class TelemetryMiddleware:
         child.end(end_time=int((ended + offset) * _NANO))
 
     def _attempt_attributes(self, attempt: Attempt) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "gen_ai.provider.name": self._vendor_of(attempt.deployment.provider),
             "gen_ai.request.model": attempt.deployment.model,
             "model_gateway.deployment": attempt.deployment.key,
@@ -126,14 +126,14 @@ class TelemetryMiddleware:
             "gen_ai.response.model": attempt.response_model,
         }
         if attempt.usage is not None:
-            found["gen_ai.usage.input_tokens"] = attempt.usage.input_tokens
-            found["gen_ai.usage.output_tokens"] = attempt.usage.output_tokens
-        return {name: value for name, value in found.items() if value is not None}
+            attributes["gen_ai.usage.input_tokens"] = attempt.usage.input_tokens
+            attributes["gen_ai.usage.output_tokens"] = attempt.usage.output_tokens
+        return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _call_attributes(request: ModelRequest, record: CallRecord) -> dict[str, Any]:
     usage = record.usage
-    found: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "gen_ai.operation.name": _OPERATIONS.get(request.surface, "chat"),
         "gen_ai.request.model": request.model[:128],
         "gen_ai.request.max_tokens": request.output_cap,
@@ -148,9 +148,9 @@ def _call_attributes(request: ModelRequest, record: CallRecord) -> dict[str, Any
         "model_gateway.route": record.route if request.route.is_configured else None,
         "model_gateway.request_id": record.request_id,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _content(request: ModelRequest) -> str:
     raw = next((bytes(request.fields[name]) for name in _CONTENT if name in request.fields), b"")
-    return raw[:_MOST_CONTENT].decode("utf-8", "replace")
+    return raw[:_MAX_CONTENT].decode("utf-8", "replace")

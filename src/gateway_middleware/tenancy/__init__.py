@@ -1,1 +1,1 @@
-"""Who is calling."""
+"""Authentication: from the credential of a call to its tenant."""

@@ -1,4 +1,4 @@
-"""The credential of a call, wherever the SDKs put it."""
+"""Reads the API key of a call from any of the headers in which SDKs send it."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
     `Authorization: Bearer`, `x-api-key` and `api-key` count alike. Raises `AuthenticationError` when two differ and for
     what cannot be a key: another scheme, more than 1 KiB, anything but visible ASCII.
     """
-    found: bytes | None = None
+    credential: bytes | None = None
     for name, value in headers:
         if name in _NAMES:
             secret = _bearer(value) if name == b"authorization" else value.strip()
-            if found is not None and secret and secret != found:
+            if credential is not None and secret and secret != credential:
                 raise AuthenticationError("The request carries two different API keys. Send one.")
-            found = secret or found
-    if found is None:
+            credential = secret or credential
+    if credential is None:
         return None
-    if len(found) > MAX_BYTES or found.translate(None, _VISIBLE):
+    if len(credential) > MAX_BYTES or credential.translate(None, _VISIBLE):
         raise AuthenticationError("The API key is not valid.")
-    return Credential(found)
+    return Credential(credential)
 
 
 def _bearer(value: bytes) -> bytes:

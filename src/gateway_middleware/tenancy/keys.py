@@ -25,8 +25,8 @@ def new_key(token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
 
 def public_id(key: str) -> str | None:
     """The part of one of our keys that may be shown in logs and records; None for any other string."""
-    found = _OURS.fullmatch(key)
-    return found[1] if found else None
+    parts = _OURS.fullmatch(key)
+    return parts[1] if parts else None
 
 
 def digest(key: bytes) -> str:

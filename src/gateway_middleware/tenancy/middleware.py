@@ -1,4 +1,4 @@
-"""Authentication: no call passes without a tenant, unless its endpoint is open."""
+"""The authentication layer: no call passes without a tenant, unless its endpoint is open to everybody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From credential to tenant: API keys, the host application's user, or nobody in particular."""
+"""Resolvers of tenants: by API key, by the host application's user, or everybody as one tenant."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ class ScopeUserResolver:
         user = scope.get("user")
         if user is None or not getattr(user, "is_authenticated", True):
             raise AuthenticationError("The call is not authenticated.", code="unauthenticated")
-        found = self._tenant_of(user)
-        if isinstance(found, Tenant):
-            return found
-        if not found:
+        tenant = self._tenant_of(user)
+        if isinstance(tenant, Tenant):
+            return tenant
+        if not tenant:
             raise AuthenticationError("The authenticated user belongs to no tenant.", code="unauthenticated")
-        return Tenant(name=found)
+        return Tenant(name=tenant)
 
 
 def _attribute(name: str) -> Callable[[Any], str | None]:

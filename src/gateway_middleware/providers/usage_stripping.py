@@ -1,4 +1,4 @@
-"""Hides stream usage that the gateway asked for and the client did not.
+"""Strips stream usage that the gateway asked for and the client did not from chat events.
 
 OpenAI then adds `"usage":null` to every event, and one event more with usage and no choices. Only the former is undone
 here; nothing else in the event changes.
@@ -38,10 +38,10 @@ def _without_member(event: bytes, start: int) -> bytes:
 
 def _without_spaced(event: bytes) -> bytes:
     """The same where the member is first, or set with blanks, or another one is nested deeper."""
-    found = _SPACED_MEMBER.search(event)
-    if found is None:
+    member = _SPACED_MEMBER.search(event)
+    if member is None:
         return event
-    span = found.span() if _is_outermost(event, *found.span()) else _outermost(event)
+    span = member.span() if _is_outermost(event, *member.span()) else _outermost(event)
     return event if span is None else _without(event, *span)
 
 

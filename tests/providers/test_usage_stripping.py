@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.providers.concealment import without_null_usage
+from gateway_middleware.providers.usage_stripping import without_null_usage
 
 JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()
