@@ -7,8 +7,7 @@ from collections.abc import Callable
 from clock import Clock
 from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import RULES, Judgement
-from gateway_middleware.breaker.state.machine import CircuitBreaker
-from gateway_middleware.breaker.state.permit import Permit
+from gateway_middleware.breaker.state.machine import CircuitBreaker, Permit
 from gateway_middleware.breaker.state.policy import BreakerPolicy
 from gateway_middleware.breaker.state.transitions import State, Transition
 from gateway_middleware.core.domain import Deployment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from asgi_driver import Transcript, drive
@@ -45,7 +45,14 @@ def streaming(*chunks: bytes, failure: UpstreamError | None = None) -> Script:
 class Rig:
     """Providers are `a`, `b` and `c` of OpenAI's kind and `x` of Anthropic's; scripts are by provider."""
 
-    def __init__(self, routes: dict[str, Any] | None = None, *, tracer_provider: Any = None, **extra: str) -> None:
+    def __init__(
+        self,
+        routes: dict[str, Any] | None = None,
+        *,
+        tracer_provider: Any = None,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
+        **extra: str,
+    ) -> None:
         self.clock = Clock()
         self.scripts: dict[str, Script] = {}
         self.calls: Counter[str] = Counter()
@@ -69,7 +76,7 @@ class Rig:
             Settings.from_env(self.environment),
             exchange=self.exchange,
             write_log=self.log,
-            clocks=Clocks(monotonic=self.clock, wall=self.clock.wall),
+            clocks=Clocks(monotonic=self.clock, wall=self.clock.wall, sleep=sleep or self.clock.sleep),
             tracer_provider=tracer_provider,
             reread=lambda: Settings.from_env(self.environment),
         )

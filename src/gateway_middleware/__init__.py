@@ -13,7 +13,7 @@ from gateway_middleware._version import __version__
 
 if TYPE_CHECKING:
     from gateway_middleware.app import create_app
-    from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
+    from gateway_middleware.breaker.per_key import CircuitBreakerMiddleware
     from gateway_middleware.breaker.state.policy import BreakerPolicy
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Tenant
@@ -54,7 +54,7 @@ __all__ = [
 _MODULES = {
     "AuthenticationError": "core.errors",
     "BreakerPolicy": "breaker.state.policy",
-    "CircuitBreakerMiddleware": "breaker.middleware",
+    "CircuitBreakerMiddleware": "breaker.per_key",
     "Clocks": "core.clocks",
     "Credential": "tenancy.credential",
     "Gateway": "gateway",

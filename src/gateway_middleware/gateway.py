@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route, Router
 
-from gateway_middleware.breaker.middleware import CircuitBreakerMiddleware
+from gateway_middleware.breaker.middleware import FailoverMiddleware
 from gateway_middleware.composition.breakers import Breakers
 from gateway_middleware.composition.config import LiveConfig, revealed
 from gateway_middleware.composition.life import Life
@@ -170,7 +170,12 @@ class Gateway:
             *telemetry_layers(self.config, tracer_provider),
             *self.metering.layers(self.limits.calls.estimator, is_stopping=lambda: self._life.is_stopping),
             Middleware(RateLimitMiddleware, calls=self.limits.calls, wall=clocks.wall),
-            Middleware(CircuitBreakerMiddleware, failover=self.breakers.failover, hedge=self.breakers.hedge),
+            Middleware(
+                FailoverMiddleware,
+                failover=self.breakers.failover,
+                hedge=self.breakers.hedge,
+                sleep=clocks.sleep,
+            ),
         ]
 
     def _make_routes(self, clocks: Clocks) -> list[Route]:

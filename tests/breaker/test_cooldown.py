@@ -92,7 +92,7 @@ def test_snapshot(clock: Clock, cooldowns: Cooldowns) -> None:
 
 
 def test_memory_is_bounded_and_the_longest_stay(clock: Clock) -> None:
-    cooldowns = Cooldowns(clock, most=100)
+    cooldowns = Cooldowns(clock, max_entries=100)
     throttle(cooldowns, 299, "openai/kept")
     for number in range(10_000):
         throttle(cooldowns, 1 + number % 50, f"openai/{number}")

@@ -12,7 +12,7 @@ from breaker_cases import SERVER_ERROR, fail, half_open, make_breaker, succeed, 
 from clock import Clock
 from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import RULES
-from gateway_middleware.breaker.state.permit import CircuitOpenError
+from gateway_middleware.breaker.state.errors import CircuitOpenError
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.breaker.state.transitions import State, Transition
 
@@ -182,9 +182,9 @@ def test_only_a_complete_response_ends_a_row_of_failures(clock: Clock) -> None:
     fail(breaker, 4)
     permit = taken(breaker)
     permit.provisional()
-    assert breaker.consecutive == 4
+    assert breaker.snapshot().consecutive_failures == 4
     permit.succeed()
-    assert breaker.consecutive == 0
+    assert breaker.snapshot().consecutive_failures == 0
     assert breaker.snapshot().successes == 1
 
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from breaker_cases import SERVER_ERROR, make_breaker
 from clock import Clock
-from gateway_middleware.breaker.state.permit import Permit
+from gateway_middleware.breaker.state.machine import Permit
 from gateway_middleware.breaker.state.policy import BreakerPolicy
 from gateway_middleware.breaker.state.transitions import State, Transition
 

@@ -9,11 +9,11 @@ from clock import EPOCH
 from gateway_middleware.breaker.failure.classes import FailureClass as F
 from gateway_middleware.breaker.failure.rules import (
     RULES,
+    BreakerScope,
     Cooldown,
     CooldownScope,
     Fallback,
     Judgement,
-    Leaf,
     Retry,
     Verdict,
     judge,
@@ -24,11 +24,11 @@ from gateway_middleware.core.outcomes import outcome_of
 
 NEITHER = None
 TABLE = [
-    # class, verdict, leaf, retry, cooldown, fallback
-    (F.DNS, "failure", "endpoint", "anywhere", NEITHER, NEITHER),
-    (F.CONNECT, "failure", "endpoint", "anywhere", NEITHER, NEITHER),
-    (F.TLS, "failure", "endpoint", "anywhere", NEITHER, NEITHER),
-    (F.TIMEOUT_CONNECT, "failure", "endpoint", "anywhere", NEITHER, NEITHER),
+    # class, verdict, scope, retry, cooldown, fallback
+    (F.DNS, "failure", "host", "anywhere", NEITHER, NEITHER),
+    (F.CONNECT, "failure", "host", "anywhere", NEITHER, NEITHER),
+    (F.TLS, "failure", "host", "anywhere", NEITHER, NEITHER),
+    (F.TIMEOUT_CONNECT, "failure", "host", "anywhere", NEITHER, NEITHER),
     (F.TIMEOUT_FIRST_BYTE, "failure", "deployment", "other_deployment", NEITHER, NEITHER),
     (F.TIMEOUT_IDLE, "failure", "deployment", "other_deployment", NEITHER, NEITHER),
     (F.TIMEOUT_TOTAL, "failure", "deployment", "other_deployment", NEITHER, NEITHER),
@@ -53,13 +53,13 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "verdict", "leaf", "retry", "cooldown", "fallback"), TABLE)
+@pytest.mark.parametrize(("name", "verdict", "scope", "retry", "cooldown", "fallback"), TABLE)
 def test_rules(
-    name: F, verdict: str, leaf: str, retry: str, cooldown: tuple[str, float | None] | None, fallback: str | None
+    name: F, verdict: str, scope: str, retry: str, cooldown: tuple[str, float | None] | None, fallback: str | None
 ) -> None:
     rule = RULES[name]
     assert rule.failure_class is name
-    assert (rule.verdict, rule.leaf, rule.retry) == (Verdict(verdict), Leaf(leaf), Retry(retry))
+    assert (rule.verdict, rule.breaker, rule.retry) == (Verdict(verdict), BreakerScope(scope), Retry(retry))
     assert rule.cooldown == (Cooldown(CooldownScope(cooldown[0]), cooldown[1]) if cooldown else None)
     assert rule.fallback == (Fallback(fallback) if fallback else None)
 
@@ -127,7 +127,7 @@ def test_a_throttle_inside_a_stream_waits_as_well() -> None:
     assert judgement.verdict is Verdict.NEUTRAL
 
 
-def test_a_hint_does_not_shorten_the_rest_of_a_credential() -> None:
+def test_a_named_wait_does_not_shorten_the_rest_of_a_credential() -> None:
     body = b'{"error":{"type":"insufficient_quota","code":"insufficient_quota","message":"no"}}'
     judgement = judge(status_error(429, body, headers={"retry-after": "1"}), wall=EPOCH)
     assert judgement.cooldown == Cooldown(CooldownScope.CREDENTIAL, 300.0)

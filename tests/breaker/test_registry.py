@@ -9,8 +9,9 @@ from breaker_cases import CONNECT_ERROR, SERVER_ERROR, deployment, no_jitter, or
 from clock import Clock
 from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import RULES, SUCCEEDED, Judgement
-from gateway_middleware.breaker.overrides import Command, Order, StandingOrders
-from gateway_middleware.breaker.state.places import Admission, Refusal
+from gateway_middleware.breaker.state.factory import BreakerFactory
+from gateway_middleware.breaker.state.overrides import Command, Override, Overrides
+from gateway_middleware.breaker.state.pairs import Admission, Refusal
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.breaker.state.registry import BreakerRegistry
 from gateway_middleware.breaker.state.transitions import State, Transition
@@ -35,16 +36,15 @@ def make(
     *,
     policies: dict[str, BreakerPolicy] | None = None,
     log: list[Transition] | None = None,
-    most: int = 2048,
+    max_pairs: int = 2048,
 ) -> BreakerRegistry:
     return BreakerRegistry(
         policy or BreakerPolicy(),
-        clock=clock,
-        wall=clock.wall,
-        random=no_jitter,
+        factory=BreakerFactory(
+            clock=clock, wall=clock.wall, random=no_jitter, on_transition=log.append if log is not None else None
+        ),
         policies=policies,
-        on_transition=log.append if log is not None else None,
-        most=most,
+        max_pairs=max_pairs,
     )
 
 
@@ -256,23 +256,23 @@ def test_unknown_keys(clock: Clock, key: str) -> None:
     assert caught.value.error_code == "unknown_circuit_breaker"
 
 
-def test_orders() -> None:
-    orders = StandingOrders()
-    force, auto = Order(Command.FORCE_OPEN, 10.0), Order(Command.AUTO, 99.0)
-    orders.note("openai/a", force)
-    assert orders.find("openai/a", 9.9) == force
-    assert orders.find("openai/a", 10.0) is None
-    assert orders.find("openai/b", 0.0) is None
-    orders.note("openai", force)
-    assert orders.find("openai/b", 0.0) == force
-    orders.note("openai/a", auto)
-    assert orders.find("openai/a", 0.0) is None, "the later and narrower order holds"
-    assert orders.find("openai/a/b", 0.0) == force
-    orders.note("openai", force)
-    assert orders.find("openai/a", 0.0) == force, "and is ended by a later one for all"
-    orders.note("openai", auto)
-    orders.note("openai/a", auto)
-    assert orders.find("openai/a", 0.0) is None
+def test_overrides() -> None:
+    overrides = Overrides()
+    force, auto = Override(Command.FORCE_OPEN, 10.0), Override(Command.AUTO, 99.0)
+    overrides.note("openai/a", force)
+    assert overrides.find("openai/a", 9.9) == force
+    assert overrides.find("openai/a", 10.0) is None
+    assert overrides.find("openai/b", 0.0) is None
+    overrides.note("openai", force)
+    assert overrides.find("openai/b", 0.0) == force
+    overrides.note("openai/a", auto)
+    assert overrides.find("openai/a", 0.0) is None, "the later and narrower override holds"
+    assert overrides.find("openai/a/b", 0.0) == force
+    overrides.note("openai", force)
+    assert overrides.find("openai/a", 0.0) == force, "and is ended by a later one for all"
+    overrides.note("openai", auto)
+    overrides.note("openai/a", auto)
+    assert overrides.find("openai/a", 0.0) is None
 
 
 def test_policies_of_providers_and_probes_as_patient_as_the_deployment(clock: Clock) -> None:
@@ -323,7 +323,7 @@ def test_retain(clock: Clock) -> None:
 
 
 def test_memory_is_bounded_and_trouble_is_kept(clock: Clock) -> None:
-    registry = make(clock, most=40)
+    registry = make(clock, max_pairs=40)
     registry.register(A, HOST)
     settle(registry, SERVER_ERROR, 5, B)
     settle(registry, SUCCEEDED, 1, C)
@@ -338,9 +338,60 @@ def test_memory_is_bounded_and_trouble_is_kept(clock: Clock) -> None:
 
 
 def test_memory_is_bounded_though_all_are_in_trouble(clock: Clock) -> None:
-    registry = make(clock, most=40)
+    registry = make(clock, max_pairs=40)
     for number in range(200):
         clock.advance(0.001)
         settle(registry, SERVER_ERROR, 5, deployment(str(number)))
     assert len(registry.snapshot()["openai"].deployments) <= 40
     assert refused(registry, deployment("199")).state is State.OPEN
+
+
+def test_a_new_configuration_holds_at_once_and_states_stay(clock: Clock) -> None:
+    registry = make(clock, policies={"openai": BreakerPolicy()})
+    registry.register(A, HOST)
+    registry.register(B, HOST)
+    settle(registry, SERVER_ERROR, 5, B)
+    settle(registry, SERVER_ERROR, 1, A)
+
+    registry.configure([(A, HOST), (B, HOST)], policies={"openai": BreakerPolicy(consecutive=2)})
+
+    assert refused(registry, B).state is State.OPEN
+    settle(registry, SERVER_ERROR, 1, A)
+    assert refused(registry, A).state is State.OPEN, "the first failure is not forgotten"
+    clock.advance(10)
+    registry.command("openai/a", Command.RESET)
+    for _ in range(2):
+        admitted(registry, A).settle(CONNECT_ERROR)
+    assert refused(registry, A).key == HOST_KEY, "the host goes by the new numbers too"
+
+
+def test_a_configuration_forgets_what_it_does_not_name(clock: Clock) -> None:
+    registry = make(clock, policies={"openai": BreakerPolicy(), "gone": BreakerPolicy()})
+    far = Deployment(provider="gone", model="m")
+    registry.register(A, HOST)
+    registry.register(far, origin("gone.example.com"))
+    settle(registry, SERVER_ERROR, 5, B)
+
+    slow = Deployment(provider="openai", model="a", timeouts=Timeouts(first_byte=300.0))
+    registry.configure([(slow, HOST)], policies={"openai": BreakerPolicy()})
+
+    assert set(registry.snapshot()) == {"openai"}
+    assert refused(registry, B).state is State.OPEN, "a name of clients stays with its provider"
+    settle(registry, SERVER_ERROR, 5, A)
+    clock.advance(10)
+    admitted(registry, A)
+    clock.advance(300.9)
+    refused(registry, A)
+
+
+def test_of_two_providers_at_one_host_the_first_says_how_the_host_is_judged(clock: Clock) -> None:
+    registry = make(clock, policies={"openai": BreakerPolicy(), "other": BreakerPolicy()})
+    other = Deployment(provider="other", model="m")
+    policies = {"openai": BreakerPolicy(consecutive=3), "other": BreakerPolicy(consecutive=9)}
+    for deployment_ in (A, other):
+        registry.register(deployment_, HOST)
+
+    registry.configure([(A, HOST), (other, HOST)], policies=policies)
+
+    settle(registry, CONNECT_ERROR, 3, other)
+    assert refused(registry, A).key == HOST_KEY

@@ -165,7 +165,7 @@ def test_calls_under_way_cost_and_failures_are_no_measure() -> None:
 
 def test_memory_of_latencies_is_bounded() -> None:
     clock = Clock()
-    latencies = Latencies(clock, most=50)
+    latencies = Latencies(clock, max_deployments=50)
     latencies.begin("busy")
     for number in range(1000):
         clock.advance(0.001)

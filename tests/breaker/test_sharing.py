@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway_middleware.breaker.overrides import Command
 from gateway_middleware.breaker.peers.sharing import BreakerSharing
+from gateway_middleware.breaker.state.overrides import Command
 from gateway_middleware.breaker.state.transitions import State, Transition, Trigger
 from redis_process import BINARY, WHY_SKIPPED, RedisProcess
 
@@ -328,38 +328,6 @@ async def test_without_redis_each_replica_probes_for_itself(redis: RedisProcess)
 # Hints.
 
 
-async def test_a_hint_needs_two_others_that_agree(redis: RedisProcess) -> None:
-    async with replicas(redis) as (first, second, third):
-        first.sharing.publish_transition(opened(seconds=10.0))
-        await asyncio.sleep(0.1)
-        assert third.hints == []
-        second.sharing.publish_transition(opened(seconds=20.0))
-        await until(lambda: bool(third.hints))
-        await asyncio.sleep(0.6)
-        assert dict(third.hints) == {KEY: pytest.approx(10.0, abs=0.5)}
-        assert len(third.hints) == 1
-        assert first.hints == second.hints == []
-        async with replicas(redis, 1) as (late,):
-            assert dict(late.hints) == {KEY: pytest.approx(10.0, abs=1.5)}
-
-
-async def test_who_has_recovered_or_left_agrees_no_longer(redis: RedisProcess) -> None:
-    async with replicas(redis) as (first, second, third):
-        async with replicas(redis, 1) as (fourth,):
-            fourth.sharing.publish_transition(opened())
-            first.sharing.publish_transition(opened("openai/other"))
-            await asyncio.sleep(0.1)
-        first.sharing.publish_transition(closed("openai/other"))
-        await asyncio.sleep(0.1)
-        second.sharing.publish_transition(opened())
-        second.sharing.publish_transition(opened("openai/other"))
-        await asyncio.sleep(0.7)
-        assert third.hints == []
-
-
-# Redis in trouble.
-
-
 async def test_a_frozen_redis_holds_nobody_up(redis: RedisProcess, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gateway_middleware")
     async with replicas(redis, 2) as (first, second):
@@ -474,14 +442,13 @@ async def test_a_name_beyond_all_measure_is_not_shared(redis: RedisProcess) -> N
 async def test_all_keys_are_below_the_prefix_and_all_but_counters_end(redis: RedisProcess) -> None:
     async with replicas(redis, 2, prefix="team-a") as (first, second), replicas(redis, 1) as (stranger,):
         first.sharing.publish_cooldown(KEY, "c", 30.0)
-        first.sharing.publish_transition(opened())
         await first.sharing.send_command(KEY, Command.FORCE_OPEN, ttl=30)
         await until(lambda: first.sharing.gate.may_probe(KEY, 5.0))
         await until(lambda: bool(second.cooldowns) and bool(second.commands))
         await asyncio.sleep(0.05)
         assert stranger.cooldowns == {}
         assert stranger.commands == []
-        names = ("mark", "replicas", "generation", "revision", "orders", "cooldowns", "hints", f"probe:{KEY}")
+        names = ("mark", "replicas", "generation", "revision", "orders", "cooldowns", f"probe:{KEY}")
         for name in names:
             assert int(redis.command("PTTL", f"team-a:breaker:{{news}}:{name}")[1:]) > 0, name
         found = redis.command("EVAL", "return #redis.call('KEYS', 'team-a:breaker:*')", "0")

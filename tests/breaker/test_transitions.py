@@ -15,12 +15,12 @@ from gateway_middleware.breaker.state.transitions import TABLE, State, Transitio
 TRIGGERS = list(Trigger)
 OPEN, HALF, SHUT, F_OPEN, F_SHUT = "open", "half_open", "closed", "forced_open", "forced_closed"
 CELLS: dict[str, list[str]] = {
-    #       trip hinted waited recovered relapsed force_open force_close auto expire reset
-    SHUT:   [OPEN, OPEN, "",   "",       "",      F_OPEN,    F_SHUT,     "",   "",    SHUT],
-    OPEN:   ["",   "",   HALF, "",       "",      F_OPEN,    F_SHUT,     "",   "",    SHUT],
-    HALF:   ["",   "",   "",   SHUT,     OPEN,    F_OPEN,    F_SHUT,     "",   "",    SHUT],
-    F_OPEN: ["",   "",   "",   "",       "",      F_OPEN,    F_SHUT,     HALF, HALF,  SHUT],
-    F_SHUT: ["",   "",   "",   "",       "",      F_OPEN,    F_SHUT,     SHUT, SHUT,  SHUT],
+    #       trip  waited recovered relapsed force_open force_close auto expire reset
+    SHUT:   [OPEN, "",   "",       "",      F_OPEN,    F_SHUT,     "",   "",    SHUT],
+    OPEN:   ["",   HALF, "",       "",      F_OPEN,    F_SHUT,     "",   "",    SHUT],
+    HALF:   ["",   "",   SHUT,     OPEN,    F_OPEN,    F_SHUT,     "",   "",    SHUT],
+    F_OPEN: ["",   "",   "",       "",      F_OPEN,    F_SHUT,     HALF, HALF,  SHUT],
+    F_SHUT: ["",   "",   "",       "",      F_OPEN,    F_SHUT,     SHUT, SHUT,  SHUT],
 }  # fmt: skip
 ALL = [(State(state), trigger, cells[i]) for state, cells in CELLS.items() for i, trigger in enumerate(TRIGGERS)]
 
@@ -79,7 +79,6 @@ ACTIONS: dict[Trigger, Callable[[CircuitBreaker, Clock], None]] = {
     Trigger.FORCE_OPEN: lambda breaker, clock: breaker.force_open(),
     Trigger.FORCE_CLOSE: lambda breaker, clock: breaker.force_close(),
     Trigger.AUTO: lambda breaker, clock: breaker.auto(),
-    Trigger.HINTED: lambda breaker, clock: breaker.hint(7.0, reason="others"),
     Trigger.EXPIRE: expire,
     Trigger.RESET: lambda breaker, clock: breaker.reset(),
 }

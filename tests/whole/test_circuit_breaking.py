@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from asgi_driver import drive
+from clock import Clock
 from gateway_middleware.core.errors import UpstreamConnectError, UpstreamTimeoutError
 from rig import CHAT, MESSAGES, RESPONSES, Rig, answering, chat_events, failing, streaming
 from scripted import ScriptedAnswer
@@ -410,22 +412,14 @@ async def test_cb22_a_dead_deployment_leaves_the_others_of_its_provider_alone() 
 
 
 @pytest.mark.parametrize(("every", "most"), [(1, 1.20), (10, 1.115)])
-async def test_cb23_the_retry_budget_holds(monkeypatch: pytest.MonkeyPatch, every: int, most: float) -> None:
-    rig = Rig({"fast": "a/m"}, GATEWAY_BREAKER="off")
-    monkeypatch.setattr(asyncio, "sleep", _no_pause)
+async def test_cb23_the_retry_budget_holds(every: int, most: float) -> None:
+    rig = Rig({"fast": "a/m"}, GATEWAY_BREAKER="off", sleep=Clock().sleep)  # 200 calls a second, whatever they wait
     rig.scripts["a"] = lambda request: (answering() if rig.calls["a"] % every else failing(503))(request)
     for _ in range(1000):
         await rig.call()
         rig.clock.advance(1 / 200)
 
     assert rig.calls["a"] <= most * 1000 + 3
-
-
-_pause = asyncio.sleep
-
-
-async def _no_pause(seconds: float) -> None:
-    await _pause(0)
 
 
 async def test_a_dead_primary_costs_a_fifth_more_calls_at_most() -> None:
@@ -440,14 +434,14 @@ async def test_a_dead_primary_costs_a_fifth_more_calls_at_most() -> None:
     assert sum(rig.calls.values()) <= 1.2 * 500
 
 
-async def test_spent_attempts_tell_the_sdk_not_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_spent_attempts_tell_the_sdk_not_to_try_again() -> None:
     rig = Rig({"fast": "a/m"})
-    monkeypatch.setattr(asyncio, "sleep", _no_pause)
     rig.scripts["a"] = failing(503)
 
     answer = await rig.call()
 
     assert (answer.status, rig.calls["a"]) == (503, 3)
+    assert len(rig.clock.sleeps) == 2
     assert answer.headers["x-should-retry"] == "false"
     assert answer.headers["x-gateway-attempts"].count("a;server_error") == 3
 
@@ -520,3 +514,32 @@ async def test_a_whole_answer_that_holds_an_error_moves_on() -> None:
     rig = Rig()
     rig.scripts["a"] = answering(b'{"error":{"message":"no","code":"server_error"}}')
     assert (await rig.call()).headers["x-gateway-deployment"] == "b/m"
+
+
+async def test_a_reload_changes_the_numbers_of_live_breakers_at_once() -> None:
+    rig = Rig(ONE)
+    rig.scripts["a"] = failing(500)
+    await rig.call()
+    providers = json.loads(rig.environment["GATEWAY_PROVIDERS"])
+    providers["a"]["breaker"] = {"consecutive": 2}
+    rig.environment["GATEWAY_PROVIDERS"] = json.dumps(providers)
+
+    document = (await rig.post("/v1/admin/reload")).json()
+    await rig.call()
+
+    assert (document["changed"], document["need_restart"]) == (["providers"], [])
+    assert (rig.calls["a"], await rig.state()) == (2, "open")
+
+
+async def test_what_no_time_heals_is_an_error_in_the_log_and_a_metric_that_begins_at_zero() -> None:
+    rig = Rig()
+    name = 'model_gateway_provider_alarms_total{class="provider_auth",provider="a"}'
+    metrics = (await drive(rig.gateway, path="/metrics")).body.decode()
+    assert f"{name} 0.0" in metrics
+    rig.scripts["a"] = failing(401, "invalid_api_key")
+    await rig.call()
+    metrics = (await drive(rig.gateway, path="/metrics")).body.decode()
+
+    assert f"{name} 1.0" in metrics
+    cooled = rig.lines("provider_cooldown")[0]
+    assert (cooled["level"], cooled["class"], cooled["provider"]) == ("error", "provider_auth", "a")

@@ -65,7 +65,7 @@ async def test_nobody_waits_for_a_long_cooldown_within_a_call() -> None:
 
     def cooled_meanwhile(request: Any) -> Any:
         failover = rig.gateway.breakers.failover
-        failover.cooldowns.cool(Cooldown(CooldownScope.CREDENTIAL, 300.0), deployment="", credential="a")
+        failover.throttling.cooldowns.cool(Cooldown(CooldownScope.CREDENTIAL, 300.0), deployment="", credential="a")
         return failing(500)(request)
 
     rig.scripts["a"] = cooled_meanwhile

@@ -1,4 +1,4 @@
-"""How many retries the whole replica may make, and how long to wait before one."""
+"""The retry budget of a replica, and the backoff before a retry."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock
 
 _REQUEST, _RETRY = 0, 1
-_HIGHEST_POWER = 30
+_MAX_POWER = 30
 
 
 class RetryBudget:
     """Retries are at most a `ratio` of the requests of the last `seconds`.
 
-    While there are fewer than `few` requests a ratio says nothing: then `concurrent` retries may be under way at once.
-    Above that the ratio alone decides, or quick failures would pass through the free places without end.
+    While there are fewer than `min_requests` a ratio says nothing: then `max_concurrent` retries may be under way at
+    once. Above that the ratio alone decides, or quick failures would pass through the free places without end.
     """
 
-    __slots__ = ("_clock", "_concurrent", "_few", "_ratio", "_under_way", "_window")
+    __slots__ = ("_clock", "_max_concurrent", "_min_requests", "_ratio", "_under_way", "_window")
 
     def __init__(
-        self, clock: Clock, *, ratio: float = 0.2, seconds: float = 10.0, concurrent: int = 3, few: int = 50
+        self,
+        clock: Clock,
+        *,
+        ratio: float = 0.2,
+        seconds: float = 10.0,
+        max_concurrent: int = 3,
+        min_requests: int = 50,
     ) -> None:
         self._clock = clock
         self._ratio = ratio
-        self._concurrent = concurrent
-        self._few = few
+        self._max_concurrent = max_concurrent
+        self._min_requests = min_requests
         self._window = Window(seconds, columns=2)
         self._under_way = 0
 
@@ -43,7 +49,7 @@ class RetryBudget:
         """Whether a further attempt may be made."""
         self._window.advance(self._clock())
         requests, retries = self._window.totals
-        is_spare = requests < self._few and self._under_way < self._concurrent
+        is_spare = requests < self._min_requests and self._under_way < self._max_concurrent
         return retries + 1 <= self._ratio * requests or is_spare
 
     def begin_retry(self) -> bool:
@@ -61,4 +67,4 @@ class RetryBudget:
 
 def backoff(retry: int, random: Callable[[], float], *, base: float = 0.25, cap: float = 8.0) -> float:
     """Seconds to wait before the same deployment is asked again: full jitter. `retry` counts from 0."""
-    return random() * min(cap, base * 2.0 ** min(retry, _HIGHEST_POWER))
+    return random() * min(cap, base * 2.0 ** min(retry, _MAX_POWER))

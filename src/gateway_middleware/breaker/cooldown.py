@@ -1,4 +1,4 @@
-"""What a provider has asked to be left alone, and until when. Not a breaker: a provider that says 429 is well."""
+"""Throttling is not failure: a 429 pauses the deployment without touching its breaker."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.breaker.failure.rules import CooldownScope
+from gateway_middleware.breaker.events import CooldownEvent
+from gateway_middleware.breaker.failure.rules import SUCCEEDED, CooldownScope
+from gateway_middleware.breaker.state.policy import Mode
 from gateway_middleware.core.bounded import make_room
 
 if TYPE_CHECKING:
-    from gateway_middleware.breaker.failure.rules import Cooldown
-    from gateway_middleware.core.domain import Clock
+    from collections.abc import Callable
 
-FIRST_SECONDS = 5.0
-LONGEST_SECONDS = 60.0
-_MOST = 4096
+    from gateway_middleware.breaker.failure.rules import Cooldown, Judgement
+    from gateway_middleware.core.domain import Clock, Deployment
+
+_FIRST_SECONDS = 5.0
+_MAX_SECONDS = 60.0
+_MAX_ENTRIES = 4096
 
 _Key = tuple[str | None, str]
 """Deployment and credential; no deployment: everything under the credential."""
@@ -41,12 +45,12 @@ class Cooldowns:
     A credential is any name for it, never the secret.
     """
 
-    __slots__ = ("_clock", "_found", "_most")
+    __slots__ = ("_clock", "_entries", "_max_entries")
 
-    def __init__(self, clock: Clock, *, most: int = _MOST) -> None:
+    def __init__(self, clock: Clock, *, max_entries: int = _MAX_ENTRIES) -> None:
         self._clock = clock
-        self._found: dict[_Key, _Cooling] = {}
-        self._most = most
+        self._entries: dict[_Key, _Cooling] = {}
+        self._max_entries = max_entries
 
     def cool(self, cooldown: Cooldown, *, deployment: str, credential: str) -> float:
         """Leave it alone; returns for how many seconds from now.
@@ -56,55 +60,101 @@ class Cooldowns:
         """
         key = (deployment if cooldown.scope is CooldownScope.DEPLOYMENT else None, credential)
         now = self._clock()
-        cooling = self._found.get(key)
+        cooling = self._entries.get(key)
         if cooling is None:
             cooling = self._add(key, now)
         if cooldown.seconds is not None:
             cooling.until = max(cooling.until, now + cooldown.seconds)
         elif now >= cooling.until:
             cooling.until = now + cooling.step
-            cooling.step = min(cooling.step * 2, LONGEST_SECONDS)
+            cooling.step = min(cooling.step * 2, _MAX_SECONDS)
         return cooling.until - now
 
     def wait(self, deployment: str, credential: str) -> float:
         """Seconds until both may be asked again; 0 when they may now."""
-        found = self._found
-        if not found:
+        entries = self._entries
+        if not entries:
             return 0.0
-        one, all_ = found.get((deployment, credential)), found.get((None, credential))
-        if one is None and all_ is None:
+        own, shared = entries.get((deployment, credential)), entries.get((None, credential))
+        if own is None and shared is None:
             return 0.0
-        until = max(cooling.until for cooling in (one, all_) if cooling is not None)
+        until = max(cooling.until for cooling in (own, shared) if cooling is not None)
         return max(until - self._clock(), 0.0)
 
     def succeeded(self, deployment: str, credential: str) -> None:
         """A call was answered. What is left alone now stays so: the call was sent before."""
-        if self._found:
+        if self._entries:
             now = self._clock()
             for key in ((deployment, credential), (None, credential)):
-                if (cooling := self._found.get(key)) is not None and now >= cooling.until:
-                    del self._found[key]
+                if (cooling := self._entries.get(key)) is not None and now >= cooling.until:
+                    del self._entries[key]
 
     def reset(self, *, deployment: str | None = None, credential: str | None = None) -> None:
         """Forget what matches all that is given; nothing given: forget everything."""
-        for key in list(self._found):
+        for key in list(self._entries):
             if (deployment is None or key[0] == deployment) and (credential is None or key[1] == credential):
-                del self._found[key]
+                del self._entries[key]
 
     def forget(self, deployment: str | None, credential: str) -> None:
         """Forget one thing only."""
-        self._found.pop((deployment, credential), None)
+        self._entries.pop((deployment, credential), None)
 
     def snapshot(self) -> list[Cooling]:
         """What is left alone now."""
         now = self._clock()
         return [
             Cooling(deployment=deployment, credential=credential, seconds=cooling.until - now)
-            for (deployment, credential), cooling in self._found.items()
+            for (deployment, credential), cooling in self._entries.items()
             if cooling.until > now
         ]
 
     def _add(self, key: _Key, now: float) -> _Cooling:
-        make_room(self._found, self._most, rank=lambda key: self._found[key].until)
-        cooling = self._found[key] = _Cooling(now, FIRST_SECONDS)
+        make_room(self._entries, self._max_entries, rank=lambda key: self._entries[key].until)
+        cooling = self._entries[key] = _Cooling(now, _FIRST_SECONDS)
         return cooling
+
+
+class Throttling:
+    """Learns cooldowns from attempts and keeps to them, as the mode wants it.
+
+    ON keeps to them, SHADOW only notes them, OFF does neither. `on_cooldown` is told of each.
+    """
+
+    __slots__ = ("_mode", "_on_cooldown", "cooldowns")
+
+    def __init__(
+        self,
+        cooldowns: Cooldowns,
+        *,
+        mode: Mode = Mode.ON,
+        on_cooldown: Callable[[CooldownEvent], None] | None = None,
+    ) -> None:
+        self.cooldowns = cooldowns
+        self._mode = mode
+        self._on_cooldown = on_cooldown
+
+    def wait(self, deployment: Deployment) -> float:
+        """Seconds for which this deployment is to be left alone."""
+        return self.cooldowns.wait(deployment.key, deployment.provider) if self._mode is Mode.ON else 0.0
+
+    def learn(self, deployment: Deployment, judgement: Judgement) -> None:
+        """Remember what an attempt says of throttling."""
+        if judgement.cooldown is not None:
+            if self._mode is not Mode.OFF:
+                self._cool(deployment, judgement, judgement.cooldown)
+        elif judgement is SUCCEEDED:
+            self.cooldowns.succeeded(deployment.key, deployment.provider)
+
+    def _cool(self, deployment: Deployment, judgement: Judgement, cooldown: Cooldown) -> None:
+        seconds = self.cooldowns.cool(cooldown, deployment=deployment.key, credential=deployment.provider)
+        if self._on_cooldown is not None:
+            is_one = cooldown.scope is CooldownScope.DEPLOYMENT
+            self._on_cooldown(
+                CooldownEvent(
+                    deployment=deployment.key if is_one else None,
+                    credential=deployment.provider,
+                    seconds=seconds,
+                    failure_class=judgement.failure_class,
+                    is_alarming=judgement.is_alarming,
+                )
+            )

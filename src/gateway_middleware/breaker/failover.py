@@ -1,4 +1,4 @@
-"""Which deployment a call tries next, and when it has tried enough. No I/O: a walk says where to go, and is told."""
+"""Which deployment a call tries next, and when it has tried enough. No I/O: it is told how each attempt ended."""
 
 from __future__ import annotations
 
@@ -7,19 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.budget import backoff
-from gateway_middleware.breaker.failure.rules import (
-    SUCCEEDED,
-    CooldownScope,
-    Fallback,
-    Judgement,
-    Retry,
-    Verdict,
-    judge,
-)
-from gateway_middleware.breaker.selection import by_affinity, by_latency, by_weight, group
-from gateway_middleware.breaker.state.permit import CircuitOpenError, CoolingDownError
-from gateway_middleware.breaker.state.places import Admission
-from gateway_middleware.breaker.state.policy import Mode
+from gateway_middleware.breaker.failure.rules import SUCCEEDED, Fallback, Judgement, Retry, Verdict, judge
+from gateway_middleware.breaker.state.errors import CircuitOpenError, CoolingDownError
+from gateway_middleware.breaker.state.pairs import Admission
 from gateway_middleware.core.domain import Balance, Outcome
 from gateway_middleware.core.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
 
@@ -27,99 +17,72 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.breaker.budget import RetryBudget
-    from gateway_middleware.breaker.cooldown import Cooldowns
-    from gateway_middleware.breaker.failure.rules import Cooldown
-    from gateway_middleware.breaker.selection import Latencies
+    from gateway_middleware.breaker.cooldown import Throttling
+    from gateway_middleware.breaker.selection import Latencies, Selector
     from gateway_middleware.breaker.state.registry import BreakerRegistry
-    from gateway_middleware.core.domain import Clock, Deployment, Route, Timeouts
-    from gateway_middleware.core.provider_api import Origin
+    from gateway_middleware.core.domain import Clock, Deployment, Route
+    from gateway_middleware.core.provider_api import Provider
     from gateway_middleware.core.record import Attempt
 
-_SHORTEST_TRY = 1.0
+_MIN_SECONDS_LEFT = 1.0
 """With fewer seconds left until the call's deadline nobody is asked any more."""
-_LONGEST_WAIT = 2.0
+_MAX_WAIT = 2.0
 """A provider that asks for more than this many seconds is not asked again within the call."""
-
 
 _OUR_DEADLINE = Judgement(outcome=Outcome.TIMEOUT, has_answered=False)
 
 
 class Failover:
-    """What all walks share: breakers, cooldowns, the retry budget, and how far a call may go.
+    """What all calls share: breakers, cooldowns, the retry budget, and how far a call may go.
 
-    `origin_of` and `timeouts_of` say where a deployment is and what its deadlines are. `first_content` is how long, in
-    seconds, all attempts of a call may take until the first content. `on_cooldown` is told of everything that is left
-    alone: deployment (None: all under the credential), credential, seconds.
+    `provider_of` is the provider of a deployment. `max_attempts` is for routes that say nothing of their own; it may be
+    set at any time. `first_content` is how long, in seconds, all attempts of a call may take until the first content.
     """
 
     def __init__(
         self,
         *,
         registry: BreakerRegistry,
-        cooldowns: Cooldowns,
+        throttling: Throttling,
         budget: RetryBudget,
-        latencies: Latencies,
-        origin_of: Callable[[Deployment], Origin],
-        timeouts_of: Callable[[Deployment], Timeouts],
+        selector: Selector,
+        provider_of: Callable[[Deployment], Provider],
         clock: Clock,
         wall: Clock,
         random: Callable[[], float],
-        mode: Mode = Mode.ON,
         max_attempts: int,
         first_content: float = 600.0,
-        on_cooldown: Callable[[str | None, str, float], None] | None = None,
     ) -> None:
         self.registry = registry
-        self.cooldowns = cooldowns
+        self.throttling = throttling
         self.budget = budget
-        self.latencies = latencies
-        self.origin_of = origin_of
-        self.timeouts_of = timeouts_of
+        self.selector = selector
+        self.provider_of = provider_of
         self.clock = clock
         self.wall = wall
         self.random = random
-        self.mode = mode
         self.max_attempts = max_attempts
         self.first_content = first_content
-        self.on_cooldown = on_cooldown
 
-    def begin(self, route: Route, *, started: float, affinity: bytes | None = None) -> Walk:
-        """The walk of a call that came at `started`. `affinity` is for routes that balance by it."""
+    def begin(self, route: Route, *, started: float, affinity: bytes | None = None) -> AttemptSequence:
+        """The attempts of a call that came at `started`. `affinity` is for routes that balance by it."""
         self.budget.count_request()
-        return Walk(self, route, self._order(route, affinity), started)
-
-    def _order(self, route: Route, affinity: bytes | None) -> list[Deployment]:
-        deployments = route.deployments
-        if route.balance is Balance.ORDER or len(deployments) == 1:
-            return list(deployments)
-        groups = group(deployments)
-        if route.balance is Balance.LATENCY:
-            return by_latency(groups, self.latencies)
-        return by_weight(groups, self.random) if affinity is None else by_affinity(groups, affinity)
-
-    def wait_of(self, deployment: Deployment) -> float:
-        """Seconds for which this deployment is to be left alone."""
-        return self.cooldowns.wait(deployment.key, deployment.provider) if self.mode is Mode.ON else 0.0
-
-    def learn(self, deployment: Deployment, judgement: Judgement) -> None:
-        """Remember what an attempt says of throttling."""
-        if judgement.cooldown is not None:
-            if self.mode is not Mode.OFF:
-                self._cool(deployment, judgement.cooldown)
-        elif judgement is SUCCEEDED:
-            self.cooldowns.succeeded(deployment.key, deployment.provider)
-
-    def _cool(self, deployment: Deployment, cooldown: Cooldown) -> None:
-        seconds = self.cooldowns.cool(cooldown, deployment=deployment.key, credential=deployment.provider)
-        if self.on_cooldown is not None:
-            is_one = cooldown.scope is CooldownScope.DEPLOYMENT
-            self.on_cooldown(deployment.key if is_one else None, deployment.provider, seconds)
+        return AttemptSequence(self, route, self.selector.order(route, affinity), started)
 
 
-class Leg:
-    """One attempt of a walk: where to, and after how many seconds."""
+class PlannedAttempt:
+    """One attempt that a call may make: at which deployment, and after how many seconds."""
 
-    __slots__ = ("_admission", "_failover", "_latencies", "_started", "deployment", "is_retry", "is_shortened", "wait")
+    __slots__ = (
+        "_admission",
+        "_failover",
+        "_latencies",
+        "_started",
+        "deployment",
+        "is_retry",
+        "is_shortened",
+        "wait",
+    )
 
     def __init__(
         self, failover: Failover, deployment: Deployment, admission: Admission, *, wait: float, is_retry: bool
@@ -136,7 +99,7 @@ class Leg:
 
     def measure(self) -> None:
         """Have the time to the first content counted for the route's choice of the quickest."""
-        self._latencies = self._failover.latencies
+        self._latencies = self._failover.selector.latencies
         self._latencies.begin(self.deployment.key)
 
     def on_content(self) -> None:
@@ -154,7 +117,7 @@ class Leg:
         admission.settle(judgement)
         seconds = self._failover.clock() - self._started if judgement is SUCCEEDED and self._latencies else None
         self._measured(seconds)
-        self._failover.learn(self.deployment, judgement)
+        self._failover.throttling.learn(self.deployment, judgement)
         if self.is_retry:
             self._failover.budget.end_retry()
 
@@ -164,51 +127,64 @@ class Leg:
             latencies.end(self.deployment.key, seconds)
 
 
-class Walk:
-    """The way of one call over the deployments of its route."""
+class AttemptSequence:
+    """The attempts of one call, one after another, over the deployments of its route."""
 
-    __slots__ = ("_again", "_attempts", "_barred", "_error", "_failover", "_fresh", "_most", "_route", "_taken",
-                 "_until", "_waits")  # fmt: skip
+    __slots__ = (
+        "_attempts",
+        "_barred",
+        "_failover",
+        "_fresh",
+        "_max_attempts",
+        "_repeatable",
+        "_route",
+        "_taken",
+        "_until",
+        "_waits",
+    )
 
     def __init__(self, failover: Failover, route: Route, order: list[Deployment], started: float) -> None:
         self._failover = failover
         self._route = route
         self._fresh = order
-        self._again: list[tuple[Deployment, float]] = []
+        """Deployments that were not asked yet, best first."""
+        self._repeatable: list[tuple[Deployment, float]] = []
+        """Deployments that failed and may be asked again after so many seconds."""
         self._barred: set[str] = set()
+        """Providers whose credential is of no use to this call."""
         self._taken: set[Fallback] = set()
         self._waits: list[tuple[float, bool]] = []
+        """Seconds until each of those that could not be asked may be, and whether it is a cooldown."""
         self._attempts = 0
-        self._most = route.max_attempts or failover.max_attempts
+        self._max_attempts = route.max_attempts or failover.max_attempts
         self._until = started + failover.first_content
-        self._error: UpstreamError | None = None
 
-    def first(self) -> Leg:
+    def first(self) -> PlannedAttempt:
         """The first attempt. Raises `CircuitOpenError` or `CoolingDownError` when nobody can take the call."""
-        leg = self._next_fresh(is_retry=False)
-        if leg is None:
+        planned = self._next_fresh(is_retry=False)
+        if planned is None:
             raise self._refusal()
-        return leg
+        return planned
 
-    def spare(self) -> Leg | None:
+    def spare(self) -> PlannedAttempt | None:
         """One more attempt beside the one that is under way, at a deployment that was not asked yet."""
-        return self._retry(again=False)
+        return self._retry(can_repeat=False)
 
-    def succeeded(self, leg: Leg, attempt: Attempt | None) -> None:
+    def succeeded(self, planned: PlannedAttempt, attempt: Attempt | None) -> None:
         """The attempt returned. An answer that says itself that it failed counts as that."""
         failure = None if attempt is None else attempt.failure
-        leg.settle(SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))
+        planned.settle(SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))
 
-    def failed(self, leg: Leg, error: BaseException, *, can_move: bool) -> Leg | None:
-        """The attempt ended so. The next one, or None: then the call ends with this error."""
+    def failed(self, planned: PlannedAttempt, error: BaseException, *, can_move: bool) -> PlannedAttempt | None:
+        """The attempt ended with this error. The next one, or None: then the call ends with this error."""
         judgement = judge(error, wall=self._failover.wall())
-        if leg.is_shortened and isinstance(error, UpstreamTimeoutError):
+        if planned.is_shortened and isinstance(error, UpstreamTimeoutError):
             judgement = _OUR_DEADLINE
-        leg.settle(judgement)
+        planned.settle(judgement)
         if not isinstance(error, UpstreamError):
             return None
         error.outcome = judgement.outcome
-        may_go_on = self._may_go_on(leg.deployment, judgement)
+        may_go_on = self._may_go_on(planned.deployment, judgement)
         following = self._retry() if can_move and may_go_on else None
         if following is None and judgement.verdict is Verdict.FAILURE and self._is_spent:
             error.should_retry = False
@@ -217,77 +193,77 @@ class Walk:
     @property
     def _is_spent(self) -> bool:
         """Whether the client's SDK would only try the same twice more."""
-        return self._attempts > 1 or self._attempts >= self._most
+        return self._attempts > 1 or self._attempts >= self._max_attempts
 
     def _may_go_on(self, deployment: Deployment, judgement: Judgement) -> bool:
         """Whether anybody may be asked after this; notes who may not."""
         if judgement.fallback is not None and judgement.fallback not in self._taken:
             self._taken.add(judgement.fallback)
-            self._fresh, self._again = list(_special(self._route, judgement.fallback)), []
+            self._fresh, self._repeatable = list(_special(self._route, judgement.fallback)), []
             return bool(self._fresh)
         if judgement.retry is Retry.OTHER_CREDENTIAL:
             self._barred.add(deployment.provider)
-        elif judgement.retry is Retry.ANYWHERE and (judgement.min_open or 0.0) <= _LONGEST_WAIT:
-            self._again.append((deployment, judgement.min_open or 0.0))
+        elif judgement.retry is Retry.ANYWHERE and (judgement.min_open or 0.0) <= _MAX_WAIT:
+            self._repeatable.append((deployment, judgement.min_open or 0.0))
         return judgement.retry is not Retry.NEVER
 
-    # The next leg.
+    # The next attempt.
 
-    def _retry(self, *, again: bool = True) -> Leg | None:
+    def _retry(self, *, can_repeat: bool = True) -> PlannedAttempt | None:
         budget, left = self._failover.budget, self._until - self._failover.clock()
-        if self._attempts >= self._most or left < _SHORTEST_TRY or not budget.has_room:
+        if self._attempts >= self._max_attempts or left < _MIN_SECONDS_LEFT or not budget.has_room:
             return None
-        leg = self._next_fresh(is_retry=True) or (self._next_again() if again else None)
-        if leg is not None:
+        planned = self._next_fresh(is_retry=True) or (self._next_repeat() if can_repeat else None)
+        if planned is not None:
             budget.begin_retry()
-        return leg
+        return planned
 
-    def _next_fresh(self, *, is_retry: bool) -> Leg | None:
+    def _next_fresh(self, *, is_retry: bool) -> PlannedAttempt | None:
         while self._fresh:
             deployment = self._fresh.pop(0)
             if deployment.provider in self._barred:
                 continue
-            wait = self._failover.wait_of(deployment)
+            wait = self._failover.throttling.wait(deployment)
             if wait > 0:
                 self._waits.append((wait, True))
                 continue
-            leg = self._admitted(deployment, 0.0, is_retry=is_retry)
-            if leg is not None:
-                return leg
+            planned = self._admitted(deployment, 0.0, is_retry=is_retry)
+            if planned is not None:
+                return planned
         return None
 
-    def _next_again(self) -> Leg | None:
+    def _next_repeat(self) -> PlannedAttempt | None:
         """A deployment that failed before, after a pause."""
-        while self._again:
-            deployment, least = self._again.pop(0)
-            asked = max(least, self._failover.wait_of(deployment))
-            wait = max(asked, backoff(self._attempts - 1, self._failover.random))
-            is_late = self._failover.clock() + wait + _SHORTEST_TRY > self._until
-            if deployment.provider in self._barred or asked > _LONGEST_WAIT or is_late:
+        while self._repeatable:
+            deployment, min_wait = self._repeatable.pop(0)
+            requested = max(min_wait, self._failover.throttling.wait(deployment))
+            wait = max(requested, backoff(self._attempts - 1, self._failover.random))
+            is_late = self._failover.clock() + wait + _MIN_SECONDS_LEFT > self._until
+            if deployment.provider in self._barred or requested > _MAX_WAIT or is_late:
                 continue
-            leg = self._admitted(deployment, wait, is_retry=True)
-            if leg is not None:
-                return leg
+            planned = self._admitted(deployment, wait, is_retry=True)
+            if planned is not None:
+                return planned
         return None
 
-    def _admitted(self, deployment: Deployment, wait: float, *, is_retry: bool) -> Leg | None:
+    def _admitted(self, deployment: Deployment, wait: float, *, is_retry: bool) -> PlannedAttempt | None:
         failover = self._failover
-        admission = failover.registry.admit(deployment, failover.origin_of(deployment))
+        admission = failover.registry.admit(deployment, failover.provider_of(deployment).origin)
         if not isinstance(admission, Admission):
             self._waits.append((admission.retry_after, False))
             return None
         self._attempts += 1
-        given = self._in_time(deployment, wait) if is_retry else deployment
-        leg = Leg(failover, given, admission, wait=wait, is_retry=is_retry)
-        leg.is_shortened = given is not deployment
+        in_time = self._in_time(deployment, wait) if is_retry else deployment
+        planned = PlannedAttempt(failover, in_time, admission, wait=wait, is_retry=is_retry)
+        planned.is_shortened = in_time is not deployment
         if self._route.balance is Balance.LATENCY:
-            leg.measure()
-        return leg
+            planned.measure()
+        return planned
 
     def _in_time(self, deployment: Deployment, wait: float) -> Deployment:
         """The same with deadlines that fit into what is left of the call's own."""
         left = self._until - self._failover.clock() - wait
-        timeouts = deployment.timeouts or self._failover.timeouts_of(deployment)
+        timeouts = deployment.timeouts or self._failover.provider_of(deployment).timeouts
         if timeouts.first_byte <= left and timeouts.answer <= left:
             return deployment
         shorter = msgspec.structs.replace(

@@ -11,14 +11,14 @@ from gateway_middleware.core.quantile import Quantiles
 from gateway_middleware.core.scope import DEPLOYMENT, ON_CONTENT, RECORD, REQUEST
 
 if TYPE_CHECKING:
-    from gateway_middleware.breaker.failover import Leg, Walk
+    from gateway_middleware.breaker.failover import AttemptSequence, PlannedAttempt
     from gateway_middleware.core.asgi import ASGIApp, Connection, Message, Receive, Scope
     from gateway_middleware.core.domain import Clock, Route
     from gateway_middleware.core.record import CallRecord
 
-_FEWEST = 20
+_MIN_ANSWERS = 20
 """Answers of a route before its own p95 says anything."""
-_MOST_ROUTES = 1024
+_MAX_ROUTES = 1024
 
 
 class Hedge:
@@ -26,14 +26,16 @@ class Hedge:
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
-        self._quantiles: Quantiles[str] = Quantiles(0.95, most=_MOST_ROUTES)
+        self._quantiles: Quantiles[str] = Quantiles(0.95, most=_MAX_ROUTES)
 
-    async def first(self, app: ASGIApp, walk: Walk, leg: Leg, connection: Connection) -> Leg | None:
-        """Like one attempt with this leg: the next leg, or None when the call has its answer."""
+    async def first(
+        self, app: ASGIApp, sequence: AttemptSequence, planned: PlannedAttempt, connection: Connection
+    ) -> PlannedAttempt | None:
+        """Like this one attempt: returns the next one, or None when the call has its answer."""
         route = REQUEST.get(connection[0]).route
-        race = _Race(app, walk, connection)
+        race = _Race(app, sequence, connection)
         started = self._clock()
-        following = await race.run(leg, self._patience(route))
+        following = await race.run(planned, self._patience(route))
         if race.winner is not None:
             self._quantiles.add(route.name, round((race.decided_at(self._clock()) - started) * 1000))
         return following
@@ -42,18 +44,18 @@ class Hedge:
         """Seconds until the second is asked; None: not at all."""
         if route.hedge_after:
             return route.hedge_after
-        found = self._quantiles.get(route.name, at_least=_FEWEST)
-        return None if found is None else found / 1000
+        milliseconds = self._quantiles.get(route.name, at_least=_MIN_ANSWERS)
+        return None if milliseconds is None else milliseconds / 1000
 
 
-class _Lane:
+class _Racer:
     """One of the racing attempts. It writes into a record of its own until it has won."""
 
-    __slots__ = ("_race", "leg", "record", "task")
+    __slots__ = ("_race", "planned", "record", "task")
 
-    def __init__(self, race: _Race, leg: Leg, record: CallRecord) -> None:
+    def __init__(self, race: _Race, planned: PlannedAttempt, record: CallRecord) -> None:
         self._race: _Race | None = race
-        self.leg = leg
+        self.planned = planned
         self.record = copy.copy(record)
         self.record.attempts = []
         self.record.answered_by = None
@@ -63,10 +65,10 @@ class _Lane:
         race = self._race
         if race is None:
             return
-        await race.app(RECORD.child(attempt_scope(self.leg, race.scope), self.record), race.departure, self.send)
+        await race.app(RECORD.child(attempt_scope(self.planned, race.scope), self.record), race.receive, self.send)
 
     def forget(self) -> None:
-        """Let go of the race, which holds this lane."""
+        """Let go of the race, which holds this racer."""
         self.task = None
         self._race = None
 
@@ -79,7 +81,7 @@ class _Lane:
         await race.send(message)
 
 
-class _Departure:
+class _SharedReceive:
     """`receive` for several readers: each hears that the client has left."""
 
     __slots__ = ("_left", "_lock", "_receive")
@@ -100,27 +102,27 @@ class _Departure:
 
 
 class _Race:
-    """The lanes of one call."""
+    """The racing attempts of one call."""
 
-    def __init__(self, app: ASGIApp, walk: Walk, connection: Connection) -> None:
+    def __init__(self, app: ASGIApp, sequence: AttemptSequence, connection: Connection) -> None:
         scope, receive, self.send = connection
         self.app = app
         self.scope = scope
-        self.departure = _Departure(receive)
-        self.winner: _Lane | None = None
-        self._walk = walk
+        self.receive = _SharedReceive(receive)
+        self.winner: _Racer | None = None
+        self._sequence = sequence
         self._record = RECORD.get(scope)
         self._earlier = list(self._record.attempts)
-        self._lanes: list[_Lane] = []
+        self._racers: list[_Racer] = []
         self._decided = asyncio.Event()
-        self._following: Leg | None = None
+        self._following: PlannedAttempt | None = None
 
-    async def run(self, leg: Leg, patience: float | None) -> Leg | None:
-        """Race until a lane has answered, or all have failed."""
+    async def run(self, planned: PlannedAttempt, patience: float | None) -> PlannedAttempt | None:
+        """Race until a racer has answered, or all have failed."""
         try:
-            self._start(leg)
+            self._start(planned)
             if patience is not None and not await self._shows_content(patience):
-                spare = self._walk.spare()
+                spare = self._sequence.spare()
                 if spare is not None:
                     self._start(spare)
             return await self._finish()
@@ -131,24 +133,24 @@ class _Race:
         """When the client got its first byte."""
         return self._record.first_byte or now
 
-    def decide(self, lane: _Lane) -> None:
-        """This lane answers; all others are stopped."""
+    def decide(self, racer: _Racer) -> None:
+        """This racer answers; all others are stopped."""
         if self.winner is None:
-            self.winner = lane
+            self.winner = racer
             self._decided.set()
-            for other in self._lanes:
-                if other is not lane and other.task is not None:
+            for other in self._racers:
+                if other is not racer and other.task is not None:
                     other.task.cancel()
                     _abandon(other.record)
             self._gather()
-        elif self.winner is not lane:
+        elif self.winner is not racer:
             raise asyncio.CancelledError
 
-    def _start(self, leg: Leg) -> None:
-        lane = _Lane(self, leg, self._record)
-        self._lanes.append(lane)
-        lane.task = asyncio.create_task(lane.run())
-        lane.task.add_done_callback(lambda _: self._decided.set())
+    def _start(self, planned: PlannedAttempt) -> None:
+        racer = _Racer(self, planned, self._record)
+        self._racers.append(racer)
+        racer.task = asyncio.create_task(racer.run())
+        racer.task.add_done_callback(lambda _: self._decided.set())
 
     async def _shows_content(self, patience: float) -> bool:
         try:
@@ -158,44 +160,44 @@ class _Race:
             return False
         return True
 
-    async def _finish(self) -> Leg | None:
-        running = {lane.task: lane for lane in self._lanes if lane.task is not None}
+    async def _finish(self) -> PlannedAttempt | None:
+        running = {racer.task: racer for racer in self._racers if racer.task is not None}
         error: BaseException | None = None
         while running:
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                lane = running.pop(task)
-                if lane is self.winner or self.winner is None:
-                    error = self._conclude(lane, task, is_last=not running)
+                racer = running.pop(task)
+                if racer is self.winner or self.winner is None:
+                    error = self._conclude(racer, task, is_last=not running)
         self._gather()
         if error is not None and self._following is None:
             raise error
         return self._following
 
-    def _conclude(self, lane: _Lane, task: asyncio.Task[None], *, is_last: bool) -> BaseException | None:
-        """Tell the breaker how a lane ended; returns what it failed with."""
+    def _conclude(self, racer: _Racer, task: asyncio.Task[None], *, is_last: bool) -> BaseException | None:
+        """Tell the breaker how a racer ended; returns what it failed with."""
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
-            attempts = lane.record.attempts
-            self._walk.succeeded(lane.leg, attempts[-1] if attempts else None)
+            attempts = racer.record.attempts
+            self._sequence.succeeded(racer.planned, attempts[-1] if attempts else None)
             return None
-        self._following = self._walk.failed(lane.leg, error, can_move=is_last and self.winner is None)
-        correct_outcome(lane.record, error)
+        self._following = self._sequence.failed(racer.planned, error, can_move=is_last and self.winner is None)
+        correct_outcome(racer.record, error)
         error.__traceback__ = None
         return error
 
     def _gather(self) -> None:
         """All attempts into the record of the call, that of the winner last."""
-        lanes = sorted(self._lanes, key=lambda lane: lane is self.winner)
-        self._record.attempts[:] = [*self._earlier, *(a for lane in lanes for a in lane.record.attempts)]
+        racers = sorted(self._racers, key=lambda racer: racer is self.winner)
+        self._record.attempts[:] = [*self._earlier, *(a for racer in racers for a in racer.record.attempts)]
 
     async def _clear(self) -> None:
         """Stop what still runs and give back what it took: at once, since waiting may be cancelled again."""
-        pending = [lane.task for lane in self._lanes if lane.task is not None and not lane.task.done()]
+        pending = [racer.task for racer in self._racers if racer.task is not None and not racer.task.done()]
         for task in pending:
             task.cancel()
-        for lane in self._lanes:
-            self._walk.failed(lane.leg, asyncio.CancelledError(), can_move=False)
+        for racer in self._racers:
+            self._sequence.failed(racer.planned, asyncio.CancelledError(), can_move=False)
         self._gather()
         try:
             if pending:
@@ -205,18 +207,18 @@ class _Race:
 
     def _conclude_records(self) -> None:
         """What the winner has learnt is the call's; nothing refers to anything any more."""
-        for lane in self._lanes:
-            if lane is self.winner:
-                self._record.answered_by = lane.record.answered_by
+        for racer in self._racers:
+            if racer is self.winner:
+                self._record.answered_by = racer.record.answered_by
             elif self.winner is not None:
-                _abandon(lane.record)
-            lane.forget()
-        self._lanes.clear()
+                _abandon(racer.record)
+            racer.forget()
+        self._racers.clear()
 
 
-def attempt_scope(leg: Leg, scope: Scope) -> Scope:
+def attempt_scope(planned: PlannedAttempt, scope: Scope) -> Scope:
     """The scope of one attempt."""
-    return ON_CONTENT.child(DEPLOYMENT.child(scope, leg.deployment), leg.on_content)
+    return ON_CONTENT.child(DEPLOYMENT.child(scope, planned.deployment), planned.on_content)
 
 
 def _abandon(record: CallRecord) -> None:

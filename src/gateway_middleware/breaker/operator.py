@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.breaker.overrides import FORCES, Command
+from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
+from gateway_middleware.breaker.state.overrides import FORCES, Command
 from gateway_middleware.breaker.state.transitions import State
 from gateway_middleware.core.errors import InvalidRequestError
 
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway_middleware.breaker.cooldown import Cooldowns
-    from gateway_middleware.breaker.state.permit import BreakerSnapshot
     from gateway_middleware.breaker.state.policy import Mode
     from gateway_middleware.breaker.state.registry import BreakerRegistry, ProviderBreakers
+    from gateway_middleware.breaker.state.snapshot import BreakerSnapshot
 
-_LONGEST_FORCE = 7 * 86400.0
+_MAX_FORCE_SECONDS = 7 * 86400.0
 _SEVERITY = (State.CLOSED, State.FORCED_CLOSED, State.HALF_OPEN, State.OPEN, State.FORCED_OPEN)
 
 
@@ -36,12 +37,29 @@ class Operator:
         A reset forgets cooldowns as well. `ttl` (seconds) is for the two forces. Raises `PathNotFoundError` for a key
         that is none and `InvalidRequestError` for a `ttl` that is out of range.
         """
-        if ttl is not None and (command not in FORCES or not 0 < ttl <= _LONGEST_FORCE):
+        if ttl is not None and (command not in FORCES or not 0 < ttl <= _MAX_FORCE_SECONDS):
             raise InvalidRequestError("`ttl` is for force-open and force-close: seconds up to a week.", param="ttl")
-        found = self._registry.command(key, command, ttl=ttl, reason=reason)
+        breakers = self._registry.command(key, command, ttl=ttl, reason=reason)
         if command is Command.RESET:
             self.forget_cooldowns(key)
-        return found
+        return breakers
+
+    def obey(self, key: str, command: Command, ttl: float, reason: str) -> None:
+        """Carry out a command that an operator gave to another replica; of it `ttl` seconds are left.
+
+        It is remembered even where nothing is known of the key yet.
+        """
+        self._registry.obey(key, command, ttl, reason)
+        if command is Command.RESET:
+            self.forget_cooldowns(key)
+
+    def cool_down(self, deployment: str | None, credential: str, seconds: float) -> None:
+        """A provider has asked another replica for time; 0 seconds: an operator took that back."""
+        if seconds <= 0:
+            self._cooldowns.forget(deployment, credential)
+            return
+        scope = CooldownScope.CREDENTIAL if deployment is None else CooldownScope.DEPLOYMENT
+        self._cooldowns.cool(Cooldown(scope, seconds), deployment=deployment or "", credential=credential)
 
     def forget_cooldowns(self, key: str) -> None:
         """What a reset of this key takes back."""
@@ -57,32 +75,32 @@ class Operator:
         rows, cooldowns = self._registry.snapshot(), self._cooldown_rows()
         return {name: self._row(rows.get(name), cooldowns.get(name, [])) for name in providers}
 
-    def _row(self, found: ProviderBreakers | None, cooldowns: list[dict[str, Any]]) -> dict[str, Any]:
+    def _row(self, breakers: ProviderBreakers | None, cooldowns: list[dict[str, Any]]) -> dict[str, Any]:
         row = {"state": State.CLOSED, "mode": self._mode, "deployments": {}, "endpoints": {}, "others": 0}
-        return {**row, **(msgspec.structs.asdict(found) if found is not None else {}), "cooldowns": cooldowns}
+        return {**row, **(msgspec.structs.asdict(breakers) if breakers is not None else {}), "cooldowns": cooldowns}
 
     def _cooldown_rows(self) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
+        rows: dict[str, list[dict[str, Any]]] = {}
         for cooling in self._cooldowns.snapshot():
             row = {"deployment": cooling.deployment, "seconds": round(cooling.seconds, 3)}
-            found.setdefault(cooling.credential, []).append(row)
-        return found
+            rows.setdefault(cooling.credential, []).append(row)
+        return rows
 
     def status(self, provider: str) -> dict[str, Any]:
         """The state of a provider as the worst of its breakers explains it: since when, why, when it is tried again."""
         row = self.circuit_breakers([provider])[provider]
         snapshots: dict[str, BreakerSnapshot] = {**row["deployments"], **row["endpoints"]}
         worst = max(snapshots, key=lambda key: _SEVERITY.index(snapshots[key].state), default=None)
-        told: dict[str, Any] = {"since": None, "reason": None, "why": {}, "next_probe_in": None, "breaker": worst}
+        cause: dict[str, Any] = {"since": None, "reason": None, "why": {}, "next_probe_in": None, "breaker": worst}
         if worst is not None:
             snapshot = snapshots[worst]
-            told |= {
+            cause |= {
                 "since": snapshot.since,
                 "reason": snapshot.reason,
                 "why": _summed(snapshots.values()),
                 "next_probe_in": snapshot.next_probe_in,
             }
-        return {"state": row["state"], "mode": row["mode"], **told, "cooldowns": row["cooldowns"], **_parts(row)}
+        return {"state": row["state"], "mode": row["mode"], **cause, "cooldowns": row["cooldowns"], **_parts(row)}
 
 
 def _parts(row: dict[str, Any]) -> dict[str, Any]:
@@ -91,8 +109,8 @@ def _parts(row: dict[str, Any]) -> dict[str, Any]:
 
 def _summed(snapshots: Iterable[BreakerSnapshot]) -> dict[str, int]:
     """The last failures of all breakers, by class."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for snapshot in snapshots:
         for name, count in snapshot.why.items():
-            found[name] = found.get(name, 0) + count
-    return found
+            counts[name] = counts.get(name, 0) + count
+    return counts

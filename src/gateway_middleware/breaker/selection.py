@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import TypeAlias
 
 from gateway_middleware.core.bounded import make_room
-from gateway_middleware.core.domain import Clock, Deployment
+from gateway_middleware.core.domain import Balance, Clock, Deployment, Route
 
 Groups: TypeAlias = "tuple[tuple[Deployment, ...], ...]"
 """Deployments of equal priority, best group first."""
@@ -18,17 +18,17 @@ Groups: TypeAlias = "tuple[tuple[Deployment, ...], ...]"
 def group(deployments: Iterable[Deployment]) -> Groups:
     """By priority, lowest first; their order inside a group is kept."""
     ranked = sorted(deployments, key=lambda deployment: deployment.priority)
-    return tuple(tuple(found) for _, found in itertools.groupby(ranked, key=lambda deployment: deployment.priority))
+    return tuple(tuple(members) for _, members in itertools.groupby(ranked, key=lambda deployment: deployment.priority))
 
 
 def in_turn(groups: Groups) -> list[Deployment]:
-    """As written."""
+    """The order in which they are written."""
     return [deployment for members in groups for deployment in members]
 
 
 def by_weight(groups: Groups, random: Callable[[], float]) -> list[Deployment]:
     """By chance: each place goes to one of the rest in proportion to its weight (Efraimidis and Spirakis, 2006)."""
-    return _ordered(groups, lambda deployment: _lot(1.0 - random(), deployment.weight))
+    return _ordered(groups, lambda deployment: _exponential(1.0 - random(), deployment.weight))
 
 
 def by_affinity(groups: Groups, key: bytes) -> list[Deployment]:
@@ -37,11 +37,11 @@ def by_affinity(groups: Groups, key: bytes) -> list[Deployment]:
     Weighted rendezvous hashing: when a deployment comes or goes, only its own keys move.
     """
     short = key if len(key) <= blake2b.MAX_KEY_SIZE else blake2b(key).digest()
-    return _ordered(groups, lambda deployment: _lot(_chance(short, deployment.key), deployment.weight))
+    return _ordered(groups, lambda deployment: _exponential(_chance(short, deployment.key), deployment.weight))
 
 
 def by_latency(groups: Groups, latencies: Latencies) -> list[Deployment]:
-    """The quickest first. One that was never measured, or not for long, is quick until the contrary is known."""
+    """The quickest first. One that was not measured lately counts as quick until the contrary is known."""
     return _ordered(groups, lambda deployment: latencies.cost(deployment.key) / max(deployment.weight, 1e-9))
 
 
@@ -62,7 +62,7 @@ def _sorted(members: Sequence[Deployment], rank: Callable[[Deployment], float]) 
     return members if len(members) == 1 else sorted(members, key=rank)
 
 
-def _lot(chance: float, weight: float) -> float:
+def _exponential(chance: float, weight: float) -> float:
     """An exponential variate of this rate from an even one in (0, 1]: the smallest wins in proportion to the rates."""
     return -math.log(chance) / weight if weight > 0 else math.inf
 
@@ -70,6 +70,26 @@ def _lot(chance: float, weight: float) -> float:
 def _chance(key: bytes, deployment: str) -> float:
     number = int.from_bytes(blake2b(deployment.encode(), key=key, digest_size=8).digest(), "big")
     return (number + 1) / (2**64 + 1)
+
+
+class Selector:
+    """Puts the deployments of a route into the order that its `balance` asks for."""
+
+    __slots__ = ("_random", "latencies")
+
+    def __init__(self, latencies: Latencies, random: Callable[[], float]) -> None:
+        self.latencies = latencies
+        self._random = random
+
+    def order(self, route: Route, affinity: bytes | None) -> list[Deployment]:
+        """Best first. Without `affinity` a route that balances by it is balanced by weight."""
+        deployments = route.deployments
+        if route.balance is Balance.ORDER or len(deployments) == 1:
+            return list(deployments)
+        groups = group(deployments)
+        if route.balance is Balance.LATENCY:
+            return by_latency(groups, self.latencies)
+        return by_weight(groups, self._random) if affinity is None else by_affinity(groups, affinity)
 
 
 class _Latency:
@@ -82,53 +102,55 @@ class _Latency:
 
 
 class Latencies:
-    """Peak EWMA of the time to first content, by deployment: a slow answer counts at once, quick ones by and by.
+    """Peak EWMA of the time to first content, by deployment: it rises at once and falls slowly.
 
     The cost grows with the calls under way and fades with time, so that a slow deployment is asked again. `memory`
     is the time constant in seconds.
     """
 
-    __slots__ = ("_clock", "_found", "_memory", "_most")
+    __slots__ = ("_clock", "_latencies", "_max_deployments", "_memory")
 
-    def __init__(self, clock: Clock, *, memory: float = 30.0, most: int = 2048) -> None:
+    def __init__(self, clock: Clock, *, memory: float = 30.0, max_deployments: int = 2048) -> None:
         self._clock = clock
         self._memory = memory
-        self._found: dict[str, _Latency] = {}
-        self._most = most
+        self._latencies: dict[str, _Latency] = {}
+        self._max_deployments = max_deployments
 
     def begin(self, key: str) -> None:
         """An attempt begins; `end` must follow."""
-        found = self._found.get(key)
-        if found is None:
-            found = self._add(key)
-        found.under_way += 1
+        latency = self._latencies.get(key)
+        if latency is None:
+            latency = self._add(key)
+        latency.under_way += 1
 
     def end(self, key: str, seconds: float | None = None) -> None:
         """The attempt has shown its first content after so many seconds, or has ended without any (None)."""
-        found = self._found.get(key)
-        if found is None:
+        latency = self._latencies.get(key)
+        if latency is None:
             return
-        found.under_way = max(found.under_way - 1, 0)
+        latency.under_way = max(latency.under_way - 1, 0)
         if seconds is not None:
-            self._measure(found, seconds)
+            self._measure(latency, seconds)
 
     def cost(self, key: str) -> float:
         """Seconds, more or less: only good for comparing."""
-        found = self._found.get(key)
-        if found is None:
+        latency = self._latencies.get(key)
+        if latency is None:
             return 0.0
-        return found.seconds * self._fading(found) + (found.seconds or 1.0) * found.under_way
+        return latency.seconds * self._fading(latency) + (latency.seconds or 1.0) * latency.under_way
 
-    def _measure(self, found: _Latency, seconds: float) -> None:
-        kept = self._fading(found)
-        average = found.seconds * kept + seconds * (1.0 - kept)
-        found.seconds, found.measured = max(seconds, average), self._clock()
+    def _measure(self, latency: _Latency, seconds: float) -> None:
+        weight = self._fading(latency)
+        average = latency.seconds * weight + seconds * (1.0 - weight)
+        latency.seconds, latency.measured = max(seconds, average), self._clock()
 
-    def _fading(self, found: _Latency) -> float:
-        return math.exp((found.measured - self._clock()) / self._memory)
+    def _fading(self, latency: _Latency) -> float:
+        return math.exp((latency.measured - self._clock()) / self._memory)
 
     def _add(self, key: str) -> _Latency:
-        idle = (name for name, latency in self._found.items() if not latency.under_way)
-        make_room(self._found, self._most, rank=lambda name: self._found[name].measured, candidates=idle)
-        found = self._found[key] = _Latency()
-        return found
+        idle = (name for name, latency in self._latencies.items() if not latency.under_way)
+        make_room(
+            self._latencies, self._max_deployments, rank=lambda name: self._latencies[name].measured, candidates=idle
+        )
+        latency = self._latencies[key] = _Latency()
+        return latency

@@ -11,6 +11,7 @@ from gateway_middleware.composition.part import Fixed
 from gateway_middleware.edge.access_log import AccessLog
 
 if TYPE_CHECKING:
+    from gateway_middleware.breaker.events import CooldownEvent
     from gateway_middleware.breaker.state.transitions import Transition
     from gateway_middleware.core.errors import UpstreamError
     from gateway_middleware.core.record import Attempt, CallRecord
@@ -37,12 +38,18 @@ class Log(Fixed):
         """One attempt has failed."""
         self.lines.provider_error(record, attempt, error, kind=classify(error))
 
-    def transition(self, transition: Transition) -> None:
+    def on_transition(self, transition: Transition) -> None:
         """A breaker has changed its state."""
         self.lines.transition(
             transition.key, transition.before, transition.after, reason=transition.reason, seconds=transition.seconds
         )
 
-    def cooldown(self, deployment: str | None, provider: str, seconds: float) -> None:
+    def on_cooldown(self, cooldown: CooldownEvent) -> None:
         """A provider has asked for time."""
-        self.lines.cooldown(deployment, provider, seconds)
+        self.lines.cooldown(
+            cooldown.deployment,
+            cooldown.credential,
+            cooldown.seconds,
+            failure_class=cooldown.failure_class,
+            is_alarming=cooldown.is_alarming,
+        )

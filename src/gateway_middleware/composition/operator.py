@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway_middleware.breaker.overrides import Command
+from gateway_middleware.breaker.state.overrides import Command
 from gateway_middleware.core.errors import InvalidRequestError, SettingsError
 
 if TYPE_CHECKING:

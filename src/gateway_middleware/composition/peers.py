@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
-from gateway_middleware.breaker.overrides import Command
+from gateway_middleware.breaker.state.overrides import Command
 from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from gateway_middleware.breaker.peers.probes import ProbeGate
+    from gateway_middleware.breaker.events import CooldownEvent
     from gateway_middleware.breaker.peers.sharing import BreakerSharing
+    from gateway_middleware.breaker.state.probe_gate import ProbeGate
     from gateway_middleware.breaker.state.transitions import Transition
     from gateway_middleware.composition.breakers import Breakers
     from gateway_middleware.core.clocks import Clocks
@@ -27,12 +28,6 @@ class NoPeers(Fixed, Lifeless):
 
     def connect(self, breakers: Breakers) -> None:
         """There is nobody to listen to."""
-
-    def transition(self, transition: Transition) -> None:
-        """Nobody is told."""
-
-    def cooldown(self, deployment: str | None, provider: str, seconds: float) -> None:
-        """Nobody is told."""
 
     async def command(self, key: str, command: Command, ttl: float | None, *, reason: str, actor: str) -> bool | None:
         """None: there is nobody to tell."""
@@ -54,7 +49,7 @@ class Peers(Fixed):
             uri,
             on_cooldown=self._cool,
             on_command=self._obey,
-            on_hint=self._hint,
+            on_hint=lambda _key, _seconds: None,
             clock=clocks.monotonic,
             wall=clocks.wall,
         )
@@ -74,13 +69,12 @@ class Peers(Fixed):
         finally:
             await self._sharing.aclose()
 
-    def transition(self, transition: Transition) -> None:
-        """A breaker of this replica has changed its state."""
-        self._sharing.publish_transition(transition)
+    def on_transition(self, transition: Transition) -> None:
+        """Each replica judges for itself: the state of a breaker is not shared."""
 
-    def cooldown(self, deployment: str | None, provider: str, seconds: float) -> None:
+    def on_cooldown(self, cooldown: CooldownEvent) -> None:
         """A provider has asked this replica for time."""
-        self._sharing.publish_cooldown(deployment, provider, seconds)
+        self._sharing.publish_cooldown(cooldown.deployment, cooldown.credential, cooldown.seconds)
 
     async def command(self, key: str, command: Command, ttl: float | None, *, reason: str, actor: str) -> bool | None:
         """Tell an operator's command; whether the others will hear it."""
@@ -106,14 +100,7 @@ class Peers(Fixed):
     def _obey(self, key: str, command: Command, ttl: float, reason: str) -> None:
         """An operator has spoken to another replica."""
         if self._breakers is not None:
-            self._breakers.registry.obey(key, command, ttl, reason)
-            if command is Command.RESET:
-                self._breakers.operator.forget_cooldowns(key)
-
-    def _hint(self, key: str, seconds: float) -> None:
-        """Several replicas have opened this breaker."""
-        if self._breakers is not None:
-            self._breakers.registry.hint(key, seconds)
+            self._breakers.operator.obey(key, command, ttl, reason)
 
 
 def build_peers(settings: Settings, clocks: Clocks) -> Peers | NoPeers:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway_middleware.breaker.failure.rules import ALARMING
 from gateway_middleware.composition.part import Fixed
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.call_metrics import CallMetrics
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
+    from gateway_middleware.breaker.events import CooldownEvent
     from gateway_middleware.breaker.operator import Operator
     from gateway_middleware.breaker.state.transitions import Transition
     from gateway_middleware.composition.config import LiveConfig
@@ -43,7 +45,9 @@ class Stats(Fixed):
     ) -> None:
         calls = CallMetrics(lambda: config.route_names)
         self._breakers = BreakerMetrics(
-            lambda: operator.circuit_breakers(config.provider_names), lambda: config.deployment_keys
+            lambda: operator.circuit_breakers(config.provider_names),
+            lambda: config.deployment_keys,
+            alarm_classes=ALARMING,
         )
         self.providers = ProviderStats(
             providers=config.configured,
@@ -74,10 +78,12 @@ class Stats(Fixed):
         self.providers.refresh()
         return [family for collector in self._collectors for family in collector.collect()]
 
-    def transition(self, transition: Transition) -> None:
+    def on_transition(self, transition: Transition) -> None:
         """A breaker has changed its state."""
         self._breakers.transition(transition.key, transition.after)
 
-    def cooldown(self, deployment: str | None, provider: str, seconds: float) -> None:
+    def on_cooldown(self, cooldown: CooldownEvent) -> None:
         """A provider has asked for time."""
-        self._breakers.cooldown(provider)
+        self._breakers.cooldown(cooldown.credential)
+        if cooldown.is_alarming and cooldown.failure_class is not None:
+            self._breakers.alarm(cooldown.credential, cooldown.failure_class)

@@ -104,15 +104,25 @@ class AccessLog:
             seconds=seconds,
         )
 
-    def cooldown(self, deployment: str | None, provider: str, seconds: float) -> None:
-        """Log that a provider has asked to be left alone."""
+    def cooldown(
+        self,
+        deployment: str | None,
+        provider: str,
+        seconds: float,
+        *,
+        failure_class: str | None = None,
+        is_alarming: bool = False,
+    ) -> None:
+        """Log that a provider has asked to be left alone. What no time heals (`is_alarming`) is an error."""
         whom = deployment or f"everything of {provider}"
+        why = "" if failure_class is None else f" ({failure_class})"
         self.event(
             "provider_cooldown",
-            level="warning",
-            message=f"Provider cooling down: {whom} is left alone for {seconds:.1f} s",
+            level="error" if is_alarming else "warning",
+            message=f"Provider cooling down: {whom} is left alone for {seconds:.1f} s{why}",
             provider=provider,
             deployment=deployment,
+            **{"class": failure_class},
             seconds=round(seconds, 3),
         )
 

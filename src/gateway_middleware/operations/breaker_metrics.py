@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prometheus_client.registry import Collector
@@ -18,6 +18,11 @@ TRANSITIONS = Counter("model_gateway_circuit_breaker_transitions", "Transitions 
 ATTEMPTS = Counter("model_gateway_attempts", "Upstream attempts by outcome.", ("provider", "deployment", "outcome"))
 FAILOVERS = Counter("model_gateway_failovers", "Calls that moved from one provider to another.", ("from", "to"))
 COOLDOWNS = Counter("model_gateway_cooldowns", "How often a provider asked for time.", ("provider",))
+ALARMS = Counter(
+    "model_gateway_provider_alarms",
+    "Failures that no time heals, so that an operator must look: a refused key, an exhausted account.",
+    ("provider", "class"),
+)
 STATE = Gauge(
     "model_gateway_circuit_breaker_state",
     "1 for the state a breaker is in.",
@@ -39,15 +44,24 @@ class BreakerMetrics(Collector):
     """Counts transitions and attempts; shows the states that `rows` (`circuit_breakers` of `/v1/health`) has.
 
     Labels are names of the configuration: `keys` are the deployments and hosts that may appear, all others are `other`.
+    `alarm_classes` are the classes of failures that an operator must look at: each begins at 0.
     """
 
-    def __init__(self, rows: Callable[[], Mapping[str, Any]], keys: Callable[[], frozenset[str]]) -> None:
+    def __init__(
+        self,
+        rows: Callable[[], Mapping[str, Any]],
+        keys: Callable[[], frozenset[str]],
+        *,
+        alarm_classes: Sequence[str] = (),
+    ) -> None:
         self._rows = rows
         self._keys = keys
         self._transitions: _Counts = {}
         self._attempts: _Counts = {}
         self._failovers: _Counts = {}
         self._cooldowns: _Counts = {}
+        self._alarm_classes = alarm_classes
+        self._alarms: _Counts = {}
 
     def transition(self, key: str, after: str) -> None:
         """Count a transition of a breaker into a state."""
@@ -57,6 +71,10 @@ class BreakerMetrics(Collector):
     def cooldown(self, provider: str) -> None:
         """Count that a provider asked for time."""
         _count(self._cooldowns, (provider,))
+
+    def alarm(self, provider: str, failure_class: str) -> None:
+        """Count a failure that an operator must look at."""
+        _count(self._alarms, (provider, failure_class))
 
     def observe(self, record: CallRecord) -> None:
         """Count the attempts of a call that has ended."""
@@ -71,6 +89,8 @@ class BreakerMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
+        none: _Counts = {(provider, name): 0 for provider in self._rows() for name in self._alarm_classes}
+        yield ALARMS.family({**none, **self._alarms})
         yield TRANSITIONS.family(self._transitions)
         yield ATTEMPTS.family(self._attempts)
         yield FAILOVERS.family(self._failovers)

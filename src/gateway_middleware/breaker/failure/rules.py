@@ -23,10 +23,10 @@ class Verdict(StrEnum):
     NEUTRAL = "neutral"
 
 
-class Leaf(StrEnum):
+class BreakerScope(StrEnum):
     """Which breaker a failure is for: that of the host, or that of the deployment on it."""
 
-    ENDPOINT = "endpoint"
+    HOST = "host"
     DEPLOYMENT = "deployment"
 
 
@@ -70,7 +70,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     failure_class: FailureClass | None = None
     outcome: Outcome
     verdict: Verdict = Verdict.NEUTRAL
-    leaf: Leaf = Leaf.DEPLOYMENT
+    breaker: BreakerScope = BreakerScope.DEPLOYMENT
     has_answered: bool = True
     cooldown: Cooldown | None = None
     retry: Retry = Retry.NEVER
@@ -81,14 +81,14 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 SUCCEEDED = Judgement(outcome=Outcome.SUCCESS, verdict=Verdict.SUCCESS)
 
-_SHORT_WAIT = 2.0
-_FAILURE, _ENDPOINT = Verdict.FAILURE, Leaf.ENDPOINT
+_MAX_WAIT_WITHIN_CALL = 2.0
+_FAILURE, _HOST = Verdict.FAILURE, BreakerScope.HOST
 _QUOTA = Cooldown(CooldownScope.CREDENTIAL, 300.0)
 _AUTH = Cooldown(CooldownScope.CREDENTIAL, 60.0)
 
 
 def _unreachable(outcome: Outcome) -> Judgement:
-    return Judgement(outcome=outcome, verdict=_FAILURE, leaf=_ENDPOINT, has_answered=False, retry=Retry.ANYWHERE)
+    return Judgement(outcome=outcome, verdict=_FAILURE, breaker=_HOST, has_answered=False, retry=Retry.ANYWHERE)
 
 
 def _silent() -> Judgement:
@@ -145,6 +145,8 @@ RULES: dict[FailureClass, Judgement] = {
     name: msgspec.structs.replace(row, failure_class=name) for name, row in _ROWS.items()
 }
 """The judgement of each class, before what the single answer asked for."""
+ALARMING = tuple(name for name, rule in RULES.items() if rule.is_alarming)
+"""Classes that an operator must look at: no time heals them."""
 
 
 def judge(error: BaseException | None, *, wall: float) -> Judgement:
@@ -157,7 +159,7 @@ def judge(error: BaseException | None, *, wall: float) -> Judgement:
         return SUCCEEDED
     judgement = RULES[classify(error)]
     if isinstance(error, UpstreamStatusError):
-        return _as_asked(
+        return _as_requested(
             _patient(judgement, requested_wait(error.upstream_headers, error.message, wall=wall)), error, wall
         )
     if isinstance(error, UpstreamStreamError):
@@ -171,11 +173,11 @@ def _patient(judgement: Judgement, wait: float | None) -> Judgement:
     cooldown = judgement.cooldown
     if wait is None or cooldown is None or cooldown.scope is not CooldownScope.DEPLOYMENT:
         return judgement
-    retry = Retry.ANYWHERE if wait <= _SHORT_WAIT else judgement.retry
+    retry = Retry.ANYWHERE if wait <= _MAX_WAIT_WITHIN_CALL else judgement.retry
     return msgspec.structs.replace(judgement, cooldown=Cooldown(cooldown.scope, wait), retry=retry)
 
 
-def _as_asked(judgement: Judgement, error: UpstreamStatusError, wall: float) -> Judgement:
+def _as_requested(judgement: Judgement, error: UpstreamStatusError, wall: float) -> Judgement:
     """The same with what the provider asked for along with a failure: time, and not to be asked again."""
     if judgement.verdict is not Verdict.FAILURE:
         return judgement

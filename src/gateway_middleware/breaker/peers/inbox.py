@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from gateway_middleware.breaker.overrides import Command
 from gateway_middleware.breaker.peers.hints import HintBoard
 from gateway_middleware.breaker.peers.news import News, Outbox, Sync
 from gateway_middleware.breaker.peers.orders import NumberedOrder, OrderBook, encode
+from gateway_middleware.breaker.state.overrides import Command
 from gateway_middleware.core.domain import Clock
 
 _log = logging.getLogger("gateway_middleware")

@@ -8,35 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Protocol
 
 import msgspec
 
 from gateway_middleware.core.domain import Clock
 
-PATIENCE = 0.1
-"""When to ask again while the lease is asked for, or is somebody else's, in seconds."""
 IDLE_SECONDS = 2.0
 """How long a lease is held without a probe."""
 _DENIED_SECONDS = 0.25
 _MARGIN = 0.1
 _MOST = 4096
-
-
-class ProbeGate(Protocol):
-    """Says which replica may probe. Called by a breaker in the half-open state; never waits, never raises."""
-
-    def prepare(self, key: str) -> None:
-        """A probe will be wanted in a moment."""
-        ...
-
-    def may_probe(self, key: str, ttl: float) -> bool:
-        """Whether this replica may send a probe now, which counts as lost after `ttl` seconds."""
-        ...
-
-    def ended(self, key: str, *, again: bool) -> None:
-        """The probe has ended. `again`: the breaker is still half open, and the next call would be a probe."""
-        ...
 
 
 class _Is(Enum):

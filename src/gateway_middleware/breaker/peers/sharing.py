@@ -17,14 +17,16 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway_middleware.breaker.overrides import FORCES, Command
+from gateway_middleware.breaker.events import CooldownEvent
 from gateway_middleware.breaker.peers.inbox import Inbox
 from gateway_middleware.breaker.peers.link import Link, LinkError, Redis
 from gateway_middleware.breaker.peers.lua import LEAVE, ORDER, RESTORE, SYNC, TELL, Names
 from gateway_middleware.breaker.peers.news import Outbox, SharingSnapshot, Sync, cleaned, decode_news
 from gateway_middleware.breaker.peers.orders import SharedOrder, decode, encode
-from gateway_middleware.breaker.peers.probes import ProbeGate, ProbeLeases
-from gateway_middleware.breaker.state.transitions import State, Transition, Trigger
+from gateway_middleware.breaker.peers.probes import ProbeLeases
+from gateway_middleware.breaker.state.overrides import FORCES, Command
+from gateway_middleware.breaker.state.probe_gate import ProbeGate
+from gateway_middleware.breaker.state.transitions import Transition, Trigger
 from gateway_middleware.core.domain import Clock
 
 _log = logging.getLogger("gateway_middleware")
@@ -95,15 +97,12 @@ class BreakerSharing:
         self._cooldowns.put((deployment, credential), seconds)
         self._event.set()
 
-    def publish_transition(self, transition: Transition) -> None:
-        """A breaker of this replica has moved. Only what it has seen itself is told to others, never a hint."""
-        if transition.after is State.OPEN and transition.trigger in _OWN_OPENINGS:
-            self._openings.put((transition.key, self._replica), transition.seconds or 0.0)
-        elif transition.after in {State.CLOSED, State.FORCED_CLOSED}:
-            self._openings.put((transition.key, self._replica), 0.0)
-        else:
-            return
-        self._event.set()
+    def on_transition(self, transition: Transition) -> None:
+        """Each replica judges for itself: the state of a breaker is not shared."""
+
+    def on_cooldown(self, cooldown: CooldownEvent) -> None:
+        """This replica leaves something alone."""
+        self.publish_cooldown(cooldown.deployment, cooldown.credential, cooldown.seconds)
 
     async def send_command(
         self, key: str, command: Command, *, ttl: float = ORDER_SECONDS, reason: str = "operator", actor: str = ""

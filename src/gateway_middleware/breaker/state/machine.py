@@ -1,45 +1,77 @@
-"""The engine that walks the table of `transitions`: permits in, transitions out. No I/O, no time of its own."""
+"""The circuit breaker itself: walks the table of `transitions`. No I/O, no time of its own."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from gateway_middleware.breaker.peers.probes import PATIENCE
-from gateway_middleware.breaker.state.permit import BreakerSnapshot, CircuitOpenError, Permit
+from gateway_middleware.breaker.state.errors import CircuitOpenError
+from gateway_middleware.breaker.state.evidence import Evidence
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
-from gateway_middleware.breaker.state.transitions import TABLE, State, Transition, Trigger
-from gateway_middleware.breaker.state.window import FAILURE, SLOW, SUCCESS, Window
+from gateway_middleware.breaker.state.probe_gate import GATE_PATIENCE
+from gateway_middleware.breaker.state.snapshot import BreakerSnapshot
+from gateway_middleware.breaker.state.transitions import FORCED, TABLE, State, Transition, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.breaker.failure.rules import Judgement
-    from gateway_middleware.breaker.peers.probes import ProbeGate
+    from gateway_middleware.breaker.state.probe_gate import ProbeGate
     from gateway_middleware.core.domain import Clock
 
 _UNCOUNTED = -1
-_REMEMBERED_FAILURES = 20
 _PREPARE_SECONDS = 0.25
 """How long before its open time is over a breaker that is asked gets the lease for its probe."""
 _PROBE_PATIENCE = 1.0
-"""When to ask again while somebody else's probe is out, in seconds."""
+"""When to ask again while another call is the probe, in seconds."""
 _CLOSED, _OPEN, _HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
 _FORCED_OPEN, _FORCED_CLOSED = State.FORCED_OPEN, State.FORCED_CLOSED
 
 
+class Permit:
+    """Leave to make one attempt. Ends once, by the first of `succeed`, `fail` and `release`; later ends do nothing."""
+
+    __slots__ = ("_breaker", "bucket", "generation")
+
+    def __init__(self, breaker: CircuitBreaker, generation: int) -> None:
+        self._breaker: CircuitBreaker | None = breaker
+        self.generation = generation
+        self.bucket: int | None = None
+        """Where the success is counted that may have to be replaced."""
+
+    def provisional(self, ttft: float | None = None) -> None:
+        """The first content has come, after `ttft` seconds: a success until the contrary is known. Ends a probe."""
+        if self._breaker is not None:
+            self._breaker.on_content(self, ttft)
+
+    def succeed(self, ttft: float | None = None) -> None:
+        """The response is complete."""
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker.on_success(self, ttft)
+
+    def fail(self, judgement: Judgement) -> None:
+        """The provider failed; replaces a provisional success."""
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker.on_failure(self, judgement)
+
+    def release(self) -> None:
+        """Nothing is known, or nothing more: the attempt said nothing about the provider."""
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker.on_release(self)
+
+
 class CircuitBreaker:
-    """One leaf: decides whether a call may go, learns from how it ended.
+    """The circuit breaker of one deployment or one host: decides whether a call may go, learns from how it ended.
 
     `clock` is monotonic, `wall` the time of day; `random` returns an even number from [0, 1). `on_transition` is called
     when a transition is complete; `gate` has a say in which replica probes. Not for several threads.
     """
 
-    __slots__ = ("_clock", "_failures", "_gate", "_issue", "_levels", "_mode", "_not_before", "_on_transition",
-                 "_policy", "_probe", "_probe_until", "_probed_well", "_random", "_reason", "_refused", "_since",
-                 "_since_wall", "_until", "_wall", "_window", "consecutive", "generation", "key", "level",
-                 "state")  # fmt: skip
+    __slots__ = ("_clock", "_evidence", "_gate", "_issue", "_on_transition", "_policy", "_probe", "_probe_until",
+                 "_probed_well", "_random", "_reason", "_refused", "_since", "_since_wall", "_until", "_wall",
+                 "generation", "key", "level", "state")  # fmt: skip
 
     def __init__(
         self,
@@ -53,23 +85,42 @@ class CircuitBreaker:
         gate: ProbeGate | None = None,
     ) -> None:
         self.key = key
-        self._gate = gate
         self.state = _CLOSED
         self.generation = 0
-        self.consecutive = 0
-        self._policy, self._mode = policy, policy.mode
-        self._clock, self._wall, self._random = clock, wall, random
-        self._on_transition = on_transition
-        self._window = Window(policy.window, buckets=policy.buckets)
-        self._failures: deque[str] = deque(maxlen=_REMEMBERED_FAILURES)
-        self._levels = max(math.ceil(math.log2(policy.open_cap / policy.open_base)), 0)
         self.level = 0
         """How often the open time is doubled the next time."""
+        self._clock, self._wall, self._random = clock, wall, random
+        self._on_transition, self._gate = on_transition, gate
+        self._policy = policy
+        self._evidence = Evidence(policy)
         self._since, self._since_wall, self._reason = clock(), wall(), "new"
-        self._issue = _UNCOUNTED if self._mode is Mode.OFF else 0
-        self._until = self._not_before = self._probe_until = 0.0
+        self._until = 0.0
+        self._issue = _UNCOUNTED if policy.mode is Mode.OFF else 0
+        """The generation on new permits."""
         self._probe: Permit | None = None
+        self._probe_until = 0.0
         self._probed_well = self._refused = 0
+
+    @property
+    def policy(self) -> BreakerPolicy:
+        """The numbers it goes by. Other numbers hold at once, and the state stays.
+
+        An open time is cut to the new `open_cap`. A window of another shape begins empty, without the calls that are
+        under way.
+        """
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: BreakerPolicy) -> None:
+        if policy == self._policy:
+            return
+        self._policy = policy
+        if self._evidence.take(policy) and self.state is _CLOSED:
+            self.generation += 1
+        self._issue = _UNCOUNTED if policy.mode is Mode.OFF else self.generation
+        self.level = min(self.level, policy.max_level)
+        if self.state is _OPEN:
+            self._until = min(self._until, self._clock() + policy.open_cap)
 
     # Asking.
 
@@ -89,12 +140,13 @@ class CircuitBreaker:
         """Seconds until a call may be let through; 0 when the next one is."""
         now = self._clock()
         self._expire(now)
-        if self.state is _FORCED_OPEN or (self.state is _OPEN and self._mode is Mode.ON):
+        is_on = self._policy.mode is Mode.ON
+        if self.state is _FORCED_OPEN or (self.state is _OPEN and is_on):
             return max(self._until - now, 0.0)
-        if self.state is _HALF_OPEN and self._probe is not None and self._mode is Mode.ON:
+        if self.state is _HALF_OPEN and self._probe is not None and is_on:
             return min(max(self._probe_until - now, 0.0), _PROBE_PATIENCE)
-        if self.state is _HALF_OPEN and self._gate is not None and self._mode is Mode.ON:
-            return PATIENCE  # the lease of the probe is asked for, or somebody else's
+        if self.state is _HALF_OPEN and self._gate is not None and is_on:
+            return GATE_PATIENCE  # the lease of the probe is asked for, or another replica's
         return 0.0
 
     def _acquire(self, now: float) -> Permit | None:
@@ -109,7 +161,7 @@ class CircuitBreaker:
         if self.state in {_CLOSED, _FORCED_CLOSED}:
             return Permit(self, self._issue)
         self._refused += 1
-        is_refused = self._mode is Mode.ON or self.state is _FORCED_OPEN
+        is_refused = self._policy.mode is Mode.ON or self.state is _FORCED_OPEN
         return None if is_refused else Permit(self, _UNCOUNTED)
 
     def _may_probe(self) -> bool:
@@ -130,8 +182,7 @@ class CircuitBreaker:
         """Count a success, unless it was at its first content."""
         if permit.generation != self.generation:
             return
-        self.consecutive = 0
-        self._not_before = 0.0
+        self._evidence.completed()
         if permit.bucket is None:
             self._count_success(permit, ttft)
 
@@ -140,13 +191,7 @@ class CircuitBreaker:
         if permit.generation != self.generation:
             return
         now = self._clock()
-        if permit.bucket is not None:
-            self._window.take_back(now, SUCCESS, permit.bucket)
-        self._window.add(now, FAILURE)
-        self.consecutive += 1
-        self._failures.append(judgement.failure_class or "unknown")
-        if judgement.min_open is not None:
-            self._not_before = max(self._not_before, now + judgement.min_open)
+        self._evidence.failure(now, judgement, instead_of=permit.bucket)
         if self.state is _HALF_OPEN:
             self._move(Trigger.RELAPSED, now, "a probe failed")
         elif self.state is _CLOSED:
@@ -160,11 +205,11 @@ class CircuitBreaker:
 
     def _count_success(self, permit: Permit, ttft: float | None) -> None:
         now = self._clock()
-        permit.bucket = self._window.add(now, SUCCESS)
+        permit.bucket = self._evidence.success(now)
         if self.state is _HALF_OPEN:
             self._pass_probe(permit, now)
         elif ttft is not None and self._policy.slow_ttft is not None and ttft > self._policy.slow_ttft:
-            self._window.add(now, SLOW)
+            self._evidence.slow(now)
             if self.state is _CLOSED:
                 self._trip(now)
 
@@ -178,19 +223,11 @@ class CircuitBreaker:
 
     def _trip(self, now: float) -> None:
         """Open if there is reason to. Asked after bad news only: good news never opens a breaker."""
-        successes, failures, slow = self._window.totals
-        reason = self._policy.reason_to_open(self.consecutive, successes=successes, failures=failures, slow=slow)
+        reason = self._evidence.reason_to_open(self._policy)
         if reason is not None:
             self._move(Trigger.TRIP, now, reason)
 
-    # The operator, and other replicas.
-
-    def hint(self, seconds: float, *, reason: str) -> None:
-        """Other replicas have found it out of order: open for so long, if it is closed."""
-        if self.state is _CLOSED and self._mode is not Mode.OFF:
-            now = self._clock()
-            self._move(Trigger.HINTED, now, reason)
-            self._until = now + min(seconds, self._policy.open_cap)
+    # The operator.
 
     def force_open(self, ttl: float | None = None, *, reason: str = "operator") -> None:
         """Refuse everything for `ttl` seconds (default: the policy's), in every mode."""
@@ -206,7 +243,7 @@ class CircuitBreaker:
 
     def reset(self, *, reason: str = "operator") -> None:
         """Close, and forget everything: counts, open time, failures."""
-        self._failures.clear()
+        self._evidence.forget_classes()
         self._move(Trigger.RESET, self._clock(), reason)
 
     def _force(self, trigger: Trigger, ttl: float | None, reason: str) -> None:
@@ -215,7 +252,7 @@ class CircuitBreaker:
         self._move(trigger, now, reason)
 
     def _expire(self, now: float) -> None:
-        if self.state in {_FORCED_OPEN, _FORCED_CLOSED} and now >= self._until:
+        if self.state in FORCED and now >= self._until:
             self._move(Trigger.EXPIRE, now, "the forced state has expired")
 
     # Moving.
@@ -225,7 +262,7 @@ class CircuitBreaker:
         if after is None:
             return
         self.level = self._level(now) if trigger is not Trigger.RESET else 0
-        if after is _HALF_OPEN and self._mode is Mode.OFF:
+        if after is _HALF_OPEN and self._policy.mode is Mode.OFF:
             after = _CLOSED
         self._enter(after, now)
         self._reason, self._since, self._since_wall = reason, now, self._wall()
@@ -236,16 +273,15 @@ class CircuitBreaker:
         if self.state is _HALF_OPEN:
             self._end_probe(again=False)
         self.generation += 1
-        self._issue = _UNCOUNTED if self._mode is Mode.OFF else self.generation
+        self._issue = _UNCOUNTED if self._policy.mode is Mode.OFF else self.generation
         self.state = after
         self._probe, self._probed_well, self._refused = None, 0, 0
         if after is _OPEN:
-            asked = max(self._not_before - now, 0.0)
-            self._until = now + self._policy.open_seconds(self.level, asked=asked, chance=self._random())
-            self.level = min(self.level + 1, self._levels)
+            requested = max(self._evidence.not_before - now, 0.0)
+            self._until = now + self._policy.open_seconds(self.level, requested=requested, chance=self._random())
+            self.level = min(self.level + 1, self._policy.max_level)
         elif after is _CLOSED:
-            self._window.clear()
-            self.consecutive, self._not_before = 0, 0.0
+            self._evidence.clear()
 
     def _level(self, now: float) -> int:
         """The level now: one less for each `decay_after` that it has been closed."""
@@ -254,7 +290,7 @@ class CircuitBreaker:
         return max(self.level - int((now - self._since) / self._policy.decay_after), 0)
 
     def _transition(self, before: State, trigger: Trigger) -> Transition:
-        lasts = self.state in {_OPEN, _FORCED_OPEN, _FORCED_CLOSED}
+        lasts = self.state is _OPEN or self.state in FORCED
         return Transition(
             key=self.key,
             before=before,
@@ -275,25 +311,24 @@ class CircuitBreaker:
 
     def snapshot(self) -> BreakerSnapshot:
         """How things stand now."""
-        now = self._clock()
+        now, evidence = self._clock(), self._evidence
         self._expire(now)
-        self._window.advance(now)
-        successes, failures, slow = self._window.totals
-        is_forced = self.state in {_FORCED_OPEN, _FORCED_CLOSED}
+        evidence.window.advance(now)
+        successes, failures, slow = evidence.window.totals
         return BreakerSnapshot(
             state=self.state,
-            mode=self._mode,
+            mode=self._policy.mode,
             since=self._since_wall,
             reason=self._reason,
             generation=self.generation,
-            consecutive_failures=self.consecutive,
+            consecutive_failures=evidence.consecutive,
             successes=successes,
             failures=failures,
             slow=slow,
             failure_ratio=failures / (successes + failures) if successes + failures else None,
-            why=dict(Counter(self._failures)),
+            why=evidence.why,
             refused=self._refused,
             next_probe_in=max(self._until - now, 0.0) if self.state is _OPEN else None,
-            next_open_seconds=min(self._policy.open_base * 2.0 ** self._level(now), self._policy.open_cap),
-            forced_until=self._since_wall + self._until - self._since if is_forced else None,
+            next_open_seconds=self._policy.grown_seconds(self._level(now)),
+            forced_until=self._since_wall + self._until - self._since if self.state in FORCED else None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import msgspec
@@ -42,8 +43,8 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         counts = (self.consecutive, self.buckets, self.min_calls, self.probe_successes)
-        spans = (self.window, self.open_base, self.decay_after, self.probe_expiry, self.force_ttl)
-        if min(counts) < 1 or min(spans) <= 0 or self.open_cap < self.open_base:
+        durations = (self.window, self.open_base, self.decay_after, self.probe_expiry, self.force_ttl)
+        if min(counts) < 1 or min(durations) <= 0 or self.open_cap < self.open_base:
             raise ValueError("counts must be 1 or more, durations above 0, open_cap not below open_base")
         if not (0 < self.failure_ratio <= 1 and 0 < self.slow_ratio <= 1 and 0 <= self.jitter < 1):
             raise ValueError("ratios must be above 0 and at most 1, jitter at least 0 and below 1")
@@ -61,10 +62,19 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
             return f"{slow} of {total} calls were slow in {self.window:g} s"
         return None
 
-    def open_seconds(self, level: int, *, asked: float, chance: float) -> float:
+    @property
+    def max_level(self) -> int:
+        """How often the open time can double before it reaches `open_cap`."""
+        return max(math.ceil(math.log2(self.open_cap / self.open_base)), 0)
+
+    def grown_seconds(self, level: int) -> float:
+        """The open time after so many relapses, before jitter."""
+        return min(self.open_base * 2.0**level, self.open_cap)
+
+    def open_seconds(self, level: int, *, requested: float, chance: float) -> float:
         """How long to stay open: longer with each relapse (`level`), and spread so that replicas do not probe together.
 
-        What the provider `asked` for is the least, spread upwards only. `chance` is an even number from [0, 1).
+        What the provider `requested` is the least, spread upwards only. `chance` is an even number from [0, 1).
         """
-        grown = min(self.open_base * 2.0**level, self.open_cap) * (1 - self.jitter + 2 * self.jitter * chance)
-        return min(max(grown, asked * (1 + self.jitter * chance)), self.open_cap)
+        grown = self.grown_seconds(level) * (1 - self.jitter + 2 * self.jitter * chance)
+        return min(max(grown, requested * (1 + self.jitter * chance)), self.open_cap)

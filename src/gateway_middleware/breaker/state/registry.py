@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.breaker.overrides import FORCES, Command, Order, StandingOrders
-from gateway_middleware.breaker.state.machine import CircuitBreaker
-from gateway_middleware.breaker.state.permit import BreakerSnapshot
-from gateway_middleware.breaker.state.places import SHUT, Admission, Place, Refusal
-from gateway_middleware.breaker.state.policy import BreakerPolicy
-from gateway_middleware.breaker.state.transitions import State, Transition
+from gateway_middleware.breaker.state.overrides import FORCES, Command, Override, Overrides
+from gateway_middleware.breaker.state.pairs import SHUT, Admission, BreakerPair, Refusal
+from gateway_middleware.breaker.state.snapshot import BreakerSnapshot
+from gateway_middleware.breaker.state.transitions import State, eviction_rank
+from gateway_middleware.core.bounded import make_room
 from gateway_middleware.core.errors import PathNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from gateway_middleware.breaker.peers.probes import ProbeGate
-    from gateway_middleware.core.domain import Clock, Deployment
+    from gateway_middleware.breaker.state.factory import BreakerFactory
+    from gateway_middleware.breaker.state.machine import CircuitBreaker
+    from gateway_middleware.breaker.state.policy import BreakerPolicy
+    from gateway_middleware.core.domain import Deployment
     from gateway_middleware.core.provider_api import Origin
 
 _TRAFFIC_SECONDS = 60.0
@@ -39,123 +40,120 @@ class BreakerRegistry:
     """Finds or makes the two breakers of a deployment.
 
     `policies` are by provider and stand before `policy`. Deployments that nobody configured are kept for as long as
-    there are no more than `most`; then those go that are closed and were not asked for longest.
+    there are no more than `max_pairs`; then those go that are closed and were not asked for longest.
     """
 
     def __init__(
         self,
         policy: BreakerPolicy,
         *,
-        clock: Clock,
-        wall: Clock,
-        random: Callable[[], float],
+        factory: BreakerFactory,
         policies: Mapping[str, BreakerPolicy] | None = None,
-        on_transition: Callable[[Transition], None] | None = None,
-        gate: ProbeGate | None = None,
-        most: int = 2048,
+        max_pairs: int = 2048,
     ) -> None:
-        self._gate = gate
         self._policy, self._policies = policy, policies or {}
-        self._clock, self._wall, self._random = clock, wall, random
-        self._on_transition = on_transition
-        self._most = most
-        self._places: dict[str, Place] = {}
-        self._endpoints: dict[str, CircuitBreaker] = {}
-        self._orders = StandingOrders()
+        self._factory = factory
+        self._clock = factory.clock
+        self._max_pairs = max_pairs
+        self._pairs: dict[str, BreakerPair] = {}
+        self._hosts: dict[str, CircuitBreaker] = {}
+        self._overrides = Overrides()
 
     def register(self, deployment: Deployment, origin: Origin) -> None:
         """A deployment of the configuration: listed and known by its key before its first call."""
-        self._find(deployment, origin).is_configured = True
+        pair = self._find(deployment, origin)
+        pair.deployment, pair.is_configured = deployment, True
 
     def configure(
         self, deployments: Iterable[tuple[Deployment, Origin]], *, policies: Mapping[str, BreakerPolicy]
     ) -> None:
-        """Take another configuration. What it still names keeps its state.
+        """Take another configuration. What it still names keeps its state, and goes by the new numbers at once.
 
-        Deployments that only clients have named stay for as long as their provider does. New numbers are for breakers
-        that are made from now on.
+        Deployments that only clients have named stay for as long as their provider does.
         """
         self._policies = policies
         named = list(deployments)
         kept = {deployment.key for deployment, _ in named}
-        kept |= {k for k, place in self._places.items() if not place.is_configured and place.provider in policies}
+        kept |= {
+            k for k, pair in self._pairs.items() if not pair.is_configured and pair.deployment.provider in policies
+        }
         self.retain(kept)
         for deployment, origin in named:
             self.register(deployment, origin)
+        for pair in self._pairs.values():
+            pair.breaker.policy = self._policy_of(pair.deployment)
+        firsts: dict[str, BreakerPair] = {}
+        for pair in self._pairs.values():
+            firsts.setdefault(pair.host.key, pair)
+        for pair in firsts.values():
+            pair.host.policy = self._host_policy(pair.deployment)
 
     def retain(self, keys: Iterable[str]) -> None:
         """Forget all deployments but these, and hosts that none is left on."""
         kept = set(keys)
-        self._places = {key: place for key, place in self._places.items() if key in kept}
-        used = {place.endpoint.key for place in self._places.values()}
-        self._endpoints = {key: breaker for key, breaker in self._endpoints.items() if key in used}
+        self._pairs = {key: pair for key, pair in self._pairs.items() if key in kept}
+        used = {pair.host.key for pair in self._pairs.values()}
+        self._hosts = {key: breaker for key, breaker in self._hosts.items() if key in used}
 
     def admit(self, deployment: Deployment, origin: Origin) -> Admission | Refusal:
         """Both permits, or none and why."""
-        place = self._places.get(deployment.key)
-        if place is None or (place.origin is not origin and place.origin != origin):
-            place = self._find(deployment, origin)
-        place.seen = self._clock()
-        endpoint = place.endpoint.try_acquire()
-        if endpoint is not None:
-            permit = place.breaker.try_acquire()
+        pair = self._pairs.get(deployment.key)
+        if pair is None or (pair.origin is not origin and pair.origin != origin):
+            pair = self._find(deployment, origin)
+        pair.seen = self._clock()
+        host = pair.host.try_acquire()
+        if host is not None:
+            permit = pair.breaker.try_acquire()
             if permit is not None:
-                return Admission(permit, endpoint)
-            endpoint.release()
-        return place.refusal()
+                return Admission(permit, host)
+            host.release()
+        return pair.refusal()
 
     # Finding and making.
 
-    def _find(self, deployment: Deployment, origin: Origin) -> Place:
-        found = self._places.get(deployment.key)
-        if found is not None and found.origin == origin:
-            return found
-        if found is None and len(self._places) >= self._most:
-            self._thin_out()
-        breaker = self._make(deployment.key, self._policy_of(deployment))
-        place = Place(deployment.provider, origin, breaker, self._endpoint(deployment, origin))
-        place.is_configured = found is not None and found.is_configured
-        self._places[deployment.key] = place
-        self._obey(breaker)
-        return place
-
-    def _make(self, key: str, policy: BreakerPolicy) -> CircuitBreaker:
-        return CircuitBreaker(
-            policy,
-            key=key,
-            clock=self._clock,
-            wall=self._wall,
-            random=self._random,
-            on_transition=self._on_transition,
-            gate=self._gate,
-        )
+    def _find(self, deployment: Deployment, origin: Origin) -> BreakerPair:
+        before = self._pairs.get(deployment.key)
+        if before is not None and before.origin == origin:
+            return before
+        if before is None:
+            self._make_room()
+        breaker = self._factory.make(deployment.key, self._policy_of(deployment))
+        pair = BreakerPair(deployment, origin, breaker, self._host(deployment, origin))
+        pair.is_configured = before is not None and before.is_configured
+        self._pairs[deployment.key] = pair
+        self._override(breaker)
+        return pair
 
     def _policy_of(self, deployment: Deployment) -> BreakerPolicy:
-        policy = self._policies.get(deployment.provider, self._policy)
+        policy = self._host_policy(deployment)
         if deployment.timeouts is None:
             return policy
         return msgspec.structs.replace(policy, probe_expiry=deployment.timeouts.first_byte + 1.0)
 
-    def _endpoint(self, deployment: Deployment, origin: Origin) -> CircuitBreaker:
+    def _host_policy(self, deployment: Deployment) -> BreakerPolicy:
+        """Where several providers are at one host, the policy of the first holds."""
+        return self._policies.get(deployment.provider, self._policy)
+
+    def _host(self, deployment: Deployment, origin: Origin) -> CircuitBreaker:
         key = f"{_ENDPOINT}{origin.host}:{origin.port}"
-        breaker = self._endpoints.get(key)
+        breaker = self._hosts.get(key)
         if breaker is None:
-            policy = self._policies.get(deployment.provider, self._policy)
-            breaker = self._endpoints[key] = self._make(key, policy)
+            breaker = self._hosts[key] = self._factory.make(key, self._host_policy(deployment))
         return breaker
 
-    def _obey(self, breaker: CircuitBreaker) -> None:
+    def _override(self, breaker: CircuitBreaker) -> None:
         now = self._clock()
-        order = self._orders.find(breaker.key, now)
-        if order is not None:
-            _carry_out(breaker, order.command, order.until - now, "standing order")
+        override = self._overrides.find(breaker.key, now)
+        if override is not None:
+            _carry_out(breaker, override.command, override.until - now, "forced before its first call")
 
-    def _thin_out(self) -> None:
-        """An eighth goes: the closed ones first, and what an operator forced last."""
-        idle = [key for key, place in self._places.items() if not place.is_configured]
-        idle.sort(key=lambda key: (_permanence(self._places[key].breaker.state), self._places[key].seen))
-        for key in idle[: self._most // 8 + 1]:
-            del self._places[key]
+    def _make_room(self) -> None:
+        idle = (key for key, pair in self._pairs.items() if not pair.is_configured)
+        make_room(self._pairs, self._max_pairs, rank=self._eviction_rank, candidates=idle)
+
+    def _eviction_rank(self, key: str) -> tuple[int, float]:
+        pair = self._pairs[key]
+        return eviction_rank(pair.breaker.state), pair.seen
 
     # The operator.
 
@@ -169,7 +167,7 @@ class BreakerRegistry:
         breakers = self._concerned(key, command)
         if not key.startswith(_ENDPOINT):
             seconds = self._policy.force_ttl if ttl is None else ttl
-            self._orders.note(key, Order(command, self._clock() + seconds))
+            self._overrides.note(key, Override(command, self._clock() + seconds))
         for breaker in breakers:
             _carry_out(breaker, command, ttl, reason)
         return [breaker.key for breaker in breakers]
@@ -177,57 +175,50 @@ class BreakerRegistry:
     def obey(self, key: str, command: Command, ttl: float, reason: str) -> None:
         """Carry out another replica's command: it is noted even where nothing is known of the key yet."""
         if not key.startswith(_ENDPOINT):
-            self._orders.note(key, Order(command, self._clock() + ttl))
+            self._overrides.note(key, Override(command, self._clock() + ttl))
         with suppress(PathNotFoundError):
             for breaker in self._concerned(key, command):
                 _carry_out(breaker, command, ttl, reason)
 
-    def hint(self, key: str, seconds: float) -> None:
-        """Several other replicas have found this out of order."""
-        place = self._places.get(key)
-        breaker = self._endpoints.get(key) if place is None else place.breaker
-        if breaker is not None:
-            breaker.hint(seconds, reason="other replicas have opened theirs")
-
     def _concerned(self, key: str, command: Command) -> list[CircuitBreaker]:
-        if key in self._endpoints:
-            return [self._endpoints[key]]
-        if key in self._places:
-            return [self._places[key].breaker]
-        places = [place for place in self._places.values() if place.provider == key.partition("/")[0]]
-        if not places or key.startswith(_ENDPOINT):
+        if key in self._hosts:
+            return [self._hosts[key]]
+        if key in self._pairs:
+            return [self._pairs[key].breaker]
+        pairs = [pair for pair in self._pairs.values() if pair.deployment.provider == key.partition("/")[0]]
+        if not pairs or key.startswith(_ENDPOINT):
             raise PathNotFoundError(f"No circuit breaker is called `{key}`.", code="unknown_circuit_breaker")
         if "/" in key:
             return []
-        hosts = {} if command is Command.FORCE_OPEN else {place.endpoint.key: place.endpoint for place in places}
-        return [place.breaker for place in places] + list(hosts.values())
+        hosts = {} if command is Command.FORCE_OPEN else {pair.host.key: pair.host for pair in pairs}
+        return [pair.breaker for pair in pairs] + list(hosts.values())
 
     # Looking.
 
     def state(self, provider: str) -> State:
         """Of the whole provider: open when all its deployments with traffic in the last minute are shut."""
-        return self._state([place for place in self._places.values() if place.provider == provider])
+        return self._state([pair for pair in self._pairs.values() if pair.deployment.provider == provider])
 
     def snapshot(self) -> dict[str, ProviderBreakers]:
         """`circuit_breakers` of `/v1/health`, by provider. Names that nobody configured are shown in trouble only."""
-        providers: dict[str, list[Place]] = {}
-        for place in self._places.values():
-            providers.setdefault(place.provider, []).append(place)
-        return {provider: self._row(places) for provider, places in providers.items()}
+        providers: dict[str, list[BreakerPair]] = {}
+        for pair in self._pairs.values():
+            providers.setdefault(pair.deployment.provider, []).append(pair)
+        return {provider: self._row(pairs) for provider, pairs in providers.items()}
 
-    def _row(self, places: list[Place]) -> ProviderBreakers:
-        snapshots = {place.breaker.key: place.breaker.snapshot() for place in places if _is_shown(place)}
-        hosts = {place.endpoint.key: place.endpoint for place in places}
+    def _row(self, pairs: list[BreakerPair]) -> ProviderBreakers:
+        snapshots = {pair.breaker.key: pair.breaker.snapshot() for pair in pairs if _is_shown(pair)}
+        hosts = {pair.host.key: pair.host for pair in pairs}
         return ProviderBreakers(
-            state=self._state(places),
+            state=self._state(pairs),
             deployments=snapshots,
             endpoints={key: breaker.snapshot() for key, breaker in hosts.items()},
-            others=len(places) - len(snapshots),
+            others=len(pairs) - len(snapshots),
         )
 
-    def _state(self, places: list[Place]) -> State:
+    def _state(self, pairs: list[BreakerPair]) -> State:
         since = self._clock() - _TRAFFIC_SECONDS
-        states = {place.state for place in places if place.seen > since} or {place.state for place in places}
+        states = {pair.state for pair in pairs if pair.seen > since} or {pair.state for pair in pairs}
         if states and states <= SHUT:
             return State.FORCED_OPEN if states == {State.FORCED_OPEN} else State.OPEN
         return State.HALF_OPEN if states and states <= SHUT | {State.HALF_OPEN} else State.CLOSED
@@ -241,9 +232,5 @@ def _carry_out(breaker: CircuitBreaker, command: Command, ttl: float | None, rea
         (breaker.reset if command is Command.RESET else breaker.auto)(reason=reason)
 
 
-def _permanence(state: State) -> int:
-    return 0 if state is State.CLOSED else 2 if state in {State.FORCED_OPEN, State.FORCED_CLOSED} else 1
-
-
-def _is_shown(place: Place) -> bool:
-    return place.is_configured or place.breaker.current_state() is not State.CLOSED
+def _is_shown(pair: BreakerPair) -> bool:
+    return pair.is_configured or pair.breaker.current_state() is not State.CLOSED

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from asgi_driver import drive
 from clock import Clock
@@ -75,7 +77,7 @@ async def test_other_statuses_are_no_failure(status: int) -> None:
     app.status = status
     for _ in range(20):
         await drive(layer)
-    assert layer.guard.breaker("/").state is State.CLOSED
+    assert layer.breakers.breaker("/").state is State.CLOSED
 
 
 async def test_an_exception_counts_and_is_passed_on() -> None:
@@ -87,7 +89,7 @@ async def test_an_exception_counts_and_is_passed_on() -> None:
     app.act = explode
     for _ in range(5):
         assert isinstance((await drive(layer, catches=True)).error, ZeroDivisionError)
-    assert layer.guard.breaker("/").state is State.OPEN
+    assert layer.breakers.breaker("/").state is State.OPEN
 
 
 async def test_an_answer_that_is_broken_off_counts() -> None:
@@ -99,7 +101,7 @@ async def test_an_answer_that_is_broken_off_counts() -> None:
     app.act = stop_early
     for _ in range(5):
         await drive(layer)
-    assert layer.guard.breaker("/").state is State.OPEN
+    assert layer.breakers.breaker("/").state is State.OPEN
 
 
 @pytest.mark.parametrize("kind", [ClientDisconnectedError, asyncio.CancelledError, RuntimeError])
@@ -117,7 +119,7 @@ async def test_a_client_that_left_counts_for_nothing(kind: type[BaseException]) 
             await drive(layer, leave_after=0, catches=True)
         except asyncio.CancelledError:
             continue
-    assert layer.guard.breaker("/").state is State.CLOSED
+    assert layer.breakers.breaker("/").state is State.CLOSED
 
 
 async def test_no_key_no_guard_and_own_words_for_a_refusal() -> None:
@@ -140,12 +142,12 @@ async def test_no_key_no_guard_and_own_words_for_a_refusal() -> None:
 async def test_transitions_are_told_and_a_breaker_can_be_forced() -> None:
     told: list[Transition] = []
     _, layer, _ = guarded(key=lambda _: "k", on_transition=told.append, policy=BreakerPolicy(consecutive=1))
-    layer.guard.breaker("k").force_open(60)
+    layer.breakers.breaker("k").force_open(60)
     assert (await drive(layer)).status == 503
-    layer.guard.breaker("k").reset()
+    layer.breakers.breaker("k").reset()
     assert (await drive(layer)).status == 200
     assert [t.after for t in told] == [State.FORCED_OPEN, State.CLOSED]
-    assert layer.guard.snapshot()["k"].state is State.CLOSED
+    assert layer.breakers.snapshot()["k"].state is State.CLOSED
 
 
 async def test_keys_are_bounded_and_open_ones_stay() -> None:
@@ -156,8 +158,8 @@ async def test_keys_are_bounded_and_open_ones_stay() -> None:
     app.status = 200
     for number in range(1500):
         await drive(layer, path=f"/{number}")
-    assert len(layer.guard.snapshot()) == 1024
-    assert layer.guard.breaker("/ill").state is State.OPEN
+    assert 800 < len(layer.breakers.snapshot()) <= 1024
+    assert layer.breakers.breaker("/ill").state is State.OPEN
 
 
 async def test_websockets_and_lifespan_pass() -> None:
@@ -208,7 +210,7 @@ async def test_a_download_and_a_client_that_is_gone_count_for_nothing() -> None:
     for _ in range(9):
         with pytest.raises(OSError):
             await layer({"type": "http", "path": "/", "headers": []}, _nothing, _broken)
-    assert layer.guard.breaker("/").state is State.CLOSED
+    assert layer.breakers.breaker("/").state is State.CLOSED
 
 
 async def _nothing() -> Message:
@@ -221,3 +223,26 @@ async def _take(message: Message) -> None:
 
 async def _broken(message: Message) -> None:
     raise OSError
+
+
+def test_without_a_key_it_is_not_built() -> None:
+    with pytest.raises(TypeError, match="key"):
+        Starlette(middleware=[Middleware(CircuitBreakerMiddleware)]).build_middleware_stack()  # type: ignore[call-arg]  # the point
+
+
+async def test_what_is_no_http_call_passes() -> None:
+    _, layer, _ = guarded(key=lambda scope: pytest.fail("asked for the key of a lifespan"))
+    seen: list[str] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    layer.app = inner
+    for kind in ("lifespan", "websocket"):
+        await layer({"type": kind}, _nothing, _nothing)  # type: ignore[arg-type]  # neither is used
+
+    assert seen == ["lifespan", "websocket"]
+
+
+async def _nothing() -> None:
+    pytest.fail("used")
