@@ -25,6 +25,9 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
         ("Time to first token", "s", [(f'histogram_quantile({q}, sum by (le) (rate(gen_ai_server_time_to_first_token_seconds_bucket{{gen_ai_provider_name=~"$provider"}}[$__rate_interval])))', f"p{int(q * 100)}") for q in (0.5, 0.95, 0.99)]),
         ("Before the provider is asked", "s", [("histogram_quantile(0.99, sum by (le) (rate(model_gateway_overhead_seconds_bucket[$__rate_interval])))", "p99")]),
         ("Tokens of a call", "short", [("histogram_quantile(0.95, sum by (le, gen_ai_token_type) (rate(gen_ai_client_token_usage_tokens_bucket[$__rate_interval])))", "p95 {{gen_ai_token_type}}")]),
+        ("Memory", "bytes", [("sum by (instance) (process_resident_memory_bytes)", "{{instance}}")]),
+        ("CPU", "percentunit", [("sum by (instance) (rate(process_cpu_seconds_total[$__rate_interval]))", "{{instance}}")]),
+        ("Connections to providers", "ops", [("sum(rate(model_gateway_upstream_connections_opened_total[$__rate_interval]))", "opened"), ("sum(rate(model_gateway_upstream_connections_reused_total[$__rate_interval]))", "reused")]),
         ("Event loop lag", "s", [("max by (instance) (model_gateway_event_loop_lag_seconds)", "{{instance}}")]),
     ],
     "Providers": [
@@ -45,8 +48,8 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
         ("Cost per hour", "currencyUSD", [(f"sum by (tenant, provider) (rate(model_gateway_usage_cost_usd_total{{{TENANT}}}[$__rate_interval])) * 3600", "{{tenant}} {{provider}}")]),
         ("Without a price", "short", [("sum(rate(model_gateway_usage_unpriced_total[$__rate_interval]))", "events")]),
         ("Journal: 0 ok, 1 degraded, 2 unavailable", "short", [("max by (instance) (model_gateway_journal_state)", "{{instance}}")]),
-        ("Waiting for delivery", "short", [("sum(model_gateway_journal_backlog)", "events"), ("sum(model_gateway_journal_dead_letters)", "dead letters")]),
-        ("Delivery lag", "s", [("max(model_gateway_usage_delivery_lag_seconds)", "oldest event"), ("max(model_gateway_usage_delivery_failures)", "failures in a row")]),
+        ("Waiting for delivery (only with a metering URL)", "short", [("sum(model_gateway_journal_backlog)", "events"), ("sum(model_gateway_journal_dead_letters)", "dead letters")]),
+        ("Delivery lag (only with a metering URL)", "s", [("max(model_gateway_usage_delivery_lag_seconds)", "oldest event"), ("max(model_gateway_usage_delivery_failures)", "failures in a row")]),
     ],
 }  # fmt: skip
 

@@ -76,6 +76,8 @@ async def test_metrics_need_their_token_and_count_what_was_done(client: httpx.As
     assert _value(families, "model_gateway_upstream_connections_reused") == 1
     assert _value(families, "model_gateway_upstream_connections_idle") == 1
     assert _value(families, "model_gateway_log_lines_dropped") == 0
+    assert families["model_gateway_build_info"].samples[0].labels["version"] == __version__
+    assert _value(families, "process_resident_memory_bytes") > 1e6
 
 
 async def test_log_lines_that_were_lost_are_a_metric() -> None:

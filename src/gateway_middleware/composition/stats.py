@@ -14,6 +14,7 @@ from gateway_middleware.operations.call_metrics import CallMetrics
 from gateway_middleware.operations.connection_metrics import LogMetrics
 from gateway_middleware.operations.exposition import Exposition
 from gateway_middleware.operations.loop_lag import LoopLag
+from gateway_middleware.operations.process_metrics import ProcessMetrics
 from gateway_middleware.operations.provider_stats import ProviderStats
 from gateway_middleware.operations.worker_metrics import WorkerMetrics
 
@@ -57,7 +58,9 @@ class Stats(Fixed):
             clock=clocks.monotonic,
         )
         self._lag = LoopLag()
-        self._collectors = (calls, self._breakers, self._lag, LogMetrics(lambda: log.lines.dropped), *collectors)
+        process = ProcessMetrics(lambda: config.settings.config_hash)
+        lines = LogMetrics(lambda: log.lines.dropped)
+        self._collectors = (calls, self._breakers, self._lag, process, lines, *collectors)
         folder = settings.metrics_directory
         self._workers = None if folder is None else WorkerMetrics(Path(folder), self.families)
         self.exposition = Exposition(self.families if self._workers is None else self._workers.collect)

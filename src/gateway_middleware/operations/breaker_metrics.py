@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prometheus_client.registry import Collector
 
+from gateway_middleware.core.bounded import OTHER
+from gateway_middleware.core.domain import Outcome
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class BreakerMetrics(Collector):
 
     def transition(self, key: str, after: str) -> None:
         """Count a transition of a breaker into a state."""
-        name = key if key.startswith("endpoint:") or key in self._keys() else "other"
+        name = key if key.startswith("endpoint:") or key in self._keys() else OTHER
         _count(self._transitions, (name, after))
 
     def cooldown(self, provider: str) -> None:
@@ -81,7 +83,7 @@ class BreakerMetrics(Collector):
         previous = None
         for attempt in record.attempts:
             deployment = attempt.deployment
-            name = deployment.key if deployment.key in self._keys() else "other"
+            name = deployment.key if deployment.key in self._keys() else OTHER
             _count(self._attempts, (deployment.provider, name, str(attempt.outcome)))
             if previous is not None and previous != deployment.provider:
                 _count(self._failovers, (previous, deployment.provider))
@@ -92,10 +94,17 @@ class BreakerMetrics(Collector):
         none: _Counts = {(provider, name): 0 for provider in self._rows() for name in self._alarm_classes}
         yield ALARMS.family({**none, **self._alarms})
         yield TRANSITIONS.family(self._transitions)
-        yield ATTEMPTS.family(self._attempts)
+        yield ATTEMPTS.family(dict.fromkeys(self._refusals_to_come(), 0) | self._attempts)
         yield FAILOVERS.family(self._failovers)
         yield COOLDOWNS.family(self._cooldowns)
         yield from self._states()
+
+    def _refusals_to_come(self) -> Iterable[tuple[str, ...]]:
+        """Series that an alert waits for begin at 0: the first refusal of our key is an increase."""
+        for provider in self._rows():
+            yield provider, OTHER, str(Outcome.PROVIDER_AUTH)
+        for key in self._keys():
+            yield key.partition("/")[0], key, str(Outcome.PROVIDER_AUTH)
 
     def _states(self) -> Iterable[Metric]:
         states: dict[tuple[str, ...], float] = {}
