@@ -241,3 +241,25 @@ async def test_what_intake_learns_is_in_the_record() -> None:
     record = seen[0]
     assert (record.surface, record.model, record.route) == (Surface.CHAT, "openai/gpt-5", "openai/gpt-5")
     assert (record.is_stream, record.bytes_in) == (True, len(body))
+
+
+async def test_after_the_body_a_layer_inside_hears_the_client_itself() -> None:
+    messages: list[Any] = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        messages.append(await receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        messages.append(await receive())
+
+    layer = IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=ResponseOwners(is_shared=False))
+    app = EdgeMiddleware(AsTenant(layer, Tenant(name="acme")))
+    await drive(
+        app,
+        method="POST",
+        path="/v1/chat/completions",
+        body=b'{"model":"fast"}',
+        headers={"content-type": "application/json"},
+        leave_after=1,
+        catches=True,
+    )
+    assert [message["type"] for message in messages] == ["http.request", "http.disconnect"]

@@ -109,6 +109,11 @@ def test_a_number_that_cannot_be_read_is_a_client_error(layout: bytes, number: b
         check(ResponseOwners(is_shared=True), None, body=layout % number)
 
 
+def test_an_id_that_is_no_text_is_a_client_error() -> None:
+    with pytest.raises(InvalidRequestError, match="must be a string"):
+        check(ResponseOwners(is_shared=True), {"previous_response_id": 7})
+
+
 def test_what_is_too_much_to_walk_is_refused() -> None:
     body = b'{"tools":[{"file_id":null},' + b"0," * 300_000 + b"0]}"
 

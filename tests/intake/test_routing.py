@@ -131,3 +131,21 @@ def test_a_hundred_and_fifty_routes_over_a_dozen_providers() -> None:
         surface = Surface.MESSAGES if i % 3 == 1 else Surface.CHAT
         found = table.resolve(f"r{i}", surface=surface, dialect=Dialect.OPENAI, tenant=ALL)
         assert found.deployments[0].key == f"p{i % 12}/m{i}"
+
+
+def test_a_route_is_found_by_its_name_on_whatever_surface() -> None:
+    found = TABLE.find("fast", ALL)
+
+    assert found is not None
+    assert [d.key for d in found.deployments] == ["openai/gpt-5-mini", "azure/mini"]
+
+
+def test_what_was_found_out_about_names_does_not_pile_up() -> None:
+    limited = Tenant(name="small", models=("ok-*",))
+    table = RouteTable({}, {"openai": OPENAI})
+
+    for n in range(1100):
+        assert table.find(f"no-{n}", limited) is None
+    assert table.find("openai/x", limited) is None
+    assert table.resolve("ok-1", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=limited).name == "ok-1"
+    assert len(table._allowed) < 1024  # noqa: SLF001  the bound is what is tested

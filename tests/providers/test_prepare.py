@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway_middleware._version import __version__
 from gateway_middleware.core.domain import HeaderList, Surface, Timeouts
 from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
-from gateway_middleware.core.provider_api import Provider, ProviderConfig, UpstreamRequest
+from gateway_middleware.core.provider_api import Origin, Provider, ProviderConfig, UpstreamRequest, UpstreamTarget
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.providers import KINDS
 from provider_calls import ANTHROPIC, AZURE, KEY, OPENAI, deployment, model_request, provider_of
@@ -354,3 +354,9 @@ def test_what_cannot_be_sent_is_refused_without_repeating_it(kind: str, options:
 def test_an_odd_azure_version_is_refused(version: str) -> None:
     with pytest.raises(ValueError, match="an Azure API version must be"):
         azure(api_version=version)
+
+
+def test_a_header_that_would_split_a_request_is_refused() -> None:
+    origin = Origin(host="h", port=443, is_tls=True)
+    with pytest.raises(ValueError, match="control character"):
+        UpstreamTarget.build(origin, "/v1", ((b"x-key", b"a\r\nx-other: b"),))

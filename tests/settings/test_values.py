@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from gateway_middleware.core.errors import SettingsError
-from gateway_middleware.settings import Secret, Settings
+from gateway_middleware.settings import Secret, Settings, key_secret
 
 MINIMAL = {"OPENAI_API_KEY": "sk-test-0123456789", "GATEWAY_OPEN": "true"}
+
+
+TENANT = '{"acme": {"keys": ["sha256:' + "0" * 64 + '"], %s}}'
 
 
 def read(**variables: str) -> Settings:
@@ -222,3 +225,54 @@ def test_the_hash_follows_the_configuration_and_not_the_secrets() -> None:
     assert len(start) == 12
     assert read(OPENAI_API_KEY="another-secret").config_hash == start
     assert read(GATEWAY_PORT="8081").config_hash != start
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"GATEWAY_DEFAULT_SPEND": "1/day"},
+        {"GATEWAY_TENANTS": TENANT % '"spend": "1/day"'},
+        {"GATEWAY_TENANTS": TENANT % '"per_key": {"spend": "1/day"}'},
+        {"GATEWAY_TENANTS": TENANT % '"per_model": {"gpt-*": {"spend": "1/day"}}'},
+        {"GATEWAY_ROUTES": '{"r": {"to": "openai/m", "limits": {"spend": "1/day"}}}'},
+    ],
+)
+def test_whether_any_limit_is_one_of_spend(extra: dict[str, str]) -> None:
+    assert read(**extra).limits_spend
+    assert not read().limits_spend
+
+
+def test_workers_without_a_shared_store_are_warned_about() -> None:
+    lines = read(GATEWAY_WORKERS="4").warnings()
+    assert any("memory:// is not shared between 4 workers" in line for line in lines)
+    assert not any("memory://" in line for line in read().warnings())
+    assert read(GATEWAY_OPEN="", GATEWAY_TENANTS=TENANT % '"priority": 1').warnings() == ()
+
+
+def test_an_address_without_its_key_is_warned_about() -> None:
+    lines = read(ANTHROPIC_BASE_URL="https://h").warnings()
+    assert "ANTHROPIC_BASE_URL: has no effect without ANTHROPIC_API_KEY" in lines
+
+
+def test_no_provider_and_no_tenant_are_two_complaints() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({})
+    providers, tenants = refused.value.complaints
+    assert providers == (
+        "GATEWAY_PROVIDERS: no provider: set OPENAI_API_KEY, ANTHROPIC_API_KEY, or AZURE_OPENAI_API_KEY and "
+        "AZURE_OPENAI_ENDPOINT (or GATEWAY_PROVIDERS)"
+    )
+    assert "no tenant: list one with a key" in tenants
+
+
+def test_the_secret_of_digests_is_read_alone() -> None:
+    assert key_secret({}) is None
+    assert key_secret({"GATEWAY_KEY_SECRET": "0123456789abcdef", "GATEWAY_PORT": "x"}) == Secret("0123456789abcdef")
+    with pytest.raises(SettingsError, match=r"GATEWAY_KEY_SECRET=\[redacted\]: expected at least 16 characters"):
+        key_secret({"GATEWAY_KEY_SECRET": "short"})
+
+
+def test_what_the_hash_cannot_tell_apart_is_refused() -> None:
+    odd: Any = object()
+    with pytest.raises(NotImplementedError, match="object in the settings tree"):
+        _ = Settings(journal=odd).config_hash

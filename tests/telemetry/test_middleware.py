@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from asgi_driver import drive
+from gateway_middleware.telemetry.middleware import TelemetryMiddleware
 from rig import CHAT, Rig, answering, chat_events, failing, streaming
 
 sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="opentelemetry-sdk is not installed")
@@ -112,3 +114,13 @@ async def test_what_is_not_sampled_costs_no_span() -> None:
     traced = Traced(sampler=sampling.ALWAYS_OFF)
     assert (await traced.rig.call(path=CHAT)).status == 200
     assert traced.spans() == []
+
+
+async def test_without_the_package_the_layer_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("never called")
+
+    with pytest.raises(ValueError, match=r"gateway-middleware\[otel\]"):
+        TelemetryMiddleware(app, vendor_of=lambda _: "openai")

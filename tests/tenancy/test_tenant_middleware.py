@@ -200,3 +200,12 @@ def test_a_forgotten_resolver_is_said_when_the_app_is_built() -> None:
     build: Any = TenantMiddleware
     with pytest.raises(TypeError, match="resolver"):
         build(App())
+
+
+async def test_alone_whoever_may_not_is_told_so_without_a_challenge() -> None:
+    def closed(credential: Credential | None, scope: Scope) -> Tenant:
+        raise PermissionDeniedError("The tenant is suspended.")
+
+    answer = await drive(TenantMiddleware(App(), resolver=closed), headers=KEY)
+    assert (answer.status, answer.json()["error"]["message"]) == (403, "The tenant is suspended.")
+    assert "www-authenticate" not in answer.headers

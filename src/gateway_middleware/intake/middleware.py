@@ -60,7 +60,7 @@ class IntakeMiddleware:
             headers.get(b"content-type"), headers.get(b"content-encoding"), endpoint.surface
         )
         body = await read_body(headers.get(b"content-length"), receive, limit=self._max_body_bytes)
-        request = self._read(scope, endpoint, content_type, body)
+        request = self._read(scope, endpoint, endpoint.surface, content_type, body)
         REQUEST.set(scope, request)
         try:
             await self.app(scope, _Replay(body, receive), send)
@@ -68,11 +68,10 @@ class IntakeMiddleware:
             # A client that leaves has its response id as well, and may continue from it.
             self._remember(scope, request)
 
-    def _read(self, scope: Scope, endpoint: Endpoint, content_type: bytes, body: bytes) -> ModelRequest:
+    def _read(
+        self, scope: Scope, endpoint: Endpoint, surface: Surface, content_type: bytes, body: bytes
+    ) -> ModelRequest:
         tenant, record = TENANT.get(scope), RECORD.get(scope)
-        surface = endpoint.surface
-        if surface is None:
-            raise ValueError("not a model call")
         record.bytes_in = len(body)
         parsed = parse(body, content_type)
         model = record.model = _model_of(endpoint, parsed)

@@ -18,7 +18,10 @@ _KINDS = Mapping[str, ProviderKind]
 
 
 class BuiltIn(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider that variables of the vendor's own SDK switch on: its kind, and the variable of each option."""
+    """A provider that variables of the vendor's own SDK switch on: its kind, and the variable of each option.
+
+    `url_example` stands where there is no public address, so that `base_url` is needed as well.
+    """
 
     kind: str
     api_key: str
@@ -63,6 +66,12 @@ _NO_URL = {"azure_openai": "expected the endpoint, https://NAME.openai.azure.com
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,31}")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+def ways_to_switch_on() -> str:
+    """The variables that switch on a built-in provider, as a sentence lists them."""
+    ways = [f"{b.api_key} and {b.base_url}" if b.url_example else b.api_key for b in BUILT_IN.values()]
+    return f"{', '.join(ways[:-1])}, or {ways[-1]}"
 
 
 def read_providers(nodes: Mapping[str, Node], kinds: _KINDS) -> dict[str, ProviderSettings | None]:

@@ -16,7 +16,7 @@ from gateway_middleware.core.secret import Secret
 from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.node import Node
-from gateway_middleware.settings.providers import BUILT_IN, read_providers
+from gateway_middleware.settings.providers import BUILT_IN, read_providers, ways_to_switch_on
 from gateway_middleware.settings.routes import read_routes
 from gateway_middleware.settings.scalars import host_of, is_loopback, port_of
 from gateway_middleware.settings.sources import read_sources
@@ -25,10 +25,7 @@ from gateway_middleware.settings.tree import ProviderSettings, RouteSettings, Te
 from gateway_middleware.settings.variables import VARIABLES
 
 _NAMES = [variable.name for variable in VARIABLES]
-_NO_PROVIDER = (
-    "no provider: set OPENAI_API_KEY, ANTHROPIC_API_KEY, or AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT "
-    "(or GATEWAY_PROVIDERS)"
-)
+_NO_PROVIDER = f"no provider: set {ways_to_switch_on()} (or GATEWAY_PROVIDERS)"
 _NO_TENANT = (
     "no tenant: list one with a key from `python -m gateway_middleware keys new`, or set GATEWAY_OPEN=true to let "
     "every caller in"
