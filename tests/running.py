@@ -49,18 +49,25 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # asyncio does this only for sockets that it has made itself; accepted ones inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        chosen = {**server_options(drain_seconds=0), "lifespan": "on", "timeout_graceful_shutdown": 1, **options}
-        server = QuietServer(uvicorn.Config(app, **chosen))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            if task.done():
-                await task
-            await asyncio.sleep(0.001)
-        try:
+        async with serving_on(listener, app, **options):
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
+
+
+@contextlib.asynccontextmanager
+async def serving_on(listener: socket.socket, app: Any, **options: Any) -> AsyncIterator[None]:
+    """Serve an ASGI app on a bound socket."""
+    chosen = {**server_options(drain_seconds=0), "lifespan": "on", "timeout_graceful_shutdown": 1, **options}
+    server = QuietServer(uvicorn.Config(app, **chosen))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        if task.done():
             await task
+        await asyncio.sleep(0.001)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
 
 
 class LogLines:

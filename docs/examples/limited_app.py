@@ -8,15 +8,13 @@ Answers say how the limits stand; refusals say when to come back. `storage_uri="
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway_middleware import RateLimitMiddleware
+from gateway_middleware import RateLimitMiddleware, header
 
 
 async def hello(_: Request) -> JSONResponse:
@@ -24,13 +22,7 @@ async def hello(_: Request) -> JSONResponse:
     return JSONResponse({"hello": "you"})
 
 
-def caller_of(scope: Any) -> str | None:
-    """Who is calling; None: not limited."""
-    named = dict(scope["headers"]).get(b"x-caller")
-    return named.decode("latin-1") if named else str(scope["client"][0])
-
-
 app = Starlette(
     routes=[Route("/", hello)],
-    middleware=[Middleware(RateLimitMiddleware, key=caller_of, limits="5 per 10 seconds", concurrency=2)],
+    middleware=[Middleware(RateLimitMiddleware, key=header("x-caller"), limits="5 per 10 seconds", concurrency=2)],
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Tenant
     from gateway_middleware.core.errors import AuthenticationError, GatewayError, RateLimitedError, SettingsError
+    from gateway_middleware.core.request_keys import client_address, header
     from gateway_middleware.gateway import Gateway, mount
     from gateway_middleware.limiting.middleware import RateLimitMiddleware
     from gateway_middleware.metering.journal.journal import Journal
@@ -48,7 +49,9 @@ __all__ = [
     "UsageEvent",
     "UsageMiddleware",
     "__version__",
+    "client_address",
     "create_app",
+    "header",
     "mount",
 ]
 _MODULES = {
@@ -70,7 +73,9 @@ _MODULES = {
     "TenantResolver": "tenancy.resolvers",
     "UsageEvent": "metering.usage_event",
     "UsageMiddleware": "metering.usage_middleware",
+    "client_address": "core.request_keys",
     "create_app": "app",
+    "header": "core.request_keys",
     "mount": "gateway",
 }
 

@@ -239,10 +239,10 @@ async def test_what_is_no_http_call_passes() -> None:
 
     layer.app = inner
     for kind in ("lifespan", "websocket"):
-        await layer({"type": kind}, _nothing, _nothing)  # type: ignore[arg-type]  # neither is used
+        await layer({"type": kind}, _unused, _unused)  # type: ignore[arg-type]  # neither is used
 
     assert seen == ["lifespan", "websocket"]
 
 
-async def _nothing() -> None:
+async def _unused() -> None:
     pytest.fail("used")

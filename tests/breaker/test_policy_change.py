@@ -14,10 +14,10 @@ def test_fewer_failures_in_a_row_are_enough_and_those_before_count() -> None:
     breaker = make_breaker(Clock())
     fail(breaker, 1)
     breaker.policy = BreakerPolicy(consecutive=2)
-    assert breaker.state is State.CLOSED
+    before = breaker.state
     fail(breaker, 1)
 
-    assert breaker.state is State.OPEN
+    assert (before, breaker.state) == (State.CLOSED, State.OPEN)
     assert breaker.policy.consecutive == 2
 
 

@@ -25,7 +25,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 class Traced:
     """A rig whose spans are kept."""
 
-    def __init__(self, sampler: Any = None, **extra: str) -> None:
+    def __init__(self, sampler: Any = None, **extra: Any) -> None:
         self.exporter = InMemorySpanExporter()
         provider = sdk.TracerProvider(sampler=sampler)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))

@@ -30,7 +30,9 @@ from gateway_middleware import (
     TenantResolver,
     UsageEvent,
     UsageMiddleware,
+    client_address,
     create_app,
+    header,
     mount,
 )
 
@@ -73,7 +75,8 @@ alone = Starlette(
     middleware=[
         Middleware(TenantMiddleware, resolver=resolver, on_reject=rejection),
         Middleware(UsageMiddleware, journal=journal, tenant_of=account_of, on_event=on_event),
-        Middleware(RateLimitMiddleware, key=account_of, limits="5 per 10 seconds", on_reject=rejection),
+        Middleware(RateLimitMiddleware, key=client_address, limits="100/minute"),
+        Middleware(RateLimitMiddleware, key=header("x-api-key"), limits="5 per 10 seconds", on_reject=rejection),
         Middleware(CircuitBreakerMiddleware, key=account_of, policy=BreakerPolicy(open_base=5.0), on_reject=rejection),
     ]
 )

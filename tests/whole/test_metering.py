@@ -35,7 +35,7 @@ def event(said: dict[str, Any]) -> bytes:
 class Metered:
     """A rig with a journal, and the events in it."""
 
-    def __init__(self, folder: Path, routes: dict[str, Any] | None = None, **extra: str) -> None:
+    def __init__(self, folder: Path, routes: dict[str, Any] | None = None, **extra: Any) -> None:
         self.path = folder / "journal.db"
         self.rig = Rig(routes, GATEWAY_JOURNAL=str(self.path), **extra)
 

@@ -27,10 +27,15 @@ from scripted import ScriptedAnswer
 pytestmark = pytest.mark.anyio
 
 
-def limited(routes: dict[str, Any] | None = None, *, more: dict[str, str] | None = None, **limits: Any) -> Rig:
+def limited(routes: dict[str, Any] | None = None, *, more: dict[str, Any] | None = None, **limits: Any) -> Rig:
     """A gateway whose tenant `acme` has these limits."""
     tenants = {"acme": {"keys": [digest(KEY.encode())], **limits}}
-    extra = {"GATEWAY_TENANTS": json.dumps(tenants), "GATEWAY_OPEN": "", "GATEWAY_MAX_ATTEMPTS": "1", **(more or {})}
+    extra: dict[str, Any] = {
+        "GATEWAY_TENANTS": json.dumps(tenants),
+        "GATEWAY_OPEN": "",
+        "GATEWAY_MAX_ATTEMPTS": "1",
+        **(more or {}),
+    }
     return Rig(routes or {"fast": "a/m", "claude": "x/m"}, **extra)
 
 
