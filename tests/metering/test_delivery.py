@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import socket
@@ -22,12 +23,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clock import Clock
+from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
 from gateway_middleware.metering.delivery.delivery import Delivery
-from gateway_middleware.metering.delivery.responses import Verdict, judge, retry_after
+from gateway_middleware.metering.delivery.responses import SinkResponse, classify, retry_after
+from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.usage_event import UsageEvent, UsageSource
 from gateway_middleware.simulator.collector import Collector, Fault
+from gateway_middleware.upstream.engine import Engine
 
 pytestmark = pytest.mark.anyio
 
@@ -137,15 +142,11 @@ class Rig:
         self.answer = answer
         self.gate: asyncio.Event | None = None
         self.open, self.most_open = 0, 0
-        client = httpx.AsyncClient(transport=httpx.MockTransport(self._receive))
-        self.delivery = Delivery(
-            self.spool,
-            client,
-            **{"url": URL, "token": TOKEN, "source": SOURCE, "random": lambda: 1.0, **options},
-            clock=self.time.clock,
-            wall=self.time.wall,
-            sleep=self.time.sleep,
-        )
+        chance = options.pop("random", lambda: 1.0)
+        moved = self.time
+        clocks = Clocks(monotonic=moved.clock, wall=moved.wall, sleep=moved.sleep, random=chance)
+        sink = SinkClient(httpx.MockTransport(self._receive), url=URL, token=TOKEN, wall=moved.wall)
+        self.delivery = Delivery(self.spool, sink, **{"source": SOURCE, **options}, clocks=clocks)
 
     async def _receive(self, request: httpx.Request) -> httpx.Response:
         bodies = {msgspec.json.decode(raw)["id"]: bytes(raw) for raw in _decode_batch(request.content)}
@@ -214,7 +215,7 @@ async def test_it_is_delivered(code: int) -> None:
         await rig.advance(300)
 
     assert (rig.spool.waiting, rig.spool.buried, len(rig.posts)) == ({}, {}, 1)
-    assert (rig.delivery.state.delivered, rig.delivery.state.standing) == (1, "ok")
+    assert (rig.delivery.state.delivered, rig.delivery.state.health) == (1, "ok")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ async def test_what_no_event_is_guilty_of_keeps_them_all(code: int) -> None:
         await rig.advance(120)
 
     assert (len(rig.spool.waiting), rig.spool.buried) == (3, {})
-    assert rig.delivery.state.standing == "misconfigured"
+    assert rig.delivery.state.health == "misconfigured"
     assert all(len(post.ids) == 3 for post in rig.posts)
 
 
@@ -254,19 +255,19 @@ async def test_what_no_event_is_guilty_of_keeps_them_all(code: int) -> None:
 async def test_what_may_pass_is_waited_for(failure: Answer) -> None:
     async with Rig(3, failing_until(1100, failure)).running() as rig:
         await rig.advance(99)
-        assert (rig.delivery.state.standing, len(rig.spool.waiting)) == ("failing", 3)
+        assert (rig.delivery.state.health, len(rig.spool.waiting)) == ("failing", 3)
         await rig.advance(61)
 
-    assert (rig.spool.waiting, rig.spool.buried, rig.delivery.state.standing) == ({}, {}, "ok")
+    assert (rig.spool.waiting, rig.spool.buried, rig.delivery.state.health) == ({}, {}, "ok")
     assert all(post.bodies == rig.posts[0].bodies for post in rig.posts)
 
 
-def test_every_status_has_a_verdict() -> None:
-    found = {code: judge(code, b"") for code in range(200, 600)}
-    assert [code for code in found if found[code] is Verdict.KNOWN] == [409]
-    assert all(found[code] is Verdict.UNWELCOME for code in range(300, 400))
-    assert all(found[code] in {Verdict.LATER, Verdict.UNWELCOME} for code in range(500, 600))
-    assert judge(400, b"duplicate") is Verdict.REFUSED
+def test_every_status_has_a_meaning() -> None:
+    responses = {code: classify(code, b"") for code in range(200, 600)}
+    assert [code for code, response in responses.items() if response is SinkResponse.DUPLICATE] == [409]
+    assert all(responses[code] is SinkResponse.MISCONFIGURED for code in range(300, 400))
+    assert {responses[code] for code in range(500, 600)} == {SinkResponse.RETRY, SinkResponse.MISCONFIGURED}
+    assert classify(400, b"duplicate") is SinkResponse.REFUSED
 
 
 # Parts of a batch.
@@ -298,20 +299,37 @@ async def test_a_batch_refused_whole_for_a_duplicate_in_it_loses_nothing() -> No
 
 
 async def test_too_large_batches_are_halved_and_grow_again() -> None:
-    most = 30
-    answer: Answer = lambda post: httpx.Response(413 if len(post.ids) > most else 202)
+    limit = 30
+    answer: Answer = lambda post: httpx.Response(413 if len(post.ids) > limit else 202)
     async with Rig(100, answer, parallel=1).running() as rig:
         assert [len(post.ids) for post in rig.posts] == [100, 50, 25, 25, 50, 25, 25]
-        assert rig.delivery.state.batch == 25
         rig.spool.add(*(usage_event(n) for n in range(100, 600)))
         rig.delivery.notify()
         await rig.advance(1)
-        assert [len(post.ids) for post in rig.posts[7:]] == [25] * 18 + [27, 23]
-        most = 1000
-        rig.spool.add(*(usage_event(n) for n in range(600, 30_000)))
+        assert [len(post.ids) for post in rig.posts[7:]] == [25] * 20
+        assert rig.delivery.state.batch == 25
+        limit = 1000
+        await rig.advance(5)
+        rig.spool.add(*(usage_event(n) for n in range(600, 1100)))
         await rig.advance(1)
+        assert [len(post.ids) for post in rig.posts[27:]] == [25, 50, 100, 100, 100, 100, 25]
 
     assert (rig.spool.waiting, rig.spool.buried, rig.delivery.state.batch) == ({}, {}, 100)
+
+
+async def test_a_sink_that_never_takes_large_batches_is_asked_in_vain_once_in_five_seconds() -> None:
+    answer: Answer = lambda post: httpx.Response(413 if len(post.ids) > 3 else 202)
+    rig = Rig(0, answer, linger=0.0)
+    async with rig.running():
+        for second in range(60):
+            rig.spool.add(*(usage_event(second * 100 + n) for n in range(30)))
+            rig.delivery.notify()
+            await rig.advance(1)
+
+    assert rig.spool.waiting == {}
+    in_vain = [post.at for post in rig.posts if len(post.ids) > 3]
+    assert len(in_vain) <= 3 + 60 / 5 * 2
+    assert len(rig.posts) <= 60 * 15 * 1.1  # batches of two or three
 
 
 async def test_one_event_that_is_too_large_does_not_make_all_batches_small() -> None:
@@ -417,9 +435,9 @@ async def test_a_success_elsewhere_does_not_end_a_wait_that_was_asked_for() -> N
     async with Rig(800, answer).running() as rig:
         await rig.advance(49)
         assert len(rig.posts) <= 4
-        assert rig.delivery.state.standing == "failing"
+        assert rig.delivery.state.health == "failing"
         await rig.advance(1)
-        assert (rig.spool.waiting, rig.delivery.state.standing) == ({}, "ok")
+        assert (rig.spool.waiting, rig.delivery.state.health) == ({}, "ok")
 
 
 @pytest.mark.parametrize(
@@ -454,7 +472,7 @@ def test_backoff_is_bounded(steps: list[tuple[float, float, float]]) -> None:
     for number, (drawn, told, passed) in enumerate(steps):
         chance = drawn
         asked_before = backoff.until
-        backoff.failed(backoff.round, told=told)
+        backoff.failed(backoff.round, retry_after=told)
         assert now + told <= backoff.until <= max(now + max(told, min(60, 0.5 * 2**number)), asked_before)
         now += passed
 
@@ -462,7 +480,7 @@ def test_backoff_is_bounded(steps: list[tuple[float, float, float]]) -> None:
 def test_attempts_that_fail_together_count_once() -> None:
     backoff = Backoff(clock=lambda: 0.0, random=lambda: 1.0)
     for told in (0, 7, 3, 0):
-        backoff.failed(0, told=told)
+        backoff.failed(0, retry_after=told)
     assert (backoff.failures, backoff.until) == (1, 7)
     assert not backoff.succeeded(0)
     assert backoff.failures == 1
@@ -471,12 +489,12 @@ def test_attempts_that_fail_together_count_once() -> None:
 
 
 @given(st.integers(1, 200), st.lists(st.tuples(st.booleans(), st.integers(1, 200)), max_size=300))
-def test_the_batch_size_stays_in_bounds(most: int, steps: list[tuple[bool, int]]) -> None:
-    batch = BatchSize(most)
+def test_the_batch_size_stays_in_bounds(max_size: int, steps: list[tuple[bool, int]]) -> None:
+    batch = BatchSize(max_size, clock=Clock())
     for is_taken, sent in steps:
         before = batch.size
-        (batch.taken if is_taken else batch.too_large)(min(sent, most))
-        assert 1 <= batch.size <= most
+        (batch.taken if is_taken else batch.too_large)(min(sent, max_size))
+        assert 1 <= batch.size <= max_size
         assert is_taken or batch.size <= before
 
 
@@ -484,7 +502,7 @@ async def test_a_consumer_that_refuses_an_event_is_well_again() -> None:
     answer: Answer = lambda post: httpx.Response(503 if post.at < 1003 else 400)
     async with Rig(1, answer).running() as rig:
         await rig.advance(10)
-    assert (rig.delivery.state.dead, rig.delivery.state.standing) == (1, "ok")
+    assert (rig.delivery.state.dead, rig.delivery.state.health) == (1, "ok")
     assert rig.delivery.state.consecutive_failures == 0
 
 
@@ -494,7 +512,7 @@ async def test_a_spool_that_fails_does_not_end_delivery() -> None:
     async with rig.running():
         assert rig.delivery.state.last_error == "spool: OSError"
         await rig.advance(10)
-    assert (rig.spool.waiting, rig.delivery.state.standing) == ({}, "ok")
+    assert (rig.spool.waiting, rig.delivery.state.health) == ({}, "ok")
 
 
 # Many at a time.
@@ -649,27 +667,23 @@ async def test_state_and_callbacks() -> None:
     rig = Rig(
         3,
         answer,
-        on_delivered=lambda count, lag: seen.append(("delivered", count, round(lag, 3))),
         on_dead=lambda event_id, reason: seen.append(("dead", event_id, reason)),
-        on_failure=lambda reason: seen.append(("failure", reason)),
-        on_standing=lambda standing: seen.append(("standing", standing)),
+        on_health=lambda health: seen.append(("health", health)),
     )
     async with rig.running():
         failing = rig.delivery.state
         await rig.advance(10)
 
     assert seen == [
-        ("standing", "failing"),
-        ("failure", "HTTP 503"),
-        ("failure", "HTTP 503"),
-        ("standing", "ok"),
-        ("delivered", 1, 1001.5),
+        ("health", "failing"),
+        ("health", "ok"),
         ("dead", poison, "HTTP 400"),
-        ("delivered", 1, 1001.498),
     ]
     assert (failing.last_error, failing.retry_at, failing.last_success) == ("HTTP 503", EPOCH + 1000.5, None)
     state = rig.delivery.state
     assert (state.delivered, state.dead, state.last_success) == (2, 1, EPOCH + 1001.5)
+    assert state.lag == pytest.approx(1001.498)
+    assert msgspec.to_builtins(state)["standing"] == "ok"  # its name in /v1/health
     assert (state.in_flight, state.consecutive_failures, state.retry_at) == (0, 0, None)
 
 
@@ -685,14 +699,6 @@ async def test_neither_address_nor_token_is_ever_written(caplog: pytest.LogCaptu
     written = caplog.text + repr(rig.delivery.state) + repr(rig.spool.buried)
     assert "canary" not in written
     assert "usage-metering.test" not in written
-
-
-async def test_httpx_still_writes_of_others(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    await Rig(1).delivery.flush(5)
-    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
-        await client.get("http://other.test/")
-    assert [r.name for r in caplog.records] == ["httpx"]
 
 
 # Whatever happens.
@@ -735,15 +741,14 @@ def test_no_event_is_lost_or_changed(count: int, faults: list[int | str], parall
 
 @contextlib.asynccontextmanager
 async def delivering(spool: MemorySpool, url: str, **options: Any) -> AsyncIterator[Delivery]:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        delivery = Delivery(spool, client, url=f"{url}/events", source=SOURCE, random=lambda: 0.02, **options)
-        task = asyncio.create_task(delivery.run())
-        try:
-            yield delivery
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    of_sink = {name: options.pop(name) for name in ("token", "deadline") if name in options}
+    sink = SinkClient(Engine(), url=f"{url}/events", **of_sink)
+    delivery = Delivery(spool, sink, source=SOURCE, clocks=Clocks(random=lambda: 0.02), **options)
+    delivery.start()
+    try:
+        yield delivery
+    finally:
+        await delivery.aclose()
 
 
 async def test_stored_but_never_acknowledged(caplog: pytest.LogCaptureFixture) -> None:
@@ -798,6 +803,78 @@ async def test_a_thousand_events_in_a_second() -> None:
 
     assert len(server.collector.events) == 5000
     assert rate >= 1000, f"{rate:.0f} events/s"
+
+
+async def test_delivery_leaves_no_reference_cycles() -> None:
+    async def cycles_after(count: int) -> int:
+        spool = MemorySpool([usage_event(n) for n in range(count)])
+        async with Collector().serve() as server, delivering(spool, server.url, batch=10):
+            await until(lambda: not spool.waiting)
+        spool.given.clear()
+        return gc.collect()
+
+    await cycles_after(100)
+    gc.disable()
+    try:
+        few, many = await cycles_after(100), await cycles_after(2000)
+    finally:
+        gc.enable()
+    assert many - few < 190, f"{few} objects after 10 batches, {many} after 200"
+
+
+async def test_closing_delivers_the_rest_and_closes_the_connections() -> None:
+    before, tasks = open_sockets(), asyncio.all_tasks()
+    spool = MemorySpool([usage_event(n) for n in range(50)])
+    engine = Engine()
+    async with Collector().serve() as server:
+        delivery = Delivery(spool, SinkClient(engine, url=f"{server.url}/events"), source=SOURCE, poll=600.0)
+        delivery.start()
+        delivery.start()
+        await until(lambda: not spool.waiting)
+        assert engine.idle_connections > 0
+        spool.add(usage_event(51))
+        await delivery.aclose(5.0)
+        await delivery.aclose(5.0)
+        assert (len(server.collector.events), engine.idle_connections) == (51, 0)
+    assert asyncio.all_tasks() <= tasks
+    assert open_sockets() <= before
+
+
+async def test_closing_what_never_began_closes_the_sink() -> None:
+    class Counting(httpx.AsyncBaseTransport):
+        closed = 0
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    transport = Counting()
+    await Delivery(MemorySpool([usage_event(1)]), SinkClient(transport, url=URL), source=SOURCE).aclose()
+    assert transport.closed == 1
+
+
+async def test_a_close_that_is_cut_short_closes_all_the_same() -> None:
+    rig = Rig(5)
+    rig.gate, tasks = asyncio.Event(), asyncio.all_tasks()
+    rig.delivery.start()
+    await until(lambda: rig.open > 0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await rig.delivery.aclose(60.0)
+    assert asyncio.all_tasks() <= tasks
+
+
+async def test_a_flush_of_a_spool_that_cannot_be_read_says_that_something_is_left() -> None:
+    rig = Rig(0)
+    rig.spool.failures = 1_000_000
+    assert not await rig.delivery.flush(0.1)
+
+
+def open_sockets() -> int:
+    places = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            places.append(str(descriptor.readlink()))
+    return sum(place.startswith("socket:") for place in places)
 
 
 def start_collector(database: Path, port: int) -> Popen[str]:

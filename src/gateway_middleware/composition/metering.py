@@ -9,7 +9,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import msgspec
 from starlette.middleware import Middleware
 
@@ -17,6 +16,7 @@ from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.metering.counters import UsageTally
 from gateway_middleware.metering.delivery.delivery import Delivery
+from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
@@ -26,6 +26,7 @@ from gateway_middleware.upstream.engine import Engine
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
+    import httpx
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
@@ -114,22 +115,26 @@ class Metering(Fixed):
         )
         self.tally = UsageTally()
         self.metrics = MeteringMetrics(self.tally, self._families)
-        self._delivery: Delivery | None = None
-        self._task: asyncio.Task[None] | None = None
-        if url is not None:
-            token = settings.usage_metering_token
-            self._client = httpx.AsyncClient(transport=transport or Engine(), trust_env=False)
-            self._delivery = Delivery(
-                self.journal.spool,
-                self._client,
-                url=url,
-                source="/model-gateway",
-                token=None if token is None else token.reveal(),
-                clock=clock,
-                wall=wall,
-                on_standing=self._note_standing,
-                on_dead=self._note_dead,
-            )
+        self._delivery = self._build_delivery(settings, clocks, transport) if settings.usage_metering_url else None
+
+    def _build_delivery(
+        self, settings: Settings, clocks: Clocks, transport: httpx.AsyncBaseTransport | None
+    ) -> Delivery:
+        token = settings.usage_metering_token
+        sink = SinkClient(
+            transport or Engine(),
+            url=settings.usage_metering_url or "",
+            token=None if token is None else token.reveal(),
+            wall=clocks.wall,
+        )
+        return Delivery(
+            self.journal.spool,
+            sink,
+            source="/model-gateway",
+            clocks=clocks,
+            on_health=self._note_health,
+            on_dead=self._note_dead,
+        )
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -138,13 +143,13 @@ class Metering(Fixed):
         On the way out everything is on disk, and delivered as far as that goes in a few seconds.
         """
         async with AsyncExitStack() as stack:
-            if self._delivery is not None:
-                stack.push_async_callback(self._client.aclose)
             stack.push_async_callback(asyncio.to_thread, self.journal.spool.close)
-            stack.push_async_callback(self._stop)
-            await asyncio.to_thread(self.journal.start)
             if self._delivery is not None:
-                self._task = asyncio.get_running_loop().create_task(self._delivery.run())
+                stack.push_async_callback(self._delivery.aclose, _FLUSH_SECONDS)
+            await stack.enter_async_context(self.journal)
+            stack.push_async_callback(self._wait_for_calls)
+            if self._delivery is not None:
+                self._delivery.start()
             yield
 
     def layers(self, estimator: Estimator, *, is_stopping: Callable[[], bool]) -> list[Middleware]:
@@ -164,17 +169,6 @@ class Metering(Fixed):
     def collectors(self) -> list[Collector]:
         """The metrics."""
         return [self.metrics]
-
-    async def _stop(self) -> None:
-        await self._wait_for_calls()
-        is_stored = await self.journal.aclose()
-        if self._delivery is not None:
-            if is_stored:
-                with contextlib.suppress(Exception):
-                    await self._delivery.flush(_FLUSH_SECONDS)
-            if self._task is not None:
-                self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
 
     async def _wait_for_calls(self) -> None:
         """Calls that the server has cancelled still close what they opened."""
@@ -261,12 +255,12 @@ class Metering(Fixed):
         yield DELIVERY_LAG.family(spool.oldest_age)
         yield DELIVERY_FAILURES.family(0 if delivery is None else delivery.state.consecutive_failures)
 
-    def _note_standing(self, standing: str) -> None:
+    def _note_health(self, health: str) -> None:
         self._log.event(
             "usage_delivery",
-            level="info" if standing == "ok" else "error",
-            message=f"Delivery of usage events: {standing}",
-            standing=standing,
+            level="info" if health == "ok" else "error",
+            message=f"Delivery of usage events: {health}",
+            standing=health,
         )
 
     def _note_dead(self, event_id: str, reason: str) -> None:
