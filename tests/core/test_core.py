@@ -191,3 +191,37 @@ async def test_a_slow_reader_that_reads_stays() -> None:
     with UntilDisconnect(Client().receive, Watchtower(patience=0), stall=0.02) as watch:
         for _ in range(20):
             await watch.send(slow, {})
+
+
+@pytest.mark.anyio
+async def test_a_client_that_leaves_while_it_does_not_read_leaves_once() -> None:
+    async def stuck(_: Any) -> None:
+        await asyncio.Event().wait()
+
+    client = Client()
+    client.left.set()
+
+    async def block(watch: UntilDisconnect) -> None:
+        try:
+            await watch.send(stuck, {})
+        finally:
+            await asyncio.sleep(0.05)  # the stall is noticed while the block cleans up
+
+    with pytest.raises(ClientDisconnectedError):
+        with UntilDisconnect(client.receive, Watchtower(patience=0), stall=0.02) as watch:
+            await block(watch)
+
+
+@pytest.mark.anyio
+async def test_a_block_outside_of_a_task_is_refused() -> None:
+    refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def callback() -> None:
+        try:
+            with UntilDisconnect(Client().receive, Watchtower()):
+                pass
+        except RuntimeError as error:
+            refused.set_result(str(error))
+
+    asyncio.get_running_loop().call_soon(callback)
+    assert await refused == "UntilDisconnect needs a running task"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,12 @@ def test_ci_finds_the_test_command() -> None:
 
     assert "-m pytest" in block
     assert "tests:begin" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_every_core_that_coverage_is_asked_of_is_there() -> None:
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    report = config["coverage:report"]
+    patterns = [*report["include"].split(), *report["omit"].split()]
+    assert [pattern for pattern in patterns if not list(ROOT.glob(pattern))] == []
+    assert report.getint("fail_under") == 100

@@ -95,6 +95,18 @@ def test_tenants_beyond_a_thousand_are_counted_together() -> None:
     assert "other" in labels
 
 
+def test_what_is_unknown_of_a_call_is_not_counted_as_zero() -> None:
+    metrics = CallMetrics(lambda: frozenset({"fast"}))
+    unknown = record(ended=None)
+    unknown.attempts[-1].usage = Usage(input_tokens=7)
+    metrics.observe(unknown)
+    text = scrape(metrics)
+    assert 'model_gateway_requests_total{model="fast"' in text
+    assert "gen_ai_server_request_duration_seconds_count" not in text
+    assert 'gen_ai_token_type="input"' in text
+    assert 'gen_ai_token_type="output"' not in text
+
+
 async def _seen_lag() -> float:
     lag = LoopLag()
     lag.start()

@@ -68,3 +68,10 @@ def test_deployments_that_clients_name_freely_are_bounded() -> None:
         stats.observe(CallRecord(request_id="r", started=0.0, received_at=0.0, attempts=[attempt]))
 
     assert stats.of_provider("openai")["attempts"] == 2048
+
+
+def test_an_attempt_that_has_not_ended_does_not_count() -> None:
+    stats = RecentStats(Clock())
+    running = Attempt(deployment=DEPLOYMENT, started=0.0)
+    stats.observe(CallRecord(request_id="r", started=0.0, received_at=0.0, attempts=[running]))
+    assert stats.of_provider("openai")["attempts"] == 0

@@ -103,10 +103,8 @@ class _Series:
             value = getattr(usage, field)
             if value is not None:
                 self.tokens[kind] += value
-        if usage.input_tokens is not None:
-            self.token_histograms["input"].observe(usage.input_tokens)
-        if usage.output_tokens is not None:
-            self.token_histograms["output"].observe(usage.output_tokens)
+                if kind in self.token_histograms:
+                    self.token_histograms[kind].observe(value)
 
 
 class CallMetrics(Collector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,11 +97,9 @@ def summarise(rings: list[Ring]) -> dict[str, Any]:
 def _quantile(buckets: dict[int, int], count: int, q: float) -> float | None:
     if not count:
         return None
-    seen = 0
-    for bucket in sorted(buckets):
-        seen += buckets[bucket]
-        if seen >= q * count:
-            break
+    ordered = sorted(buckets)
+    up_to = accumulate(buckets[bucket] for bucket in ordered)
+    bucket = next(bucket for bucket, total in zip(ordered, up_to, strict=True) if total >= q * count)
     return round(1000 * _BOUNDS[min(bucket, len(_BOUNDS) - 1)], 1)
 
 
