@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.core.multipart import form_fields, part_of
 from gateway_middleware.intake.parsing import parse
@@ -38,7 +39,7 @@ def test_a_list_may_have_several_parts() -> None:
         (b"image[]", b"2"),
     )
 
-    assert parse(body, TYPE).model == "whisper-1"
+    assert parse(body, TYPE, Surface.AUDIO_TRANSCRIPTIONS).model == "whisper-1"
 
 
 @pytest.mark.parametrize("name", [b"model", b"stream", b"prompt"])

@@ -12,17 +12,42 @@ from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import InvalidRequestError, UnsupportedMediaTypeError
-from gateway_middleware.intake.parsing import check_media_type, check_model, parse, parse_fields
+from gateway_middleware.intake.parsing import (
+    MAX_CHOICES,
+    MAX_TOKENS,
+    ParsedBody,
+    check_media_type,
+    check_model,
+    parse,
+    parse_fields,
+)
 
 JSON = b"application/json"
+FORM = b"multipart/form-data; boundary=b"
+ODD: list[Any] = [None, -1, -0.5, 1.5, True, "5", [], {}]
+MODELS = [
+    "gpt-4o",
+    "openai/gpt-5",
+    "ft:gpt-4o:org::id",
+    "a",
+    "9b",
+    "@cf/meta/llama-3.1-8b-instruct",
+    "claude-sonnet-4-5[1m]",
+    "~moonshotai/kimi",
+    "Qwen/Qwen3-235B-A22B",
+    "gemma-3+vision",
+    "model#tuned",
+    "My Deployment (EU)",
+    "a%2e?b;c",
+]
 
 
-def asked(document: Any) -> Any:
-    return parse(json.dumps(document).encode(), JSON)
+def read(document: Any, surface: Surface = Surface.CHAT) -> ParsedBody:
+    return parse(json.dumps(document).encode(), JSON, surface)
 
 
 def test_what_is_read() -> None:
-    found = asked(
+    found = read(
         {"model": "gpt-5", "stream": True, "n": 2, "stream_options": {"include_usage": True}, "max_tokens": 7, "x": [1]}
     )
 
@@ -31,11 +56,38 @@ def test_what_is_read() -> None:
     assert bytes(found.fields["x"]) == b"[1]"
 
 
-def test_the_largest_cap_counts_and_null_is_none() -> None:
-    assert asked({"max_tokens": 1, "max_completion_tokens": 10_000}).output_cap == 10_000
-    assert asked({"max_output_tokens": 5, "max_tokens": None}).output_cap == 5
-    empty = asked({"model": None, "stream": None, "n": None, "stream_options": None})
-    assert (empty.model, empty.is_stream, empty.choices, empty.output_cap) == (None, False, 1, None)
+@pytest.mark.parametrize(
+    ("surface", "document", "cap"),
+    [
+        (Surface.CHAT, {"max_tokens": 1, "max_completion_tokens": 10_000}, 10_000),
+        (Surface.CHAT, {"max_tokens": 7, "max_output_tokens": 5}, 7),
+        (Surface.CHAT, {"max_output_tokens": 5}, None),
+        (Surface.RESPONSES, {"max_output_tokens": 5, "max_tokens": 1}, 5),
+        (Surface.MESSAGES, {"max_tokens": 9, "max_completion_tokens": 1}, 9),
+        (Surface.COMPLETIONS, {"max_tokens": 9, "max_completion_tokens": 90}, 9),
+        (Surface.EMBEDDINGS, {"max_tokens": 9}, None),
+        (Surface.CHAT, {"max_tokens": 0}, 0),
+        (Surface.CHAT, {"max_tokens": 100.0}, 100),
+        (Surface.CHAT, {"max_tokens": 10**40}, MAX_TOKENS),
+        (Surface.CHAT, {"max_tokens": 1e300}, MAX_TOKENS),
+        *((Surface.CHAT, {"max_tokens": odd}, None) for odd in ODD),
+    ],
+)
+def test_the_largest_cap_of_the_surface_counts(surface: Surface, document: Any, cap: int | None) -> None:
+    assert read(document, surface).output_cap == cap
+
+
+@pytest.mark.parametrize(
+    ("n", "choices"),
+    [(1, 1), (3, 3), (2.0, 2), (0, 1), (129, 129), (10**9, MAX_CHOICES), (None, 1), (-1, 1), (True, 1), ("2", 1)],
+)
+def test_choices_are_counted_where_they_can_be(n: Any, choices: int) -> None:
+    assert read({"n": n}).choices == choices
+
+
+def test_null_is_not_given() -> None:
+    empty = read({"model": None, "stream": None, "stream_options": None})
+    assert (empty.model, empty.is_stream, empty.wants_stream_usage) == (None, False, False)
 
 
 @pytest.mark.parametrize(
@@ -45,20 +97,11 @@ def test_the_largest_cap_counts_and_null_is_none() -> None:
         ({"stream": "yes"}, "stream"),
         ({"stream": 1}, "stream"),
         ({"stream_options": [1]}, "stream_options"),
-        ({"n": 0}, "n"),
-        ({"n": True}, "n"),
-        ({"n": 129}, "n"),
-        ({"max_tokens": -1}, "max_tokens"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": True}, "max_tokens"),
-        ({"max_tokens": "5"}, "max_tokens"),
-        ({"max_tokens": 1.5}, "max_tokens"),
-        ({"max_completion_tokens": 10**40}, "max_completion_tokens"),
     ],
 )
 def test_a_field_of_the_wrong_kind_is_named(document: Any, param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        asked(document)
+        read(document)
 
     assert caught.value.param == param
 
@@ -137,14 +180,14 @@ def test_every_sound_object_passes_unchanged(document: dict[str, Any], indent: i
     assert json.loads(msgspec.json.encode(fields)) == json.loads(body)
 
 
-@pytest.mark.parametrize("model", ["gpt-4o", "openai/gpt-5", "ft:gpt-4o:org::id", "a", "x@y_z.1", "9b", "a" * 128])
+@pytest.mark.parametrize("model", [*MODELS, "a" * 256])
 def test_names_of_models(model: str) -> None:
     assert check_model(model) == model
 
 
 @pytest.mark.parametrize(
     "model",
-    ["", "/a", ".a", "-a", "a b", "a/../b", "a//b", "a\n", "a%2e", "a?b", "a#b", "ä", "a" * 129, "a\x00", "x;y", "é/a"],
+    ["", " ", " a", "a ", "a/../b", "a//b", "a\n", "a\r\nx: y", "ä", "a" * 257, "a\x00", "a\x7f", "é/a", "a\u2028b"],
 )
 def test_what_is_no_name_of_a_model(model: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
@@ -191,7 +234,9 @@ def form(*parts: tuple[str, str]) -> bytes:
 
 def test_a_form_is_read_for_model_and_stream() -> None:
     found = parse(
-        form(("model", "whisper-1"), ("stream", "true"), ("file", "x" * 5000)), b"multipart/form-data; boundary=b"
+        form(("model", "whisper-1"), ("stream", "true"), ("file", "x" * 5000)),
+        b"multipart/form-data; boundary=b",
+        Surface.AUDIO_TRANSCRIPTIONS,
     )
 
     assert (found.model, found.is_stream, dict(found.fields)) == ("whisper-1", True, {})
@@ -199,4 +244,4 @@ def test_a_form_is_read_for_model_and_stream() -> None:
 
 def test_a_form_that_names_the_model_twice_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="twice"):
-        parse(form(("model", "a"), ("model", "b")), b"multipart/form-data; boundary=b")
+        parse(form(("model", "a"), ("model", "b")), FORM, Surface.AUDIO_TRANSCRIPTIONS)

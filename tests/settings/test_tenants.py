@@ -146,8 +146,8 @@ _LISTED = (
             f"{T}.models=[...]: expected a list of model patterns that is not empty",
         ),
         (
-            {"t": {"keys": [ONE], "models": ["a b"]}},
-            f"{T}.models[0]='a b': expected a model name or a pattern such as gpt-*",
+            {"t": {"keys": [ONE], "models": ["a\tb"]}},
+            f"{T}.models[0]='a\\tb': expected a model name or a pattern such as gpt-*",
         ),
         (
             {"a b": {"keys": [ONE]}},

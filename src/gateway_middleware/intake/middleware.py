@@ -73,7 +73,7 @@ class IntakeMiddleware:
     ) -> ModelRequest:
         tenant, record = TENANT.get(scope), RECORD.get(scope)
         record.bytes_in = len(body)
-        parsed = parse(body, content_type)
+        parsed = parse(body, content_type, surface)
         model = record.model = _model_of(endpoint, parsed)
         record.is_stream = parsed.is_stream
         route = self._table().resolve(model, surface=surface, dialect=endpoint.dialect, tenant=tenant)

@@ -6,22 +6,27 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import InvalidRequestError, UnsupportedMediaTypeError
+from gateway_middleware.core.model_names import RULE, is_model_name
 from gateway_middleware.core.multipart import form_fields, is_multipart
 from gateway_middleware.intake.strictness import check_depth, marks_of, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway_middleware.core.domain import Surface
-
 MAX_TOKENS = 10**9
-MAX_CHOICES = 128
-MAX_MODEL = 128
-_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+MAX_CHOICES = 1024
+"""Numbers are read for limits and prices only, so what is beyond these counts as these: the provider judges."""
+_CAPS = {
+    Surface.CHAT: ("max_tokens", "max_completion_tokens"),
+    Surface.COMPLETIONS: ("max_tokens",),
+    Surface.RESPONSES: ("max_output_tokens",),
+    Surface.MESSAGES: ("max_tokens",),
+}
+"""Fields that bound the output of a surface; on another surface the same field bounds nothing."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FORM_SURFACES = frozenset({"images/edits", "images/variations", "audio/transcriptions", "audio/translations"})
-_MODEL_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:@/-")
 _ONLY_USAGE = msgspec.Raw(b'{"include_usage":true}')
 
 
@@ -31,7 +36,7 @@ class _StreamOptions(msgspec.Struct):
 
 _decode_text = msgspec.json.Decoder(str | None).decode
 _decode_flag = msgspec.json.Decoder(bool | None).decode
-_decode_count = msgspec.json.Decoder(int | None).decode
+_decode_number = msgspec.json.Decoder(int | float).decode
 _decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
 
 
@@ -69,8 +74,12 @@ def _is_json(content_type: bytes) -> bool:
     return is_json and all(c.removeprefix(b"charset=").strip(b'"') in {b"utf-8", b"utf8"} for c in charsets)
 
 
-def parse(body: bytes, content_type: bytes) -> ParsedBody:
-    """Read a body of an accepted type. Raises `InvalidRequestError` that names the field at fault."""
+def parse(body: bytes, content_type: bytes, surface: Surface) -> ParsedBody:
+    """Read a body of an accepted type. Raises `InvalidRequestError` that names the field at fault.
+
+    Numbers that cannot be what they are for (`max_tokens: -1`, `n: "2"`) are for the provider to refuse: here they
+    count as not given.
+    """
     if content_type != b"application/json" and is_multipart(content_type):
         return _parse_form(body, content_type)
     fields = parse_fields(body)
@@ -80,8 +89,8 @@ def parse(body: bytes, content_type: bytes) -> ParsedBody:
         model=None if model is None else _read(_decode_text, model, "model", "a string"),
         is_stream=stream is not None and bool(_read(_decode_flag, stream, "stream", "a boolean")),
         wants_stream_usage=options is not None and _wants_usage(options),
-        output_cap=_output_cap(fields),
-        choices=_count(fields, "n", MAX_CHOICES) or 1,
+        output_cap=_output_cap(fields, surface),
+        choices=min(_count(fields, "n") or 1, MAX_CHOICES),
     )
 
 
@@ -114,12 +123,8 @@ def _refuse(body: bytes, error: Exception) -> NoReturn:
 
 def check_model(model: str) -> str:
     """The name, if it can be one. Raises `InvalidRequestError`."""
-    is_plain = 0 < len(model) <= MAX_MODEL and _MODEL_CHARACTERS.issuperset(model) and model[0].isalnum()
-    if not is_plain or ".." in model or "//" in model:
-        raise InvalidRequestError(
-            f"A model name has 1 to {MAX_MODEL} letters, digits and . _ : @ / -, and begins with a letter or digit.",
-            param="model",
-        )
+    if not is_model_name(model):
+        raise InvalidRequestError(f"A model name has {RULE}.", param="model")
     return model
 
 
@@ -140,19 +145,21 @@ def _wants_usage(raw: msgspec.Raw) -> bool:
     return bool(options.include_usage)
 
 
-def _count(fields: Mapping[str, msgspec.Raw], field: str, maximum: int) -> int | None:
+def _count(fields: Mapping[str, msgspec.Raw], field: str) -> int | None:
+    """A whole number that is not negative, `100.0` too; None for anything else."""
     raw = fields.get(field)
     if raw is None:
         return None
-    value: int | None = _read(_decode_count, raw, field, "an integer")
-    if value is not None and not 1 <= value <= maximum:
-        raise InvalidRequestError(f"The field `{field}` must be between 1 and {maximum}.", param=field)
-    return value
+    try:
+        number = _decode_number(raw)
+    except (ValueError, RecursionError):
+        return None
+    return int(number) if number >= 0 and number == number // 1 else None
 
 
-def _output_cap(fields: Mapping[str, msgspec.Raw]) -> int | None:
-    caps = [cap for field in _CAPS if field in fields and (cap := _count(fields, field, MAX_TOKENS)) is not None]
-    return max(caps, default=None)
+def _output_cap(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int | None:
+    caps = [cap for field in _CAPS.get(surface, ()) if (cap := _count(fields, field)) is not None]
+    return min(max(caps), MAX_TOKENS) if caps else None
 
 
 def _parse_form(body: bytes, content_type: bytes) -> ParsedBody:

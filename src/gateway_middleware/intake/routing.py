@@ -81,7 +81,7 @@ class RouteTable:
         key = (tenant.models, model)
         may = self._allowed.get(key)
         if may is None:
-            may = any(fnmatchcase(model, pattern) for pattern in tenant.models)
+            may = model in tenant.models or any(fnmatchcase(model, pattern) for pattern in tenant.models)
             if len(self._allowed) >= _MAX_RESOLVED:
                 self._allowed.clear()
             self._allowed[key] = may

@@ -90,10 +90,11 @@ def _twice(name: str) -> InvalidRequestError:
 def marks_of(body: bytes) -> bytes:
     """Brackets (braces count as brackets), quotes and backslashes of a body, in order.
 
-    Raises `InvalidRequestError` for more brackets than are worth a parser's time.
+    Raises `InvalidRequestError` for more brackets outside of strings than are worth a parser's time.
     """
     marks = body.translate(_BRACES_AS_BRACKETS, _UNMARKED)
-    if len(marks) > MAX_BRACKETS and marks.count(b"[") > MAX_BRACKETS:
+    is_suspect = len(marks) > MAX_BRACKETS and marks.count(b"[") > MAX_BRACKETS
+    if is_suspect and _structure(body, marks).count(b"[") > MAX_BRACKETS:
         raise InvalidRequestError("The body is too deeply or too widely nested.")
     return marks
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from gateway_middleware.core.domain import Balance, Timeouts
+from gateway_middleware.core.model_names import RULE, is_model_name
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import nearest, shown_name
 from gateway_middleware.settings.limits import read_limits
@@ -13,7 +13,6 @@ from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN
 from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings
 
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 _PROVIDERS = Mapping[str, ProviderSettings | None]
 _OPTIONS = ("to", "timeouts", "max_attempts", "balance", "on_context_window", "on_content_policy", "hedge",
             "limits")  # fmt: skip
@@ -26,15 +25,9 @@ def read_routes(node: Node | None, providers: _PROVIDERS) -> tuple[RouteSettings
     return tuple(_read_route(name, entry, providers) for name, entry in entries.items())
 
 
-def _is_model(name: str) -> bool:
-    return _MODEL.fullmatch(name) is not None and ".." not in name and "//" not in name
-
-
 def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
-    if not _is_model(name):
-        node.faults.add(
-            node.place, "expected a model name of letters, digits and . _ : @ / - (at most 128, no .. or //)"
-        )
+    if not is_model_name(name):
+        node.faults.add(node.place, f"expected a model name of {RULE}")
     targets, options = _split(node)
     over = options.get("timeouts")
     if over is not None:
@@ -130,8 +123,8 @@ def _read_deployment(node: Node, providers: _PROVIDERS) -> tuple[str, str]:
         node.fault('expected "provider/model"')
         return "", ""
     provider, slash, model = node.raw.partition("/")
-    if not slash or not _is_model(model):
-        node.fault('expected "provider/model", the model of letters, digits and . _ : @ / - (at most 128, no .. or //)')
+    if not slash or not is_model_name(model):
+        node.fault(f'expected "provider/model", the model of {RULE}')
     elif provider not in providers:
         node.fault(_unknown(provider, list(providers)))
     return provider, model

@@ -13,7 +13,7 @@ from gateway_middleware.settings.tree import TenantSettings
 _OPTIONS = ("keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
-_PATTERN = re.compile(r"[A-Za-z0-9._:@/*?!\[\]-]{1,128}")
+_PATTERN = re.compile(r"[\x20-\x7e]{1,256}")
 _LISTED = (
     "expected sha256:<64 hex digits> or hmac-sha256:<64 hex digits>, never the key itself; "
     "`python -m gateway_middleware keys hash` makes it"
