@@ -1,0 +1,226 @@
+"""What a reload calls changed is changed at once; everything else is named under `need_restart`; or nothing happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from asgi_driver import Transcript
+from gateway_middleware import Settings
+from gateway_middleware.composition.part import Commit
+from gateway_middleware.composition.reload import Reload
+from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.tenancy.keys import digest, hmac_digest
+from rig import Rig, answering, failing
+from running import KEY
+
+pytestmark = pytest.mark.anyio
+AT_ONCE = {
+    "providers", "routes", "tenants", "is_open", "key_secret", "max_attempts", "default_requests", "default_tokens",
+    "default_concurrency", "default_spend", "prices",
+}  # fmt: skip
+SECRET = "a-secret-of-sixteen-characters"
+PRICED = json.dumps({"a/m": {"input": 1000000, "output": 1000000}})
+
+
+def tenants(**of_acme: Any) -> str:
+    return json.dumps({"acme": {"keys": [digest(KEY.encode())], **of_acme}})
+
+
+async def reload(rig: Rig, **changes: str | None) -> Transcript:
+    """Set or unset variables and have them taken."""
+    for name, value in changes.items():
+        if value is None:
+            rig.environment.pop(name, None)
+        else:
+            rig.environment[name] = value
+    return await rig.post("/v1/admin/reload")
+
+
+def providers(rig: Rig, **of_a: Any) -> str:
+    listed = json.loads(rig.environment["GATEWAY_PROVIDERS"])
+    listed["a"] |= of_a
+    return json.dumps(listed)
+
+
+async def statuses(rig: Rig, count: int, **more: Any) -> list[int]:
+    return [(await rig.call(**more)).status for _ in range(count)]
+
+
+async def breaker_numbers(rig: Rig) -> Transcript:
+    rig.scripts["a"] = failing(500)
+    answer = await reload(rig, GATEWAY_PROVIDERS=providers(rig, breaker={"consecutive": 2}))
+    await statuses(rig, 6, model="a/m")
+    assert rig.calls["a"] == 2
+    return answer
+
+
+async def another_credential(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_PROVIDERS=providers(rig, api_key="sk-another-secret-of-a"))
+    await rig.call(model="a/m")
+    assert b"sk-another-secret-of-a" in rig.exchange.requests[-1].target.head
+    return answer
+
+
+async def another_route(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_ROUTES='{"fast": ["c/m"]}')
+    await rig.call()
+    assert dict(rig.calls) == {"c": 1}
+    return answer
+
+
+async def limit_of_a_route(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_ROUTES='{"fast": {"to": ["a/m"], "limits": {"requests": "1/minute"}}}')
+    assert await statuses(rig, 2) == [200, 429]
+    return answer
+
+
+async def keys_are_asked_for(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_OPEN=None, GATEWAY_TENANTS=json.dumps({"x": {"keys": [digest(b"gw-other")]}}))
+    assert await statuses(rig, 1) == [401]
+    back = await reload(rig, GATEWAY_OPEN="true", GATEWAY_TENANTS=None)
+    assert (back.json()["need_restart"], await statuses(rig, 1)) == ([], [200])
+    return answer
+
+
+async def limit_of_a_tenant(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_OPEN=None, GATEWAY_TENANTS=tenants(requests="1/minute"))
+    assert await statuses(rig, 2) == [200, 429]
+    return answer
+
+
+async def secret_of_digests(rig: Rig) -> Transcript:
+    listed = json.dumps({"acme": {"keys": [hmac_digest(KEY.encode(), SECRET.encode())]}})
+    answer = await reload(rig, GATEWAY_OPEN=None, GATEWAY_TENANTS=listed, GATEWAY_KEY_SECRET=SECRET)
+    assert await statuses(rig, 1) == [200]
+    return answer
+
+
+async def attempts_of_a_call(rig: Rig) -> Transcript:
+    rig.scripts["a"] = failing(500)
+    answer = await reload(rig, GATEWAY_MAX_ATTEMPTS="1")
+    await rig.call()
+    assert dict(rig.calls) == {"a": 1}
+    return answer
+
+
+async def default_requests(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_DEFAULT_REQUESTS="1/minute")
+    assert await statuses(rig, 2) == [200, 429]
+    return answer
+
+
+async def default_tokens(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_DEFAULT_TOKENS="40/minute")
+    assert 429 in await statuses(rig, 12)
+    return answer
+
+
+async def default_concurrency(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_DEFAULT_CONCURRENCY="7")
+    limits = (await rig.get("/v1/usage"))["limits"]
+    assert [(row["unit"], row["limit"]) for row in limits] == [("concurrency", 7)]
+    return answer
+
+
+async def default_spend_and_prices(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_DEFAULT_SPEND="1/day", GATEWAY_PRICES=PRICED, GATEWAY_ROUTES='{"fast": ["a/m"]}')
+    assert await statuses(rig, 1) == [429]
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        (breaker_numbers, {"providers"}),
+        (another_credential, {"providers"}),
+        (another_route, {"routes"}),
+        (limit_of_a_route, {"routes"}),
+        (keys_are_asked_for, {"tenants", "is_open"}),
+        (limit_of_a_tenant, {"tenants", "is_open"}),
+        (secret_of_digests, {"tenants", "is_open", "key_secret"}),
+        (attempts_of_a_call, {"max_attempts"}),
+        (default_requests, {"default_requests"}),
+        (default_tokens, {"default_tokens"}),
+        (default_concurrency, {"default_concurrency"}),
+        (default_spend_and_prices, {"default_spend", "prices", "routes"}),
+    ],
+)
+async def test_what_is_called_changed_acts_at_once(
+    change: Callable[[Rig], Awaitable[Transcript]], fields: set[str]
+) -> None:
+    rig = Rig()
+    answer = await change(rig)
+    assert answer.status == 200
+    assert set(answer.json()["changed"]) == fields
+    assert answer.json()["need_restart"] == []
+
+
+def test_every_setting_acts_at_once_or_is_named() -> None:
+    """The table above shows each that acts at once."""
+    gateway = Rig().gateway
+    assert frozenset[str]().union(*(part.takes for part in gateway.parts)) == AT_ONCE
+    assert set(Settings.__struct_fields__) > AT_ONCE
+
+
+async def test_what_waits_for_a_restart_is_named() -> None:
+    rig = Rig()
+    changes = {
+        "GATEWAY_PORT": "9999", "GATEWAY_WORKERS": "2", "GATEWAY_DRAIN_SECONDS": "7", "GATEWAY_TRACING": "on",
+        "GATEWAY_METRICS_TOKEN": "a-metrics-token", "GATEWAY_STORAGE_URI": "redis://127.0.0.1:1",
+        "GATEWAY_BREAKER": "shadow", "GATEWAY_MAX_BODY_BYTES": "100000", "GATEWAY_QUEUE_SECONDS": "3",
+    }  # fmt: skip
+    answer = (await reload(rig, **changes)).json()
+    expected = {name.removeprefix("GATEWAY_").lower() for name in changes}
+    assert set(answer["need_restart"]) == set(answer["changed"]) == expected
+
+
+class Refusing:
+    """A part that takes nothing: the last to be asked."""
+
+    takes = frozenset({"port"})
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        yield
+
+    def prepare(self, new: Settings) -> Commit:
+        raise SettingsError(["the last part does not like it"])
+
+
+async def test_a_reload_that_fails_in_the_last_part_has_changed_nothing_in_the_first() -> None:
+    rig = Rig()
+    gateway, before = rig.gateway, rig.gateway.settings
+    rig.environment |= {"GATEWAY_ROUTES": '{"fast": ["c/m"]}', "GATEWAY_DEFAULT_REQUESTS": "1/minute"}
+    rig.environment["GATEWAY_TENANTS"] = json.dumps({"x": {"keys": [digest(b"gw-other")]}})
+    new = Settings.from_env(rig.environment)
+    with pytest.raises(SettingsError, match="the last part"):
+        Reload(gateway.config, (*gateway.parts, Refusing()), reread=None).apply(new)
+    assert gateway.settings is before
+    assert await statuses(rig, 2) == [200, 200]
+    assert dict(rig.calls) == {"a": 2}
+
+
+async def test_settings_that_cannot_be_read_change_nothing_and_say_why() -> None:
+    rig = Rig()
+    answer = await reload(rig, GATEWAY_ROUTES='{"fast": ["nobody/m"]}')
+    assert answer.status == 400
+    assert "nobody" in answer.json()["error"]["message"]
+    assert (await rig.call()).status == 200
+
+
+async def test_calls_keep_what_they_began_with() -> None:
+    rig = Rig()
+
+    def swap(request: Any) -> Any:
+        rig.environment["GATEWAY_ROUTES"] = '{"fast": ["c/m"]}'
+        rig.gateway.operations.reload_on_signal()
+        return failing(500)(request)
+
+    rig.scripts |= {"a": swap, "b": answering()}
+    assert (await rig.call()).status == 200
+    assert dict(rig.calls) == {"a": 1, "b": 1}
