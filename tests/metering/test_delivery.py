@@ -67,7 +67,7 @@ class MemorySpool:
         self.waiting = {event.id: event for event in events}
         self.given: list[str] = []
         self.buried: dict[str, str] = {}
-        self.failures = self.reads = 0
+        self.failures = self.failures_of_delivered = self.reads = 0
 
     def add(self, *events: UsageEvent) -> None:
         with self._lock:
@@ -83,6 +83,9 @@ class MemorySpool:
 
     def delivered(self, ids: Sequence[str], /) -> None:
         with self._lock:
+            if self.failures_of_delivered:
+                self.failures_of_delivered -= 1
+                raise OSError("disk")
             self.given += ids
             for each in ids:
                 del self.waiting[each]
@@ -513,6 +516,53 @@ async def test_a_spool_that_fails_does_not_end_delivery() -> None:
         assert rig.delivery.state.last_error == "spool: OSError"
         await rig.advance(10)
     assert (rig.spool.waiting, rig.delivery.state.health) == ({}, "ok")
+
+
+async def test_a_spool_that_fails_after_the_sink_took_the_events_has_them_sent_again() -> None:
+    rig = Rig(3)
+    rig.spool.failures_of_delivered = 1
+    async with rig.running():
+        assert rig.delivery.state.last_error == "spool: OSError"
+        await rig.advance(10)
+    assert (rig.spool.waiting, rig.delivery.state.health) == ({}, "ok")
+    assert [len(post.ids) for post in rig.posts] == [3, 3]
+    assert rig.posts[0].bodies == rig.posts[1].bodies
+
+
+async def test_events_none_of_which_can_be_written_are_dead_and_nothing_is_sent() -> None:
+    rig = Rig(0)
+    rig.spool.add(msgspec.structs.replace(usage_event(7), time=float("nan")))
+    async with rig.running():
+        assert (rig.posts, list(rig.spool.buried)) == ([], ["req_000007.1"])
+
+
+async def test_a_flush_waits_as_long_as_it_was_asked_to() -> None:
+    answer = failing_until(1003, status(503, headers={"retry-after": "3"}))
+    rig = Rig(1, answer)
+    flushing = asyncio.create_task(rig.delivery.flush(5))
+    await until(lambda: len(rig.posts) == 1 and bool(rig.time.sleepers))
+    rig.time.pass_until(1003)
+    assert await flushing
+    assert [post.at for post in rig.posts] == [1000, 1003]
+
+
+async def test_an_answer_without_an_end_is_read_no_further_than_is_needed() -> None:
+    class Endless(httpx.AsyncByteStream):
+        chunks = 0
+        is_closed = False
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                self.chunks += 1
+                yield b"x" * 10_000
+
+        async def aclose(self) -> None:
+            self.is_closed = True
+
+    stream = Endless()
+    async with Rig(1, status(202, stream=stream)).running() as rig:
+        assert rig.spool.waiting == {}
+    assert (stream.chunks, stream.is_closed) == (7, True)
 
 
 # Many at a time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sqlite3
 import threading
@@ -476,3 +477,38 @@ def test_an_event_is_decoded_as_it_was_written(path: Path) -> None:
     (kept,) = spooled(path)
     assert isinstance(kept, UsageEvent)
     assert kept == event("a")
+
+
+def test_what_cannot_be_written_to_the_spool_degrades_and_is_written_later(path: Path) -> None:
+    with Journal_started(path) as journal:
+        journal.open(call("a"))
+        journal.spool.close()
+        hidden = path.with_name("hidden")
+        path.rename(hidden)
+        path.mkdir()
+        journal.close(event("a"))
+        assert not journal.flush(0.2)
+        assert journal.state.status == "degraded"
+        assert journal.counts.closed == 1
+        path.rmdir()
+        hidden.rename(path)
+        assert journal.flush()
+    assert [e.id for e in spooled(path)] == ["a"]
+
+
+def test_a_segment_that_fills_up_refuses_the_call(path: Path) -> None:
+    segments = segments_at(path, Clock(), [])
+    assert segments.append(b"o", b"1") is None
+    segments.repair()
+    (file,) = leftovers(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, before[1]))  # as a full disk; nothing else writes
+    try:
+        assert segments.append(b"o", b"1") is None
+        assert segments.append(b"o", b"1") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert takes_no_calls(segments)
+    segments.repair()
+    assert segments.append(b"o", b"1") is not None
+    segments.close(is_finished=True)

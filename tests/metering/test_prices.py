@@ -18,7 +18,6 @@ from gateway_middleware.metering.prices.prices import (
     Cost,
     OverridePrices,
     PriceBook,
-    estimate_cost,
     first_of,
 )
 
@@ -409,20 +408,6 @@ def test_first_of() -> None:
     assert theirs is not None
     assert (ours.version, theirs.version[:12]) == ("contract", "genai-prices")
     assert cost(book, used(1, 1), "no-such-model", key="openai/other") is None
-
-
-def test_estimate() -> None:
-    found = estimate_cost(
-        LIBRARY,
-        input_tokens=1000,
-        output_tokens=500,
-        vendor="openai",
-        deployment_key=KEY,
-        model="gpt-4o-mini",
-        at=AT.timestamp(),
-    )
-
-    assert found == cost(LIBRARY, used(1000, 500))
 
 
 def run(code: str) -> str:

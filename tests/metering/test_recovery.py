@@ -6,7 +6,10 @@ import itertools
 import random
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from gateway_middleware.metering.journal.call_end import closed, encode
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.journal.recovery import Recovered, adopt
+from gateway_middleware.metering.journal.salvage import copy_of, salvage
 from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID, Record, Segment, frame, scan
 from gateway_middleware.metering.journal.spool import Gauge, Spool
 from gateway_middleware.metering.journal.state import JournalCounts
@@ -106,6 +110,27 @@ def test_a_flipped_bit_costs_one_record_at_most() -> None:
 def test_what_was_framed_is_scanned(parts: list[tuple[bytes, int, bytes]]) -> None:
     written = [Record(kind, sequence, body.replace(b"\n", b"")) for kind, sequence, body in parts]
     assert scan(b"".join(frame(*record) for record in written)) == (written, [])
+
+
+@pytest.mark.parametrize("payload", [b"x1 1", b"o 1", b"o1x 1", b"", b"o"])
+def test_a_line_that_is_whole_and_no_record_is_damaged(payload: bytes) -> None:
+    line = b"%08x %b" % (crc32(payload), payload)
+    assert scan(b"\n" + line + b"\n") == ([], [line])
+
+
+def test_a_segment_that_another_process_took_is_not_claimed(path: Path) -> None:
+    assert Segment.claim(path) is None
+    living = Segment.create(path, "one")
+    assert Segment.claim(living.path) is None
+    living.discard()
+
+
+def test_a_process_of_which_one_segment_is_still_locked_is_left_alone(path: Path) -> None:
+    left_behind(path, b"".join(records()))
+    locked = Segment.create(path, "dead")
+    assert recovered(path)[0] == Recovered()
+    locked.close()
+    assert recovered(path)[0].owners == 1
 
 
 @given(st.binary())
@@ -339,3 +364,38 @@ def test_prices_of_a_crash_come_from_the_caller(path: Path) -> None:
     adopt(spool, appraise=lambda e: msgspec.structs.replace(e, cost="2.5", price_version="p1"))
     assert {(e.id, e.cost, e.time) for e in spool.pending(9)} == {("closed", "0.1", NOON), ("lost", "2.5", NOON)}
     spool.close()
+
+
+def test_a_row_that_the_tables_of_today_refuse_is_passed_over(path: Path) -> None:
+    filled(path, 3)
+    with closing_connection(path) as db:
+        db.execute("ALTER TABLE events RENAME TO old")
+        db.execute("CREATE TABLE events (seq INTEGER PRIMARY KEY, id TEXT, time REAL, body BLOB)")
+        db.execute("INSERT INTO events SELECT * FROM old")
+        db.execute("INSERT INTO events VALUES (99, NULL, 0, '')")
+    copy = copy_of(path)
+    fresh = Spool(path.with_name("fresh.db"))
+    fresh.measure()
+    with closing_connection(fresh.path) as db:
+        assert salvage(copy, db) >= 3
+    assert fresh.measure().backlog == 3
+    fresh.close()
+
+
+def test_an_error_that_is_not_the_files_is_raised(path: Path) -> None:
+    spool = Spool(path)
+    spool.measure()
+    with closing_connection(path) as db:
+        db.execute("DROP TABLE totals")
+    with pytest.raises(sqlite3.OperationalError, match="totals"):
+        spool.reconcile(DAY, DAY)
+    spool.close()
+
+
+@contextmanager
+def closing_connection(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        yield connection
+    finally:
+        connection.close()

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.core.errors import InvalidRequestError
-from gateway_middleware.metering.counters import UsageTally
+from gateway_middleware.metering.counters import UsageCounters
 from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.journal.journal import Journal
@@ -113,8 +113,8 @@ class Metering(Fixed):
             appraise=self._appraise,
             commit_delay=_COMMIT_SECONDS,
         )
-        self.tally = UsageTally()
-        self.metrics = MeteringMetrics(self.tally, self._families)
+        self.counters = UsageCounters()
+        self.metrics = MeteringMetrics(self.counters, self._families)
         self._delivery = self._build_delivery(settings, clocks, transport) if settings.usage_metering_url else None
 
     def _build_delivery(
@@ -161,7 +161,7 @@ class Metering(Fixed):
                 appraise=self.appraise,
                 estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
                 is_stopping=is_stopping,
-                on_event=self.tally.note,
+                on_event=self.counters.note,
                 wall=self._wall,
             )
         ]
@@ -200,7 +200,7 @@ class Metering(Fixed):
     def health(self) -> dict[str, Any]:
         """The part of `/v1/health`."""
         state, spool = self.journal.state, self.journal.spool
-        found: dict[str, Any] = {
+        health: dict[str, Any] = {
             "state": state.status,
             "reason": state.reason,
             "calls": self.journal.counts._asdict(),
@@ -210,8 +210,8 @@ class Metering(Fixed):
             "delivery": None,
         }
         if self._delivery is not None:
-            found["delivery"] = self._delivery.state
-        return found
+            health["delivery"] = self._delivery.state
+        return health
 
     @property
     def reason_not_ready(self) -> str | None:
@@ -222,8 +222,8 @@ class Metering(Fixed):
     async def used_by(self, tenant: Tenant) -> dict[str, Any]:
         """What a tenant has used today and this month (UTC)."""
         today = datetime.fromtimestamp(self._wall(), UTC).date()
-        rows = await asyncio.to_thread(self.journal.spool.reconcile, today.replace(day=1), today)
-        own = [row for row in rows if row.tenant == tenant.name]
+        month = await asyncio.to_thread(self.journal.reconcile, today.replace(day=1), today)
+        own = [row for row in month.totals if row.tenant == tenant.name]
         return {"usage": {"today": [row for row in own if row.day == today.isoformat()], "month": own}}
 
     async def reconcile(self, first: str | None, last: str | None) -> dict[str, Any]:
@@ -233,13 +233,13 @@ class Metering(Fixed):
         """
         today = datetime.fromtimestamp(self._wall(), UTC).date()
         begin, end = _day(first, "from") or today, _day(last, "to") or today
-        found = await asyncio.to_thread(self.journal.reconcile, begin, end)
+        reconciliation = await asyncio.to_thread(self.journal.reconcile, begin, end)
         return {
             "from": begin.isoformat(),
             "to": end.isoformat(),
             "calls": self.journal.counts._asdict(),
-            "totals": found.totals,
-            "open": found.open,
+            "totals": reconciliation.totals,
+            "open": reconciliation.open,
         }
 
     def _families(self) -> Iterable[Metric]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _BATCH = 64
 
 
-class UsageTally:
+class UsageCounters:
     """Counts events in batches; whoever reads is brought up to date. Tenants beyond a thousand are `other`."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class UsageTally:
             self._refresh()
 
     def _refresh(self) -> None:
-        found, self._new = self._new, []
-        for event in found:
+        events, self._new = self._new, []
+        for event in events:
             self._sources[event.usage_source] = self._sources.get(event.usage_source, 0) + 1
             if event.cost is None:
                 self._unpriced += 1

@@ -16,22 +16,34 @@ if TYPE_CHECKING:
 
 _VARIANT_KEYS = ("service_tier", "processing", "speed")
 """The list says of a tier `service_tier: flex`, `processing: batch` or `speed: fast`."""
-_PRICED = frozenset({
-    "input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "output_reasoning_mtok", "requests_kcount",
-})  # fmt: skip
-_NOT_COUNTED = frozenset({
-    "cache_write_1h_mtok", "web_searches_kcount", "storage_searches_kcount", "social_searches_kcount",
-    "code_executions_kcount",
-})  # fmt: skip
+_PRICED = frozenset(
+    {
+        "input_mtok",
+        "output_mtok",
+        "cache_read_mtok",
+        "cache_write_mtok",
+        "output_reasoning_mtok",
+        "requests_kcount",
+    }
+)
+_NOT_COUNTED = frozenset(
+    {
+        "cache_write_1h_mtok",
+        "web_searches_kcount",
+        "storage_searches_kcount",
+        "social_searches_kcount",
+        "code_executions_kcount",
+    }
+)
 """Extras that `Usage` does not count. Cache writes are priced as those that live for five minutes."""
 _CACHED_SCHEDULES = 4096
-_LONGEST_NAME = 256
+_MAX_NAME = 256
 _SLOT_SECONDS = 60
 """Prices of the list begin and end at whole minutes."""
 
 
 class LibraryPrices:
-    """The price list of `genai-prices`. What it finds is kept, so that a call costs a look-up and few products.
+    """The price list of `genai-prices`. Prices are compiled once, so that a call costs a look-up and few products.
 
     The model that was served is looked up first, then the one asked for. Models priced by modality (audio, images) or
     by anything but tokens are unknown: `Usage` does not tell which tokens were which. At Azure, `model` is a name the
@@ -48,7 +60,7 @@ class LibraryPrices:
         at = call["at"]
         slot = int((_seconds(at) if isinstance(at, datetime) else at) // _SLOT_SECONDS)
         for name in (call.get("model_served"), call["model"]):
-            if not name or len(name) > _LONGEST_NAME:
+            if not name or len(name) > _MAX_NAME:
                 continue
             schedule = self._schedule(call["vendor"], name, call.get("tier"), slot)
             if schedule is not None:
@@ -57,10 +69,10 @@ class LibraryPrices:
 
     def _look_up(self, vendor: str | None, name: str, tier: str | None, slot: int) -> Schedule | None:
         """None: no such model. Empty: its price at this tier is not known."""
-        found = self._model(vendor, name)
-        if found is None:
+        offer = self._model(vendor, name)
+        if offer is None:
             return None
-        provider, model = found
+        provider, model = offer
         at = datetime.fromtimestamp(slot * _SLOT_SECONDS, UTC)
         if tier in STANDARD:
             return _compiled(model.get_prices(at))

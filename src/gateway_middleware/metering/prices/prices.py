@@ -21,7 +21,7 @@ ZERO = Decimal(0)
 _PER_MILLION = -6
 
 STANDARD = frozenset({None, "", "auto", "default", "standard"})
-"""How OpenAI and Anthropic name the tier at list price; `auto` is said before it is decided."""
+"""How OpenAI and Anthropic name the tier at list price; `auto` stands there before it is decided."""
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -133,8 +133,11 @@ class OverridePrices:
 
     def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
         tier = call.get("tier")
-        found = self._schedules.get((call["deployment_key"], None if tier in STANDARD else tier))
-        return None if found is None else costs(charge(found[0], usage), found[1])
+        price = self._schedules.get((call["deployment_key"], None if tier in STANDARD else tier))
+        if price is None:
+            return None
+        schedule, version = price
+        return costs(charge(schedule, usage), version)
 
 
 def costs(amount: Decimal | None, version: str) -> Cost | None:
@@ -170,11 +173,6 @@ class _FirstOf:
 
     def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
         for book in self._books:
-            if (found := book.cost(usage, **call)) is not None:
-                return found
+            if (cost := book.cost(usage, **call)) is not None:
+                return cost
         return None
-
-
-def estimate_cost(book: PriceBook, *, input_tokens: int, output_tokens: int, **call: Unpack[PricedCall]) -> Cost | None:
-    """What a call of so many tokens would cost with a cold cache: what to reserve."""
-    return book.cost(Usage(input_tokens=input_tokens, output_tokens=output_tokens), **call)
