@@ -16,8 +16,8 @@ from gateway_middleware.core import errors
 from gateway_middleware.core.domain import Deployment, Outcome, Surface, Usage
 from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.edge.access_log import AccessLog
-from gateway_middleware.edge.line import HumanForm, shown
-from gateway_middleware.edge.sink import FdSink, _whole_lines
+from gateway_middleware.edge.fd_sink import FdSink, _whole_lines
+from gateway_middleware.edge.log_line import HumanForm, shown
 
 
 def record(**changes: Any) -> CallRecord:

@@ -207,7 +207,7 @@ def test_quantile_of_the_last_64(values: list[int]) -> None:
 
 
 def test_quantiles_are_bounded() -> None:
-    found: Quantiles[str] = Quantiles(0.5, most=10)
+    found: Quantiles[str] = Quantiles(0.5, max_keys=10)
     for number in range(100):
         found.add(str(number), 2**40)
         found.add("hot", number)

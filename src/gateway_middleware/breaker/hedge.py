@@ -26,7 +26,7 @@ class Hedge:
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
-        self._quantiles: Quantiles[str] = Quantiles(0.95, most=_MAX_ROUTES)
+        self._quantiles: Quantiles[str] = Quantiles(0.95, max_keys=_MAX_ROUTES)
 
     async def first(
         self, app: ASGIApp, sequence: AttemptSequence, planned: PlannedAttempt, connection: Connection

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.core.clocks import Clocks
-    from gateway_middleware.upstream.dispatch import ProviderErrorHook
+    from gateway_middleware.upstream.dispatch import OnProviderError
     from gateway_middleware.upstream.exchange import Exchange
 
 
@@ -38,7 +38,7 @@ class Upstream(Fixed):
         *,
         transport: httpx.AsyncBaseTransport | None,
         exchange: Exchange | None,
-        on_provider_error: ProviderErrorHook,
+        on_provider_error: OnProviderError,
     ) -> None:
         self._exchange: Exchange = exchange or (HttpxExchange(transport) if transport is not None else Engine())
         self._drain = UsageDrain()

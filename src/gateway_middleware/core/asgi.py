@@ -33,8 +33,8 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header of that (lower-case) name, or None."""
     for key, value in scope["headers"]:
         if key == name:
-            found: bytes = value
-            return found
+            first: bytes = value
+            return first
     return None
 
 

@@ -49,17 +49,17 @@ def _surface(path: str, surface: Surface, dialect: Dialect) -> Endpoint:
 
 
 def _surfaces() -> list[Endpoint]:
-    found = [_surface(f"/v1/{s}", s, Dialect.OPENAI) for s in _OPENAI_SURFACES]
+    endpoints = [_surface(f"/v1/{s}", s, Dialect.OPENAI) for s in _OPENAI_SURFACES]
     for prefix in ("/v1", "/anthropic/v1"):
-        found += [_surface(f"{prefix}/{s}", s, Dialect.ANTHROPIC) for s in _ANTHROPIC_SURFACES]
-    found += [_surface(f"/openai/v1/{s}", s, Dialect.AZURE) for s in _OPENAI_SURFACES]
-    found += [
+        endpoints += [_surface(f"{prefix}/{s}", s, Dialect.ANTHROPIC) for s in _ANTHROPIC_SURFACES]
+    endpoints += [_surface(f"/openai/v1/{s}", s, Dialect.AZURE) for s in _OPENAI_SURFACES]
+    endpoints += [
         _surface(f"/openai/deployments/{{argument:path}}/{s}", s, Dialect.AZURE)
         for s in _OPENAI_SURFACES
         if s is not Surface.RESPONSES
     ]
-    found.append(_surface("/openai/responses", Surface.RESPONSES, Dialect.AZURE))
-    return found
+    endpoints.append(_surface("/openai/responses", Surface.RESPONSES, Dialect.AZURE))
+    return endpoints
 
 
 def _read(label: str, path: str, access: Access, dialect: Dialect = Dialect.OPENAI) -> Endpoint:
@@ -71,17 +71,17 @@ def _command(label: str, path: str) -> Endpoint:
 
 
 def _others() -> list[Endpoint]:
-    found = []
+    models = []
     for prefix, dialect in (
         ("/v1", Dialect.OPENAI),
         ("/anthropic/v1", Dialect.ANTHROPIC),
         ("/openai/v1", Dialect.AZURE),
         ("/openai", Dialect.AZURE),
     ):
-        found.append(_read("models", f"{prefix}/models", Access.TENANT, dialect))
-        found.append(_read("models", f"{prefix}/models/{{argument:path}}", Access.TENANT, dialect))
+        models.append(_read("models", f"{prefix}/models", Access.TENANT, dialect))
+        models.append(_read("models", f"{prefix}/models/{{argument:path}}", Access.TENANT, dialect))
     return [
-        *found,
+        *models,
         _read("healthz", "/healthz", Access.OPEN),
         _read("readyz", "/readyz", Access.OPEN),
         _read("health", "/v1/health", Access.OPEN),
@@ -116,9 +116,9 @@ class _Pattern(msgspec.Struct, frozen=True):
         return cls(endpoint, before, after, spans)
 
     def argument(self, path: str) -> str | None:
-        found = path[len(self.before) : len(path) - len(self.after)]
+        argument = path[len(self.before) : len(path) - len(self.after)]
         fits = path.startswith(self.before) and path.endswith(self.after) and len(path) > len(self.before + self.after)
-        return found if fits and (self.spans_slashes or "/" not in found) else None
+        return argument if fits and (self.spans_slashes or "/" not in argument) else None
 
 
 _PATTERNS = [_Pattern.of(e) for e in ENDPOINTS if "{" in e.path]
@@ -126,9 +126,9 @@ _PATTERNS = [_Pattern.of(e) for e in ENDPOINTS if "{" in e.path]
 
 def locate(path: str) -> Endpoint | None:
     """The endpoint of a path below the mount prefix (`scope["path"]`, percent-decoded), or None."""
-    found = _EXACT.get(path)
-    if found is not None:
-        return found
+    exact = _EXACT.get(path)
+    if exact is not None:
+        return exact
     for pattern in _PATTERNS:
         argument = pattern.argument(path)
         if argument is not None:

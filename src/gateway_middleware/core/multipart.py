@@ -40,29 +40,29 @@ def form_fields(body: bytes, content_type: bytes) -> dict[bytes, bytes]:
 
 def boundary_of(content_type: bytes) -> bytes:
     """The boundary that a content type names. Raises `InvalidRequestError`."""
-    found = _parameters(content_type).get(b"boundary", b"")
-    if _BOUNDARY.fullmatch(found) is None or any(c < 32 for c in content_type):
+    boundary = _parameters(content_type).get(b"boundary", b"")
+    if _BOUNDARY.fullmatch(boundary) is None or any(c < 32 for c in content_type):
         raise _refusal("names no usable boundary")
-    return found
+    return boundary
 
 
 def part_spans(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
     """Each part, from behind its delimiter to before the CRLF of the next one. Raises `InvalidRequestError`."""
     delimiter = b"--" + boundary
     spans: list[tuple[int, int]] = []
-    start, found = -1, body.find(delimiter)
-    while found >= 0:
-        after = found + len(delimiter)
+    start, delimiter_at = -1, body.find(delimiter)
+    while delimiter_at >= 0:
+        after = delimiter_at + len(delimiter)
         line_end = _LINE_END.match(body, after)
         is_last = _LAST_LINE_END.match(body, after) is not None
-        if (found and body[found - 2 : found] != b"\r\n") or not (line_end or is_last):
+        if (delimiter_at and body[delimiter_at - 2 : delimiter_at] != b"\r\n") or not (line_end or is_last):
             raise _refusal("holds its boundary inside a part")
         if start >= 0:
-            spans.append((start, found - 2))
+            spans.append((start, delimiter_at - 2))
         if len(spans) > _MAX_PARTS:
             raise _refusal(f"has more than {_MAX_PARTS} parts")
-        start, found = line_end.end() - 2 if line_end else after, body.find(delimiter, after)
-        if is_last and spans and found < 0:
+        start, delimiter_at = line_end.end() - 2 if line_end else after, body.find(delimiter, after)
+        if is_last and spans and delimiter_at < 0:
             return spans
         if is_last:
             break

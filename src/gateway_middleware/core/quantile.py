@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 _KEPT = 64
-_LARGEST = 2**32 - 1
+_MAX_VALUE = 2**32 - 1
 
 
 class RecentQuantile:
@@ -27,7 +27,7 @@ class RecentQuantile:
 
     def add(self, value: int) -> None:
         """Take a value into account; the oldest makes room."""
-        value = min(max(value, 0), _LARGEST)
+        value = min(max(value, 0), _MAX_VALUE)
         self.count += 1
         if len(self._values) < _KEPT:
             self._values.append(value)
@@ -41,26 +41,26 @@ class RecentQuantile:
 class Quantiles(Generic[K]):
     """One `RecentQuantile` for each key; the one that was fed longest ago makes room for a new one."""
 
-    def __init__(self, q: float, *, most: int) -> None:
+    def __init__(self, q: float, *, max_keys: int) -> None:
         self._q = q
-        self._most = most
-        self._found: OrderedDict[K, RecentQuantile] = OrderedDict()
+        self._max_keys = max_keys
+        self._quantiles: OrderedDict[K, RecentQuantile] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._quantiles)
 
     def add(self, key: K, value: int) -> None:
         """Take a value into account."""
-        found = self._found.get(key)
-        if found is None:
-            if len(self._found) >= self._most:
-                self._found.popitem(last=False)
-            found = self._found[key] = RecentQuantile(self._q)
+        quantile = self._quantiles.get(key)
+        if quantile is None:
+            if len(self._quantiles) >= self._max_keys:
+                self._quantiles.popitem(last=False)
+            quantile = self._quantiles[key] = RecentQuantile(self._q)
         else:
-            self._found.move_to_end(key)
-        found.add(value)
+            self._quantiles.move_to_end(key)
+        quantile.add(value)
 
     def get(self, key: K, *, at_least: int) -> int | None:
         """The quantile, or None before there are so many values."""
-        found = self._found.get(key)
-        return found.value if found is not None and found.count >= at_least else None
+        quantile = self._quantiles.get(key)
+        return quantile.value if quantile is not None and quantile.count >= at_least else None

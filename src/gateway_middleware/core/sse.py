@@ -56,8 +56,8 @@ class EventSplitter:
 
     def _last_boundary(self, start: int) -> int:
         if not self._has_cr:
-            found = self._held.rfind(b"\n\n", start)
-            return found + 2 if found >= 0 else 0
+            end = self._held.rfind(b"\n\n", start)
+            return end + 2 if end >= 0 else 0
         end = 0
         for blank in _BLANK_LINE.finditer(self._held, start):
             if blank.end() == len(self._held) and blank[0].endswith(b"\n\r"):
@@ -77,10 +77,10 @@ def split_events(whole: bytes) -> list[bytes]:
 def _ends(whole: bytes) -> list[int]:
     """Where events end, searched from behind, which is several times as fast as from the front."""
     ends: list[int] = []
-    found = whole.rfind(b"\n\n")
-    while found >= 0:
-        ends.append(found + 2)
-        found = whole.rfind(b"\n\n", 0, found)
+    end = whole.rfind(b"\n\n")
+    while end >= 0:
+        ends.append(end + 2)
+        end = whole.rfind(b"\n\n", 0, end)
     ends.reverse()
     return ends
 

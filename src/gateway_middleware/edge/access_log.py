@@ -8,8 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gateway_middleware.edge.line import Form, HumanForm, JsonForm, call_line, shown
-from gateway_middleware.edge.sink import FdSink
+from gateway_middleware.edge.fd_sink import FdSink
+from gateway_middleware.edge.log_line import Form, HumanForm, JsonForm, call_line, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,8 +128,8 @@ class AccessLog:
 
     def audit(self, action: str, /, **fields: Any) -> None:
         """Log what an operator did."""
-        told = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
-        self.event("audit", level="warning", message=f"Audit: {action} {told}", action=action, **fields)
+        details = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
+        self.event("audit", level="warning", message=f"Audit: {action} {details}", action=action, **fields)
 
     def flush(self) -> None:
         """Hand over what has been collected."""

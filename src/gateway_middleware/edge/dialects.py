@@ -49,7 +49,7 @@ _ANTHROPIC_VOCABULARY = frozenset(_ANTHROPIC_TYPES.values())
 _OPENAI_TYPES = {403: "permission_error", 408: "timeout_error", 429: "rate_limit_error", 504: "timeout_error"}
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _ErrorWords(msgspec.Struct, frozen=True):
     """What the client is told, in OpenAI's words."""
 
     message: str
@@ -68,7 +68,7 @@ def render(error: GatewayError, dialect: Dialect, request_id: str) -> tuple[int,
     if document is not None and _is_anthropic(document) is (dialect is Dialect.ANTHROPIC):
         body = _relayed(error)
     else:
-        body = _ENCODE(_document(_told(error, status, document), dialect, status, request_id))
+        body = _ENCODE(_document(_words_of(error, status, document), dialect, status, request_id))
     return status, [_JSON, (b"content-length", b"%d" % len(body)), *_headers(error)], body
 
 
@@ -77,13 +77,13 @@ def stream_frame(error: GatewayError, surface: Surface | None, dialect: Dialect,
     if isinstance(error, UpstreamStreamError) and _fits(error.frame, surface, dialect):
         return error.frame if error.frame.endswith(_BLANK_LINES) else error.frame + b"\n\n"
     status = _status(error)
-    told = _told(error, status, None)
+    words = _words_of(error, status, None)
     if dialect is Dialect.ANTHROPIC:
-        document = _document(told, dialect, status, request_id)
+        document = _document(words, dialect, status, request_id)
         return b"event: error\ndata: " + _ENCODE(document) + b"\n\n"
     if surface is Surface.RESPONSES:
-        return b"event: error\ndata: " + _ENCODE(_responses_event(told)) + b"\n\n"
-    return b"data: " + _ENCODE({"error": told}) + b"\n\n"
+        return b"event: error\ndata: " + _ENCODE(_responses_event(words)) + b"\n\n"
+    return b"data: " + _ENCODE({"error": words}) + b"\n\n"
 
 
 def anthropic_type(status: int) -> str:
@@ -117,13 +117,15 @@ def _is_anthropic(document: dict[str, Any]) -> bool:
     return document.get("type") == "error"
 
 
-def _told(error: GatewayError, status: int, document: dict[str, Any] | None) -> _Told:
+def _words_of(error: GatewayError, status: int, document: dict[str, Any] | None) -> _ErrorWords:
     if isinstance(error, UpstreamStreamError):
-        return _Told(error.message, error.provider_type or error.kind, None, error.provider_code or error.error_code)
+        return _ErrorWords(
+            error.message, error.provider_type or error.kind, None, error.provider_code or error.error_code
+        )
     if not isinstance(error, UpstreamStatusError):
-        return _Told(error.message, error.kind, error.param, error.error_code)
+        return _ErrorWords(error.message, error.kind, error.param, error.error_code)
     inner = document["error"] if document is not None else {}
-    return _Told(
+    return _ErrorWords(
         _text(inner.get("message")) or error.message,
         _OPENAI_TYPES.get(status, error.kind if status >= _SERVER_ERROR else "invalid_request_error"),
         _text(inner.get("param")),
@@ -135,19 +137,19 @@ def _text(value: object) -> str | None:
     return value[:_MAX_TEXT] if isinstance(value, str) and value else None
 
 
-def _document(told: _Told, dialect: Dialect, status: int, request_id: str) -> dict[str, Any]:
+def _document(words: _ErrorWords, dialect: Dialect, status: int, request_id: str) -> dict[str, Any]:
     if dialect is not Dialect.ANTHROPIC:
-        return {"error": told}
+        return {"error": words}
     kind = anthropic_type(status)
-    if status == _BAD_GATEWAY and told.type in _ANTHROPIC_VOCABULARY:
-        kind = told.type
-    return {"type": "error", "error": {"type": kind, "message": told.message}, "request_id": request_id}
+    if status == _BAD_GATEWAY and words.type in _ANTHROPIC_VOCABULARY:
+        kind = words.type
+    return {"type": "error", "error": {"type": kind, "message": words.message}, "request_id": request_id}
 
 
-def _responses_event(told: _Told) -> dict[str, Any]:
+def _responses_event(words: _ErrorWords) -> dict[str, Any]:
     """OpenAI's `error` event, flat, with the nested object that openai-python looks for."""
-    flat = {"type": "error", "code": told.code, "message": told.message, "param": told.param}
-    return {**flat, "sequence_number": 0, "error": told}
+    flat = {"type": "error", "code": words.code, "message": words.message, "param": words.param}
+    return {**flat, "sequence_number": 0, "error": words}
 
 
 def _fits(frame: bytes, surface: Surface | None, dialect: Dialect) -> bool:

@@ -136,14 +136,14 @@ class EdgeMiddleware:
         self._blame(error, record, reply)
         if isinstance(error, ClientDisconnectedError) or reply.is_ended:
             return True
-        told = error if isinstance(error, GatewayError) else _internal_error()
+        shown = error if isinstance(error, GatewayError) else _internal_error()
         if not reply.is_started:
-            status, headers, body = render(told, record.dialect, record.request_id)
+            status, headers, body = render(shown, record.dialect, record.request_id)
             await reply.send({"type": "http.response.start", "status": status, "headers": headers})
             await reply.send({"type": "http.response.body", "body": body})
             return True
         if reply.is_event_stream:
-            frame = stream_frame(told, record.surface, record.dialect, record.request_id)
+            frame = stream_frame(shown, record.surface, record.dialect, record.request_id)
             body = frame if reply.is_between_events else b"\n\n" + frame
             await reply.send({"type": "http.response.body", "body": body})
         return reply.is_event_stream

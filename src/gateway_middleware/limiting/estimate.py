@@ -80,7 +80,7 @@ class Estimator:
         self._default_output = default_output
         self._count_input = count_input
         self._ratios: OrderedDict[str, _Ratio] = OrderedDict()
-        self._outputs: Quantiles[tuple[str, str]] = Quantiles(0.9, most=_MOST_PAIRS)
+        self._outputs: Quantiles[tuple[str, str]] = Quantiles(0.9, max_keys=_MOST_PAIRS)
 
     def estimate(self, request: ModelRequest, tenant: str) -> Estimate:
         """What the call will take."""

@@ -7,7 +7,7 @@ still looks at this one.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
 
@@ -16,10 +16,25 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import HeaderList
     from gateway_middleware.core.errors import UpstreamError
-    from gateway_middleware.upstream.connection import Connection
 
 HIGH_WATER = 64 * 1024
 _LINGER_SECONDS = 1.0
+
+
+class Source(Protocol):
+    """What an answer asks of the connection that it comes from."""
+
+    def resume(self) -> None:
+        """There is room for more bytes."""
+        ...
+
+    def abort(self) -> None:
+        """Nobody wants the rest: close at once."""
+        ...
+
+    def finish(self, answer: EngineAnswer) -> None:
+        """The reader of this answer is done."""
+        ...
 
 
 class EngineAnswer:
@@ -46,14 +61,14 @@ class EngineAnswer:
     )
 
     def __init__(
-        self, connection: Connection, loop: asyncio.AbstractEventLoop, *, first_byte: float, idle: float, until: float
+        self, connection: Source, loop: asyncio.AbstractEventLoop, *, first_byte: float, idle: float, until: float
     ) -> None:
         self.status = 0
         self.headers: HeaderList = []
         self.has_head = False
         self.has_bytes = False
         self.on_close: Callable[[], None] | None = None
-        self._connection: Connection | None = connection
+        self._connection: Source | None = connection
         self._loop = loop
         self._chunks: list[bytes] = []
         self._size = 0

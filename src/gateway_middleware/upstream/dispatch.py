@@ -10,7 +10,7 @@ from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import Attempt
 from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
 from gateway_middleware.upstream.relay import Relay
-from gateway_middleware.upstream.tally import OutputTally
+from gateway_middleware.upstream.relayed_output import OutputTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from gateway_middleware.core.record import CallRecord, Meter
     from gateway_middleware.upstream.drain import UsageDrain
     from gateway_middleware.upstream.exchange import Answer, Exchange
-    from gateway_middleware.upstream.tally import OutputCounterFactory
+    from gateway_middleware.upstream.relayed_output import OutputCounterFactory
 
-    ProviderErrorHook = Callable[[CallRecord, Attempt, UpstreamError], None]
+    OnProviderError = Callable[[CallRecord, Attempt, UpstreamError], None]
     ErrorReader = Callable[..., UpstreamError]
 
 _REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id")
@@ -51,7 +51,7 @@ class Dispatch:
         exchange: Exchange,
         clock: Clock,
         read_error: ErrorReader,
-        on_provider_error: ProviderErrorHook | None = None,
+        on_provider_error: OnProviderError | None = None,
         count_output: OutputCounterFactory | None = None,
         usage_drain: UsageDrain | None = None,
         max_answer_bytes: int = 32 * 1024 * 1024,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.upstream.drain import UsageDrain
     from gateway_middleware.upstream.exchange import Answer
-    from gateway_middleware.upstream.tally import OutputTally
+    from gateway_middleware.upstream.relayed_output import OutputTally
 
 _BINARY = (b"audio/", b"application/octet-stream", b"image/", b"video/")
 _HELD_BYTES = 256 * 1024
