@@ -263,3 +263,14 @@ async def test_after_the_body_a_layer_inside_hears_the_client_itself() -> None:
         catches=True,
     )
     assert [message["type"] for message in messages] == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.parametrize("body", [b'{"input":"x"}', b'{"input":"x","model":null}'])
+async def test_where_a_model_need_not_be_named_it_is_the_providers_default(body: bytes) -> None:
+    inner = Inner()
+    assert (await post(stack(inner), "/v1/moderations", body)).status == 200
+    assert (inner.request.model, inner.request.route.deployments[0].key) == (
+        "omni-moderation-latest",
+        "openai/omni-moderation-latest",
+    )
+    assert (await post(stack(Inner()), "/v1/embeddings", body)).status == 400

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface, Tenant
 from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
-from gateway_middleware.intake.routing import RouteTable
+from gateway_middleware.intake.routing import RouteTable, is_within
 from provider_calls import ANTHROPIC, AZURE, OPENAI, PROVIDERS, provider_of
 
 ALL = Tenant(name="acme")
@@ -149,3 +151,48 @@ def test_what_was_found_out_about_names_does_not_pile_up() -> None:
     assert table.find("openai/x", limited) is None
     assert table.resolve("ok-1", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=limited).name == "ok-1"
     assert len(table._allowed) < 1024  # noqa: SLF001  the bound is what is tested
+
+
+@pytest.mark.parametrize(
+    ("model", "suggestion"),
+    [
+        ("opnai/gpt-4o", "openai/gpt-4o"),
+        ("open-ai/gpt-4o", "openai/gpt-4o"),
+        ("azrue/gpt/4o", "azure/gpt/4o"),
+        ("anthropics/claude-x", "anthropic/claude-x"),
+        ("OpenAl/gpt-4o", "openai/gpt-4o"),
+    ],
+)
+def test_a_misspelt_provider_is_unknown_with_a_suggestion(model: str, suggestion: str) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        keys(model)
+
+    assert caught.value.message.endswith(f"Did you mean `{suggestion}`?")
+    assert (caught.value.http_status, caught.value.param) == (404, "model")
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3", "meta-llama/llama-3", "ope/gpt", "~openai/x", "org/gpt-4o", "opnai"])
+def test_names_of_models_with_a_slash_are_no_misspelt_providers(model: str) -> None:
+    assert keys(model) == [f"openai/{model}"]
+
+
+def test_publishers_of_models_are_no_misspelt_providers() -> None:
+    table = RouteTable({}, {"openai2": OPENAI})
+
+    found = table.resolve("openai/gpt-oss", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
+    assert [d.key for d in found.deployments] == ["openai2/openai/gpt-oss"]
+
+
+def edits(one: str, other: str) -> int:
+    """The textbook's table."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        row, last = [i], row
+        for j, b in enumerate(other, 1):
+            row.append(min(last[j] + 1, row[-1] + 1, last[j - 1] + (a != b)))
+    return row[-1]
+
+
+@given(st.text("ab", max_size=7), st.text("ab", max_size=7), st.integers(0, 3))
+def test_edits_are_counted_as_in_the_textbook(one: str, other: str, most: int) -> None:
+    assert is_within(most, one, other) == (edits(one, other) <= most)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway_middleware._version import __version__
 from gateway_middleware.core.domain import HeaderList, Surface, Timeouts
 from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.provider_api import Origin, Provider, ProviderConfig, UpstreamRequest, UpstreamTarget
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.providers import KINDS
@@ -360,3 +361,20 @@ def test_a_header_that_would_split_a_request_is_refused() -> None:
     origin = Origin(host="h", port=443, is_tls=True)
     with pytest.raises(ValueError, match="control character"):
         UpstreamTarget.build(origin, "/v1", ((b"x-key", b"a\r\nx-other: b"),))
+
+
+@pytest.mark.parametrize("body", [b'{"input":"x"}', b'{"input":"x","model":null}'])
+def test_a_model_that_is_left_to_the_provider_stays_so(body: bytes) -> None:
+    default = DEFAULT_MODELS[Surface.MODERATIONS]
+
+    assert prepared(OPENAI, Surface.MODERATIONS, body, model=default).body == body
+    assert json.loads(prepared(OPENAI, Surface.MODERATIONS, body, model="mine").body)["model"] == "mine"
+    assert json.loads(prepared(OPENAI, Surface.CHAT, body, model=default).body)["model"] == default
+
+
+def test_a_form_that_leaves_the_model_to_the_provider_stays_so() -> None:
+    form = b'--b1\r\ncontent-disposition: form-data; name="prompt"\r\n\r\na cat\r\n--b1--\r\n'
+
+    for model, is_named in ((DEFAULT_MODELS[Surface.IMAGES_EDITS], False), ("gpt-image-1", True)):
+        upstream = prepared(OPENAI, Surface.IMAGES_EDITS, form, model=model, content_type=FORM)
+        assert (b'name="model"' in upstream.body) is is_named

@@ -443,3 +443,25 @@ def test_chunk_boundaries_never_matter(
         for name in ("usage", "response_id", "response_model", "is_complete", "has_content"):
             assert getattr(cut, name) == getattr(at_once, name)
         assert (cut.error is None) is (at_once.error is None)
+
+
+@pytest.mark.parametrize(
+    ("surface", "end"),
+    [
+        (Surface.CHAT, b"data: [DONE]\n\n"),
+        (
+            Surface.RESPONSES,
+            b'event: response.completed\ndata: {"type":"response.completed","response":{"id":"r"}}\n\n',
+        ),
+        (Surface.MESSAGES, b'event: message_stop\ndata: {"type":"message_stop"}\n\n'),
+    ],
+)
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_what_comes_after_the_end_of_a_stream_is_cut(surface: Surface, end: bytes, is_at_once: bool) -> None:
+    content = b'data: {"type":"x","choices":[{"delta":{"content":"a"}}]}\n\n'
+    surplus = b'data: {"choices":[{"delta":{"content":"second answer"}}]}\n\ndata: unfinished'
+    reader = reader_of(surface, is_event_stream=True)
+
+    assert relay(reader, [content + end + surplus] if is_at_once else [content, end, surplus]) == content + end
+    assert reader.is_complete
+    assert reader.error is None

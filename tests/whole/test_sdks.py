@@ -193,7 +193,7 @@ OPENAI_ERRORS: list[tuple[str, type[openai.APIStatusError]]] = [
     ("openai/sim-reset", openai.InternalServerError),
     ("openai/sim-html", openai.InternalServerError),
     ("nowhere/../else", openai.BadRequestError),
-    ("fast!", openai.BadRequestError),
+    ("fast\n", openai.BadRequestError),
 ]
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Dialect, ModelRequest, Surface
 from gateway_middleware.core.errors import InvalidRequestError
+from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
 from gateway_middleware.intake.body import read_body
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
@@ -74,7 +75,7 @@ class IntakeMiddleware:
         tenant, record = TENANT.get(scope), RECORD.get(scope)
         record.bytes_in = len(body)
         parsed = parse(body, content_type, surface)
-        model = record.model = _model_of(endpoint, parsed)
+        model = record.model = _model_of(endpoint, surface, parsed)
         record.is_stream = parsed.is_stream
         route = self._table().resolve(model, surface=surface, dialect=endpoint.dialect, tenant=tenant)
         record.route = route.name
@@ -123,10 +124,12 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-def _model_of(endpoint: Endpoint, parsed: ParsedBody) -> str:
+def _model_of(endpoint: Endpoint, surface: Surface, parsed: ParsedBody) -> str:
     """Azure's paths name the deployment, and the body may say what it likes."""
     if endpoint.argument is not None:
         return check_model(endpoint.argument)
+    if parsed.model is None and surface in DEFAULT_MODELS:
+        return DEFAULT_MODELS[surface]
     if parsed.model is None:
         raise InvalidRequestError("You must provide a model parameter.", param="model")
     return check_model(parsed.model)

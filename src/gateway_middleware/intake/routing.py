@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 _MAX_RESOLVED = 1024
 _EVERYTHING = ("*",)
+_MIN_SUGGESTED = 4
+"""Two edits of a shorter name may be another name altogether."""
+_PUBLISHERS = frozenset({
+    "ai21", "amazon", "anthropic", "azure", "bigcode", "cohere", "deepseek", "deepseek-ai", "google", "meta",
+    "meta-llama", "microsoft", "minimax", "mistral", "mistralai", "moonshotai", "nvidia", "openai", "perplexity",
+    "qwen", "stabilityai", "x-ai", "xai", "z-ai", "zai-org",
+})  # fmt: skip  # one a line would hide the class
+"""Who publishes models under names such as `Qwen/Qwen3`: the first part of these is no misspelt provider."""
 
 
 class RouteTable:
@@ -102,10 +110,19 @@ class RouteTable:
             if not self._providers[provider].supports(surface):
                 raise self._not_here(model, surface, [provider])
             return _single(model, provider, name)
+        if name and provider[:1].isalnum() and provider.casefold() not in _PUBLISHERS:
+            self._complain_about_misspelling(model, provider, name)
         chosen = self._by_preference(model, surface, dialect)
         if chosen is None:
             raise unknown(model)
         return _single(model, chosen, model)
+
+    def _complain_about_misspelling(self, model: str, provider: str, name: str) -> None:
+        """Raises `UnknownModelError` with a suggestion where the provider's name is nearly a configured one."""
+        for known in self._providers:
+            if len(known) >= _MIN_SUGGESTED and is_within(2, provider.casefold(), known.casefold()):
+                message = f"The model `{model}` does not exist: no provider is named `{provider}`."
+                raise UnknownModelError(f"{message} Did you mean `{known}/{name}`?", param="model")
 
     def _by_preference(self, model: str, surface: Surface, dialect: Dialect) -> str | None:
         """The name of the provider for a model without a route."""
@@ -142,3 +159,13 @@ def _single(name: str, provider: str, model: str) -> Route:
 def unknown(model: str) -> UnknownModelError:
     """The one answer for a model that a tenant cannot call, whatever the reason."""
     return UnknownModelError(f"The model `{model}` does not exist or you do not have access to it.", param="model")
+
+
+def is_within(edits: int, one: str, other: str) -> bool:
+    """Whether so many letters put in, left out or exchanged make one text of the other."""
+    start = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    one, other = one[start:], other[start:]
+    if not one or not other:
+        return len(one) + len(other) <= edits
+    changes = ((one[1:], other), (one, other[1:]), (one[1:], other[1:]))
+    return edits > 0 and any(is_within(edits - 1, *pair) for pair in changes)

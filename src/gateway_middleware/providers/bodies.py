@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.multipart import is_multipart
 from gateway_middleware.providers.multipart import with_model_part
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway_middleware.core.domain import ModelRequest
 
 _encode = msgspec.json.Encoder().encode
@@ -24,15 +27,16 @@ def upstream_body(request: ModelRequest, model: str, *, asks_usage: bool = False
     """The body with this model in the place of the client's.
 
     `asks_usage` adds `stream_options.include_usage`. `needs_model` is false where the path names the model: then a body
-    without one stays so.
+    without one stays so, as does one that leaves it to the provider.
     """
+    needs_model = needs_model and DEFAULT_MODELS.get(request.surface) != model
     if not request.fields and is_multipart(request.content_type):
         return with_model_part(request.body, request.content_type, model, is_added=needs_model)
     fields = request.fields
     if not fields:
         return request.body
     named = msgspec.Raw(_encode(model))
-    is_same = fields.get("model", None if needs_model else named) == named
+    is_same = fields.get("model") == named or not (needs_model or _names_model(fields))
     if is_same and not asks_usage:
         return request.body
     changed = dict(fields)
@@ -41,6 +45,10 @@ def upstream_body(request: ModelRequest, model: str, *, asks_usage: bool = False
     if asks_usage:
         changed[_OPTIONS] = _asking_usage(fields.get(_OPTIONS))
     return _encode(changed)
+
+
+def _names_model(fields: Mapping[str, msgspec.Raw]) -> bool:
+    return fields.get("model", _NULL) != _NULL
 
 
 def _asking_usage(options: msgspec.Raw | None) -> msgspec.Raw:

@@ -49,7 +49,10 @@ def _event_data(data: bytes) -> EventData | None:
 
 
 class EventReader(BinaryReader, ABC):
-    """Relays whole events and holds an unfinished one. An error event ends the stream and is not relayed."""
+    """Relays whole events and holds an unfinished one.
+
+    An error event ends the stream and is not relayed, nor is anything that comes after the terminating event.
+    """
 
     __slots__ = ("_secrets", "_splitter")
     needles: ClassVar[tuple[bytes, ...]] = ()
@@ -60,14 +63,14 @@ class EventReader(BinaryReader, ABC):
         self._splitter = EventSplitter(limit)
 
     def feed(self, chunk: bytes) -> bytes:
-        if self.error is not None:
+        if self.error is not None or self.is_complete:
             return b""
         whole = self._splitter.feed(chunk)
         return self._follow(whole) if whole else b""
 
     def finish(self) -> bytes:
         rest = self._splitter.finish()
-        if self.error is not None or not self._is_whole(rest):
+        if self.error is not None or self.is_complete or not self._is_whole(rest):
             return b""
         relayed = self._follow(rest)
         self._end()
@@ -90,9 +93,9 @@ class EventReader(BinaryReader, ABC):
     def _inspect(self, whole: bytes) -> bytes:
         relayed = []
         for event in split_events(whole):
-            relayed.append(event if self.is_complete else self._read(event))
-            if self.error is not None:
-                break
+            relayed.append(self._read(event))
+            if self.error is not None or self.is_complete:
+                break  # what comes after the end of a stream is not part of it
         return b"".join(relayed)
 
     def _read(self, event: bytes) -> bytes:
