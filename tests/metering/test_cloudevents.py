@@ -77,6 +77,7 @@ def test_every_attribute_and_member() -> None:
             "input_tokens": 10,
             "cached_input_tokens": 4,
             "cache_write_tokens": None,
+            "cache_write_1h_tokens": None,
             "output_tokens": 5,
             "reasoning_tokens": 0,
             "total_tokens": 15,

@@ -47,14 +47,15 @@ MODELS = [
 ]
 COUNTS = st.integers(0, 400_000)
 USAGES = st.builds(
-    lambda fresh, cached, written, said, thought: Usage(
-        input_tokens=fresh + cached + written,
+    lambda fresh, cached, written, written_1h, said, thought: Usage(
+        input_tokens=fresh + cached + written + written_1h,
         output_tokens=said + thought,
         cached_input_tokens=cached,
-        cache_write_tokens=written,
+        cache_write_tokens=written + written_1h,
+        cache_write_1h_tokens=written_1h,
         reasoning_tokens=thought,
     ),
-    COUNTS, COUNTS, COUNTS, COUNTS, COUNTS,
+    COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS,
 )  # fmt: skip
 RATES = st.decimals(0, 1000, places=6)
 PRICES = st.builds(
@@ -63,6 +64,7 @@ PRICES = st.builds(
     output=RATES,
     cached_input=st.none() | RATES,
     cache_write=st.none() | RATES,
+    cache_write_1h=st.none() | RATES,
     reasoning=st.none() | RATES,
 )
 
@@ -100,6 +102,7 @@ def of_library(usage: Usage, vendor: str, model: str, at: datetime, context: dic
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cached_input_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
     )
     return genai_prices.calc_price(
         theirs, model, provider_id=vendor, genai_request_timestamp=at, price_context=context
@@ -115,12 +118,15 @@ def of_library(usage: Usage, vendor: str, model: str, at: datetime, context: dic
         (used(0, 0), "0"),
         (used(1_000_000, 0, cached_input_tokens=400_000), "0.12"),
         (used(1_000_000, 0, cached_input_tokens=400_000, cache_write_tokens=100_000), "0.125"),
+        (used(1_000_000, 0, cache_write_tokens=200_000, cache_write_1h_tokens=100_000), "0.17"),
         (used(0, 1_000_000, reasoning_tokens=500_000), "1.3"),
         (used(0, 1_000_000, reasoning_tokens=None), "0.6"),
     ],
 )
 def test_override(usage: Usage, dollars: str) -> None:
-    book = overriding(input="0.15", output=0.6, cached_input="0.075", cache_write="0.2", reasoning=2)
+    book = overriding(
+        input="0.15", output=0.6, cached_input="0.075", cache_write="0.2", cache_write_1h="0.3", reasoning=2
+    )
 
     found = cost(book, usage)
 
@@ -136,6 +142,7 @@ def test_override(usage: Usage, dollars: str) -> None:
         used(None, 5),
         used(5, None),
         used(10, 5, cached_input_tokens=6, cache_write_tokens=5),
+        used(10, 5, cache_write_tokens=3, cache_write_1h_tokens=4),
         used(10, 5, reasoning_tokens=6),
     ],
 )
@@ -155,8 +162,11 @@ def test_defaults_of_the_details_are_input_and_output() -> None:
     book = overriding(input=3, output=15)
 
     usage = used(1000, 1000, cached_input_tokens=200, cache_write_tokens=300, reasoning_tokens=2000)
+    for_an_hour = used(1000, 1000, cache_write_tokens=300, cache_write_1h_tokens=200)
 
-    assert amount(book, usage) == Decimal("0.018")
+    assert amount(book, usage) == amount(book, for_an_hour) == Decimal("0.018")
+    five_minutes = overriding(input=3, output=15, cache_write=4)
+    assert amount(five_minutes, for_an_hour) == Decimal("0.0183")
 
 
 @pytest.mark.parametrize(("tier", "dollars"), [

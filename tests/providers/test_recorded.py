@@ -113,6 +113,7 @@ def expected_usage(exchange: Exchange) -> Usage | None:
         output_tokens=sum(run["output_tokens"] for run in runs),
         cached_input_tokens=merged.get("cache_read_input_tokens"),
         cache_write_tokens=merged.get("cache_creation_input_tokens"),
+        cache_write_1h_tokens=(merged.get("cache_creation") or {}).get("ephemeral_1h_input_tokens"),
         reasoning_tokens=merged.get("output_tokens_details", {}).get("thinking_tokens"),
     )
 

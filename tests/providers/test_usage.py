@@ -83,11 +83,17 @@ def test_openai_formats(reported: dict[str, Any], usage: Usage | None) -> None:
                 "input_tokens": 3,
                 "cache_read_input_tokens": 20,
                 "cache_creation_input_tokens": 100,
+                "cache_creation": {"ephemeral_5m_input_tokens": 70, "ephemeral_1h_input_tokens": 30},
                 "output_tokens": 9,
                 "output_tokens_details": {"thinking_tokens": 4},
             },
             Usage(
-                input_tokens=123, output_tokens=9, cached_input_tokens=20, cache_write_tokens=100, reasoning_tokens=4
+                input_tokens=123,
+                output_tokens=9,
+                cached_input_tokens=20,
+                cache_write_tokens=100,
+                cache_write_1h_tokens=30,
+                reasoning_tokens=4,
             ),
         ),
         ({"cache_read_input_tokens": 20, "output_tokens": 9}, Usage(output_tokens=9, cached_input_tokens=20)),

@@ -160,6 +160,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_1h_tokens: int | None = None
+    """Those of the cache-write tokens that are kept for an hour; the others are kept for minutes."""
     reasoning_tokens: int | None = None
 
 

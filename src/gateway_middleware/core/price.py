@@ -14,8 +14,9 @@ _MAX_PLACES = 12
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a deployment costs, in US dollars per million tokens.
 
-    `output` None: there is none to pay (embeddings). `cached_input` and `cache_write` default to `input`, `reasoning`
-    to `output`. `tiers` holds the factor for a tier that is not the standard one, for instance `{"batch": 0.5}`.
+    `output` None: there is none to pay (embeddings). `cached_input` and `cache_write` default to `input`,
+    `cache_write_1h` (writes that are kept for an hour) to `cache_write`, `reasoning` to `output`. `tiers` holds the
+    factor for a tier that is not the standard one, for instance `{"batch": 0.5}`.
     Raises `ValueError` for what is negative, not finite, above a million or finer than 12 decimal places.
     """
 
@@ -23,12 +24,13 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     output: Decimal | None = None
     cached_input: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
     reasoning: Decimal | None = None
     tiers: Mapping[str, Decimal] = {}
     version: str = "configured"
 
     def __post_init__(self) -> None:
-        for name in ("input", "output", "cached_input", "cache_write", "reasoning"):
+        for name in ("input", "output", "cached_input", "cache_write", "cache_write_1h", "reasoning"):
             _check(name, getattr(self, name))
         for tier, factor in self.tiers.items():
             _check(f"tiers.{tier}", factor)

@@ -90,6 +90,7 @@ def _usage(reported: dict[str, Any]) -> Usage:
         output_tokens=_first(_count(reported, "completion_tokens"), _count(reported, "output_tokens")),
         cached_input_tokens=_first(read, _count(of_input, "cached_tokens")),
         cache_write_tokens=written,
+        cache_write_1h_tokens=_count(reported.get("cache_creation"), "ephemeral_1h_input_tokens"),
         reasoning_tokens=_count(of_output, "reasoning_tokens"),
     )
 

@@ -71,6 +71,7 @@ def _message_usage(reported: dict[str, Any]) -> Usage:
         output_tokens=count(reported.get("output_tokens")),
         cached_input_tokens=read,
         cache_write_tokens=written,
+        cache_write_1h_tokens=_detail(reported.get("cache_creation"), "ephemeral_1h_input_tokens"),
         reasoning_tokens=_detail(reported.get("output_tokens_details"), "thinking_tokens"),
     )
 

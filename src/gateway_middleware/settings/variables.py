@@ -173,8 +173,8 @@ VARIABLES: tuple[Variable, ...] = (
         read=read_prices,
         default="`{}`",
         meaning="Prices of deployments that differ from the list of the extra `prices`, in dollars per million tokens: "
-        '`{"openai/gpt-5": {"input": 1.25, "output": 10, "cached_input": 0.125}}`; also `cache_write`, `reasoning`, '
-        "`tiers`, `version`.",
+        '`{"openai/gpt-5": {"input": 1.25, "output": 10, "cached_input": 0.125}}`; also `cache_write`, '
+        "`cache_write_1h`, `reasoning`, `tiers`, `version`.",
     ),
     Variable(
         name="GATEWAY_QUEUE_SECONDS",

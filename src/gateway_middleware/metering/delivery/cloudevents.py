@@ -16,7 +16,8 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
                      key_id                         which of the tenant's keys; never the key
                      outcome, status                e.g. "success"; the provider's HTTP status
                      usage_source                   "provider", "partial" or "estimated"
-                     input_tokens                   including cached_input_tokens and cache_write_tokens
+                     input_tokens                   including cached_input_tokens and cache_write_tokens, of which
+                                                    cache_write_1h_tokens are kept for an hour
                      output_tokens                  including reasoning_tokens
                      total_tokens                   the known ones of input and output
                      raw_usage                      the provider's own usage object
@@ -63,6 +64,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int | None
     cached_input_tokens: int | None
     cache_write_tokens: int | None
+    cache_write_1h_tokens: int | None
     output_tokens: int | None
     reasoning_tokens: int | None
     total_tokens: int | None
@@ -117,6 +119,7 @@ def _data(event: UsageEvent) -> _Data:
         input_tokens=usage.input_tokens,
         cached_input_tokens=usage.cached_input_tokens,
         cache_write_tokens=usage.cache_write_tokens,
+        cache_write_1h_tokens=usage.cache_write_1h_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         total_tokens=_total(usage),

@@ -22,20 +22,20 @@ _PRICED = frozenset(
         "output_mtok",
         "cache_read_mtok",
         "cache_write_mtok",
+        "cache_write_1h_mtok",
         "output_reasoning_mtok",
         "requests_kcount",
     }
 )
 _NOT_COUNTED = frozenset(
     {
-        "cache_write_1h_mtok",
         "web_searches_kcount",
         "storage_searches_kcount",
         "social_searches_kcount",
         "code_executions_kcount",
     }
 )
-"""Extras that `Usage` does not count. Cache writes are priced as those that live for five minutes."""
+"""Extras that `Usage` does not count."""
 _CACHED_SCHEDULES = 4096
 _MAX_NAME = 256
 _SLOT_SECONDS = 60
@@ -125,10 +125,12 @@ def _compiled(price: ModelPrice) -> Schedule:
 def _rates_above(stated: Mapping[str, Decimal | TieredPrices], start: int) -> Rates:
     amounts = {key: _amount(value, start) for key, value in stated.items()}
     plain = amounts["input_mtok"]
+    written = amounts.get("cache_write_mtok", plain)
     return Rates(
         input=plain,
         cached=amounts.get("cache_read_mtok", plain),
-        written=amounts.get("cache_write_mtok", plain),
+        written=written,
+        written_1h=amounts.get("cache_write_1h_mtok", written),
         output=amounts.get("output_mtok"),
         reasoning=amounts.get("output_reasoning_mtok"),
         fee=amounts.get("requests_kcount", ZERO) * 1000,

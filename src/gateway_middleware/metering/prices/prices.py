@@ -68,11 +68,15 @@ class PriceBook(Protocol):
 
 
 class Rates(msgspec.Struct, frozen=True, gc=False):
-    """Dollars per million tokens of each kind. `reasoning` None: the same as `output`. `fee` is per million calls."""
+    """Dollars per million tokens of each kind, `written_1h` for cache writes that are kept for an hour.
+
+    `reasoning` None: the same as `output`. `fee` is per million calls.
+    """
 
     input: Decimal
     cached: Decimal
     written: Decimal
+    written_1h: Decimal
     output: Decimal | None
     reasoning: Decimal | None
     fee: Decimal = ZERO
@@ -94,15 +98,16 @@ def charge(schedule: Schedule, usage: Usage) -> Decimal | None:
 
 def _at_rates(rates: Rates, taken: int, usage: Usage) -> Decimal | None:
     cached, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
+    written_1h = usage.cache_write_1h_tokens or 0
     fresh, output = taken - cached - written, _output(rates, usage)
-    if fresh < 0 or output is None:
+    if fresh < 0 or written_1h > written or output is None:
         return None
     fma = EXACT.fma
     total = fma(rates.input, fresh, output)
     if cached:
         total = fma(rates.cached, cached, total)
     if written:
-        total = fma(rates.written, written, total)
+        total = fma(rates.written, written - written_1h, fma(rates.written_1h, written_1h, total))
     return EXACT.scaleb(total, _PER_MILLION)
 
 
@@ -153,10 +158,12 @@ def _rates_of(price: Price, factor: Decimal) -> Rates:
     def times(amount: Decimal) -> Decimal:
         return EXACT.multiply(amount, factor)
 
+    written = price.input if price.cache_write is None else price.cache_write
     return Rates(
         input=times(price.input),
         cached=times(price.input if price.cached_input is None else price.cached_input),
-        written=times(price.input if price.cache_write is None else price.cache_write),
+        written=times(written),
+        written_1h=times(written if price.cache_write_1h is None else price.cache_write_1h),
         output=None if price.output is None else times(price.output),
         reasoning=None if price.reasoning is None else times(price.reasoning),
     )
