@@ -186,6 +186,7 @@ class Gateway:
             metering=self.metering,
             peers=self.peers,
             stats=self.stats,
+            tenants=self.tenants,
             phase=lambda: self._life.phase,
             clock=clocks.monotonic,
         )

@@ -23,6 +23,10 @@ KEY = "sk-canary-0123456789abcdef"
 DIGEST = digest(b"a tenant's key")
 
 
+DEADLINES = "connect 5 s, first byte 60 s, answer 600 s, idle 60 s, total 1800 s, write stall 60 s, heartbeat 15 s"
+TIMEOUTS = f"    timeouts: {DEADLINES}"
+
+
 def run(*arguments: str, stdin: str = "", environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     bare = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     return subprocess.run(
@@ -47,6 +51,8 @@ def test_check_says_what_it_would_run() -> None:
                     "base_url": "https://eu.openai.azure.com/",
                     "api_key": "env:AZURE_EU_KEY",
                     "api_version": "2024-10-21",
+                    "timeouts": {"connect": 2.5},
+                    "breaker": {"consecutive": 3},
                 }
             }
         ),
@@ -62,10 +68,15 @@ def test_check_says_what_it_would_run() -> None:
     assert done.stdout.splitlines() == [
         "providers",
         f"  openai: openai at https://api.openai.com/v1, key OPENAI_API_KEY (fingerprint {openai})",
+        TIMEOUTS,
         (
             "  azure-eu: azure_openai at https://eu.openai.azure.com api-version 2024-10-21, "
             f"key env:AZURE_EU_KEY (fingerprint {azure})"
         ),
+        TIMEOUTS.replace("connect 5 s", "connect 2.5 s"),
+        "circuit breakers",
+        "  openai: opens after 5 failures in a row or 50% of 10 or more calls in 60 s, for 10 to 300 s",
+        "  azure-eu: opens after 3 failures in a row or 50% of 10 or more calls in 60 s, for 10 to 300 s",
         "routes",
         "  fast -> openai/gpt-5-mini, azure-eu/gpt5mini (weight 3)",
         "  provider/model and plain model names resolve by provider",
@@ -85,7 +96,7 @@ def test_check_says_what_it_would_run() -> None:
 def test_check_says_that_everybody_is_let_in() -> None:
     environ = {"OPENAI_API_KEY": KEY, "GATEWAY_OPEN": "true", "GATEWAY_HOST": "::"}
     lines = list(describe(Settings.from_env(environ)))
-    assert lines[4:] == [
+    assert lines[lines.index("tenants") :] == [
         "tenants",
         "  everybody: GATEWAY_OPEN",
         "serve would listen on http://[::]:8080 with 1 worker",

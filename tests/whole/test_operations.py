@@ -56,6 +56,8 @@ async def test_the_status_of_a_provider_has_the_last_minute(client: httpx.AsyncC
     assert status["last_minute"]["attempts"] == 2
     assert status["last_minute"]["error_rate"] == 0.5
     assert status["deployments"]["openai/gpt-5-mini"]["last_minute"]["attempts"] == 1
+    assert status["settings"]["timeouts"]["connect"] == 5
+    assert status["settings"]["circuit_breaker"]["consecutive"] == 5
     assert (await client.get("/v1/providers/nobody/status")).status_code == 404
 
 

@@ -20,7 +20,7 @@ from gateway_middleware.core.asgi import Receive, Scope, Send
 from gateway_middleware.core.errors import SettingsError, UpstreamConnectError
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest
-from rig import CHAT, MESSAGES, Rig, answering, chat_events, failing, streaming
+from rig import ADMIN, CHAT, MESSAGES, Rig, answering, chat_events, failing, streaming
 from running import KEY, gateway_for
 from scripted import ScriptedAnswer
 
@@ -48,6 +48,23 @@ async def standing(rig: Rig, name: str) -> dict[str, Any]:
     answer = await drive(rig.gateway, path="/v1/usage", headers={"authorization": f"Bearer {KEY}"})
     found: dict[str, Any] = next(row for row in answer.json()["limits"] if row["name"] == name)
     return found
+
+
+async def usage_of(rig: Rig, query: str, token: str = ADMIN) -> Transcript:
+    headers = {"authorization": f"Bearer {token}"}
+    return await drive(rig.gateway, path="/v1/admin/usage", query=query.encode(), headers=headers)
+
+
+async def test_an_operator_sees_the_limits_of_any_tenant_and_a_tenant_only_its_own() -> None:
+    rig = limited(requests="100/minute")
+    await rig.call()
+    document = (await usage_of(rig, "tenant=acme")).json()
+    (row,) = document["limits"]
+    assert (document["tenant"], row["limit"], row["remaining"]) == ("acme", 100, 99)
+    assert (await usage_of(rig, "tenant=acme", token=KEY)).status == 403
+    for query, status, code in (("tenant=acmee", 404, "unknown_tenant"), ("", 400, None)):
+        answer = await usage_of(rig, query)
+        assert (answer.status, answer.json()["error"]["code"]) == (status, code)
 
 
 async def test_rl1_five_hundred_in_parallel_and_exactly_a_hundred_pass() -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
+from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.settings import DeploymentSettings, ProviderSettings, Settings, TenantSettings
 
 if TYPE_CHECKING:
@@ -25,7 +29,12 @@ def run(args: argparse.Namespace) -> int:
 def describe(settings: Settings) -> Iterable[str]:
     """The configuration in lines, without a secret."""
     yield "providers"
-    yield from (f"  {_provider(provider)}" for provider in settings.providers)
+    for provider in settings.providers:
+        yield f"  {_provider(provider)}"
+        yield f"    {_timeouts(provider)}"
+    if settings.breaker != "off":
+        yield "circuit breakers"
+        yield from (f"  {name}: {_policy(policy)}" for name, policy in policies_of(settings).items())
     yield "routes"
     for route in settings.routes:
         yield f"  {route.name} -> {', '.join(_deployment(d) for d in route.deployments)}"
@@ -45,6 +54,18 @@ def _provider(provider: ProviderSettings) -> str:
     version = f" api-version {provider.api_version}" if provider.api_version else ""
     key = f"key {provider.api_key.source} (fingerprint {provider.api_key.fingerprint})"
     return f"{provider.name}: {provider.kind} at {provider.base_url}{version}, {key}"
+
+
+def _timeouts(provider: ProviderSettings) -> str:
+    deadlines = msgspec.structs.asdict(provider.timeouts)
+    return "timeouts: " + ", ".join(f"{name.replace('_', ' ')} {seconds:g} s" for name, seconds in deadlines.items())
+
+
+def _policy(policy: BreakerPolicy) -> str:
+    ratio = f"{policy.failure_ratio:.0%} of {policy.min_calls} or more calls in {policy.window:g} s"
+    verb = "would open" if policy.mode is Mode.SHADOW else "opens"
+    lasts = f"{policy.open_base:g} to {policy.open_cap:g} s"
+    return f"{verb} after {policy.consecutive} failures in a row or {ratio}, for {lasts}"
 
 
 def _deployment(deployment: DeploymentSettings) -> str:

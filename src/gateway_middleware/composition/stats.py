@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.breaker.failure.rules import ALARMING
+from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.part import Fixed
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.call_metrics import CallMetrics
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.log import Log
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.settings import Settings
+
+
+def settings_in_force(settings: Settings, provider: str) -> dict[str, Any]:
+    """Deadlines and breaker numbers of a provider; those that a route or a target sets for itself are not in it."""
+    (timeouts,) = (p.timeouts for p in settings.providers if p.name == provider)
+    return {"timeouts": timeouts, "circuit_breaker": policies_of(settings)[provider]}
 
 
 class Stats(Fixed):
@@ -54,6 +61,7 @@ class Stats(Fixed):
             providers=config.configured,
             deployments=lambda: config.deployments,
             breakers=operator.status,
+            settings=lambda name: settings_in_force(config.settings, name),
             observers=(calls.observe, self._breakers.observe),
             clock=clocks.monotonic,
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_middleware._version import __version__
 from gateway_middleware.composition.life import Phase
+from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.operations import documents
 from gateway_middleware.operations.admin import Action, BreakerCommands, QueryDocument
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.operator import Operations
     from gateway_middleware.composition.peers import NoPeers, Peers
     from gateway_middleware.composition.stats import Stats
+    from gateway_middleware.composition.tenants import Tenants
     from gateway_middleware.core.asgi import ASGIApp
     from gateway_middleware.core.domain import Clock, Tenant
 
@@ -34,6 +36,7 @@ class Status:
         metering: Metering | MeteringOff,
         peers: Peers | NoPeers,
         stats: Stats,
+        tenants: Tenants,
         phase: Callable[[], Phase],
         clock: Clock,
     ) -> None:
@@ -43,6 +46,7 @@ class Status:
         self._metering = metering
         self._peers = peers
         self._stats = stats
+        self._tenants = tenants
         self._phase = phase
         self._clock = clock
         self._began = clock()
@@ -60,6 +64,7 @@ class Status:
             "usage": documents.TenantUsage(self._usage_of),
             "admin_circuit_breaker": BreakerCommands(operations.command_breaker),
             "admin_reload": Action(operations.reload_for),
+            "admin_usage": QueryDocument(self._usage_of_named),
             "admin_reconcile": QueryDocument(self._reconcile),
         }
 
@@ -82,6 +87,11 @@ class Status:
     async def _usage_of(self, tenant: Tenant) -> dict[str, Any]:
         limits = await self._limits.of_tenant(tenant)
         return {"tenant": tenant.name, "limits": limits, **await self._metering.used_by(tenant)}
+
+    async def _usage_of_named(self, query: Mapping[str, str]) -> dict[str, Any]:
+        if "tenant" not in query:
+            raise InvalidRequestError("Whose usage? `?tenant=<name>`.", param="tenant")
+        return await self._usage_of(self._tenants.named(query["tenant"]))
 
     async def _reconcile(self, query: Mapping[str, str]) -> dict[str, Any]:
         return await self._metering.reconcile(query.get("from"), query.get("to"))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from gateway_middleware.composition.config import revealed
 from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.domain import Tenant
+from gateway_middleware.core.errors import PathNotFoundError
 from gateway_middleware.intake.ownership import ResponseOwners
-from gateway_middleware.tenancy.resolvers import ApiKeyResolver, CredentialFree, OpenResolver
+from gateway_middleware.tenancy.resolvers import OPEN, ApiKeyResolver, CredentialFree, OpenResolver
 
 if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Scope
@@ -29,6 +30,7 @@ class Tenants(Lifeless):
         self._is_host = resolver is not None
         self.resolver = Switch(resolver or make_resolver(settings))
         self.owners = ResponseOwners(is_shared=self._is_shared(settings))
+        self._listed = _by_name(settings)
 
     @property
     def takes(self) -> frozenset[str]:
@@ -43,8 +45,17 @@ class Tenants(Lifeless):
             if resolver is not None:
                 self.resolver.to(resolver)
             self.owners.is_shared = self._is_shared(new)
+            self._listed = _by_name(new)
 
         return commit
+
+    def named(self, name: str) -> Tenant:
+        """The tenant of a name; any name, where the host says who calls. Raises `PathNotFoundError`."""
+        if self._is_host:
+            return Tenant(name=name)
+        if name not in self._listed:
+            raise PathNotFoundError(f"No tenant is called `{name}`.", code="unknown_tenant")
+        return self._listed[name]
 
     def _is_shared(self, settings: Settings) -> bool:
         return self._is_host or len(settings.tenants) > 1
@@ -71,6 +82,11 @@ def make_resolver(settings: Settings) -> ApiKeyResolver | OpenResolver:
         return OpenResolver()
     secret = revealed(settings.key_secret)
     return ApiKeyResolver(_listed(settings), key_secret=None if secret is None else secret.encode())
+
+
+def _by_name(settings: Settings) -> dict[str, Tenant]:
+    tenants = [tenant for tenant, _ in _listed(settings)] or [OPEN]
+    return {tenant.name: tenant for tenant in tenants}
 
 
 def _listed(settings: Settings) -> list[tuple[Tenant, Sequence[str]]]:

@@ -21,7 +21,8 @@ class ProviderStats:
 
     Records are counted in batches, since the same few lines of code over many records are several times as fast as
     after each call; whoever reads is brought up to date first. `deployments` are those of the configuration.
-    `breakers` gives the state of a provider's circuit breakers; `observers` are shown each record once.
+    `breakers` gives the state of a provider's circuit breakers, `settings` what is in force for it; `observers` are
+    shown each record once.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class ProviderStats:
         providers: Callable[[], Mapping[str, Provider]],
         deployments: Callable[[], Iterable[Deployment]],
         breakers: Callable[[str], dict[str, Any]],
+        settings: Callable[[str], dict[str, Any]],
         observers: Sequence[Callable[[CallRecord], None]],
         clock: Clock,
     ) -> None:
         self._providers = providers
         self._deployments = deployments
         self._breakers = breakers
+        self._settings = settings
         self._observers = observers
         self._recent = RecentStats(clock)
         self._ended: list[CallRecord] = []
@@ -79,7 +82,8 @@ class ProviderStats:
             for model in sorted(models)
         }
         endpoints = {key: breaker for key, breaker in breakers.items() if key.startswith("endpoint:")}
-        return {**self._provider(name), **status, "deployments": deployments, "endpoints": endpoints}
+        rows = {"deployments": deployments, "endpoints": endpoints, "settings": self._settings(name)}
+        return {**self._provider(name), **status, **rows}
 
     def _models(self, provider: str) -> list[str]:
         return sorted({d.model for d in self._deployments() if d.provider == provider})

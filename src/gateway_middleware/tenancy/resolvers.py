@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ApiKeyResolver", "Credential", "CredentialFree", "OpenResolver", "ScopeUserResolver", "TenantResolver"]
 
+OPEN = Tenant(name="open")
+"""The one tenant of a gateway that lets everybody in."""
 _MAX_REMEMBERED = 10_000
 _SHOWN_DIGITS = 8
 _MISSING = "No API key. Send it as 'Authorization: Bearer <key>', 'x-api-key: <key>' or 'api-key: <key>'."
@@ -133,7 +135,7 @@ class OpenResolver:
     ignores_credentials = True
 
     def __init__(self, tenant: Tenant | None = None) -> None:
-        self._tenant = tenant or Tenant(name="open")
+        self._tenant = tenant or OPEN
 
     def __call__(self, credential: Credential | None, scope: Scope) -> Tenant:
         return self._tenant
