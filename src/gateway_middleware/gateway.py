@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount, Route, Router
 
 from gateway_middleware.breaker.middleware import FailoverMiddleware
+from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.composition.breakers import Breakers
 from gateway_middleware.composition.config import LiveConfig, revealed
 from gateway_middleware.composition.life import Life
@@ -76,8 +77,9 @@ class Gateway:
         self.pricing = build_pricing(settings, config, clocks)
         self.metering = build_metering(settings, clocks, pricing=self.pricing, log=self.log, transport=transport)
         self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)
-        self.peers = build_peers(settings, clocks)
-        self.breakers = Breakers(settings, config, clocks, gate=self.peers.gate)
+        leases = ProbeLeases(clocks.monotonic)
+        self.breakers = Breakers(settings, config, clocks, gate=leases)
+        self.peers = build_peers(settings, self.breakers, leases, clocks)
         self.upstream = Upstream(
             config, clocks, transport=transport, exchange=exchange, on_provider_error=self.log.provider_error
         )
@@ -87,7 +89,6 @@ class Gateway:
         )
         for listener in (self.stats, self.log):
             self.breakers.subscribe(listener)
-        self.peers.connect(self.breakers)
         # In the order of their start; they stop in reverse, the log last.
         self.parts: tuple[Part, ...] = (
             self.log,

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import openai
 import pytest
 
 from gateway_middleware.simulator import Behaviour, Server, Simulator
-from redis_process import BINARY, WHY_SKIPPED, RedisProcess
+from redis_process import RedisProcess
 from running import KEY, LogLines, gateway_for
 
 pytestmark = pytest.mark.anyio
@@ -207,12 +207,8 @@ async def test_st3_a_client_that_leaves_in_backoff_ends_the_call() -> None:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisProcess]:
-    if BINARY is None:
-        pytest.skip(WHY_SKIPPED)
-    process = RedisProcess(tmp_path)
-    yield process
-    process.kill()
+def redis(own_redis: RedisProcess) -> RedisProcess:
+    return own_redis
 
 
 @asynccontextmanager
@@ -329,17 +325,18 @@ async def test_cb16_the_probe_of_a_killed_replica_comes_back(redis: RedisProcess
 
 
 _HOLDER = """
-import asyncio, sys
-from gateway_middleware.breaker.peers.sharing import BreakerSharing
+import asyncio, sys, time
+from gateway_middleware.breaker.peers.peers import Peers
+from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
+from gateway_middleware.redis.connect import redis_caller
 async def main():
-    nothing = lambda *_: None
-    sharing = BreakerSharing(sys.argv[1], on_cooldown=nothing, on_command=nothing, on_hint=nothing)
-    sharing.start()
-    while not sharing.gate.may_probe(sys.argv[2], 3.0) or sharing.snapshot().mode != "shared":
-        sharing.gate.prepare(sys.argv[2])
-        await asyncio.sleep(0.02)
-    print("held", flush=True)
-    await asyncio.sleep(60)
+    leases = ProbeLeases(time.monotonic)
+    peers = Peers(redis_caller(sys.argv[1]), leases=leases, handler=None, clock=time.monotonic, wall=time.time)
+    async with peers.lifespan():
+        while not leases.may_probe(sys.argv[2], 3.0) or peers.snapshot().mode != "shared":
+            await asyncio.sleep(0.02)
+        print("held", flush=True)
+        await asyncio.sleep(60)
 asyncio.run(main())
 """
 

@@ -36,7 +36,7 @@ class Breakers(Lifeless):
 
     takes = frozenset({"providers", "routes", "max_attempts"})
 
-    def __init__(self, settings: Settings, config: LiveConfig, clocks: Clocks, *, gate: ProbeGate | None) -> None:
+    def __init__(self, settings: Settings, config: LiveConfig, clocks: Clocks, *, gate: ProbeGate) -> None:
         self._providers: Mapping[str, Provider] = config.providers
         self._events = BreakerEvents()
         mode, clock = Mode(settings.breaker), clocks.monotonic

@@ -10,7 +10,7 @@ from gateway_middleware.core.errors import InvalidRequestError, SettingsError
 if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
     from gateway_middleware.composition.log import Log
-    from gateway_middleware.composition.peers import NoPeers, Peers
+    from gateway_middleware.composition.peers import NoPeers, RedisPeers
     from gateway_middleware.composition.reload import Reload
     from gateway_middleware.operations.admin import CommandOptions, Requester
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Operations:
     """The commands of `/v1/admin`, and SIGHUP."""
 
-    def __init__(self, *, breakers: Operator, peers: Peers | NoPeers, reload: Reload, log: Log) -> None:
+    def __init__(self, *, breakers: Operator, peers: RedisPeers | NoPeers, reload: Reload, log: Log) -> None:
         self._breakers = breakers
         self._peers = peers
         self._reload = reload

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.limits import Limits
     from gateway_middleware.composition.metering import Metering, MeteringOff
     from gateway_middleware.composition.operator import Operations
-    from gateway_middleware.composition.peers import NoPeers, Peers
+    from gateway_middleware.composition.peers import NoPeers, RedisPeers
     from gateway_middleware.composition.stats import Stats
     from gateway_middleware.composition.tenants import Tenants
     from gateway_middleware.core.asgi import ASGIApp
@@ -34,7 +34,7 @@ class Status:
         breakers: Operator,
         limits: Limits,
         metering: Metering | MeteringOff,
-        peers: Peers | NoPeers,
+        peers: RedisPeers | NoPeers,
         stats: Stats,
         tenants: Tenants,
         phase: Callable[[], Phase],

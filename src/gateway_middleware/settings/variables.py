@@ -188,8 +188,8 @@ VARIABLES: tuple[Variable, ...] = (
         field="storage_uri",
         read=scalars.storage_uri,
         default="`memory://`",
-        meaning="`redis://...` shares limits, cooldowns, probes and operators' commands between replicas (needs the "
-        "extra `redis`).",
+        meaning="`redis://...` shares limits, cooldowns, probes and operators' commands between replicas (cluster and "
+        "sentinel need the extra `redis`).",
     ),
     Variable(
         name="GATEWAY_JOURNAL",
