@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 from gateway_middleware.breaker.events import CooldownEvent
+from gateway_middleware.breaker.peers.lua import TELL
 from gateway_middleware.breaker.peers.peers import Peers
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.breaker.state.overrides import Command
-from gateway_middleware.redis.caller import DEADLINE
+from gateway_middleware.redis.caller import DEADLINE, RedisCaller, Script
 from gateway_middleware.redis.connect import redis_caller
 from redis_process import RedisProcess
 
@@ -249,6 +250,46 @@ async def test_a_reset_ends_the_cooldowns_that_stand(redis: RedisProcess, key: s
         assert set(second.cooldowns) == {(KEY, "openai")}
 
 
+async def test_a_cooldown_from_before_a_reset_is_not_told_after_it(redis: RedisProcess) -> None:
+    async with replicas(redis) as (first, second, third):
+        first.cools(KEY, "openai", 60.0)
+        await second.commands_others("openai", Command.RESET)
+        await meet(first, second, third)
+        assert first.commands == third.commands == [("openai", Command.RESET, "")]
+        assert first.cooldowns == second.cooldowns == third.cooldowns == {}
+
+
+class Between:
+    """A way to Redis on which something happens before the script that tells cooldowns."""
+
+    def __init__(self, redis: RedisCaller, before: Callable[[], Awaitable[object]]) -> None:
+        self._redis = redis
+        self._before: Callable[[], Awaitable[object]] | None = before
+        self.call, self.aclose = redis.call, redis.aclose
+
+    def run(self, script: Script, keys: Any, arguments: Any = (), late: Any = None) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(self._run(script, keys, arguments))
+
+    async def _run(self, script: Script, keys: Any, arguments: Any) -> Any:
+        if script is TELL and self._before is not None:
+            before, self._before = self._before, None
+            await before()
+        return await self._redis.run(script, keys, arguments)
+
+
+async def test_not_even_when_the_reset_comes_at_the_last_moment(redis: RedisProcess) -> None:
+    async with replicas(redis, 2) as (first, second):
+        way = Between(first.redis, lambda: second.commands_others("openai", Command.RESET))
+        late = Peers(way, leases=first.leases, handler=first, clock=time.monotonic, wall=time.time)
+        late.on_cooldown(CooldownEvent(deployment=KEY, credential="openai", seconds=60.0))
+        assert await late.exchange()
+        assert first.leases.wake.is_set(), "at once again"
+        assert await late.exchange()
+        await meet(second)
+        assert first.commands == [("openai", Command.RESET, "")]
+        assert second.cooldowns == {}
+
+
 # Probes.
 
 
@@ -283,6 +324,7 @@ async def test_a_replica_that_leaves_gives_its_lease_back_and_is_counted_no_more
 
 DYING = """
 import asyncio, sys, time
+from gateway_middleware.breaker.peers.lua import TELL
 from gateway_middleware.breaker.peers.peers import Peers
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.redis.connect import redis_caller

@@ -46,8 +46,9 @@ as gone, ms that the counters are kept, generation and revision that are known. 
 TELL = Script.of(
     _NOW,
     """
+if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 0 end
 local is_new = false
-for i = 2, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
   local ends = now + ARGV[i + 1]
   if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i]) or 0) + 50 < ends then
     redis.call('ZADD', KEYS[1], text(ends), ARGV[i])
@@ -62,8 +63,9 @@ if is_new then count(KEYS[2]) end
 return 1
 """,
 )
-"""Keys: cooldowns, revision. Arguments: how many are kept, then pair and milliseconds from now, in turn. The latest
-deadline wins."""
+"""Keys: cooldowns, revision, generation. Arguments: how many are kept, the generation that is known, then pair and
+milliseconds from now, in turn. The latest deadline wins. Returns 0, and does nothing, when there is a command that this
+replica has not carried out: it may be the reset of what it tells."""
 
 COMMAND = Script.of(
     _NOW,

@@ -173,9 +173,9 @@ class Peers:
         """Tell what is to be told and apply what others have written, once. Returns whether Redis was there."""
         self._leases.wake.clear()
         try:
+            await self._sync()
             await self._tell()
             await self._ask_for_leases()
-            await self._sync()
         except RedisError as error:
             self._failed(str(error))
             return False
@@ -194,16 +194,21 @@ class Peers:
             _log.warning("Breaker news are not shared, this replica goes on alone: %s", reason)
 
     async def _tell(self) -> None:
+        names = self._names
         while cooldowns := self._cooldowns.take():
-            arguments = [b"%d" % _MAX_COOLDOWNS]
+            arguments = [b"%d" % _MAX_COOLDOWNS, b"%d" % self._applier.log.known]
             for pair, seconds in cooldowns:
                 arguments += [encode(pair), b"%d" % round(seconds * 1000)]
             try:
-                await self._redis.run(TELL, (self._names.cooldowns, self._names.revision), arguments)
+                is_done = await self._redis.run(TELL, (names.cooldowns, names.revision, names.generation), arguments)
             except RedisError as error:
                 if not isinstance(error, RedisReplyError):
                     self._cooldowns.put_back(cooldowns)
                 raise
+            if not is_done:  # a command has come in between: first it
+                self._cooldowns.put_back(cooldowns)
+                self._leases.wake.set()
+                return
 
     async def _ask_for_leases(self) -> None:
         requests = self._leases.requests
