@@ -152,6 +152,11 @@ class SlowProxy:
         loop = asyncio.get_running_loop()
         last = 0.0
         while chunk := await reader.read(1 << 16):
-            # What came later does not overtake.
-            last = max(last, loop.time() + (delay if isinstance(delay, float) else delay()))
-            loop.call_at(last, writer.write, chunk)
+            # What came later does not overtake: timers for one moment run in any order.
+            last = max(last + 1e-4, loop.time() + (delay if isinstance(delay, float) else delay()))
+            loop.call_at(last, _write, writer, chunk)
+
+
+def _write(writer: asyncio.StreamWriter, chunk: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(chunk)

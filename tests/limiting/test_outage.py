@@ -12,11 +12,11 @@ import pytest
 from clock import Clock
 from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, OutagePolicy
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError, Reservation
-from gateway_middleware.limiting.store.fallback import OutageStore, StoreChange
+from gateway_middleware.limiting.store.fallback import FallbackStore, StoreChange
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.redis import redis_store
 from gateway_middleware.redis.caller import RedisError
-from limit_cases import claim, fresh, rpm, slots, spend, tpm
+from limit_cases import claim, fresh, rpm, settled, slots, spend, tpm
 from redis_process import RedisProcess
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +31,7 @@ class Network:
         self.memory = memory
         self.replicas = replicas
         self.is_cut = False
+        self.is_closed = False
         self.calls = 0
 
     async def _pass(self) -> None:
@@ -45,6 +46,12 @@ class Network:
 
     def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[None]:
         return self._settle(decision, changes)
+
+    async def count(self, owner: bytes, change: Change) -> int:
+        await self._pass()
+        self.memory.settle(Decision(True, (), owner), [change])
+        decision = self.memory.admit([Claim(change.claim.key, change.claim.limit, 0)], owner, is_dry=True)
+        return decision.standings[0].newest
 
     async def _settle(self, decision: Decision, changes: Sequence[Change]) -> None:
         await self._pass()
@@ -65,6 +72,9 @@ class Network:
         self.replicas.add(replica)
         return len(self.replicas)
 
+    async def aclose(self) -> None:
+        self.is_closed = True
+
 
 class Cluster:
     """Three replicas on one shared store."""
@@ -76,7 +86,7 @@ class Cluster:
         names = {b"r%d" % i for i in range(size)}
         self.networks = [Network(self.memory, names) for _ in range(size)]
         self.stores = [
-            OutageStore(
+            FallbackStore(
                 network, MemoryStore(clock=self.clock, wall=self.clock), replica=b"r%d" % i, clock=self.clock,
                 on_change=self.changes.append,
             )
@@ -152,6 +162,8 @@ async def test_settled_use_is_what_is_told() -> None:
     assert [cluster.memory.used(c.key) for c in claims] == [2_400, 1_200]
     for reservation in reservations[4:]:
         await reservation.settle(tokens=2_000, spend=100)
+    cluster.clock.advance(1.1)
+    await cluster.tick()
 
     assert [cluster.memory.used(c.key) for c in claims] == [4_400, 400]
 
@@ -293,7 +305,7 @@ async def test_a_frozen_redis_costs_five_calls_a_deadline_and_nobody_an_error(ow
     loop = asyncio.get_running_loop()
     changes: list[StoreChange] = []
     shared = redis_store(own_redis.uri)
-    store = OutageStore(shared, MemoryStore(), replica=b"r", clock=loop.time, on_change=changes.append)
+    store = FallbackStore(shared, MemoryStore(), replica=b"r", clock=loop.time, on_change=changes.append)
     limiter, asked = Limiter(store), [claim(fresh(), rpm(1000))]
     await limiter.tick()
     await limiter.reserve(asked)
@@ -321,7 +333,7 @@ async def test_a_killed_redis_that_comes_back_empty(own_redis: RedisProcess) -> 
     clock = Clock()
     changes: list[StoreChange] = []
     shared = redis_store(own_redis.uri)
-    store = OutageStore(shared, MemoryStore(), replica=b"r", clock=clock, on_change=changes.append)
+    store = FallbackStore(shared, MemoryStore(), replica=b"r", clock=clock, on_change=changes.append)
     limiter, asked = Limiter(store), [claim(fresh(), rpm(100)), claim(fresh(), slots(50))]
     await limiter.tick()
     held = [await limiter.reserve(asked) for _ in range(10)]
@@ -343,3 +355,86 @@ async def test_a_killed_redis_that_comes_back_empty(own_redis: RedisProcess) -> 
     assert [c.is_degraded for c in changes] == [True, False]
     assert [s.remaining for s in after.standings] == [80, 20]
     assert [s.remaining for s in end.standings] == [80, 50]
+
+
+@pytest.mark.parametrize(("min_replicas", "admitted"), [(1, 100), (4, 25)])
+async def test_redis_away_at_start(min_replicas: int, admitted: int) -> None:
+    """Nobody has counted the replicas yet: the number that was configured counts."""
+    memory, clock = MemoryStore(), Clock()
+    network = Network(memory, set())
+    network.is_cut = True
+    store = FallbackStore(network, MemoryStore(), replica=b"r", clock=clock, min_replicas=min_replicas)
+    limiter, asked = Limiter(store), [claim(fresh(), rpm(100))]
+    await limiter.tick()
+
+    assert sum([(await limiter.decide(asked)).is_admitted for _ in range(150)]) == admitted
+    assert store.replicas == min_replicas
+
+
+async def test_the_last_known_count_is_more_than_the_configured_one() -> None:
+    store = FallbackStore(
+        Network(MemoryStore(), {b"a", b"b"}), MemoryStore(), replica=b"r", clock=Clock(), min_replicas=2
+    )
+    await store.tick()
+
+    assert store.replicas == 3
+
+
+class Broken:
+    """A shared store with a fault of its own in every method."""
+
+    lease_seconds: ClassVar[float] = 30.0
+
+    def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
+        raise AttributeError("'Handle' object has no attribute 'when'")
+
+    def settle(self, decision: Decision, changes: Sequence[Change]) -> None:
+        raise ZeroDivisionError
+
+    async def count(self, owner: bytes, change: Change) -> int:
+        raise KeyError(owner)
+
+    def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
+        raise RuntimeError
+
+    def tick(self) -> None:
+        raise RuntimeError
+
+    async def heartbeat(self, replica: bytes) -> int:
+        raise TypeError
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_whatever_the_store_raises_no_call_fails(caplog: pytest.LogCaptureFixture) -> None:
+    clock, broken = Clock(), Broken()
+    store = FallbackStore(broken, MemoryStore(clock=clock), replica=b"r", clock=clock)
+    limiter, claims = Limiter(store), [claim(fresh(), rpm(100)), claim(fresh(), slots(5))]
+    held = [await limiter.reserve(claims) for _ in range(3)]
+    taken_there = Decision(True, held[0].decision.standings, b"o")
+    await settled(store.renew([(claims[1].key, b"o")]))
+    await settled(store.settle(taken_there, [Change(claims[1], None, 0)]))
+    for _ in range(3):
+        clock.advance(1.1)
+        await limiter.tick()
+    for reservation in held:
+        await reservation.settle()
+    await store.aclose()
+
+    assert (await limiter.decide(claims, is_dry=True)).standings[1].remaining == 5
+    assert store.is_degraded
+    assert broken.is_closed
+    assert "Unexpected failure" in caplog.text
+
+
+async def test_what_is_owed_is_told_before_the_end() -> None:
+    cluster, asked = Cluster(1), [claim(fresh(), rpm(100))]
+    await cluster.tick()
+    cluster.cut()
+    await cluster.flood(asked, 3)
+    cluster.cut(is_cut=False)
+    await cluster.stores[0].aclose()
+
+    assert cluster.memory.used(asked[0].key) == 3
+    assert cluster.networks[0].is_closed

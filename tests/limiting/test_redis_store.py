@@ -38,7 +38,7 @@ async def test_three_replicas_admit_exactly_the_limit(shared_redis: RedisProcess
 
     admitted = sum(await asyncio.gather(*[call(i) for i in range(600)]))
     for replica in replicas:
-        await replica.store.aclose()  # type: ignore[attr-defined]
+        await replica.store.aclose()
 
     assert admitted == 100
 

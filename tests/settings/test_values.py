@@ -210,6 +210,14 @@ def test_what_has_no_effect_is_refused(variable: str) -> None:
     assert "a-value" not in line
 
 
+def test_redis_without_a_number_of_replicas_is_warned_about() -> None:
+    shared = {"GATEWAY_STORAGE_URI": "redis://h"}
+
+    assert any(line.startswith("GATEWAY_REPLICAS: not given") for line in _warned(**shared))
+    assert not any("GATEWAY_REPLICAS" in line for line in _warned(**shared, GATEWAY_REPLICAS="3"))
+    assert not any("GATEWAY_REPLICAS" in line for line in _warned())
+
+
 def test_secrets_do_not_print_themselves() -> None:
     secret: Any = read().providers[0].api_key
     assert secret.reveal() == MINIMAL["OPENAI_API_KEY"]

@@ -15,7 +15,7 @@ from gateway_middleware.limiting.per_key import make_store
 from gateway_middleware.limiting.queue.waiting import WaitingRoom
 from gateway_middleware.limiting.quota import Quotas
 from gateway_middleware.limiting.reservation import Limiter
-from gateway_middleware.limiting.store.fallback import OutageStore
+from gateway_middleware.limiting.store.fallback import FallbackStore
 from gateway_middleware.limiting.ticker import Ticker
 from gateway_middleware.operations.limit_metrics import LimitMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
@@ -39,6 +39,9 @@ STORAGE_DEGRADED = Gauge(
     "1 while the shared store of limits is out.",
     aggregation=Aggregation.MAX,
 )
+DEGRADED_DECISIONS = Counter(
+    "model_gateway_limit_degraded_decisions", "Calls whose limits were decided without the shared store."
+)
 STORAGE_FAILURES = Counter("model_gateway_storage_failures", "Failures of the shared store.")
 LEASES = Gauge("model_gateway_concurrency_leases", "Slots held by live calls.", aggregation=Aggregation.SUM)
 QUEUE_DEPTH = Gauge("model_gateway_queue_depth", "Calls that wait for a slot.", aggregation=Aggregation.SUM)
@@ -58,6 +61,7 @@ class Limits:
             clock=clocks.monotonic,
             wall=clocks.wall,
             weight=settings.workers,
+            min_replicas=(settings.replicas or 1) * settings.workers,
             on_change=self._note_change,
         )
         limiter = Limiter(self._store)
@@ -80,6 +84,7 @@ class Limits:
     async def lifespan(self) -> AsyncIterator[None]:
         """Keep house; on the way out send away whoever waits."""
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._store.aclose)
             self.calls.ticker.start()
             stack.push_async_callback(self.calls.ticker.aclose)
             if self._room is not None:
@@ -102,16 +107,18 @@ class Limits:
     def health(self) -> dict[str, Any]:
         """The part of `/v1/health`."""
         found: dict[str, Any] = {"store": "memory", "waiting": len(self._room.queue) if self._room is not None else 0}
-        if isinstance(self._store, OutageStore):
+        if isinstance(self._store, FallbackStore):
             found["store"] = "degraded" if self._store.is_degraded else "shared"
             found["replicas"] = self._store.replicas
         return found
 
     def _families(self) -> Iterable[Metric]:
         store, room = self._store, self._room
-        outages = store if isinstance(store, OutageStore) else None
+        outages = store if isinstance(store, FallbackStore) else None
         yield STORAGE_DEGRADED.family(0 if outages is None else outages.is_degraded)
         yield STORAGE_FAILURES.family(0 if outages is None else outages.failures)
+        self.calls.tally.refresh()
+        yield DEGRADED_DECISIONS.family(self.calls.tally.degraded_decisions)
         yield LEASES.family(self.calls.limiter.leased)
         if room is not None:
             yield QUEUE_DEPTH.family(len(room.queue))

@@ -190,7 +190,8 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
 class Decision(msgspec.Struct, frozen=True):
     """The answer to a sequence of claims: all of them were taken, or none.
 
-    `weight` is how many units were taken for each unit of cost (the live replicas, during an outage).
+    `weight` is how many units were taken for each unit of cost (the live replicas, during an outage). `report` is the
+    number of the report by which the shared store learns of it, where it was taken without it (`is_degraded`).
     """
 
     is_admitted: bool
@@ -198,6 +199,7 @@ class Decision(msgspec.Struct, frozen=True):
     owner: bytes
     weight: int = 1
     is_degraded: bool = False
+    report: int = 0
 
     @property
     def refused(self) -> Standing | None:
@@ -250,4 +252,8 @@ class Store(Protocol):
 
     def tick(self) -> Awaitable[object] | None:
         """A slice of the housekeeping; called a few times a second."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what is open. Twice is once."""
         ...

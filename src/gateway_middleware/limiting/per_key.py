@@ -17,7 +17,7 @@ from gateway_middleware.limiting.limit import Claim, Limit, Store, limit_key
 from gateway_middleware.limiting.notation import concurrency as slots
 from gateway_middleware.limiting.notation import parse_limits
 from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
-from gateway_middleware.limiting.store.fallback import OutageStore
+from gateway_middleware.limiting.store.fallback import FallbackStore
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.redis import redis_store
 from gateway_middleware.limiting.ticker import Ticker
@@ -46,17 +46,21 @@ def make_store(
     clock: Clock = time.monotonic,
     wall: Clock = time.time,
     weight: int = 1,
+    min_replicas: int = 1,
     on_change: Callable[[StoreChange], None] = lambda _: None,
 ) -> Store:
     """The store of a storage URI; `weight` divides limits in memory by processes that share nothing.
 
-    A shared store has a net under it: see `OutageStore`. Raises `ValueError` for a URI that is none.
+    `min_replicas` is the least number to divide them by while a shared store is out.
+    A shared store has a net under it: see `FallbackStore`. Raises `ValueError` for a URI that is none.
     """
     local = MemoryStore(clock=clock, wall=wall, weight=weight)
     if uri == "memory://":
         return local
     replica = secrets.token_bytes(8)
-    return OutageStore(redis_store(uri), local, replica=replica, clock=clock, on_change=on_change)
+    return FallbackStore(
+        redis_store(uri), local, replica=replica, clock=clock, min_replicas=min_replicas, on_change=on_change
+    )
 
 
 class KeyLimits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
@@ -75,7 +76,7 @@ class RedisCaller(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close every connection once what was sent is answered, or the deadline is over. Twice is once."""
+        """Close every connection once what was sent is answered, or a bounded wait is over. Twice is once."""
         ...
 
 
@@ -84,7 +85,7 @@ class PendingReply:
 
     __slots__ = ("deadline", "fallback", "future", "late")
 
-    def __init__(self, future: asyncio.Future[Reply], late: Late | None, *, deadline: float = 0.0) -> None:
+    def __init__(self, future: asyncio.Future[Reply], late: Late | None, *, deadline: float = math.inf) -> None:
         self.future = future
         self.late = late
         self.deadline = deadline
@@ -94,7 +95,7 @@ class PendingReply:
     @property
     def is_wanted(self) -> bool:
         """Whether the command still has to be carried out: with `late` only while somebody waits."""
-        return not self.future.done() or (self.late is None and self.future.cancelled())
+        return self.late is None or not self.future.done()
 
     def resolve(self, reply: Reply) -> None:
         """Take the reply."""

@@ -275,12 +275,11 @@ class RespClient:
             pending.fail(error)
 
     async def aclose(self) -> None:
-        """Close the connection when what was sent is answered, or the deadline is over. Calls fail from now on."""
+        """Close the connection when what was sent is answered, or `stale` seconds are over. Then calls fail."""
+        if self._connection is not None and not self._is_closed:
+            await self._drain(self._connection)
         self._is_closed = True
         self._flush()
-        open_calls = [p.future for p in self._connection.pending] if self._connection is not None else []
-        if open_calls:
-            await asyncio.wait(open_calls, timeout=self._deadline)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -290,6 +289,13 @@ class RespClient:
         if self._connection is not None and self._connection.transport is not None:
             self._connection.transport.close()
         await asyncio.sleep(0)
+
+    async def _drain(self, connection: _Connection) -> None:
+        """Wait for what was sent, late answers included; what they gave back is on its way then."""
+        loop = asyncio.get_running_loop()
+        last = PendingReply(loop.create_future(), None)
+        self._write(connection, last, (b"PING",), loop)
+        await asyncio.wait([last.future], timeout=self._stale)
 
 
 def _greeting(target: RedisUri) -> Iterator[tuple[bytes, ...]]:

@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     queue_seconds: float | None = None
     prices: tuple[tuple[str, Price], ...] = ()
     storage_uri: Secret = Secret("memory://", source="default")
+    replicas: int | None = None
     journal: str = "./gateway-journal.db"
     max_attempts: int = 3
     breaker: str = "on"
@@ -146,6 +147,11 @@ def _warnings(settings: Settings) -> Iterable[str]:
         yield (
             f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "
             f"in {settings.workers} of every limit, and knows only its own breakers; redis:// is exact"
+        )
+    if settings.replicas is None and settings.storage_uri.reveal() != "memory://":
+        yield (
+            "GATEWAY_REPLICAS: not given: a replica that starts while Redis cannot be reached takes the whole of every "
+            "limit, for it knows of no other one"
         )
 
 

@@ -192,6 +192,13 @@ VARIABLES: tuple[Variable, ...] = (
         "sentinel need the extra `redis`).",
     ),
     Variable(
+        name="GATEWAY_REPLICAS",
+        field="replicas",
+        read=lambda node: scalars.integer(node, 1, 10_000),
+        default="as many as Redis has counted last",
+        meaning="At least so many replicas share the limits: by it they are divided while Redis cannot be reached.",
+    ),
+    Variable(
         name="GATEWAY_JOURNAL",
         field="journal",
         read=scalars.path,

@@ -1,27 +1,22 @@
-"""The shared store with a net under it: while it is out, each replica takes its share of the limits.
+"""Falls back to per-replica limits while the shared store is unreachable, and reconciles afterwards.
 
-While the shared store answers, its totals are followed in memory, so that the share begins where the limit stood. While
-it is out, each unit of cost counts as many times as there are live replicas. When it is back, it is told what was
-admitted meanwhile.
+While the shared store answers, its totals are followed in memory, so that a replica's share begins where the limit
+stood. While it does not, each unit of cost counts as many times as there are live replicas. When it is back, it is told
+what was admitted meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar, Protocol
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
+from cachetools import TTLCache
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import (
-    Change,
-    Claim,
-    Decision,
-    OutagePolicy,
-    Standing,
-    Store,
-)
+from gateway_middleware.limiting.limit import Change, Claim, Decision, OutagePolicy, Standing, Store
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.window import LEASE_SECONDS
 from gateway_middleware.redis.caller import RedisError
@@ -30,16 +25,36 @@ _FAILURES = 5
 _CLOSED_WAIT = 1_000_000
 _PROBE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
-_MOST_OWED = 100_000
+_LAST_WORDS_SECONDS = 1.0
+_MAX_OWED = 100_000
 _SLICE = 200
+_REFUND_SECONDS = 3600.0
+"""A call that lasts longer than this gets nothing back of what was told for it."""
+_log = logging.getLogger("gateway_middleware")
+T = TypeVar("T")
 
 
 class SharedStore(Store, Protocol):
-    """A store that several replicas use."""
+    """A store that several replicas use. What it returns may raise."""
+
+    async def count(self, owner: bytes, change: Change) -> int:
+        """Count a change of one window once, however often it is sent under this owner; returns the current bucket."""
+        ...
 
     async def heartbeat(self, replica: bytes) -> int:
-        """Say that this replica lives; returns how many do. Raises `RedisError`."""
+        """Say that this replica lives; returns how many do."""
         ...
+
+
+class _Report(msgspec.Struct, frozen=True):
+    """What the shared store has to learn of one window: units that it does not know, or a correction of known ones.
+
+    `number` is that of the report with which the units were told first.
+    """
+
+    owner: bytes
+    number: int
+    change: Change
 
 
 class StoreChange(msgspec.Struct, frozen=True):
@@ -50,13 +65,13 @@ class StoreChange(msgspec.Struct, frozen=True):
     replicas: int
 
 
-class OutageStore:
-    """A `Store` that never fails.
+class FallbackStore:
+    """A `Store` that never fails, whatever the shared store raises.
 
-    After five failures in a row (an answer that takes more than the deadline is one) no call waits for the shared store
-    any more; it is probed in `tick` once a second. `on_change` is called once for each change. `replicas` is the number
-    to divide by as long as no heartbeat has told another one. `replica` must differ between processes, restarted ones
-    included.
+    A call that the shared store does not answer is decided here. After five failures in a row no call waits for the
+    shared store any more; it is probed in `tick` once a second. `on_change` is called once for each change.
+    `min_replicas` is the least number to divide by, and the number as long as the shared store has told none. `replica`
+    must differ between processes, restarted ones included.
     """
 
     lease_seconds: ClassVar[float] = LEASE_SECONDS
@@ -68,26 +83,42 @@ class OutageStore:
         *,
         replica: bytes,
         clock: Clock,
-        replicas: int = 1,
+        min_replicas: int = 1,
         on_change: Callable[[StoreChange], None] = lambda _: None,
     ) -> None:
         self._shared = shared
         self._local = local
         self._replica = replica
         self._clock = clock
-        self.replicas = replicas
+        self._min_replicas = min_replicas
+        self._live_replicas = 1
         self._on_change = on_change
         self.is_degraded = False
         self.failures = 0
         self._failures_in_a_row = 0
         self._beat_at = 0.0
-        self._owed: dict[str, tuple[Claim, int]] = {}
-        self._unsettled: list[tuple[Decision, Sequence[Change]]] = []
-        self._told = 0
+        self._next_report = 1
+        self._owed: dict[tuple[str, int], tuple[Claim, int]] = {}
+        """By key and report."""
+        self._unconfirmed: dict[bytes, _Report] = {}
+        """Reports by their owner, until the shared store has answered."""
+        self._buckets: TTLCache[tuple[str, int], int] = TTLCache(_MAX_OWED, _REFUND_SECONDS, timer=clock)
+        """Where the units of a key and a report are counted."""
+        self._unsettled: dict[bytes, tuple[Decision, Sequence[Change]]] = {}
+        self._reconciling = asyncio.Lock()
+        self._sending: set[asyncio.Future[object]] = set()
 
-    def admit(
-        self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False
-    ) -> Decision | Awaitable[Decision]:  # fmt: skip
+    @property
+    def replicas(self) -> int:
+        """By how many the limits are divided while the shared store is out."""
+        return max(self._live_replicas, self._min_replicas)
+
+    @property
+    def untold(self) -> int:
+        """How many corrections the shared store has not confirmed yet."""
+        return len(self._owed) + len(self._unconfirmed) + len(self._unsettled) + len(self._sending)
+
+    def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision | Awaitable[Decision]:
         """Take all claims or none; at once while the shared store is out."""
         if self.is_degraded:
             return self._admit_here(claims, owner, is_dry=is_dry)
@@ -95,132 +126,183 @@ class OutageStore:
 
     async def _admit_there(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool) -> Decision:
         try:
-            found = self._shared.admit(claims, owner, is_dry=is_dry)
-            decision = found if isinstance(found, Decision) else await found
-        except RedisError as error:
-            self._count_failure(error)
+            answer = self._shared.admit(claims, owner, is_dry=is_dry)
+            decision = answer if isinstance(answer, Decision) else await answer
+        except Exception as error:  # noqa: BLE001  # no call fails because of the store
+            self._note_failure(error)
             return self._admit_here(claims, owner, is_dry=is_dry)
         self._failures_in_a_row = 0
-        self._local.adopt(decision.standings, owner)
+        self._local.adopt(decision.standings, owner, self._untold(claims) if self._owed else {})
         return decision
+
+    def _untold(self, claims: Sequence[Claim]) -> dict[str, int]:
+        """Units by key that were admitted here and are not in the totals of the shared store."""
+        keys = [(claim.key, self._next_report) for claim in claims]
+        return {key[0]: self._owed[key][1] for key in keys if key in self._owed}
 
     def _admit_here(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool) -> Decision:
         closed = [c for c in claims if c.limit.on_outage is OutagePolicy.CLOSED and not c.limit.is_shadow]
         shared = [c for c in claims if c.limit.on_outage is OutagePolicy.SHARE or c.limit.is_shadow]
         self._local.weight = self.replicas
-        found = self._local.admit(shared, owner, is_dry=is_dry or bool(closed))
-        by_key = {s.claim.key: s for s in found.standings}
-        standings = tuple(by_key.get(c.key) or _unasked(c) for c in claims)
-        if found.is_admitted and not closed and not is_dry:
-            for standing in found.standings:
-                self._owe(standing.claim, standing.claim.cost if standing.is_taken else 0)
-        return Decision(found.is_admitted and not closed, standings, owner, found.weight, is_degraded=True)
+        decision = self._local.admit(shared, owner, is_dry=is_dry or bool(closed))
+        by_key = {s.claim.key: s for s in decision.standings}
+        standings = tuple(by_key.get(c.key) or _uncounted(c) for c in claims)
+        if decision.is_admitted and not closed and not is_dry:
+            for standing in decision.standings:
+                self._owe(standing.claim, standing.claim.cost if standing.is_taken else 0, self._next_report)
+        is_admitted = decision.is_admitted and not closed
+        return Decision(is_admitted, standings, owner, decision.weight, is_degraded=True, report=self._next_report)
 
-    def _owe(self, claim: Claim, amount: int) -> None:
-        if claim.limit.span is not None and amount:
-            before = self._owed.get(claim.key, (claim, 0))[1]
-            if claim.key in self._owed or len(self._owed) < _MOST_OWED:
-                self._owed[claim.key] = (claim, before + amount)
+    def _owe(self, claim: Claim, amount: int, report: int) -> None:
+        """Have the shared store told within a second of its being well. `report` is where the claim was told first."""
+        if claim.limit.span is None or not amount:
+            return
+        key = claim.key, report
+        before = self._owed.get(key, (claim, 0))[1]
+        if key in self._owed or len(self._owed) < _MAX_OWED:
+            self._owed[key] = (claim, before + amount)
+        self._beat_at = min(self._beat_at, self._clock() + _PROBE_SECONDS)
 
     def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         """Apply the changes where the decision was taken, and in what is told later."""
-        self._release_here(decision, changes)
+        leases = [c for c in changes if c.claim.limit.span is None]
+        self._local.settle(decision, leases)
         if decision.is_degraded:
-            return self._settle_here(decision, changes)
+            self._settle_windows_here(decision, [c for c in changes if c.claim.limit.span is not None])
+            # An admission that was answered too late may have taken a lease over there.
+            return self._settle_there(decision, leases) if leases and not self.is_degraded else None
         if self.is_degraded:
             self._postpone(decision, changes)
             return None
-        return self._settle_there(decision, changes, self._shared.settle(decision, changes))
+        return self._settle_there(decision, changes)
 
-    def _release_here(self, decision: Decision, changes: Sequence[Change]) -> None:
-        leases = [c for c in changes if c.claim.limit.span is None]
-        self._local.settle(decision, leases)
-
-    def _settle_here(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
-        self._local.settle(decision, [c for c in changes if c.claim.limit.span is not None])
-        told = []
+    def _settle_windows_here(self, decision: Decision, changes: Sequence[Change]) -> None:
+        self._local.settle(decision, changes)
         for change in changes:
-            if self.is_degraded or change.claim.key in self._owed:
-                self._owe(change.claim, change.delta)
-            elif change.delta >= 0 or change.claim.limit.is_calendar:
-                told.append(Change(change.claim, None, change.delta))
-        return self._settle_there(decision, told, self._shared.settle(decision, told)) if told else None
+            self._owe(change.claim, change.delta, decision.report)
 
-    async def _settle_there(
-        self, decision: Decision, changes: Sequence[Change], sent: Awaitable[object] | None
-    ) -> None:  # fmt: skip
+    def _settle_there(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
+        """What it returns never fails; the settlement goes on when nobody waits for it any more."""
         try:
-            if sent is not None:
-                await sent
-        except RedisError as error:
-            self._count_failure(error)
-            self._postpone(decision, changes)
+            sent = self._shared.settle(decision, changes)
+        except Exception as error:  # noqa: BLE001  # no call fails because of the store
+            self._fail_settlement(decision, changes, error)
+            return None
+        if sent is None:
+            return None
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future = asyncio.ensure_future(sent)
+        self._sending.add(future)
+        future.add_done_callback(lambda done: self._conclude(decision, changes, done, outcome))
+        return outcome
+
+    def _conclude(
+        self,
+        decision: Decision,
+        changes: Sequence[Change],
+        done: asyncio.Future[object],
+        outcome: asyncio.Future[None],
+    ) -> None:
+        self._sending.discard(done)
+        error = RedisError("the settlement was cancelled") if done.cancelled() else done.exception()
+        if error is not None:
+            self._fail_settlement(decision, changes, error)
+        if not outcome.done():
+            outcome.set_result(None)
+
+    def _fail_settlement(self, decision: Decision, changes: Sequence[Change], error: BaseException) -> None:
+        self._note_failure(error)
+        self._postpone(decision, changes)
 
     def _postpone(self, decision: Decision, changes: Sequence[Change]) -> None:
-        """Keep what may be sent twice without harm: leases, and the periods of the calendar. The rest slides out."""
-        leases = [c for c in changes if c.claim.limit.span is None]
-        periods = [c for c in changes if c.claim.limit.is_calendar]
-        if len(self._unsettled) < _MOST_OWED:
-            self._unsettled += [(decision, kept) for kept in (leases, periods) if kept]
+        """Keep what may be sent twice without harm: all of it with a period of the calendar, else leases.
+
+        What is lost of a sliding window slides out.
+        """
+        is_once = any(c.claim.limit.is_calendar for c in changes)
+        harmless = changes if is_once else [c for c in changes if c.claim.limit.span is None]
+        if harmless and len(self._unsettled) < _MAX_OWED:
+            self._unsettled[decision.owner] = (decision, harmless)
+            self._beat_at = min(self._beat_at, self._clock() + _PROBE_SECONDS)
 
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[object] | None:
         """Prolong leases in both places."""
         self._local.renew(leases)
-        return None if self.is_degraded else self._renew_there(self._shared.renew(leases))
+        return None if self.is_degraded else self._renew_there(leases)
 
-    async def _renew_there(self, sent: Awaitable[object] | None) -> None:
+    async def _renew_there(self, leases: Sequence[tuple[str, bytes]]) -> None:
         try:
+            sent = self._shared.renew(leases)
             if sent is not None:
                 await sent
-        except RedisError as error:
-            self._count_failure(error)
+        except Exception as error:  # noqa: BLE001  # no call fails because of the store
+            self._note_failure(error)
 
     async def tick(self) -> None:
-        """Housekeeping; heartbeat, and the probe of a store that is out."""
+        """Housekeeping; heartbeat, what is owed, and the probe of a store that is out."""
         self._local.tick()
         if self._clock() < self._beat_at:
             return
         self._beat_at = self._clock() + _PROBE_SECONDS
         try:
             seen = await self._shared.heartbeat(self._replica)
+            # The first to come back does not see the others yet.
+            self._live_replicas = max(seen, self._live_replicas) if self.is_degraded else seen
+            self._beat_at = self._clock() + _HEARTBEAT_SECONDS
             await self._reconcile()
-        except RedisError as error:
-            self._count_failure(error)
+        except Exception as error:  # noqa: BLE001  # it is tried again
+            self._note_failure(error)
+            self._beat_at = self._clock() + _PROBE_SECONDS
             return
         self._failures_in_a_row = 0
-        self._beat_at = self._clock() + _HEARTBEAT_SECONDS
-        # The first to come back does not see the others yet.
-        self.replicas = max(seen, self.replicas) if self.is_degraded else seen
         if self.is_degraded:
             self._change(is_degraded=False, reason="the shared store answers again")
 
     async def _reconcile(self) -> None:
-        """Tell the shared store what happened without it. Raises `RedisError`; what was not told is told next time."""
+        """Tell the shared store what happened without it. What it does not confirm is told again next time."""
+        async with self._reconciling:
+            self._unconfirmed.update((report.owner, report) for report in self._new_reports())
+            for names in _slices(list(self._unsettled)):
+                await self._settle_again(names)
+            for reports in _slices(list(self._unconfirmed.values())):
+                await self._send_reports(reports)
+
+    def _new_reports(self) -> list[_Report]:
+        """What is owed by now. A correction of what is not confirmed yet stays owed."""
         owed, self._owed = self._owed, {}
-        unsettled, self._unsettled = self._unsettled, []
-        self._told += 1
-        owner = self._replica + b"owed" + self._told.to_bytes(8)
-        told: list[tuple[Decision, Sequence[Change]]] = []
-        told += [(Decision(True, (), owner + key.encode()), [Change(c, None, n)]) for key, (c, n) in owed.items() if n]
-        told += unsettled
-        for at in range(0, len(told), _SLICE):
-            await self._tell(told[at : at + _SLICE], told[at + _SLICE :])
+        number, self._next_report = self._next_report, self._next_report + 1
+        unconfirmed = {(r.change.claim.key, r.number) for r in self._unconfirmed.values()}
+        reports = []
+        for (key, told), (claim, amount) in owed.items():
+            bucket = self._buckets.get((key, told))
+            if (key, told) in unconfirmed:
+                self._owed[key, told] = (claim, amount)
+            elif amount > 0 or bucket is not None:
+                owner = b"%b/%d/%d/%b" % (self._replica, number, told, key.encode())
+                reports.append(_Report(owner, told, Change(claim, bucket, amount)))
+        return reports
 
-    async def _tell(
-        self,
-        messages: Sequence[tuple[Decision, Sequence[Change]]],
-        others: Sequence[tuple[Decision, Sequence[Change]]],
-    ) -> None:
-        """Keeps the messages that failed, and the others then too, each under its owner: a period takes it once."""
-        sent = [self._shared.settle(*message) or _nothing() for message in messages]
+    async def _send_reports(self, reports: Sequence[_Report]) -> None:
+        counted = [self._shared.count(report.owner, report.change) for report in reports]
+        results = await asyncio.gather(*counted, return_exceptions=True)
+        for report, result in zip(reports, results, strict=True):
+            if not isinstance(result, BaseException):
+                del self._unconfirmed[report.owner]
+                if report.change.bucket is None:
+                    self._buckets[report.change.claim.key, report.number] = result
+        _raise_first(results)
+
+    async def _settle_again(self, names: Sequence[bytes]) -> None:
+        sent = [self._shared.settle(*self._unsettled[name]) or _nothing() for name in names]
         results = await asyncio.gather(*sent, return_exceptions=True)
-        failures = [result for result in results if isinstance(result, BaseException)]
-        if failures:
-            self._unsettled += [m for m, result in zip(messages, results, strict=True) if result is not None]
-            self._unsettled += others
-            raise failures[0]
+        for name, result in zip(names, results, strict=True):
+            if not isinstance(result, BaseException):
+                del self._unsettled[name]
+        _raise_first(results)
 
-    def _count_failure(self, error: RedisError) -> None:
+    def _note_failure(self, error: BaseException) -> None:
+        if not isinstance(error, RedisError) and not self._failures_in_a_row:
+            _log.error("Unexpected failure of the shared store of limits", exc_info=error)
         self.failures += 1
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= _FAILURES and not self.is_degraded:
@@ -231,13 +313,35 @@ class OutageStore:
         self.is_degraded = is_degraded
         self._on_change(StoreChange(is_degraded, reason, self.replicas))
 
+    async def aclose(self) -> None:
+        """Tell the shared store what it does not know yet, for a second at most, and close it."""
+        try:
+            if not self.is_degraded:
+                async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                    await self._reconcile()
+        except Exception as error:  # noqa: BLE001  # it is closed in any case
+            self._note_failure(error)
+        finally:
+            await self._shared.aclose()
+
+
+def _slices(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for at in range(0, len(items), _SLICE):
+        yield items[at : at + _SLICE]
+
+
+def _raise_first(results: Iterable[object]) -> None:
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
 
 async def _nothing() -> None:
     """What an answer that came at once has left to wait for."""
 
 
-def _unasked(claim: Claim) -> Standing:
-    """The standing of a limit that is not counted during an outage."""
+def _uncounted(claim: Claim) -> Standing:
+    """How a limit stands that is not counted during an outage."""
     is_closed = claim.limit.on_outage is OutagePolicy.CLOSED
     wait = _CLOSED_WAIT if is_closed else 0
     return Standing(claim, 0 if is_closed else claim.limit.amount, wait, False, 0, 0, 0)

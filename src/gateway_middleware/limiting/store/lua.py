@@ -136,14 +136,16 @@ return struct.pack('<' .. string.rep('i8', #reply), unpack(reply))
 _SETTLE = """
 -- ARGV: owner; now, marker_ttl, then for each key: kind, step, count, bucket, delta.
 -- With a marker_ttl the last key is a marker: where it is there already, nothing is done.
--- A bucket of -1 stands for the current one. Reply: 1, or 0 if the marker was there.
+-- A bucket of -1 stands for the current one. Reply: the current bucket of the last window, that of the first time.
 local args = {struct.unpack('<' .. string.rep('i8', 2 + 5 * #KEYS), ARGV[2])}
 local now = clock(args[1])
 local count = #KEYS
 if args[2] > 0 then
-  if not redis.call('SET', KEYS[count], '1', 'NX', 'PX', text(args[2])) then return 0 end
+  local before = redis.call('GET', KEYS[count])
+  if before then return tonumber(before) end
   count = count - 1
 end
+local current = 0
 for i = 1, count do
   local p = 5 * i - 3
   local bucket, delta = args[p + 4], args[p + 5]
@@ -151,10 +153,11 @@ for i = 1, count do
     redis.call('ZREM', KEYS[i], ARGV[1])
   else
     local cell = open(redis.call('GET', KEYS[i]), args[p + 1], args[p + 2], args[p + 3], now)
+    current = cell[#cell - 1]
     if delta > 0 then
       cell[#cell] = cell[#cell] + delta
     else
-      if bucket < 0 then bucket = cell[#cell - 1] end
+      if bucket < 0 then bucket = current end
       for j = 4, #cell, 2 do
         if cell[j] == bucket then cell[j + 1] = math.max(cell[j + 1] + delta, 0) end
       end
@@ -162,7 +165,8 @@ for i = 1, count do
     save(KEYS[i], cell, now)
   end
 end
-return 1
+if args[2] > 0 then redis.call('SET', KEYS[#KEYS], text(current), 'PX', text(args[2])) end
+return current
 """
 
 _RENEW = """

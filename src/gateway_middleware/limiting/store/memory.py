@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
 from gateway_middleware.core.domain import Clock
@@ -41,7 +41,7 @@ class MemoryStore:
 
     def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
         """Take all claims or none; the keys of one call must differ."""
-        now = int(self._clock() * MICROSECONDS)
+        now = int(self._clock() * MICROSECONDS + 0.5)
         wall, weight = now + self._wall_offset, self.weight
         probes: list[tuple[Claim, Cell, int]] = []
         takes = not is_dry
@@ -71,7 +71,7 @@ class MemoryStore:
         return self._cells.get(key) or self._unswept.get(key)
 
     def _now(self, cell: Cell) -> int:
-        now = int(self._clock() * MICROSECONDS)
+        now = int(self._clock() * MICROSECONDS + 0.5)
         return now + self._wall_offset if cell.is_calendar else now
 
     def settle(self, decision: Decision, changes: Sequence[Change]) -> None:
@@ -86,21 +86,24 @@ class MemoryStore:
 
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
         """Prolong leases, or take them anew."""
-        until = int(self._clock() * MICROSECONDS) + _LEASE
+        until = int(self._clock() * MICROSECONDS + 0.5) + _LEASE
         for key, owner in leases:
             cell = self._find(key) or self._open(key, None)
             if isinstance(cell, Leases):
                 cell.hold(owner, until)
 
-    def adopt(self, standings: Sequence[Standing], owner: bytes) -> None:
-        """Follow a decision that was taken elsewhere: its totals, and the leases that this process holds."""
+    def adopt(self, standings: Sequence[Standing], owner: bytes, untold: Mapping[str, int]) -> None:
+        """Follow a decision that was taken elsewhere: its totals, and the leases that this process holds.
+
+        `untold` are units by key that count here and are not known there yet.
+        """
         for standing in standings:
             claim = standing.claim
             cell = self._cells.get(claim.key) or self._fetch(claim)
             now = self._now(cell)
             cell.advance(now)
             if isinstance(cell, Window):
-                cell.adopt(claim.limit.amount - standing.remaining)
+                cell.adopt(max(claim.limit.amount - standing.remaining + untold.get(claim.key, 0), 0))
             elif standing.is_taken:
                 cell.hold(owner, now + _LEASE)
 
@@ -138,9 +141,12 @@ class MemoryStore:
     def _compare_clocks(self) -> None:
         self._wall_offset = int((self._wall() - self._clock()) * MICROSECONDS)
 
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
     def sweep(self, count: int) -> None:
         """Look at `count` keys and release those whose windows have passed."""
-        now = int(self._clock() * MICROSECONDS)
+        now = int(self._clock() * MICROSECONDS + 0.5)
         if not self._unswept:
             self._unswept, self._cells = self._cells, {}
         cells, unswept = self._cells, self._unswept

@@ -83,7 +83,8 @@ class RedisStore:
     def _undo(self, taken: Iterable[Decision]) -> None:
         for decision in taken:
             for group in self._grouped(reversal(decision)):
-                self._settle(decision.owner, group)
+                # This is not the settlement of its owner: the call may go on without Redis, and be settled then.
+                self._settle(decision.owner, group, is_once=False)
 
     async def _admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool) -> Decision:
         numbers = [self._now(), int(is_dry)]
@@ -102,16 +103,26 @@ class RedisStore:
 
     def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         """Apply corrections. A settlement that touches a calendar period has effect once, however often it is sent."""
-        sent = [self._settle(decision.owner, group) for group in self._grouped(changes)]
-        return _all(sent)
+        is_once = any(c.claim.limit.is_calendar for c in changes)
+        return _all([self._settle(decision.owner, group, is_once=is_once) for group in self._grouped(changes)])
+
+    async def count(self, owner: bytes, change: Change) -> int:
+        """Count a change of one window once, however often it is sent under this owner; returns the current bucket.
+
+        A repeated one returns the bucket of the first time. Redis remembers it for an hour. Raises `RedisError`.
+        """
+        bucket = await self._settle(owner, [change], is_once=True)
+        if not isinstance(bucket, int):
+            raise RedisError("Redis answered another question")
+        return bucket
 
     def _grouped(self, changes: Sequence[Change]) -> Sequence[Sequence[Change]]:
         if self._splits_by_tag:
             return _by_tag_of_changes(changes)
         return [changes] if changes else []
 
-    def _settle(self, owner: bytes, changes: Sequence[Change]) -> asyncio.Future[Reply]:
-        is_marked = any(c.claim.limit.is_calendar for c in changes)
+    def _settle(self, owner: bytes, changes: Sequence[Change], *, is_once: bool) -> asyncio.Future[Reply]:
+        is_marked = is_once and any(c.claim.limit.span is not None for c in changes)
         keys = [c.claim.key for c in changes]
         numbers = [self._now(), _MARKER_MILLISECONDS if is_marked else 0]
         for change in changes:
@@ -160,7 +171,7 @@ class RedisStore:
         await self._caller.aclose()
 
     def _now(self) -> int:
-        return int(self._clock() * MICROSECONDS) if self._clock is not None else 0
+        return int(self._clock() * MICROSECONDS + 0.5) if self._clock is not None else 0
 
     def _key(self, key: str) -> bytes:
         return (self._prefix + key).encode()
