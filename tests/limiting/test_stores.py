@@ -36,7 +36,7 @@ async def _memory(clock: Clock) -> AsyncIterator[Store]:
 
 @contextlib.asynccontextmanager
 async def _redis(process: RedisProcess, clock: Clock) -> AsyncIterator[Store]:
-    store = RedisStore(redis_store(process.uri, deadline=5.0)._caller, clock=clock)
+    store = RedisStore(redis_store(process.uri, deadline=5.0)._caller, clock=clock)  # noqa: SLF001  # a real Redis under a moved clock
     yield store
     await store.aclose()
 

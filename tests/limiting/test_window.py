@@ -139,7 +139,7 @@ def test_redis_counts_as_memory_does(
 
 
 async def connected(process: RedisProcess, clock: Clock) -> RedisStore:
-    return RedisStore(redis_store(process.uri, deadline=2.0)._caller, clock=clock)
+    return RedisStore(redis_store(process.uri, deadline=2.0)._caller, clock=clock)  # noqa: SLF001  # a real Redis under a moved clock
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 60, 61, 3600, 86_400])
