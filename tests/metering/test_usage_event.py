@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from call_list import attempt_at
 from gateway_middleware.core.domain import Outcome, Usage
-from gateway_middleware.metering.journal.call_end import crash_event, encode
-from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, UsageSource, event_of
+from gateway_middleware.metering.journal.call_end import encode
+from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, UsageSource, crash_event, event_of
 
 CALL = OpenCall(
     id="c-1", time=5.0, tenant="acme", provider="openai", deployment="openai/m", model="fast", surface="chat",
@@ -31,6 +31,50 @@ USAGES = st.builds(Usage, input_tokens=COUNTS, output_tokens=COUNTS)
         ({"outcome": Outcome.CLIENT_DISCONNECT, **COMPLETE}, "provider", (7, 3), ()),
         ({"outcome": Outcome.SUCCESS, **COMPLETE, "raw_usage": b'{"a": -1}'}, "provider", (7, 3), ("usage_odd",)),
         ({"outcome": Outcome.SUCCESS, **COMPLETE, "raw_usage": b'{"a":-1}'}, "provider", (7, 3), ("usage_odd",)),
+        (
+            {"outcome": Outcome.CLIENT_DISCONNECT, "usage": COUNTED, "is_usage_final": True, "delivered_tokens": 9},
+            "provider",
+            (7, 3),
+            (),
+        ),
+        ({"outcome": Outcome.SUCCESS, **COMPLETE, "delivered_tokens": 9}, "provider", (7, 3), ()),
+        ({"outcome": Outcome.SUCCESS, **COMPLETE, "usage": Usage(output_tokens=3)}, "partial", (40, 3), ("usage_odd",)),
+        (
+            {"outcome": Outcome.SUCCESS, **COMPLETE, "usage": Usage(input_tokens=7), "delivered_tokens": 9},
+            "partial",
+            (7, 9),
+            ("usage_odd",),
+        ),
+        (
+            {
+                "outcome": Outcome.SUCCESS,
+                **COMPLETE,
+                "usage": Usage(input_tokens=7, output_tokens=3, reasoning_tokens=5),
+            },
+            "partial",
+            (7, 5),
+            ("usage_odd",),
+        ),
+        (
+            {
+                "outcome": Outcome.SUCCESS,
+                **COMPLETE,
+                "usage": Usage(input_tokens=7, output_tokens=3, cached_input_tokens=6, cache_write_tokens=3),
+            },
+            "partial",
+            (9, 3),
+            ("usage_odd",),
+        ),
+        (
+            {
+                "outcome": Outcome.SUCCESS,
+                **COMPLETE,
+                "usage": Usage(input_tokens=1, output_tokens=3, cache_write_tokens=1, cache_write_1h_tokens=4),
+            },
+            "partial",
+            (4, 3),
+            ("usage_odd",),
+        ),
         ({"outcome": Outcome.STREAM_ERROR, "usage": COUNTED}, "partial", (7, 3), ()),
         ({"outcome": Outcome.STREAM_ERROR, "usage": COUNTED, "delivered_tokens": 9}, "partial", (7, 9), ()),
         ({"outcome": Outcome.STREAM_ERROR, "usage": COUNTED, "delivered_tokens": 2}, "partial", (7, 3), ()),
@@ -41,6 +85,9 @@ USAGES = st.builds(Usage, input_tokens=COUNTS, output_tokens=COUNTS)
         ({"outcome": Outcome.CLIENT_DISCONNECT}, "estimated", (40, None), ()),
         ({"outcome": Outcome.ABANDONED}, "estimated", (40, None), ()),
         ({"outcome": None}, "estimated", (40, None), ()),
+        ({"outcome": Outcome.PROTOCOL_ERROR, "status": 200}, "estimated", (40, None), ()),
+        ({"outcome": Outcome.TIMEOUT, "status": 200}, "estimated", (40, None), ()),
+        ({"outcome": Outcome.PROTOCOL_ERROR, "status": 206, "delivered_tokens": 5}, "estimated", (40, 5), ()),
     ],
 )
 def test_endings_that_are_billed(fields: dict[str, Any], source: str, usage: tuple[Any, Any], flags: Any) -> None:
@@ -51,8 +98,29 @@ def test_endings_that_are_billed(fields: dict[str, Any], source: str, usage: tup
 
 
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {"success", "client_disconnect", "abandoned"}))
-def test_a_failure_without_usage_is_not_billed(outcome: Outcome) -> None:
-    assert event_of(CALL, attempt_at(outcome=outcome)) is None
+@pytest.mark.parametrize("status", [None, 199, 302, 500])
+def test_a_failure_without_usage_is_not_billed(outcome: Outcome, status: int | None) -> None:
+    assert event_of(CALL, attempt_at(outcome=outcome, status=status)) is None
+
+
+@pytest.mark.parametrize("surface", ["messages_count_tokens", "moderations"])
+def test_what_is_free_at_the_provider_is_an_event_of_nothing(surface: str) -> None:
+    call = msgspec.structs.replace(CALL, surface=surface)
+    nothing = Usage(input_tokens=0, output_tokens=0)
+    event = event_of(call, attempt_at(outcome=Outcome.SUCCESS, is_complete=True, status=200))
+    assert event is not None
+    assert (event.usage, event.usage_source, event.cost, event.flags) == (nothing, "provider", "0", ())
+    assert (crash_event(call).usage, crash_event(call).cost) == (nothing, "0")
+    told = event_of(call, attempt_at(outcome=Outcome.SUCCESS, **COMPLETE))
+    assert told is not None
+    assert (told.usage, told.cost) == (COUNTED, None)
+
+
+def test_embeddings_have_no_output_to_miss() -> None:
+    call = msgspec.structs.replace(CALL, surface="embeddings")
+    event = event_of(call, attempt_at(outcome=Outcome.SUCCESS, is_complete=True, usage=Usage(input_tokens=7)))
+    assert event is not None
+    assert (event.usage, event.usage_source, event.flags) == (Usage(input_tokens=7), "provider", ())
 
 
 def test_an_event_repeats_what_was_written_before_the_call() -> None:

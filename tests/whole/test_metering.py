@@ -156,9 +156,9 @@ async def test_mt13_zero_is_zero_and_nonsense_is_nothing(tmp_path: Path) -> None
         await metered.rig.call()
     zero, negative, huge = await metered.events()
     assert (zero.usage.input_tokens, zero.usage.output_tokens, zero.usage_source) == (0, 0, "provider")
-    assert negative.usage.input_tokens is None
-    assert negative.flags == ("usage_odd",)
-    assert huge.usage.input_tokens is None
+    for odd in (negative, huge):
+        assert (odd.usage_source, odd.flags, odd.usage.output_tokens) == ("partial", ("usage_odd",), 3)
+        assert 5 <= (odd.usage.input_tokens or 0) <= 50
 
 
 async def test_mt16_one_event_for_each_attempt_that_used_something(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_mt16_one_event_for_each_attempt_that_used_something(tmp_path: Pat
     assert first.id[:-1] == second.id[:-1]
 
 
-@pytest.mark.parametrize("script", [failing(500), failing(400, "bad"), failing(429), answering(b"<html>")])
+@pytest.mark.parametrize("script", [failing(500), failing(400, "bad"), failing(429)])
 async def test_failures_without_usage_are_no_event(tmp_path: Path, script: Any) -> None:
     metered = Metered(tmp_path, GATEWAY_MAX_ATTEMPTS="1")
     metered.rig.scripts["a"] = script
@@ -184,6 +184,41 @@ async def test_failures_without_usage_are_no_event(tmp_path: Path, script: Any) 
     health = (await metered.rig.get("/v1/health"))["metering"]["calls"]
     assert (health["admitted"], health["voided"], health["open"]) == (1, 1, 0)
     assert await metered.events() == []
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"id": "c", "usage": {"prompt_tok'])
+async def test_an_answer_that_the_gateway_refuses_is_metered_as_estimated(tmp_path: Path, body: bytes) -> None:
+    metered = Metered(tmp_path, GATEWAY_MAX_ATTEMPTS="1")
+    metered.rig.scripts["a"] = answering(body)
+    assert (await metered.rig.call()).status == 502
+    event = await metered.only()
+    assert (event.outcome, event.usage_source, event.status) == ("protocol_error", "estimated", 200)
+    assert event.usage.input_tokens
+
+
+async def test_the_last_count_of_a_provider_stands_though_the_stream_breaks_after_it(tmp_path: Path) -> None:
+    metered = Metered(tmp_path, {"fast": "a/m", "claude": "x/m"}, GATEWAY_MAX_ATTEMPTS="1")
+    usage = {"id": "c", "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
+    metered.rig.scripts["a"] = streaming(
+        *chat_events("word " * 40, end=False), b"data: %b\n\n" % json.dumps(usage).encode()
+    )
+    await metered.rig.call(stream=True)
+    told = event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}})
+    metered.rig.scripts["x"] = streaming(event(START), event(TEXT), told)
+    await metered.rig.call("claude", path=MESSAGES, stream=True)
+    chat, message = await metered.events()
+    assert (chat.usage.output_tokens, chat.usage_source) == (2, "provider")
+    assert (message.usage.input_tokens, message.usage.output_tokens, message.usage_source) == (70, 2, "provider")
+
+
+async def test_output_that_a_provider_does_not_count_is_estimated(tmp_path: Path) -> None:
+    metered = Metered(tmp_path)
+    whole = {"id": "c", "choices": [{"message": {"content": "word " * 50}}], "usage": {"prompt_tokens": 5}}
+    metered.rig.scripts["a"] = answering(json.dumps(whole).encode())
+    await metered.rig.call()
+    found = await metered.only()
+    assert (found.usage_source, found.flags, found.usage.input_tokens) == ("partial", ("usage_odd",), 5)
+    assert 40 <= (found.usage.output_tokens or 0) <= 70
 
 
 async def test_mt17_what_a_client_calls_its_call_is_not_the_id(tmp_path: Path) -> None:

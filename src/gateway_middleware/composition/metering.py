@@ -178,7 +178,9 @@ class Metering(Fixed):
                     await asyncio.sleep(0.01)
 
     def appraise(self, event: UsageEvent, tier: str | None) -> UsageEvent:
-        """The event with its cost, where a price is known."""
+        """The event with its cost, where a price is known. What is free has one already."""
+        if event.cost is not None:
+            return event
         deployment = event.deployment
         cost = self._pricing.price_of(
             provider=event.provider,

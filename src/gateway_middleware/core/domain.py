@@ -45,7 +45,19 @@ class Surface(StrEnum):
         """A short name for logs and metrics: `chat`, `messages`, `images_edits`."""
         return _SURFACE_LABELS[self]
 
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether a call can cost tokens. Counting tokens and moderation are free at every provider."""
+        return self not in _FREE_SURFACES
 
+    @property
+    def writes_text(self) -> bool:
+        """Whether the answer is text of a model, whose tokens are output."""
+        return self in _TEXT_SURFACES
+
+
+_FREE_SURFACES = frozenset({Surface.COUNT_TOKENS, Surface.MODERATIONS})
+_TEXT_SURFACES = frozenset({Surface.CHAT, Surface.RESPONSES, Surface.COMPLETIONS, Surface.MESSAGES})
 _SURFACE_LABELS = {s: "chat" if s is Surface.CHAT else s.value.replace("/", "_") for s in Surface}
 
 

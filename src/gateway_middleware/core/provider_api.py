@@ -89,6 +89,8 @@ class ResponseReader(Protocol):
     usage: Usage | None
     raw_usage: bytes | None
     """The usage object as the provider wrote it."""
+    is_usage_final: bool
+    """Whether the usage is the provider's last word, though the answer may not be complete."""
     service_tier: str | None
     response_id: str | None
     response_model: str | None

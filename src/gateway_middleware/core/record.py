@@ -26,6 +26,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """The provider's own usage object, as JSON."""
     is_complete: bool = False
     """Whether the whole answer has come, so that its usage is final."""
+    is_usage_final: bool = False
+    """Whether the provider has told its last count, though the rest of the answer did not come."""
     response_id: str | None = None
     response_model: str | None = None
     service_tier: str | None = None

@@ -125,7 +125,7 @@ class CallMeter:
                 attempt.drained.add_done_callback(partial(self._finish, call, attempt))
 
     def _finish(self, call: OpenCall, attempt: Attempt, _: asyncio.Future[None] | None = None) -> None:
-        if attempt.usage is None or attempt.usage.input_tokens is None:
+        if self._request.surface.uses_tokens and (attempt.usage is None or attempt.usage.input_tokens is None):
             # Only now is it worth while to look closer than at the size.
             tokens = self._metering.estimate_input(self._request, self._tenant.name)
             call = msgspec.structs.replace(call, input_tokens=tokens)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 import msgspec
 
-from gateway_middleware.core.domain import Outcome, Usage
+from gateway_middleware.core.domain import Outcome, Surface, Usage
 
 if TYPE_CHECKING:
     from gateway_middleware.core.record import Attempt
@@ -18,8 +18,14 @@ EVENT_TYPE = "gateway.llm.usage.v1"
 SHUTDOWN = "shutdown"
 """The outcome of a call that the gateway itself ended while it stopped."""
 _ABSENT = msgspec.Raw(b"null")
+CRASH = "gateway_crash"
+"""The outcome of a call whose process died before it could tell."""
 _UNAWAITED = frozenset({Outcome.CLIENT_DISCONNECT, Outcome.ABANDONED})
 """The provider was at work on it, and nobody waited for the answer."""
+_GIVEN_UP = frozenset({Outcome.PROTOCOL_ERROR, Outcome.TIMEOUT, Outcome.GATEWAY_ERROR})
+"""With a status of 2xx: the provider has worked, and the gateway did not take its answer."""
+_FREE_SURFACES = frozenset(surface.label for surface in Surface if not surface.uses_tokens)
+_TEXT_SURFACES = frozenset(surface.label for surface in Surface if surface.writes_text)
 _ODD = "usage_odd"
 _MISSING = "usage_missing"
 
@@ -91,11 +97,12 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
         is_stream: bool | None = None,
         status: int | None = None,
         raw_usage: bytes | None = None,
+        cost: str | None = None,
         ttft: float | None = None,
         duration: float | None = None,
         flags: tuple[str, ...] = (),
     ) -> Self:
-        """The event that ends `call`, not priced yet. `model` and `is_stream` are those of the call unless given."""
+        """The event that ends `call`. `model` and `is_stream` are those of the call unless given."""
         return cls(
             id=call.id,
             time=call.time,
@@ -115,6 +122,7 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
             model_served=model_served,
             status=status,
             raw_usage=msgspec.Raw(raw_usage or b"null"),
+            cost=cost,
             ttft=ttft,
             duration=duration,
             flags=flags,
@@ -131,35 +139,70 @@ def event_of(call: OpenCall, attempt: Attempt, *, is_stopping: bool = False) -> 
     `is_stopping`: the gateway itself has ended calls.
     """
     outcome = attempt.outcome or Outcome.CLIENT_DISCONNECT
-    measured = _measured(call, attempt, outcome)
+    measured = _reported(call, attempt) or _estimated(call, attempt, outcome)
     if measured is None:
         return None
-    usage, source = measured
     ended = attempt.started if attempt.ended is None else attempt.ended
     return UsageEvent.of(
         call,
         outcome=SHUTDOWN if is_stopping and outcome is Outcome.CLIENT_DISCONNECT else outcome.value,
-        usage=usage,
-        usage_source=source,
+        usage=measured.usage,
+        usage_source=measured.source,
         model_served=attempt.response_model,
         status=attempt.status,
         raw_usage=attempt.raw_usage,
+        cost=measured.cost,
         ttft=None if attempt.first_content is None else round(attempt.first_content - attempt.started, 6),
         duration=round(ended - attempt.started, 6),
-        flags=_flags(attempt, outcome),
+        flags=measured.flags,
     )
 
 
-def _measured(call: OpenCall, attempt: Attempt, outcome: Outcome) -> tuple[Usage, UsageSource] | None:
-    """The provider's count; what is known of it with estimates for the rest; estimates alone; None for nothing."""
-    usage, delivered = attempt.usage, attempt.delivered_tokens
-    if usage is not None:
-        if attempt.is_complete:
-            return usage, UsageSource.PROVIDER
-        return _filled(usage, call, delivered), UsageSource.PARTIAL
-    if delivered is not None or outcome is Outcome.SUCCESS or outcome in _UNAWAITED:
-        return _filled(Usage(), call, delivered), UsageSource.ESTIMATED
-    return None
+def crash_event(call: OpenCall) -> UsageEvent:
+    """What is billed for a call whose process died before it could tell: its input, as it was estimated."""
+    measured = _unreported(call, None)
+    return UsageEvent.of(
+        call, outcome=CRASH, usage=measured.usage, usage_source=UsageSource.ESTIMATED, cost=measured.cost
+    )
+
+
+class _Measured(NamedTuple):
+    usage: Usage
+    source: UsageSource
+    flags: tuple[str, ...] = ()
+    cost: str | None = None
+
+
+def _reported(call: OpenCall, attempt: Attempt) -> _Measured | None:
+    """The provider's own count. Where that is not final, or makes no sense, it is filled with estimates."""
+    usage = attempt.usage
+    if usage is None:
+        return None
+    is_final = attempt.is_complete or attempt.is_usage_final
+    lacks_output = usage.output_tokens is None and call.surface in _TEXT_SURFACES
+    delivered = None if is_final and not lacks_output else attempt.delivered_tokens
+    lacks_input = usage.input_tokens is None
+    filled = _consistent(_filled(usage, call, delivered) if lacks_input or delivered is not None else usage)
+    is_odd = (is_final and (lacks_input or lacks_output)) or _consistent(usage) != usage
+    source = UsageSource.PROVIDER if is_final and not is_odd else UsageSource.PARTIAL
+    return _Measured(filled, source, (_ODD,) if is_odd or _has_negative(attempt.raw_usage or b"") else ())
+
+
+def _estimated(call: OpenCall, attempt: Attempt, outcome: Outcome) -> _Measured | None:
+    """What a call used whose provider did not come to tell; None where it has done nothing that it bills."""
+    delivered = attempt.delivered_tokens
+    is_refused_here = outcome in _GIVEN_UP and attempt.status is not None and 200 <= attempt.status < 300
+    if delivered is None and not is_refused_here and outcome is not Outcome.SUCCESS and outcome not in _UNAWAITED:
+        return None
+    measured = _unreported(call, delivered)
+    is_missing = outcome is Outcome.SUCCESS and measured.source is UsageSource.ESTIMATED
+    return measured._replace(flags=(_MISSING,)) if is_missing else measured
+
+
+def _unreported(call: OpenCall, delivered: int | None) -> _Measured:
+    if call.surface in _FREE_SURFACES:
+        return _Measured(Usage(input_tokens=0, output_tokens=0), UsageSource.PROVIDER, cost="0")
+    return _Measured(_filled(Usage(), call, delivered), UsageSource.ESTIMATED)
 
 
 def _filled(usage: Usage, call: OpenCall, delivered: int | None) -> Usage:
@@ -173,10 +216,19 @@ def _filled(usage: Usage, call: OpenCall, delivered: int | None) -> Usage:
     )
 
 
-def _flags(attempt: Attempt, outcome: Outcome) -> tuple[str, ...]:
-    if attempt.usage is None:
-        return (_MISSING,) if outcome is Outcome.SUCCESS else ()
-    return (_ODD,) if _has_negative(attempt.raw_usage or b"") else ()
+def _consistent(usage: Usage) -> Usage:
+    """The same where no part is larger than its whole; else with wholes that are as large as their parts."""
+    written = _at_least(usage.cache_write_tokens, usage.cache_write_1h_tokens or 0)
+    return msgspec.structs.replace(
+        usage,
+        cache_write_tokens=written,
+        input_tokens=_at_least(usage.input_tokens, (usage.cached_input_tokens or 0) + (written or 0)),
+        output_tokens=_at_least(usage.output_tokens, usage.reasoning_tokens or 0),
+    )
+
+
+def _at_least(whole: int | None, parts: int) -> int | None:
+    return None if whole is None else max(whole, parts)
 
 
 def _has_negative(raw: bytes) -> bool:

@@ -66,12 +66,13 @@ def reported_failure(
 class BinaryReader:
     """An answer that is not looked into: audio. Complete at a clean end."""
 
-    __slots__ = ("error", "failure", "has_content", "is_complete", "raw_usage", "response_id", "response_model",
-                 "service_tier", "usage")  # fmt: skip
+    __slots__ = ("error", "failure", "has_content", "is_complete", "is_usage_final", "raw_usage", "response_id",
+                 "response_model", "service_tier", "usage")  # fmt: skip
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.raw_usage: bytes | None = None
+        self.is_usage_final = False
         self.service_tier: str | None = None
         self.response_id: str | None = None
         self.response_model: str | None = None

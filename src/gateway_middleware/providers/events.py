@@ -113,11 +113,12 @@ class EventReader(BinaryReader, ABC):
         self._learn(text_of(fields.type) or name.decode("latin-1"), fields)
         return self._visible(event, fields)
 
-    def _count(self, head: AnswerHead) -> None:
+    def _count(self, head: AnswerHead, *, is_final: bool = False) -> None:
         """Take over OpenAI's usage, where there is one."""
         usage = openai_usage(json_object(head.usage)) if head.usage else None
         if usage is not None:
             self.usage, self.raw_usage = usage, bytes(head.usage)
+            self.is_usage_final = is_final
 
     def _identify(self, head: AnswerHead) -> None:
         self.service_tier = text_of(head.service_tier) or self.service_tier
@@ -155,8 +156,11 @@ class ChatEvents(EventReader):
 
     def _learn(self, kind: str, fields: EventData) -> None:
         self._identify(fields)
-        self._count(fields)
-        self.has_content = self.has_content or any(_has_content(choice) for choice in _choices(fields))
+        if self.has_content and not fields.usage:
+            return
+        choices = _choices(fields)
+        self._count(fields, is_final=not choices or any(map(_is_finished, choices)))
+        self.has_content = self.has_content or any(map(_has_content, choices))
 
     def _learn_from_text(self, data: bytes) -> None:
         self.is_complete = data.startswith(_DONE)
@@ -167,6 +171,10 @@ def _choices(fields: EventData) -> list[Any]:
         return _decode_list(fields.choices)
     except (ValueError, RecursionError):
         return []
+
+
+def _is_finished(choice: object) -> bool:
+    return isinstance(choice, dict) and bool(choice.get("finish_reason"))
 
 
 def _has_content(choice: object) -> bool:
@@ -227,6 +235,7 @@ class MessagesEvents(EventReader):
             self._identify(head)
             self._update(head.usage)
         self._update(fields.usage)
+        self.is_usage_final = self.is_usage_final or (kind == "message_delta" and bool(fields.usage))
         self.has_content = self.has_content or kind not in self._lifecycle
         self.is_complete = kind == "message_stop"
 

@@ -46,7 +46,7 @@ class UsageDrain:
             pass  # what is known by then is what is told
         finally:
             attempt.usage, attempt.raw_usage = reader.usage, reader.raw_usage
-            attempt.is_complete = reader.is_complete
+            attempt.is_complete, attempt.is_usage_final = reader.is_complete, reader.is_usage_final
             answer.close()
             if not drained.done():
                 drained.set_result(None)

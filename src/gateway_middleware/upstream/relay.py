@@ -33,7 +33,7 @@ class Relay:
     """Carries one good answer from the provider to the client, and what was learnt of it into the record."""
 
     __slots__ = ("_clock", "_heart", "_heartbeat", "_held", "_is_started", "_on_content", "_reader", "_record", "_send",
-                 "_tally", "_watch", "attempt")  # fmt: skip
+                 "_tally", "_watch", "_writes_text", "attempt")  # fmt: skip
 
     def __init__(
         self,
@@ -59,12 +59,14 @@ class Relay:
         self._held = b""
         self._reader: ResponseReader | None = None
         self._tally = tally
+        self._writes_text = False
 
     async def answer(
         self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int, patience: float
     ) -> None:
         """Relay it. `patience`: seconds from now within which a stream must show content."""
         is_event_stream = provider.is_stream(answer.headers)
+        self._writes_text = request.surface.writes_text
         self._reader = reader = provider.reader(request, is_event_stream=is_event_stream)
         can_move = request.route.has_alternatives
         try:
@@ -92,9 +94,13 @@ class Relay:
         attempt = self.attempt
         attempt.usage, attempt.raw_usage, attempt.service_tier = reader.usage, reader.raw_usage, reader.service_tier
         attempt.response_id, attempt.response_model = reader.response_id, reader.response_model
-        attempt.is_complete = reader.is_complete
-        if not reader.is_complete or reader.usage is None:
+        attempt.is_complete, attempt.is_usage_final = reader.is_complete, reader.is_usage_final
+        if not reader.is_complete or self._is_uncounted(reader):
             attempt.delivered_tokens = self._tally.tokens()
+
+    def _is_uncounted(self, reader: ResponseReader) -> bool:
+        """Whether the provider has not told how much output there was."""
+        return reader.usage is None or (reader.usage.output_tokens is None and self._writes_text)
 
     async def _whole(self, answer: Answer, reader: ResponseReader, media: bytes, limit: int, *, can_move: bool) -> None:
         body = await answer.read(limit)
@@ -102,7 +108,7 @@ class Relay:
         if not reader.is_complete:
             raise UpstreamProtocolError("The provider's answer is not complete JSON.")
         self._consider_failure(reader, can_move=can_move)
-        if reader.usage is None:
+        if self._is_uncounted(reader):
             self._tally.add_whole(relayed)
         self._learn(reader)
         headers = [(b"content-type", media), (b"content-length", b"%d" % len(relayed))]
@@ -146,7 +152,7 @@ class Relay:
                 await self._break_off(reader, relayed)
         if reader.failure is not None:
             self.attempt.failure = reader.failure
-        if relayed and reader.usage is None:
+        if relayed and self._is_uncounted(reader):
             self._tally.add(relayed)
         self._learn(reader)
         if self._heart is not None:

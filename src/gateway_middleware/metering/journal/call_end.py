@@ -7,11 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway_middleware.core.domain import Usage
-from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, UsageSource
-
-CRASH = "gateway_crash"
-"""The outcome of a call whose process died before it could tell."""
+from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
 
 encode = msgspec.json.Encoder().encode
 decode_open = msgspec.json.Decoder(OpenCall).decode
@@ -51,12 +47,6 @@ def orphaned(event: UsageEvent) -> CallEnd:
 def voided(sequence: int | None, call: OpenCall) -> CallEnd:
     """The end of a call that cost nothing."""
     return CallEnd(sequence, EndKind.VOIDED, call.id, call.tenant, call.time)
-
-
-def crash_event(call: OpenCall) -> UsageEvent:
-    """What is billed for a call that never ended: its input, as it was estimated."""
-    usage = Usage(input_tokens=call.input_tokens)
-    return UsageEvent.of(call, outcome=CRASH, usage=usage, usage_source=UsageSource.ESTIMATED)
 
 
 def one_line(body: bytes) -> bytes:

@@ -13,7 +13,6 @@ from gateway_middleware.metering.journal.call_end import (
     CallEnd,
     EndKind,
     closed,
-    crash_event,
     decode_event,
     decode_open,
     orphaned,
@@ -32,7 +31,7 @@ from gateway_middleware.metering.journal.segment import (
 )
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.journal.tables import Progress
-from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
+from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, crash_event
 
 _log = logging.getLogger(__name__)
 _decode_id = msgspec.json.Decoder(str).decode
