@@ -1,7 +1,8 @@
 """The Model Gateway: one door to many LLM providers, as composable ASGI middlewares.
 
-What stands in `__all__` is the public interface (docs/api.md); every other module may change without notice. Names are
-imported when they are first used: `check`, `keys` and the simulator need no web framework.
+What stands in `__all__` is the public interface (docs/api.md), with the modules `providers` and `simulator`; all other
+modules may change without notice. Names are imported when they are first used: `check`, `keys` and the simulator need
+no web framework.
 """
 
 from __future__ import annotations
