@@ -11,8 +11,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway_middleware._version import __version__
-from gateway_middleware.core.domain import HeaderList, Surface, Timeouts
-from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.domain import HeaderList, ModelRequest, Surface, Timeouts
+from gateway_middleware.core.errors import (
+    InvalidRequestError,
+    UnknownModelError,
+    UpstreamProtocolError,
+    UpstreamStatusError,
+)
 from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.provider_api import Origin, Provider, ProviderConfig, UpstreamRequest, UpstreamTarget
 from gateway_middleware.core.secret import Secret
@@ -378,3 +383,64 @@ def test_a_form_that_leaves_the_model_to_the_provider_stays_so() -> None:
     for model, is_named in ((DEFAULT_MODELS[Surface.IMAGES_EDITS], False), ("gpt-image-1", True)):
         upstream = prepared(OPENAI, Surface.IMAGES_EDITS, form, model=model, content_type=FORM)
         assert (b'name="model"' in upstream.body) is is_named
+
+
+def refused(status: int, body: bytes) -> UpstreamStatusError:
+    return UpstreamStatusError("no", upstream_status=status, upstream_headers=[], body=body)
+
+
+@pytest.mark.parametrize("kind", ["openai", "azure_openai"])
+def test_a_refusal_of_stream_options_is_learnt_for_the_deployment(kind: str) -> None:
+    provider, streamed = provider_of(kind, "https://h"), model_request(is_stream=True)
+    refusal = refused(400, b"[{'type': 'extra_forbidden', 'loc': ('body', 'stream_options')}]")
+    assert b"stream_options" in provider.prepare(streamed, deployment("a")).body
+
+    assert provider.learns(streamed, deployment("a"), refusal)
+    assert b"stream_options" not in provider.prepare(streamed, deployment("a")).body
+    assert b"stream_options" in provider.prepare(streamed, deployment("b")).body
+    assert not provider.learns(streamed, deployment("a"), refusal)
+
+
+@pytest.mark.parametrize(
+    ("request_of", "error"),
+    [
+        (model_request(is_stream=True), refused(400, b"model is missing")),
+        (model_request(is_stream=True), refused(500, b"stream_options")),
+        (model_request(is_stream=True, wants_stream_usage=True), refused(400, b"stream_options")),
+        (model_request(), refused(400, b"stream_options")),
+        (model_request(Surface.RESPONSES, is_stream=True), refused(400, b"stream_options")),
+    ],
+)
+def test_what_the_gateway_did_not_add_is_nothing_to_learn_from(
+    request_of: ModelRequest, error: UpstreamStatusError
+) -> None:
+    assert not provider_of("openai", "https://h").learns(request_of, deployment(), error)
+    assert not ANTHROPIC.learns(request_of, deployment(), error)
+
+
+def test_what_is_learnt_is_bounded() -> None:
+    provider, streamed = provider_of("openai", "https://h"), model_request(is_stream=True)
+    for n in range(300):
+        assert provider.learns(streamed, deployment(f"m{n}"), refused(422, b"include_usage"))
+    assert b"stream_options" in provider.prepare(streamed, deployment("m0")).body
+    assert b"stream_options" not in provider.prepare(streamed, deployment("m299")).body
+
+
+@pytest.mark.parametrize("kind", ["openai", "azure_openai"])
+def test_stream_options_can_be_switched_off(kind: str) -> None:
+    provider = provider_of(kind, "https://h", stream_options=False)
+    assert b"stream_options" not in provider.prepare(model_request(is_stream=True), deployment()).body
+
+
+@pytest.mark.parametrize(
+    ("provider", "surface"),
+    [("openai", Surface.CHAT), ("openai", Surface.RESPONSES), ("openai", Surface.IMAGES_GENERATIONS),
+     ("azure_openai", Surface.CHAT), ("anthropic", Surface.MESSAGES)],
+)  # fmt: skip
+def test_an_event_may_have_as_many_bytes_as_are_configured(provider: str, surface: Surface) -> None:
+    made = provider_of(provider, "https://h", max_event_bytes=100)
+    request = model_request(surface, is_stream=True)
+    made.reader(request, is_event_stream=True).feed(b"data: " + b"x" * 90)
+
+    with pytest.raises(UpstreamProtocolError, match="more than 100 bytes"):
+        made.reader(request, is_event_stream=True).feed(b"data: " + b"x" * 100)

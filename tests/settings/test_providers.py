@@ -54,10 +54,13 @@ def test_an_entry_has_every_option() -> None:
             timeouts={"connect": 1, "first_byte": 2.5},
             organization="org-1",
             project="proj-1",
+            stream_options=False,
+            on_disconnect="drain",
         )
     )["p"]
     assert found.timeouts == Timeouts(connect=1.0, first_byte=2.5)
     assert (found.organization, found.project, found.is_insecure) == ("org-1", "proj-1", True)
+    assert (found.stream_options, found.reads_on_disconnect) == (False, True)
     assert found.base_url == "http://vllm.internal:8000/v1"
 
 
@@ -133,7 +136,7 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
             entry(zzz="x"),
             (
                 f"{P}.zzz: unknown name; expected one of kind, base_url, api_key, api_version, timeouts, insecure, "
-                "organization, project, breaker, on_disconnect"
+                "organization, project, breaker, on_disconnect, stream_options"
             ),
         ),
         (entry(api_key=7), f"{P}.api_key=[redacted]: expected text, env:NAME or file:/path"),

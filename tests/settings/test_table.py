@@ -33,6 +33,7 @@ def test_every_variable_has_one_row_of_three_cells() -> None:
         "| `GATEWAY_OPEN` | `false` | `true`: no tenants are needed, every caller is let in. |",
         "| `GATEWAY_DRAIN_SECONDS` | `30` | How long calls may take to end when the gateway is stopped. |",
         "| `GATEWAY_MAX_ATTEMPTS` | `3` | Upstream tries per call, over all deployments of its route. |",
+        "| `GATEWAY_MAX_BODY_BYTES` | `33554432` (32 MiB) | The largest request body. |",
         "| `OPENAI_API_KEY` | none | Switches on the provider `openai`. |",
     ],
 )

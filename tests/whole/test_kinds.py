@@ -180,3 +180,29 @@ def test_a_gateway_that_was_not_given_the_kind_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as refused:
         Gateway(settings_for("http://127.0.0.1:1", tmp_path))
     assert refused.value.complaints == ("provider far: no kind 'x'; expected one of openai, anthropic, azure_openai",)
+
+
+async def test_a_server_that_refuses_stream_options_is_asked_once_more_without_them(tmp_path: Path) -> None:
+    bodies: list[Any] = []
+
+    async def chat(request: Request) -> Response:
+        bodies.append(await request.json())
+        if "stream_options" in bodies[-1]:
+            return Response('{"message": "extra_forbidden: stream_options"}', status_code=400)
+        return StreamingResponse(iter(chat_events("Hello")), headers={"content-type": "text/event-stream"})
+
+    old = Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
+    async with serving(old, lifespan="off") as upstream:
+        environ = {
+            "OPENAI_API_KEY": "sk-0123456789",
+            "OPENAI_BASE_URL": f"{upstream}/v1",
+            "GATEWAY_OPEN": "true",
+            "GATEWAY_JOURNAL": str(tmp_path / "journal.db"),
+        }
+        log = LogLines()
+        async with serving(GatewayApplication(Gateway(Settings.from_env(environ), write_log=log))) as url:
+            first, second = [await ask(url, "m", stream=True) for _ in range(2)]
+    assert first.text == second.text == b"".join(chat_events("Hello")).decode()
+    assert [len(answer.headers["x-gateway-attempts"].split(", ")) for answer in (first, second)] == [2, 1]
+    assert ["stream_options" in body for body in bodies] == [True, False, False]
+    assert [e.usage_source for e in events_in(tmp_path)] == ["estimated", "estimated"]

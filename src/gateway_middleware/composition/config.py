@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.secret import redact
@@ -24,7 +26,7 @@ class LiveConfig(Lifeless):
     calls that began with it. `table` is another value after each reload.
     """
 
-    takes = frozenset({"providers", "routes"})
+    takes = frozenset({"providers", "routes", "max_event_bytes"})
 
     def __init__(self, settings: Settings, kinds: Mapping[str, ProviderKind]) -> None:
         self._kinds = kinds
@@ -86,7 +88,8 @@ def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind]) -> dic
     ]
     if unknown:
         raise SettingsError(unknown)
-    return {p.name: kinds[p.kind](p) for p in settings.providers}
+    limit = settings.max_event_bytes
+    return {p.name: kinds[p.kind](msgspec.structs.replace(p, max_event_bytes=limit)) for p in settings.providers}
 
 
 def make_route_table(settings: Settings, providers: Mapping[str, Provider]) -> RouteTable:

@@ -50,6 +50,7 @@ class Upstream(Fixed):
             on_provider_error=on_provider_error,
             count_output=lambda surface, model: OutputEstimate(surface, model=model),
             usage_drain=self._drain,
+            max_answer_bytes=config.settings.max_answer_bytes,
         )
 
     @asynccontextmanager

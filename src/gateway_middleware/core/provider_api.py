@@ -7,8 +7,9 @@ from typing import Protocol
 import msgspec
 
 from gateway_middleware.core.domain import Deployment, Dialect, HeaderList, ModelRequest, Surface, Timeouts, Usage
-from gateway_middleware.core.errors import UpstreamStreamError
+from gateway_middleware.core.errors import UpstreamStatusError, UpstreamStreamError
 from gateway_middleware.core.secret import Secret
+from gateway_middleware.core.sse import MAX_EVENT_BYTES
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +17,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `base_url` is what the vendor's SDK takes. `api_version` None is the adapter's own default. `organization` and
     `project` are OpenAI's. `reads_on_disconnect`: a stream whose client has left is read to its end for its usage.
+    `stream_options`: it takes the option by which OpenAI's format asks for the usage of a stream. `max_event_bytes`
+    bounds one event of a stream.
     """
 
     name: str
@@ -27,6 +30,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     organization: str | None = None
     project: str | None = None
     reads_on_disconnect: bool = False
+    stream_options: bool = True
+    max_event_bytes: int = MAX_EVENT_BYTES
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +159,13 @@ class Provider(Protocol):
 
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
         """The upstream request: the client's body with only the model replaced (and stream usage asked for)."""
+        ...
+
+    def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
+        """Whether the provider refused what the gateway itself had added to the request.
+
+        Then `prepare` leaves it out for this deployment from now on, and the request is worth sending once more.
+        """
         ...
 
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:

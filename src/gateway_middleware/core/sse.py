@@ -11,7 +11,8 @@ from itertools import pairwise
 
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError
 
-MAX_EVENT_BYTES = 1024 * 1024
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+"""By default. Images and documents travel inside single events, in base64."""
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")

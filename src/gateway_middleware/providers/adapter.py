@@ -10,7 +10,8 @@ from gateway_middleware.providers.targets import TargetCache, parse_base_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.core.domain import HeaderList
+    from gateway_middleware.core.domain import Deployment, HeaderList, ModelRequest
+    from gateway_middleware.core.errors import UpstreamStatusError
     from gateway_middleware.core.provider_api import ProviderConfig
     from gateway_middleware.providers.targets import Headers, PathOf
 
@@ -24,7 +25,7 @@ class Adapter:
     of the path in `base_url` what gives the request target of a surface and a model.
     """
 
-    __slots__ = ("_targets", "kind", "name", "origin", "reads_on_disconnect", "secrets", "timeouts")
+    __slots__ = ("_max_event_bytes", "_targets", "kind", "name", "origin", "reads_on_disconnect", "secrets", "timeouts")
 
     dialect: ClassVar[Dialect] = Dialect.OPENAI
     model_prefixes: ClassVar[tuple[str, ...]] = ()
@@ -37,6 +38,7 @@ class Adapter:
         self.kind = config.kind
         self.timeouts = config.timeouts
         self.reads_on_disconnect = config.reads_on_disconnect
+        self._max_event_bytes = config.max_event_bytes
         self.secrets: tuple[str, ...] = (config.api_key.reveal(),)
         self.origin, path = parse_base_url(config.base_url)
         self._targets = TargetCache(self.origin, addressing(path), headers)
@@ -45,5 +47,9 @@ class Adapter:
         """Whether the answer is a stream of server-sent events."""
         for name, value in headers:
             if name == b"content-type":
-                return value.startswith(_EVENT_STREAM)
+                return value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
+        return False
+
+    def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
+        """The gateway adds nothing that a provider could refuse."""
         return False

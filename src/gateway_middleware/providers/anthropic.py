@@ -59,7 +59,7 @@ class AnthropicProvider(Adapter):
 
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
         return (
-            MessagesEvents(secrets=self.secrets)
+            MessagesEvents(secrets=self.secrets, limit=self._max_event_bytes)
             if is_event_stream
             else JsonReader(anthropic_usage, secrets=self.secrets)
         )

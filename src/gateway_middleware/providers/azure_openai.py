@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.core.provider_api import UpstreamRequest
-from gateway_middleware.providers.adapter import Adapter
 from gateway_middleware.providers.bodies import upstream_body
-from gateway_middleware.providers.openai import OPENAI_SURFACES, asks_usage, openai_reader
+from gateway_middleware.providers.openai_format import OPENAI_SURFACES, OpenAIFormat
 from gateway_middleware.providers.targets import content_headers, header_value, segment
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Deployment, ModelRequest
-    from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind, ResponseReader
+    from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind
     from gateway_middleware.providers.targets import PathOf
 
 AZURE_SURFACES = OPENAI_SURFACES - {Surface.MODERATIONS}
@@ -30,14 +29,14 @@ _REFUSING_STREAM_OPTIONS = frozenset({"data_sources", "dataSources"})
 """Azure "On Your Data" answers 400 to a request that also holds `stream_options` (Microsoft Q&A 2280689)."""
 
 
-class AzureOpenAIProvider(Adapter):
+class AzureOpenAIProvider(OpenAIFormat):
     """`base_url` is the resource's endpoint: `https://NAME.openai.azure.com`.
 
     `api_version` None, `v1`, `preview` and `latest` mean the v1 API, a date the older one. Raises `ValueError` for an
     address, version or credential that cannot be sent.
     """
 
-    __slots__ = ("_is_dated", "_takes_stream_options")
+    __slots__ = ("_is_dated",)
 
     dialect: ClassVar[Dialect] = Dialect.AZURE
     otel_name: ClassVar[str] = "azure.ai.openai"
@@ -47,9 +46,10 @@ class AzureOpenAIProvider(Adapter):
     def __init__(self, config: ProviderConfig) -> None:
         version = config.api_version
         self._is_dated = version not in _V1_QUERIES
-        self._takes_stream_options = not self._is_dated or str(version) >= _FIRST_WITH_STREAM_OPTIONS
         headers = ((b"api-key", header_value(config.api_key.reveal(), "an API key")),)
         super().__init__(config, headers=headers, addressing=partial(_addressing, version))
+        if self._is_dated and str(version) < _FIRST_WITH_STREAM_OPTIONS:
+            self._takes_stream_options = False
 
     def supports(self, surface: Surface) -> bool:
         return surface in AZURE_SURFACES
@@ -58,17 +58,12 @@ class AzureOpenAIProvider(Adapter):
         is_in_path = self._is_dated and request.surface is not Surface.RESPONSES
         target = self._targets.get(request, deployment.model)
         body = upstream_body(
-            request, deployment.model, asks_usage=self._asks_usage(request), needs_model=not is_in_path
+            request, deployment.model, asks_usage=self._asks_usage(request, deployment), needs_model=not is_in_path
         )
         return UpstreamRequest(target=target, body=body, headers=content_headers(request))
 
-    def _asks_usage(self, request: ModelRequest) -> bool:
-        return (
-            self._takes_stream_options and asks_usage(request) and _REFUSING_STREAM_OPTIONS.isdisjoint(request.fields)
-        )
-
-    def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
-        return openai_reader(request, is_event_stream=is_event_stream, secrets=self.secrets)
+    def _asks_usage(self, request: ModelRequest, deployment: Deployment) -> bool:
+        return super()._asks_usage(request, deployment) and _REFUSING_STREAM_OPTIONS.isdisjoint(request.fields)
 
 
 def _addressing(api_version: str | None, path: str) -> PathOf:

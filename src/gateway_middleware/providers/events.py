@@ -20,9 +20,6 @@ from gateway_middleware.providers.usage_stripping import without_null_usage
 if TYPE_CHECKING:
     from gateway_middleware.core.provider_api import ResponseReader
 
-MAX_MEDIA_EVENT_BYTES = 32 * 1024 * 1024
-"""Images travel inside single events, in base64."""
-
 _DONE = b"[DONE]"
 _ERROR = msgspec.Raw(b'"error"')
 

@@ -5,31 +5,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.provider_api import UpstreamRequest
-from gateway_middleware.providers.adapter import Adapter
-from gateway_middleware.providers.answers import BinaryReader, JsonReader, TranscriptReader
 from gateway_middleware.providers.bodies import upstream_body
-from gateway_middleware.providers.events import (
-    MAX_MEDIA_EVENT_BYTES,
-    ChatEvents,
-    MediaEvents,
-    QuietChatEvents,
-    ResponsesEvents,
-)
+from gateway_middleware.providers.openai_format import OPENAI_SURFACES, OpenAIFormat
 from gateway_middleware.providers.targets import content_headers, header_value
-from gateway_middleware.providers.usage import openai_usage
 
 if TYPE_CHECKING:
-    from gateway_middleware.core.domain import Deployment, ModelRequest
-    from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind, ResponseReader
+    from gateway_middleware.core.domain import Deployment, ModelRequest, Surface
+    from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind
     from gateway_middleware.providers.targets import Headers
 
-OPENAI_SURFACES = frozenset(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS}
-_TRANSCRIPTS = frozenset({Surface.AUDIO_TRANSCRIPTIONS, Surface.AUDIO_TRANSLATIONS})
 
-
-class OpenAIProvider(Adapter):
+class OpenAIProvider(OpenAIFormat):
     """`base_url` is what the OpenAI SDK takes: `https://api.openai.com/v1`.
 
     Raises `ValueError` for an address or credential that cannot be sent.
@@ -51,43 +38,9 @@ class OpenAIProvider(Adapter):
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
         return UpstreamRequest(
             target=self._targets.get(request, deployment.model),
-            body=upstream_body(request, deployment.model, asks_usage=asks_usage(request)),
+            body=upstream_body(request, deployment.model, asks_usage=self._asks_usage(request, deployment)),
             headers=content_headers(request),
         )
-
-    def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
-        return openai_reader(request, is_event_stream=is_event_stream, secrets=self.secrets)
-
-
-def asks_usage(request: ModelRequest) -> bool:
-    """Whether the gateway asks for stream usage that the client has not asked for."""
-    return request.is_stream and not request.wants_stream_usage and _has_usage_option(request.surface)
-
-
-def _has_usage_option(surface: Surface) -> bool:
-    return surface is Surface.CHAT or surface is Surface.COMPLETIONS  # hashing an enum member costs more
-
-
-def openai_reader(request: ModelRequest, *, is_event_stream: bool, secrets: tuple[str, ...]) -> ResponseReader:
-    """The reader of an answer in OpenAI's format."""
-    surface = request.surface
-    if is_event_stream:
-        return _event_reader(request, secrets)
-    if surface is Surface.AUDIO_SPEECH:
-        return BinaryReader()
-    return (
-        TranscriptReader(openai_usage, secrets=secrets)
-        if surface in _TRANSCRIPTS
-        else JsonReader(openai_usage, secrets=secrets)
-    )
-
-
-def _event_reader(request: ModelRequest, secrets: tuple[str, ...]) -> ResponseReader:
-    if _has_usage_option(request.surface):
-        return QuietChatEvents(secrets=secrets) if asks_usage(request) else ChatEvents(secrets=secrets)
-    if request.surface is Surface.RESPONSES:
-        return ResponsesEvents(secrets=secrets, limit=MAX_MEDIA_EVENT_BYTES)
-    return MediaEvents(secrets=secrets, limit=MAX_MEDIA_EVENT_BYTES)
 
 
 def _headers(config: ProviderConfig) -> Headers:

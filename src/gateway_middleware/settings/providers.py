@@ -58,6 +58,7 @@ _OPTIONS = (
     "project",
     "breaker",
     "on_disconnect",
+    "stream_options",
 )
 _OF_SOME_KINDS = ("api_version", "organization", "project")
 _NO_ENTRA = "without a key means Entra ID, which is not supported yet: set"
@@ -142,6 +143,7 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
     )
     breaker = read_breaker(members.get("breaker"))
     reads_on_disconnect = _reads_on(members.get("on_disconnect"))
+    stream_options = "stream_options" not in members or scalars.boolean(members["stream_options"])
     if key is None or base_url is None:
         return None
     return ProviderSettings(
@@ -156,6 +158,7 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
         project=project,
         breaker=breaker,
         reads_on_disconnect=reads_on_disconnect,
+        stream_options=stream_options,
     )
 
 

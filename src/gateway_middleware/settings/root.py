@@ -13,6 +13,7 @@ from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.price import Price
 from gateway_middleware.core.provider_api import ProviderKind
 from gateway_middleware.core.secret import Secret
+from gateway_middleware.core.sse import MAX_EVENT_BYTES
 from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.node import Node
@@ -43,7 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
-    max_body_bytes: int = 10 * 1024 * 1024
+    max_body_bytes: int = 32 * 1024 * 1024
+    max_answer_bytes: int = 64 * 1024 * 1024
+    max_event_bytes: int = MAX_EVENT_BYTES
     drain_seconds: float = 30.0
     metrics_directory: str | None = None
     tracing: str = "off"

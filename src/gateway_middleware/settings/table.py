@@ -6,6 +6,7 @@ from gateway_middleware.settings.root import Settings
 from gateway_middleware.settings.variables import VARIABLES, Variable
 
 BEGIN = "<!-- settings:begin -->"
+_MIB = 1 << 20
 END = "<!-- settings:end -->"
 
 
@@ -26,6 +27,8 @@ def _default(variable: Variable) -> str:
         if isinstance(value, bool)
         else f"`{value:g}`"
         if isinstance(value, float)
+        else f"`{value}` ({value >> 20} MiB)"
+        if isinstance(value, int) and value >= _MIB
         else f"`{value}`"
     )
 

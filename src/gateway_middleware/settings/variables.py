@@ -58,7 +58,8 @@ VARIABLES: tuple[Variable, ...] = (
         meaning='Further providers: `{"azure-eu": {"kind": "azure_openai", "base_url": "...", "api_key": '
         '"env:AZURE_EU_KEY"}}`. `kind` is `openai`, `anthropic` or `azure_openai`; also `api_version`, `timeouts` '
         "(`connect`, `first_byte`, `answer`, `idle`, `total`, `write_stall`, `heartbeat`, in seconds), `insecure` "
-        "(plain http), `organization`, `project`, `on_disconnect` (`cancel`, `drain`), "
+        "(plain http), `organization`, `project`, `on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it "
+        "does not take them), "
         "`breaker` (docs/circuit-breaking.md). An entry named as a built-in "
         "provider replaces it.",
     ),
@@ -109,6 +110,18 @@ VARIABLES: tuple[Variable, ...] = (
         field="max_body_bytes",
         read=lambda node: scalars.integer(node, 1, 1 << 30),
         meaning="The largest request body.",
+    ),
+    Variable(
+        name="GATEWAY_MAX_ANSWER_BYTES",
+        field="max_answer_bytes",
+        read=lambda node: scalars.integer(node, 1, 1 << 30),
+        meaning="The largest answer that is not streamed.",
+    ),
+    Variable(
+        name="GATEWAY_MAX_EVENT_BYTES",
+        field="max_event_bytes",
+        read=lambda node: scalars.integer(node, 1, 1 << 30),
+        meaning="The largest single event of a stream: images and documents travel inside of one.",
     ),
     Variable(
         name="GATEWAY_DRAIN_SECONDS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
-from gateway_middleware.core.errors import UpstreamError
+from gateway_middleware.core.errors import UpstreamError, UpstreamStatusError
 from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import Attempt
 from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
@@ -39,7 +39,7 @@ class Dispatch:
     While the route has another deployment, the lifecycle frames of a
     stream are held back until its first content, so that a failure until then is raised with the response untouched.
     Raises `UpstreamError` and `ClientDisconnectedError`; after the start of a stream too, for the outermost layer to
-    end it in the dialect.
+    end it in the dialect. What a provider refused that the gateway itself had added is left out of a second attempt.
     The message that ends an answer carries all of its body, or the terminating event of a stream: nothing of what
     makes it complete has been sent before.
     """
@@ -54,7 +54,7 @@ class Dispatch:
         on_provider_error: OnProviderError | None = None,
         count_output: OutputCounterFactory | None = None,
         usage_drain: UsageDrain | None = None,
-        max_answer_bytes: int = 32 * 1024 * 1024,
+        max_answer_bytes: int,
     ) -> None:
         self._count_output = count_output
         self._usage_drain = usage_drain
@@ -67,6 +67,17 @@ class Dispatch:
         self._tower = Watchtower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._once(scope, receive, send)
+        except UpstreamStatusError as error:
+            # Nothing has been sent to the client before such an error.
+            request = REQUEST.get(scope)
+            deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
+            if not self._providers[deployment.provider].learns(request, deployment, error):
+                raise
+            await self._once(scope, receive, send)
+
+    async def _once(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, record = REQUEST.get(scope), RECORD.get(scope)
         deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
         provider = self._providers[deployment.provider]

@@ -1,0 +1,76 @@
+"""OpenAI's wire format, whoever speaks it at whatever address: asking for the usage of a stream, reading answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_middleware.core.domain import Surface
+from gateway_middleware.providers.adapter import Adapter
+from gateway_middleware.providers.answers import BinaryReader, JsonReader, TranscriptReader
+from gateway_middleware.providers.events import ChatEvents, MediaEvents, QuietChatEvents, ResponsesEvents
+from gateway_middleware.providers.usage import openai_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.core.domain import Deployment, ModelRequest
+    from gateway_middleware.core.errors import UpstreamStatusError
+    from gateway_middleware.core.provider_api import ProviderConfig, ResponseReader
+    from gateway_middleware.providers.targets import Headers, PathOf
+
+OPENAI_SURFACES = frozenset(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS}
+_TRANSCRIPTS = frozenset({Surface.AUDIO_TRANSCRIPTIONS, Surface.AUDIO_TRANSLATIONS})
+_MAX_REFUSING = 256
+_REFUSALS = frozenset({400, 422})
+_STREAM_OPTIONS = (b"stream_options", b"include_usage")
+
+
+class OpenAIFormat(Adapter):
+    """Asks for the usage of a stream where the client has not, unless that was switched off or has been refused."""
+
+    __slots__ = ("_refusing", "_takes_stream_options")
+
+    def __init__(self, config: ProviderConfig, *, headers: Headers, addressing: Callable[[str], PathOf]) -> None:
+        super().__init__(config, headers=headers, addressing=addressing)
+        self._takes_stream_options = config.stream_options
+        self._refusing: set[str] = set()
+
+    def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
+        if is_event_stream:
+            return self._event_reader(request)
+        if request.surface is Surface.AUDIO_SPEECH:
+            return BinaryReader()
+        whole = TranscriptReader if request.surface in _TRANSCRIPTS else JsonReader
+        return whole(openai_usage, secrets=self.secrets)
+
+    def _event_reader(self, request: ModelRequest) -> ResponseReader:
+        if _has_usage_option(request.surface):
+            chat = QuietChatEvents if _needs_to_ask(request) else ChatEvents
+            return chat(secrets=self.secrets, limit=self._max_event_bytes)
+        other = ResponsesEvents if request.surface is Surface.RESPONSES else MediaEvents
+        return other(secrets=self.secrets, limit=self._max_event_bytes)
+
+    def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
+        """Some servers of this format refuse `stream_options`; the usage of their streams is then estimated."""
+        if not (self._asks_usage(request, deployment) and _is_about_stream_options(error)):
+            return False
+        if len(self._refusing) >= _MAX_REFUSING:
+            self._refusing.clear()
+        self._refusing.add(deployment.model)
+        return True
+
+    def _asks_usage(self, request: ModelRequest, deployment: Deployment) -> bool:
+        """Whether the gateway asks for stream usage that the client has not asked for."""
+        return self._takes_stream_options and _needs_to_ask(request) and deployment.model not in self._refusing
+
+
+def _needs_to_ask(request: ModelRequest) -> bool:
+    return request.is_stream and not request.wants_stream_usage and _has_usage_option(request.surface)
+
+
+def _has_usage_option(surface: Surface) -> bool:
+    return surface is Surface.CHAT or surface is Surface.COMPLETIONS  # hashing an enum member costs more
+
+
+def _is_about_stream_options(error: UpstreamStatusError) -> bool:
+    return error.upstream_status in _REFUSALS and any(name in error.body for name in _STREAM_OPTIONS)
