@@ -8,7 +8,7 @@ from typing import TypeAlias
 Reply: TypeAlias = "bytes | int | list[Reply] | ErrorReply | None"
 
 _CRLF = b"\r\n"
-_LONGEST = 16 * 1024 * 1024
+_MAX_REPLY_BYTES = 16 * 1024 * 1024
 
 
 class ErrorReply(Exception):  # noqa: N818  # a reply of the protocol: raised by whoever wants it to be
@@ -72,7 +72,7 @@ class ReplyParser:
     def _line(self) -> bytes:
         end = self._bytes.find(_CRLF, self._at)
         if end < 0:
-            if len(self._bytes) - self._at > _LONGEST:
+            if len(self._bytes) - self._at > _MAX_REPLY_BYTES:
                 raise RespProtocolError("line without an end")
             raise _IncompleteError
         line = self._bytes[self._at : end]
@@ -82,7 +82,7 @@ class ReplyParser:
     def _bulk(self, length: int) -> bytes | None:
         if length < 0:
             return None
-        if length > _LONGEST:
+        if length > _MAX_REPLY_BYTES:
             raise RespProtocolError("reply too long")
         end = self._at + length
         if len(self._bytes) < end + 2:

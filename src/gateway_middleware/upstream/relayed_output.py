@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gateway_middleware.core.domain import Surface
 
-_MOST_UNCOUNTED = 32 * 1024
+_MAX_UNCOUNTED_BYTES = 32 * 1024
 
 
 class OutputCounter(Protocol):
@@ -43,7 +43,7 @@ class OutputTally:
         """Whole events that go to the client."""
         self._waiting.append(events)
         self._size += len(events)
-        if self._size > _MOST_UNCOUNTED:
+        if self._size > _MAX_UNCOUNTED_BYTES:
             self._count()
 
     def add_whole(self, body: bytes) -> None:

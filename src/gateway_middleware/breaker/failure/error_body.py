@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-_LARGEST_BODY = 64 * 1024
+_MAX_BODY_BYTES = 64 * 1024
 _decode = msgspec.json.Decoder().decode
 
 
@@ -34,7 +34,7 @@ def read_body(body: bytes) -> Said:
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    if len(body) > _LARGEST_BODY:
+    if len(body) > _MAX_BODY_BYTES:
         return {}
     try:
         found = _decode(body)
