@@ -18,9 +18,9 @@ from limits.aio import strategies
 from limits.storage import storage_from_string
 
 from gateway_middleware.limiting.limit import Claim, limit_key
-from gateway_middleware.limiting.limits_adapter import WindowRateLimiter
 from gateway_middleware.limiting.notation import concurrency, parse_limit, parse_limits
-from gateway_middleware.limiting.reservation import Limiter
+from gateway_middleware.limiting.reservation import Reservations
+from gateway_middleware.limiting.store.limits_storage import WindowRateLimiter
 from gateway_middleware.limiting.store.memory import MemoryStore
 
 Hit = Callable[[str, int], Awaitable[bool]]
@@ -38,14 +38,14 @@ def hits(uri: str, window_uri: str, item: RateLimitItem) -> dict[str, Hit]:
         "limits moving window": strategies.MovingWindowRateLimiter(shared),
         "this window": WindowRateLimiter(own),  # type: ignore[arg-type]
     }
-    return {name: _hit(limiter, item) for name, limiter in made.items()}
+    return {name: _hit(reservations, item) for name, reservations in made.items()}
 
 
-def _hit(limiter: strategies.RateLimiter, item: RateLimitItem) -> Hit:
-    kind = type(limiter).__name__
+def _hit(reservations: strategies.RateLimiter, item: RateLimitItem) -> Hit:
+    kind = type(reservations).__name__
 
     async def hit(tenant: str, cost: int) -> bool:
-        return await limiter.hit(item, kind, tenant, cost=cost)
+        return await reservations.hit(item, kind, tenant, cost=cost)
 
     return hit
 
@@ -78,15 +78,15 @@ async def exactness(make: Callable[[Callable[[], float]], Hit], limit: int) -> i
 async def admission(tenants: int, seconds: float) -> tuple[float, float]:
     """Median and p99 in microseconds of one whole admission: two request limits, tokens and a slot, in one step."""
     limits = [*parse_limits("1000000/second;100000000/hour"), parse_limit("1000000000/minute"), concurrency(1000)]
-    limiter, taken = Limiter(MemoryStore()), []
+    reservations, taken = Reservations(MemoryStore()), []
     number = 0
     for warm in range(tenants):
-        await limiter.decide([Claim(limit_key(f"t{warm}", limit), limit) for limit in limits], is_dry=True)
+        await reservations.decide([Claim(limit_key(f"t{warm}", limit), limit) for limit in limits], is_dry=True)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         claims = [Claim(limit_key(f"t{number % tenants}", limit), limit) for limit in limits]
         started = time.perf_counter()
-        reservation = await limiter.reserve(claims)
+        reservation = await reservations.reserve(claims)
         taken.append(time.perf_counter() - started)
         await reservation.settle()
         number += 1

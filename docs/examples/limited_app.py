@@ -3,7 +3,8 @@
     uvicorn docs.examples.limited_app:app
 
 Each caller (by the header `x-caller`, else by address) may make 5 requests in any 10 seconds and have 2 at a time.
-Answers say how the limits stand; refusals say when to come back. `storage_uri="redis://..."` is exact over replicas.
+Answers say how the limits stand; refusals say when to come back. A `Limiter` with `storage="redis://..."` in place of
+the text is exact over replicas.
 """
 
 from __future__ import annotations

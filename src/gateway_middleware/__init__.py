@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gateway_middleware.core.errors import AuthenticationError, GatewayError, RateLimitedError, SettingsError
     from gateway_middleware.core.request_keys import client_address, header
     from gateway_middleware.gateway import Gateway, mount
-    from gateway_middleware.limiting.middleware import RateLimitMiddleware
+    from gateway_middleware.limiting.limiter import Limiter
+    from gateway_middleware.limiting.per_key import RateLimitMiddleware
     from gateway_middleware.metering.journal.journal import Journal
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.metering.usage_middleware import UsageMiddleware
@@ -39,6 +40,7 @@ __all__ = [
     "Gateway",
     "GatewayError",
     "Journal",
+    "Limiter",
     "RateLimitMiddleware",
     "RateLimitedError",
     "ScopeUserResolver",
@@ -64,7 +66,8 @@ _MODULES = {
     "Gateway": "gateway",
     "GatewayError": "core.errors",
     "Journal": "metering.journal.journal",
-    "RateLimitMiddleware": "limiting.middleware",
+    "Limiter": "limiting.limiter",
+    "RateLimitMiddleware": "limiting.per_key",
     "RateLimitedError": "core.errors",
     "ScopeUserResolver": "tenancy.resolvers",
     "Settings": "settings",

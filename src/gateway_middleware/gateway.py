@@ -30,7 +30,7 @@ from gateway_middleware.composition.upstream import Upstream
 from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.edge.middleware import EdgeMiddleware
 from gateway_middleware.intake.middleware import IntakeMiddleware
-from gateway_middleware.limiting.middleware import RateLimitMiddleware
+from gateway_middleware.limiting.middleware import CallLimitMiddleware
 from gateway_middleware.providers import KINDS
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 
@@ -170,7 +170,7 @@ class Gateway:
             ),
             *telemetry_layers(self.config, tracer_provider),
             *self.metering.layers(self.limits.calls.estimator, is_stopping=lambda: self._life.is_stopping),
-            Middleware(RateLimitMiddleware, calls=self.limits.calls, wall=clocks.wall),
+            Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),
             Middleware(
                 FailoverMiddleware,
                 failover=self.breakers.failover,

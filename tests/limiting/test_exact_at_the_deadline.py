@@ -9,7 +9,7 @@ import pytest
 
 from clock import Clock
 from gateway_middleware.limiting.limit import Claim
-from gateway_middleware.limiting.reservation import Limiter
+from gateway_middleware.limiting.reservation import Reservations
 from gateway_middleware.limiting.store.fallback import FallbackStore
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.redis import redis_store
@@ -32,9 +32,9 @@ async def test_counts_are_exact_around_the_deadline(own_redis: RedisProcess, par
     claims = [claim(tenant, limit, cost) for limit, cost in zip(limits, (1, 1000, 700, 1), strict=True)]
     async with SlowProxy.between(own_redis.port, 0.03, 0.07) as uri:
         store = FallbackStore(redis_store(uri), MemoryStore(), replica=b"r", clock=clock)
-        limiter = Limiter(store)
-        degraded = await _run(limiter, claims, parallel, clock)
-        await _reconciled(limiter, store, clock)
+        reservations = Reservations(store)
+        degraded = await _run(reservations, claims, parallel, clock)
+        await _reconciled(reservations, store, clock)
         await store.aclose()
         counts = await _counts(own_redis.uri, claims, expected=[CALLS, CALLS * 123, CALLS * 77, 0])
 
@@ -42,7 +42,7 @@ async def test_counts_are_exact_around_the_deadline(own_redis: RedisProcess, par
     assert degraded > CALLS / 10
 
 
-async def _run(limiter: Limiter, claims: list[Claim], parallel: int, clock: Clock) -> int:
+async def _run(reservations: Reservations, claims: list[Claim], parallel: int, clock: Clock) -> int:
     """Calls, so many at a time; returns how many were decided without Redis."""
     numbers = iter(range(CALLS))
     degraded = 0
@@ -50,25 +50,25 @@ async def _run(limiter: Limiter, claims: list[Claim], parallel: int, clock: Cloc
     async def caller() -> None:
         nonlocal degraded
         for number in numbers:
-            reservation = await limiter.reserve(claims)
+            reservation = await reservations.reserve(claims)
             degraded += reservation.decision.is_degraded
             if number % 7 == 0:
                 await asyncio.sleep(0.03)  # some last long enough for a late answer
             if number % 10 == 0:
                 clock.advance(1.1)
-                await limiter.tick()
+                await reservations.tick()
             await reservation.settle(tokens=123, spend=77)
 
     await asyncio.gather(*[caller() for _ in range(parallel)])
     return degraded
 
 
-async def _reconciled(limiter: Limiter, store: FallbackStore, clock: Clock) -> None:
+async def _reconciled(reservations: Reservations, store: FallbackStore, clock: Clock) -> None:
     """Until Redis has confirmed all that it was told."""
     async with asyncio.timeout(20):
         for _ in itertools.count():
             clock.advance(1.1)
-            await limiter.tick()
+            await reservations.tick()
             if not store.untold:
                 return
 
@@ -78,7 +78,7 @@ async def _counts(uri: str, claims: list[Claim], *, expected: list[int]) -> list
     direct = redis_store(uri, deadline=5)
     for _ in range(100):
         decision = await direct.admit([Claim(c.key, c.limit, 0) for c in claims], b"reader", is_dry=True)
-        counts = [s.claim.limit.amount - s.remaining for s in decision.standings]
+        counts = [s.claim.limit.amount - s.remaining for s in decision.statuses]
         if counts == expected:
             break
         await asyncio.sleep(0.02)

@@ -13,7 +13,7 @@ from gateway_middleware.core.domain import Dialect
 from gateway_middleware.core.retry_after import retry_after_headers
 from gateway_middleware.limiting.headers import go_duration, limit_headers
 from gateway_middleware.limiting.notation import parse_limit
-from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from gateway_middleware.limiting.reservation import LimitReachedError, Reservations
 from gateway_middleware.limiting.store.memory import MemoryStore
 from limit_cases import claim, fresh, rpm, slots, spend, tpm
 
@@ -114,15 +114,15 @@ def test_go_durations(seconds: float, text: bytes) -> None:
 @pytest.mark.anyio
 async def test_messages_name_the_limit_and_never_the_tenant() -> None:
     clock = Clock(60_000)
-    limiter, tenant = Limiter(store(clock)), fresh("secret-tenant")
+    reservations, tenant = Reservations(store(clock)), fresh("secret-tenant")
     asked = claim(tenant, rpm(1))
-    await limiter.reserve([asked])
+    await reservations.reserve([asked])
     with pytest.raises(LimitReachedError) as caught:
-        await limiter.reserve([asked])
+        await reservations.reserve([asked])
     with pytest.raises(LimitReachedError) as never:
-        await limiter.reserve([claim(tenant, tpm(), 12_000)])
+        await reservations.reserve([claim(tenant, tpm(), 12_000)])
     with pytest.raises(LimitReachedError) as dear:
-        await limiter.reserve([claim(tenant, spend(), 2_000_000)])
+        await reservations.reserve([claim(tenant, spend(), 2_000_000)])
 
     assert caught.value.message == "Rate limit reached: 1 requests per minute (rpm). Try again in 61 s."
     assert (caught.value.http_status, caught.value.error_code) == (429, "rate_limit_exceeded")

@@ -11,7 +11,7 @@ import pytest
 
 from clock import Clock
 from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, OutagePolicy
-from gateway_middleware.limiting.reservation import Limiter, LimitReachedError, Reservation
+from gateway_middleware.limiting.reservation import LimitReachedError, Reservation, Reservations
 from gateway_middleware.limiting.store.fallback import FallbackStore, StoreChange
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.redis import redis_store
@@ -51,7 +51,7 @@ class Network:
         await self._pass()
         self.memory.settle(Decision(True, (), owner), [change])
         decision = self.memory.admit([Claim(change.claim.key, change.claim.limit, 0)], owner, is_dry=True)
-        return decision.standings[0].newest
+        return decision.statuses[0].newest
 
     async def _settle(self, decision: Decision, changes: Sequence[Change]) -> None:
         await self._pass()
@@ -92,29 +92,29 @@ class Cluster:
             )
             for i, network in enumerate(self.networks)
         ]  # fmt: skip
-        self.limiters = [Limiter(store) for store in self.stores]
+        self.reservations = [Reservations(store) for store in self.stores]
 
     def cut(self, *, is_cut: bool = True) -> None:
         for network in self.networks:
             network.is_cut = is_cut
 
     async def tick(self) -> None:
-        for limiter in self.limiters:
-            await limiter.tick()
+        for reservations in self.reservations:
+            await reservations.tick()
 
     async def flood(self, claims: Sequence[Claim], calls: int) -> list[Reservation]:
         """Calls spread over the replicas in turn; returns what was admitted."""
         found = []
         for number in range(calls):
             try:
-                found.append(await self.limiters[number % len(self.limiters)].reserve(claims))
+                found.append(await self.reservations[number % len(self.reservations)].reserve(claims))
             except LimitReachedError:
                 continue
         return found
 
 
 async def test_shares_during_an_outage_and_one_line_for_each_change() -> None:
-    """RL13: over three replicas never more than the limit, also in the window that spans the cut."""
+    """RL13: over three replicas never more than the limit, also in the window that periods the cut."""
     cluster, asked = Cluster(), [claim(fresh(), rpm(300))]
     await cluster.tick()
     before = len(await cluster.flood(asked, 90))
@@ -131,7 +131,7 @@ async def test_shares_during_an_outage_and_one_line_for_each_change() -> None:
 
 
 async def test_after_the_outage_the_store_learns_what_was_admitted() -> None:
-    """RL14: the window that spans the return holds no more than the limit."""
+    """RL14: the window that periods the return holds no more than the limit."""
     cluster, asked = Cluster(), [claim(fresh(), rpm(300))]
     await cluster.tick()
     cluster.cut()
@@ -277,7 +277,7 @@ async def test_policies(policy: str, admitted: int) -> None:
     assert cluster.stores[0]._local.used(claims[0].key) == admitted  # noqa: SLF001  # what it fell back to
     if policy == "closed":
         with pytest.raises(LimitReachedError) as caught:
-            await cluster.limiters[0].reserve(claims)
+            await cluster.reservations[0].reserve(claims)
         assert caught.value.http_status == 429
         assert caught.value.retry_after == 1.0
 
@@ -306,26 +306,26 @@ async def test_a_frozen_redis_costs_five_calls_a_deadline_and_nobody_an_error(ow
     changes: list[StoreChange] = []
     shared = redis_store(own_redis.uri)
     store = FallbackStore(shared, MemoryStore(), replica=b"r", clock=loop.time, on_change=changes.append)
-    limiter, asked = Limiter(store), [claim(fresh(), rpm(1000))]
-    await limiter.tick()
-    await limiter.reserve(asked)
+    reservations, asked = Reservations(store), [claim(fresh(), rpm(1000))]
+    await reservations.tick()
+    await reservations.reserve(asked)
     own_redis.freeze()
     took = []
     for _ in range(30):
         began = loop.time()
-        await limiter.reserve(asked)
+        await reservations.reserve(asked)
         took.append(loop.time() - began)
     own_redis.thaw()
     await asyncio.sleep(1.05)
-    await limiter.tick()
-    back = await limiter.reserve(asked)
+    await reservations.tick()
+    back = await reservations.reserve(asked)
     await shared.aclose()
 
     assert sum(t > 0.01 for t in took) <= 5
     assert max(took) < 0.12
     assert [c.is_degraded for c in changes] == [True, False]
     assert not back.decision.is_degraded
-    assert back.decision.standings[0].remaining == 1000 - 32
+    assert back.decision.statuses[0].remaining == 1000 - 32
 
 
 async def test_a_killed_redis_that_comes_back_empty(own_redis: RedisProcess) -> None:
@@ -334,27 +334,27 @@ async def test_a_killed_redis_that_comes_back_empty(own_redis: RedisProcess) -> 
     changes: list[StoreChange] = []
     shared = redis_store(own_redis.uri)
     store = FallbackStore(shared, MemoryStore(), replica=b"r", clock=clock, on_change=changes.append)
-    limiter, asked = Limiter(store), [claim(fresh(), rpm(100)), claim(fresh(), slots(50))]
-    await limiter.tick()
-    held = [await limiter.reserve(asked) for _ in range(10)]
+    reservations, asked = Reservations(store), [claim(fresh(), rpm(100)), claim(fresh(), slots(50))]
+    await reservations.tick()
+    held = [await reservations.reserve(asked) for _ in range(10)]
     own_redis.kill()
-    held += [await limiter.reserve(asked) for _ in range(20)]
+    held += [await reservations.reserve(asked) for _ in range(20)]
     own_redis.start()
     for _ in itertools.takewhile(lambda _: store.is_degraded, range(100)):
         await asyncio.sleep(0.02)
         clock.advance(2)
-        await limiter.tick()
+        await reservations.tick()
     for _ in range(40):
-        await limiter.tick()
-    after = await limiter.decide(asked, is_dry=True)
+        await reservations.tick()
+    after = await reservations.decide(asked, is_dry=True)
     for reservation in held:
         await reservation.settle()
-    end = await limiter.decide(asked, is_dry=True)
+    end = await reservations.decide(asked, is_dry=True)
     await shared.aclose()
 
     assert [c.is_degraded for c in changes] == [True, False]
-    assert [s.remaining for s in after.standings] == [80, 20]
-    assert [s.remaining for s in end.standings] == [80, 50]
+    assert [s.remaining for s in after.statuses] == [80, 20]
+    assert [s.remaining for s in end.statuses] == [80, 50]
 
 
 @pytest.mark.parametrize(("min_replicas", "admitted"), [(1, 100), (4, 25)])
@@ -364,10 +364,10 @@ async def test_redis_away_at_start(min_replicas: int, admitted: int) -> None:
     network = Network(memory, set())
     network.is_cut = True
     store = FallbackStore(network, MemoryStore(), replica=b"r", clock=clock, min_replicas=min_replicas)
-    limiter, asked = Limiter(store), [claim(fresh(), rpm(100))]
-    await limiter.tick()
+    reservations, asked = Reservations(store), [claim(fresh(), rpm(100))]
+    await reservations.tick()
 
-    assert sum([(await limiter.decide(asked)).is_admitted for _ in range(150)]) == admitted
+    assert sum([(await reservations.decide(asked)).is_admitted for _ in range(150)]) == admitted
     assert store.replicas == min_replicas
 
 
@@ -410,19 +410,19 @@ class Broken:
 async def test_whatever_the_store_raises_no_call_fails(caplog: pytest.LogCaptureFixture) -> None:
     clock, broken = Clock(), Broken()
     store = FallbackStore(broken, MemoryStore(clock=clock), replica=b"r", clock=clock)
-    limiter, claims = Limiter(store), [claim(fresh(), rpm(100)), claim(fresh(), slots(5))]
-    held = [await limiter.reserve(claims) for _ in range(3)]
-    taken_there = Decision(True, held[0].decision.standings, b"o")
+    reservations, claims = Reservations(store), [claim(fresh(), rpm(100)), claim(fresh(), slots(5))]
+    held = [await reservations.reserve(claims) for _ in range(3)]
+    taken_there = Decision(True, held[0].decision.statuses, b"o")
     await settled(store.renew([(claims[1].key, b"o")]))
     await settled(store.settle(taken_there, [Change(claims[1], None, 0)]))
     for _ in range(3):
         clock.advance(1.1)
-        await limiter.tick()
+        await reservations.tick()
     for reservation in held:
         await reservation.settle()
     await store.aclose()
 
-    assert (await limiter.decide(claims, is_dry=True)).standings[1].remaining == 5
+    assert (await reservations.decide(claims, is_dry=True)).statuses[1].remaining == 5
     assert store.is_degraded
     assert broken.is_closed
     assert "Unexpected failure" in caplog.text

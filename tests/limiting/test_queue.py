@@ -14,7 +14,7 @@ from gateway_middleware.core.errors import RateLimitedError, UnavailableError
 from gateway_middleware.limiting.limit import Claim
 from gateway_middleware.limiting.queue.fair_queue import Entry, FairQueue
 from gateway_middleware.limiting.queue.waiting import WaitingRoom
-from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from gateway_middleware.limiting.reservation import LimitReachedError, Reservations
 from gateway_middleware.limiting.store.memory import MemoryStore
 from limit_cases import claim, fresh, rpm, slots
 
@@ -66,18 +66,6 @@ def test_priorities_go_first() -> None:
     assert [entry.priority for _ in range(4) if (entry := serve_one(queue))] == [5, 5, 0, -1]
 
 
-def test_cost_is_charged() -> None:
-    """A tenant whose calls cost three times as much has a third of the turns."""
-    queue: FairQueue[int] = FairQueue()
-    for number in range(40):
-        queue.put(Entry(number, "dear", cost=3))
-        queue.put(Entry(number, "cheap", cost=1))
-    counts = Counter(served(queue, 40))
-
-    assert counts["cheap"] == 30
-    assert counts["dear"] == 10
-
-
 def test_a_blocked_tenant_does_not_block_others() -> None:
     queue: FairQueue[int] = FairQueue()
     for tenant in ("a", "b", "c"):
@@ -125,11 +113,11 @@ def test_expected_wait_follows_the_pace() -> None:
 
 
 class Office:
-    """A limiter with a queue in front of it."""
+    """A reservations with a queue in front of it."""
 
     def __init__(self, **options: float) -> None:
-        self.limiter = Limiter(MemoryStore())
-        self.room = WaitingRoom(self.limiter, **options)  # type: ignore[arg-type]
+        self.reservations = Reservations(MemoryStore())
+        self.room = WaitingRoom(self.reservations, **options)  # type: ignore[arg-type]
         self.done: list[str] = []
 
     async def call(self, claims: Sequence[Claim], tenant: str, seconds: float = 0.005) -> None:
@@ -231,7 +219,7 @@ async def test_leaves_with_its_client() -> None:
 
     assert office.done == ["a", "stays"]
     assert len(office.room.queue) == 0
-    assert (await office.limiter.decide([one], is_dry=True)).standings[0].remaining == 1
+    assert (await office.reservations.decide([one], is_dry=True)).statuses[0].remaining == 1
 
 
 async def test_a_client_that_leaves_as_it_is_served_gives_back() -> None:
@@ -249,7 +237,7 @@ async def test_a_client_that_leaves_as_it_is_served_gives_back() -> None:
         await waiting
     await pump
 
-    assert (await office.limiter.decide([one], is_dry=True)).standings[0].remaining == 1
+    assert (await office.reservations.decide([one], is_dry=True)).statuses[0].remaining == 1
 
 
 async def test_newcomers_do_not_slip_in_before_those_who_wait() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway_middleware.limiting.limit import Change, Claim, Decision
-from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from gateway_middleware.limiting.reservation import LimitReachedError, Reservations
 from gateway_middleware.limiting.store import lua
 from gateway_middleware.limiting.store.redis import RedisStore, redis_store, reversal
 from gateway_middleware.redis.caller import RedisError, RedisTimeoutError
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.anyio
 
 async def used(store: RedisStore, asked: Claim) -> int:
     decision = await store.admit([Claim(asked.key, asked.limit, 0)], b"reader", is_dry=True)
-    return asked.limit.amount - decision.standings[0].remaining
+    return asked.limit.amount - decision.statuses[0].remaining
 
 
 async def test_three_replicas_admit_exactly_the_limit(shared_redis: RedisProcess) -> None:
     """RL1."""
-    replicas = [Limiter(redis_store(shared_redis.uri, deadline=5)) for _ in range(3)]
+    replicas = [Reservations(redis_store(shared_redis.uri, deadline=5)) for _ in range(3)]
     asked = [claim(fresh(), rpm(100))]
 
     async def call(number: int) -> bool:
@@ -74,7 +74,7 @@ async def test_forgotten_scripts_come_back(own_redis: RedisProcess) -> None:
         own_redis.command(*(("SCRIPT", "FLUSH") if flush == "SCRIPT" else ("FLUSHALL",)))
         decision = await store.admit([asked], b"o")
         own_redis.command("SCRIPT", "FLUSH")
-        await settled(store.settle(decision, [Change(asked, decision.standings[0].newest, -90)]))
+        await settled(store.settle(decision, [Change(asked, decision.statuses[0].newest, -90)]))
         own_redis.command("SCRIPT", "FLUSH")
         await settled(store.renew([(claim(fresh(), slots()).key, b"o")]))
         assert await store.heartbeat(b"r") == 1
@@ -92,7 +92,7 @@ async def test_a_settlement_of_a_period_counts_once(shared_redis: RedisProcess) 
     store, asked = redis_store(shared_redis.uri, deadline=5), claim(fresh(), spend(1000), 100)
     decision = await store.admit([asked], fresh().encode())
     for _ in range(3):
-        await settled(store.settle(decision, [Change(asked, decision.standings[0].newest, -40)]))
+        await settled(store.settle(decision, [Change(asked, decision.statuses[0].newest, -40)]))
 
     assert await used(store, asked) == 60
     await store.aclose()
@@ -121,14 +121,14 @@ async def test_cancelled_calls_cross_nothing_and_leak_nothing(own_redis: RedisPr
     limits = {tenant: rpm(10_000 + number) for number, tenant in enumerate(tenants)}
     async with SlowProxy(own_redis.port, 0.02) as uri:
         store = redis_store(uri, deadline=2)
-        limiter = Limiter(store)
+        reservations = Reservations(store)
 
         async def call(tenant: str) -> int:
             asked = [claim(tenant, limits[tenant]), claim(tenant, slots(10_000))]
-            reservation = await limiter.reserve(asked)
-            shown = [s.claim.limit.amount for s in reservation.decision.standings]
+            reservation = await reservations.reserve(asked)
+            shown = [s.claim.limit.amount for s in reservation.decision.statuses]
             assert shown == [limits[tenant].amount, 10_000]
-            assert reservation.decision.standings[0].remaining > 9_000
+            assert reservation.decision.statuses[0].remaining > 9_000
             await reservation.settle()
             return 1
 
@@ -144,7 +144,7 @@ async def test_cancelled_calls_cross_nothing_and_leak_nothing(own_redis: RedisPr
 
     assert failures == []
     assert cancelled > 200
-    assert [d.standings[0].remaining for d in held] == [10_000] * 50
+    assert [d.statuses[0].remaining for d in held] == [10_000] * 50
 
 
 async def test_a_late_answer_is_undone(own_redis: RedisProcess) -> None:
@@ -177,7 +177,7 @@ async def test_a_frozen_redis_fails_within_the_deadline_and_heals(own_redis: Red
 
     assert all(isinstance(o, RedisTimeoutError) for o in outcomes)
     assert 0.045 <= took < 0.2
-    assert healed.standings[0].remaining == 98  # what came late has been undone
+    assert healed.statuses[0].remaining == 98  # what came late has been undone
 
 
 async def test_cancelled_after_the_answer_has_come(shared_redis: RedisProcess) -> None:
@@ -220,7 +220,7 @@ async def test_a_failover_is_followed(own_redis: RedisProcess) -> None:
     decision = await store.admit([asked], b"o")
     await store.aclose()
 
-    assert decision.standings[0].remaining == 98
+    assert decision.statuses[0].remaining == 98
     assert int(await connections(own_redis)) > before + 1
 
 
@@ -244,12 +244,12 @@ async def test_cluster_takes_tag_by_tag(tmp_path: Path) -> None:
         process.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         while b"ok" not in process.command("CLUSTER", "INFO"):
             await asyncio.sleep(0.02)
-        limiter, tenant, group = Limiter(store), fresh(), fresh("group")
+        reservations, tenant, group = Reservations(store), fresh(), fresh("group")
         mine, ours = claim(tenant, tpm(1000), 100), claim(group, slots(1))
-        reservation = await limiter.reserve([mine, ours])
+        reservation = await reservations.reserve([mine, ours])
         with pytest.raises(LimitReachedError) as caught:
-            await limiter.reserve([mine, ours])
-        assert caught.value.standing.claim is ours
+            await reservations.reserve([mine, ours])
+        assert caught.value.limit_status.claim is ours
         await reservation.settle(tokens=30)
         await store.admit([claim(tenant, rpm())], b"after")
         assert [await used(store, mine), await used(store, ours)] == [30, 0]

@@ -11,7 +11,7 @@ import pytest
 
 from clock import Clock
 from gateway_middleware.limiting.limit import NEVER, Change, Claim, Limit, Store, Unit
-from gateway_middleware.limiting.reservation import Limiter, LimitReachedError
+from gateway_middleware.limiting.reservation import LimitReachedError, Reservations
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.redis import RedisStore, redis_store
 from limit_cases import admit, claim, fresh, rpm, slots, spend, tpm
@@ -43,7 +43,7 @@ async def _redis(process: RedisProcess, clock: Clock) -> AsyncIterator[Store]:
 
 async def remaining(store: Store, *claims: Claim) -> list[int]:
     decision = await admit(store, [Claim(c.key, c.limit, 0) for c in claims], is_dry=True)
-    return [s.remaining for s in decision.standings]
+    return [s.remaining for s in decision.statuses]
 
 
 async def test_more_than_the_whole_limit_never_fits_and_blocks_nobody(opened: Opener) -> None:
@@ -54,7 +54,7 @@ async def test_more_than_the_whole_limit_never_fits_and_blocks_nobody(opened: Op
         small = [await admit(store, [claim(tenant, tpm(1000), 10)]) for _ in range(100)]
 
     assert not large.is_admitted
-    assert (large.standings[0].wait, large.retry_after) == (NEVER, None)
+    assert (large.statuses[0].wait, large.retry_after) == (NEVER, None)
     assert all(d.is_admitted for d in small)
 
 
@@ -96,15 +96,15 @@ async def test_refund_goes_into_its_bucket_and_debt_blocks(opened: Opener) -> No
     """RL7: real use of 10 % and of 300 % of what was reserved."""
     clock = Clock(60_000)
     async with opened(clock) as store:
-        limiter, asked = Limiter(store), claim(fresh(), tpm(1000), 400)
-        low, high = await limiter.reserve([asked]), await limiter.reserve([asked])
+        reservations, asked = Reservations(store), claim(fresh(), tpm(1000), 400)
+        low, high = await reservations.reserve([asked]), await reservations.reserve([asked])
         clock.advance(10)
         await low.settle(tokens=40)
         assert await remaining(store, asked) == [560]
         await high.settle(tokens=1200)
         assert await remaining(store, asked) == [0]  # 40 + 400 of ten seconds ago, and 800 of now
         with pytest.raises(LimitReachedError) as caught:
-            await limiter.reserve([asked])
+            await reservations.reserve([asked])
         # The old 440 leave after 61 s: then 800 are left, and 400 more do not fit before these leave too.
         assert caught.value.retry_after == 61
         clock.advance(51)
@@ -116,8 +116,8 @@ async def test_refund_goes_into_its_bucket_and_debt_blocks(opened: Opener) -> No
 async def test_debt_of_a_call_that_outlived_its_window(opened: Opener) -> None:
     clock = Clock()
     async with opened(clock) as store:
-        limiter, asked = Limiter(store), claim(fresh(), tpm(1000), 400)
-        early, late = await limiter.reserve([asked]), await limiter.reserve([asked])
+        reservations, asked = Reservations(store), claim(fresh(), tpm(1000), 400)
+        early, late = await reservations.reserve([asked]), await reservations.reserve([asked])
         clock.advance(300)
         if isinstance(store, MemoryStore):
             store.sweep(10)
@@ -130,9 +130,9 @@ async def test_debt_of_a_call_that_outlived_its_window(opened: Opener) -> None:
 
 async def test_settled_once(opened: Opener) -> None:
     async with opened(Clock()) as store:
-        limiter, tenant = Limiter(store), fresh()
+        reservations, tenant = Reservations(store), fresh()
         claims = [claim(tenant, rpm()), claim(tenant, tpm(), 100), claim(tenant, slots()), claim(tenant, spend(), 50)]
-        reservation = await limiter.reserve(claims)
+        reservation = await reservations.reserve(claims)
         assert await remaining(store, *claims) == [99, 9_900, 4, 999_950]
         for _ in range(3):
             await reservation.settle(tokens=30, spend=20)
@@ -143,18 +143,18 @@ async def test_settled_once(opened: Opener) -> None:
 
 async def test_cancel_gives_all_back(opened: Opener) -> None:
     async with opened(Clock()) as store:
-        limiter, tenant = Limiter(store), fresh()
+        reservations, tenant = Reservations(store), fresh()
         claims = [claim(tenant, rpm()), claim(tenant, tpm(), 100), claim(tenant, slots()), claim(tenant, spend(), 50)]
-        reservation = await limiter.reserve(claims)
+        reservation = await reservations.reserve(claims)
         await reservation.cancel()
         assert await remaining(store, *claims) == [100, 10_000, 5, 1_000_000]
-        assert limiter.leased == 0
+        assert reservations.leased == 0
 
 
 async def test_what_is_not_reported_stays_reserved(opened: Opener) -> None:
     async with opened(Clock()) as store:
         asked = claim(fresh(), tpm(), 100)
-        await (await Limiter(store).reserve([asked])).settle()
+        await (await Reservations(store).reserve([asked])).settle()
         assert await remaining(store, asked) == [9_900]
 
 
@@ -162,7 +162,7 @@ async def test_leases_of_a_dead_owner_come_back(opened: Opener) -> None:
     """RL10: nobody renews, so the slots are free after 30 s; a live call keeps its slot."""
     clock = Clock()
     async with opened(clock) as store:
-        dead, alive, asked = Limiter(store), Limiter(store), claim(fresh(), slots(3))
+        dead, alive, asked = Reservations(store), Reservations(store), claim(fresh(), slots(3))
         held = [await dead.reserve([asked]) for _ in range(2)]
         kept = await alive.reserve([asked])
         for _ in range(3):
@@ -182,19 +182,19 @@ async def test_leases_of_a_dead_owner_come_back(opened: Opener) -> None:
 async def test_a_slot_is_free_when_the_call_has_ended(opened: Opener) -> None:
     """RL12."""
     async with opened(Clock()) as store:
-        limiter, asked = Limiter(store), claim(fresh(), slots(1))
+        reservations, asked = Reservations(store), claim(fresh(), slots(1))
         for _ in range(300):
-            await (await limiter.reserve([asked])).settle()
+            await (await reservations.reserve([asked])).settle()
 
 
 async def test_a_lost_reservation_is_not_kept_alive(opened: Opener) -> None:
     clock = Clock()
     async with opened(clock) as store:
-        limiter, asked = Limiter(store), claim(fresh(), slots(1))
-        reservation = await limiter.reserve([asked])
-        assert limiter.leased == 1
+        reservations, asked = Reservations(store), claim(fresh(), slots(1))
+        reservation = await reservations.reserve([asked])
+        assert reservations.leased == 1
         del reservation
-        assert limiter.leased == 0
+        assert reservations.leased == 0
 
 
 async def test_shadow_limits_refuse_nothing(opened: Opener) -> None:
@@ -216,7 +216,7 @@ async def test_dry_takes_nothing(opened: Opener) -> None:
         for owner in (b"a", b"b", b"c"):
             decision = await admit(store, claims, owner, is_dry=True)
             assert decision.is_admitted
-            assert not any(s.is_taken for s in decision.standings)
+            assert not any(s.is_taken for s in decision.statuses)
 
 
 async def test_raising_a_limit_keeps_what_was_counted(opened: Opener) -> None:
@@ -225,8 +225,8 @@ async def test_raising_a_limit_keeps_what_was_counted(opened: Opener) -> None:
         for _ in range(10):
             await admit(store, [claim(tenant, rpm(10))])
         assert not (await admit(store, [claim(tenant, rpm(10))])).is_admitted
-        assert (await admit(store, [claim(tenant, rpm(20))])).standings[0].remaining == 9
-        lowered = (await admit(store, [claim(tenant, rpm(5))])).standings[0]
+        assert (await admit(store, [claim(tenant, rpm(20))])).statuses[0].remaining == 9
+        lowered = (await admit(store, [claim(tenant, rpm(5))])).statuses[0]
         assert (lowered.remaining, lowered.wait > 0) == (0, True)
 
 
@@ -296,7 +296,7 @@ def test_a_share_of_the_limits() -> None:
     assert admitted(rpm(100)) == 100
     assert admitted(tpm(1000), 30) * 30 <= 1000
     assert admitted(slots(9)) == 8
-    assert stores[0].admit([claim(fresh(), rpm(100))], b"o").standings[0].remaining == 24
+    assert stores[0].admit([claim(fresh(), rpm(100))], b"o").statuses[0].remaining == 24
 
 
 def test_a_cost_above_the_share_takes_the_whole_share_and_comes_back() -> None:
@@ -306,7 +306,7 @@ def test_a_cost_above_the_share_takes_the_whole_share_and_comes_back() -> None:
     assert taken.is_admitted
     assert not store.admit([asked], b"o").is_admitted
 
-    store.settle(taken, [Change(asked, taken.standings[0].newest, -590)])
+    store.settle(taken, [Change(asked, taken.statuses[0].newest, -590)])
 
     assert store.used(asked.key) == 40
 

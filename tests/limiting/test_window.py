@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from clock import Clock
 from gateway_middleware.limiting.limit import NEVER, Alignment, Change, Claim, Decision, Limit, Store
+from gateway_middleware.limiting.period import DAY, MonthsPeriod, SlidingPeriod
 from gateway_middleware.limiting.store.memory import MemoryStore
-from gateway_middleware.limiting.store.period import DAY, MonthsSpan, SlidingSpan
 from gateway_middleware.limiting.store.redis import RedisStore, redis_store
 from gateway_middleware.limiting.store.window import Window
 from limit_cases import admit, claim, fresh, rpm, settled, spend
@@ -69,7 +69,7 @@ def play(runner: asyncio.Runner, stores: list[Store], clock: Clock, script: list
             cost = model.taken[position].cost
             model.taken[position] = Taken(model.taken[position].at, cost // 2)
             for store, decision in zip(stores, decisions, strict=True):
-                change = Change(decision.standings[0].claim, decision.standings[0].newest, -(cost - cost // 2))
+                change = Change(decision.statuses[0].claim, decision.statuses[0].newest, -(cost - cost // 2))
                 runner.run(settled_none(store, decision, change))
             del admitted[-1 - number]
         elif kind == "debt":
@@ -83,7 +83,7 @@ def play(runner: asyncio.Runner, stores: list[Store], clock: Clock, script: list
                 model.taken.append(Taken(clock.micro, number))
                 admitted.append((decisions, len(model.taken) - 1))
             else:
-                check_wait(runner, stores, clock, claim(tenant, limit, number), decisions[0].standings[0].wait)
+                check_wait(runner, stores, clock, claim(tenant, limit, number), decisions[0].statuses[0].wait)
     return model
 
 
@@ -92,7 +92,7 @@ async def settled_none(store: Store, decision: Decision, change: Change) -> None
 
 
 def shown(decision: Decision) -> tuple[object, ...]:
-    s = decision.standings[0]
+    s = decision.statuses[0]
     return (decision.is_admitted, s.remaining, s.wait, s.is_taken, s.oldest, s.newest, s.now)
 
 
@@ -144,11 +144,11 @@ async def connected(process: RedisProcess, clock: Clock) -> RedisStore:
 
 @pytest.mark.parametrize("seconds", [1, 5, 60, 61, 3600, 86_400])
 def test_a_bucket_is_a_sixtieth(seconds: int) -> None:
-    span = SlidingSpan(seconds)
+    period = SlidingPeriod(seconds)
 
-    assert span.step * span.count == seconds * 1_000_000
-    assert span.count in {60, 64}
-    assert span.expires(0) == span.step + seconds * 1_000_000
+    assert period.step * period.count == seconds * 1_000_000
+    assert period.count in {60, 64}
+    assert period.expires(0) == period.step + seconds * 1_000_000
 
 
 def test_no_double_burst_at_the_edge() -> None:
@@ -180,14 +180,14 @@ def test_use_at_three_times_the_limit() -> None:
 
 @pytest.mark.parametrize("months", [1, 3, 12])
 def test_months_are_those_of_the_calendar(months: int) -> None:
-    span = MonthsSpan(months)
+    period = MonthsPeriod(months)
 
     for day in range(60 * 366):
         now = day * DAY
         start = datetime.fromtimestamp(now / 1e6, UTC)
         index = ((start.year - 1970) * 12 + start.month - 1) // months
-        assert span.index(now) == span.index(now + DAY - 1) == index
-        assert span.start(index) <= now < span.expires(index) == span.start(index + 1)
+        assert period.index(now) == period.index(now + DAY - 1) == index
+        assert period.start(index) <= now < period.expires(index) == period.start(index + 1)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_month_survives_an_hour_back_and_forth() -> None:
 
 def test_memory_of_one_key_is_bounded() -> None:
     clock = Clock()
-    window = Window(SlidingSpan(60), is_calendar=False)
+    window = Window(SlidingPeriod(60), is_calendar=False)
 
     for _ in range(10_000):
         window.advance(clock.micro)

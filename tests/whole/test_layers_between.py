@@ -187,7 +187,7 @@ async def test_a_client_that_has_seen_the_end_can_call_again(layers: tuple[Middl
     async def watched(scope: Scope, receive: Receive, send: Send) -> None:
         async def note(message: Message) -> None:
             if not message.get("more_body", message["type"] == "http.response.start"):
-                at_the_end.append(rig.gateway.limits.calls.limiter.leased)
+                at_the_end.append(rig.gateway.limits.calls.reservations.leased)
             await send(message)
 
         await app(scope, receive, note)

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.composition.quotas import make_quotas
-from gateway_middleware.limiting.counters import Tally
+from gateway_middleware.limiting.counters import DecisionCounters, limit_rows
 from gateway_middleware.limiting.estimate import Estimator
 from gateway_middleware.limiting.middleware import CallLimits
-from gateway_middleware.limiting.overview import overview
-from gateway_middleware.limiting.per_key import make_store
 from gateway_middleware.limiting.queue.waiting import WaitingRoom
 from gateway_middleware.limiting.quota import Quotas
-from gateway_middleware.limiting.reservation import Limiter
+from gateway_middleware.limiting.reservation import Reservations
 from gateway_middleware.limiting.store.fallback import FallbackStore
-from gateway_middleware.limiting.ticker import Ticker
+from gateway_middleware.limiting.store.from_uri import store_from_uri
 from gateway_middleware.operations.limit_metrics import LimitMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.log import Log
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Tenant
-    from gateway_middleware.limiting.limit import Standing
+    from gateway_middleware.limiting.limit import LimitStatus
     from gateway_middleware.limiting.middleware import Pricing
     from gateway_middleware.limiting.store.fallback import StoreChange
     from gateway_middleware.settings import Settings
@@ -56,7 +54,7 @@ class Limits:
 
     def __init__(self, settings: Settings, clocks: Clocks, *, log: Log, pricing: Pricing) -> None:
         self._log = log.lines
-        self._store = make_store(
+        self._store = store_from_uri(
             settings.storage_uri.reveal(),
             clock=clocks.monotonic,
             wall=clocks.wall,
@@ -64,18 +62,17 @@ class Limits:
             min_replicas=(settings.replicas or 1) * settings.workers,
             on_change=self._note_change,
         )
-        limiter = Limiter(self._store)
-        self.metrics = LimitMetrics(lambda: self.calls.tally.counts(), self._families)
+        reservations = Reservations(self._store)
+        self.metrics = LimitMetrics(lambda: self.calls.counters.counts(), self._families)
         self._room = None
         if settings.queue_seconds is not None:
-            self._room = WaitingRoom(limiter, max_wait=settings.queue_seconds)
+            self._room = WaitingRoom(reservations, max_wait=settings.queue_seconds)
         quotas = make_quotas(settings)
         self.calls = CallLimits(
             quotas=Quotas(tenants=quotas.tenants, default=quotas.default, routes=quotas.routes),
-            limiter=limiter,
+            reservations=reservations,
             estimator=Estimator(),
-            ticker=Ticker(limiter),
-            tally=Tally(on_shadow=self._note_shadow),
+            counters=DecisionCounters(on_shadow=self._note_shadow),
             pricing=pricing,
             waiting_room=self._room,
         )
@@ -84,9 +81,8 @@ class Limits:
     async def lifespan(self) -> AsyncIterator[None]:
         """Keep house; on the way out send away whoever waits."""
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._store.aclose)
-            self.calls.ticker.start()
-            stack.push_async_callback(self.calls.ticker.aclose)
+            self.calls.reservations.start()
+            stack.push_async_callback(self.calls.reservations.aclose)
             if self._room is not None:
                 stack.push_async_callback(self._room.aclose)
             yield
@@ -102,24 +98,24 @@ class Limits:
 
     async def of_tenant(self, tenant: Tenant) -> list[dict[str, Any]]:
         """How the limits of a tenant stand."""
-        return await overview(self.calls.quotas, self.calls.limiter, tenant)
+        return await limit_rows(self.calls.quotas, self.calls.reservations, tenant)
 
     def health(self) -> dict[str, Any]:
         """The part of `/v1/health`."""
-        found: dict[str, Any] = {"store": "memory", "waiting": len(self._room.queue) if self._room is not None else 0}
+        health: dict[str, Any] = {"store": "memory", "waiting": len(self._room.queue) if self._room is not None else 0}
         if isinstance(self._store, FallbackStore):
-            found["store"] = "degraded" if self._store.is_degraded else "shared"
-            found["replicas"] = self._store.replicas
-        return found
+            health["store"] = "degraded" if self._store.is_degraded else "shared"
+            health["replicas"] = self._store.replicas
+        return health
 
     def _families(self) -> Iterable[Metric]:
         store, room = self._store, self._room
         outages = store if isinstance(store, FallbackStore) else None
         yield STORAGE_DEGRADED.family(0 if outages is None else outages.is_degraded)
         yield STORAGE_FAILURES.family(0 if outages is None else outages.failures)
-        self.calls.tally.refresh()
-        yield DEGRADED_DECISIONS.family(self.calls.tally.degraded_decisions)
-        yield LEASES.family(self.calls.limiter.leased)
+        self.calls.counters.refresh()
+        yield DEGRADED_DECISIONS.family(self.calls.counters.degraded_decisions)
+        yield LEASES.family(self.calls.reservations.leased)
         if room is not None:
             yield QUEUE_DEPTH.family(len(room.queue))
 
@@ -133,8 +129,8 @@ class Limits:
             replicas=change.replicas,
         )
 
-    def _note_shadow(self, tenant: str, standing: Standing) -> None:
-        limit = standing.claim.limit
+    def _note_shadow(self, tenant: str, status: LimitStatus) -> None:
+        limit = status.claim.limit
         self._log.event(
             "limit_shadow",
             message=f"Shadow limit: {tenant} would be refused by {limit.phrase} ({limit.name})",

@@ -11,6 +11,8 @@ from gateway_middleware.core.errors import ClientDisconnectedError
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from gateway_middleware.core.domain import HeaderList
+
 Scope: TypeAlias = "MutableMapping[str, Any]"
 Message: TypeAlias = "MutableMapping[str, Any]"
 Receive: TypeAlias = "Callable[[], Awaitable[Message]]"
@@ -36,6 +38,17 @@ def header(scope: Scope, name: bytes) -> bytes | None:
             first: bytes = value
             return first
     return None
+
+
+def with_headers(send: Send, headers: HeaderList) -> Send:
+    """Adds headers to the start of the answer. No coroutine of its own: a stream has many messages."""
+
+    def send_on(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+        return send(message)
+
+    return send_on
 
 
 def ends_response(message: Message) -> bool:

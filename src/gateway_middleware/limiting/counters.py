@@ -1,15 +1,22 @@
-"""How often each limit was asked, and what it said: for metrics and the log."""
+"""Counts what limits decided, for metrics and the log, and lists how they stand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway_middleware.core.bounded import MAX_TENANTS, BoundedNames
-from gateway_middleware.limiting.limit import Decision, Standing
+from gateway_middleware.limiting.limit import Decision, LimitStatus, Unit
+
+if TYPE_CHECKING:
+    from gateway_middleware.core.domain import Tenant
+    from gateway_middleware.limiting.quota import Quotas
+    from gateway_middleware.limiting.reservation import Reservations
 
 _BATCH = 64
+_DOLLAR = 1e6
 
 
 class Counts(msgspec.Struct, gc=False):
@@ -22,14 +29,14 @@ class Counts(msgspec.Struct, gc=False):
     amount: int = 0
 
 
-class Tally:
+class DecisionCounters:
     """Counts decisions in batches: a scrape brings it up to date first.
 
     Tenants beyond `max_tenants` are counted together as `other`.
     """
 
     def __init__(
-        self, *, max_tenants: int = MAX_TENANTS, on_shadow: Callable[[str, Standing], None] | None = None
+        self, *, max_tenants: int = MAX_TENANTS, on_shadow: Callable[[str, LimitStatus], None] | None = None
     ) -> None:
         self._counts: dict[tuple[str, str], Counts] = {}
         self._name = BoundedNames(max_tenants)
@@ -45,8 +52,8 @@ class Tally:
 
     def refresh(self) -> None:
         """Count what has not been counted yet."""
-        found, self._new = self._new, []
-        for tenant, decision in found:
+        decisions, self._new = self._new, []
+        for tenant, decision in decisions:
             self._count(self._name(tenant), decision)
 
     def counts(self) -> dict[tuple[str, str], Counts]:
@@ -56,17 +63,45 @@ class Tally:
 
     def _count(self, tenant: str, decision: Decision) -> None:
         self.degraded_decisions += decision.is_degraded
-        for standing in decision.standings:
-            limit = standing.claim.limit
+        for status in decision.statuses:
+            limit = status.claim.limit
             counts = self._counts.get((tenant, limit.name))
             if counts is None:
                 counts = self._counts[tenant, limit.name] = Counts()
-            counts.remaining, counts.amount = standing.remaining, limit.amount
-            if not standing.wait:
+            counts.remaining, counts.amount = status.remaining, limit.amount
+            if not status.wait:
                 counts.admitted += decision.is_admitted
             elif limit.is_shadow:
                 counts.shadowed += 1
                 if self._on_shadow is not None:
-                    self._on_shadow(tenant, standing)
+                    self._on_shadow(tenant, status)
             else:
                 counts.refused += 1
+
+
+async def limit_rows(quotas: Quotas, reservations: Reservations, tenant: Tenant) -> list[dict[str, Any]]:
+    """How all limits of a tenant stand, for `GET /v1/usage`: a row for each.
+
+    Nothing is taken. Spend is in dollars, times are seconds.
+    """
+    claims = quotas.all_claims(tenant)
+    if not claims:
+        return []
+    decision = await reservations.decide(claims, is_dry=True)
+    return [_row(status) for status in decision.statuses]
+
+
+def _row(status: LimitStatus) -> dict[str, Any]:
+    limit = status.claim.limit
+    scale = _DOLLAR if limit.unit is Unit.SPEND else 1
+    return {
+        "name": limit.name,
+        "unit": limit.unit.value,
+        "limit": limit.amount / scale,
+        "remaining": status.remaining / scale,
+        "used": (limit.amount - status.remaining) / scale,
+        "period": limit.period_name or None,
+        "reset_after": round(status.reset_after, 3),
+        "is_shadow": limit.is_shadow,
+        "scope": status.claim.key.partition("}")[2].strip(":").rpartition(":")[0] or "tenant",
+    }

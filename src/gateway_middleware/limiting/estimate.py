@@ -6,10 +6,10 @@ own counts. Output: the cap that the client has set, else what this tenant's cal
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import msgspec
+from cachetools import LRUCache
 
 from gateway_middleware.core.domain import Dialect, ModelRequest, Surface, Usage
 from gateway_middleware.core.quantile import Quantiles
@@ -25,9 +25,9 @@ _TOOL_PROMPT_TOKENS = 350
 _MESSAGE_TOKENS = 8
 _FORGET = 0.98
 _WARM = 8
-_MOST_MODELS = 2048
-_MOST_PAIRS = 8192
-_HIGHEST_RATIO, _LOWEST_RATIO = 12.0, 0.5
+_MAX_MODELS = 2048
+_MAX_PAIRS = 8192
+_MAX_RATIO, _MIN_RATIO = 12.0, 0.5
 _READ = ("messages", "input", "system", "instructions", "prompt", "tools", "functions", "response_format", "text")
 _NO_OUTPUT = frozenset({
     Surface.EMBEDDINGS,
@@ -41,7 +41,7 @@ _NO_OUTPUT = frozenset({
 _BASE64_MARKS = (b";base64,", b'"data":"', b'"data": "')
 _IMAGE_MARKS = (b'"image_url":', b'"input_image"', b'"type":"image"', b'"type": "image"')
 """One image has one or two of these."""
-_SHORTEST_BLOB = 64
+_MIN_BLOB = 64
 
 
 class Estimate(msgspec.Struct, frozen=True, gc=False):
@@ -66,27 +66,17 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Estimator:
-    """Estimates, and learns from what calls have really used.
+    """Estimates, and learns from what calls have really used."""
 
-    `count_input` counts exactly where exactness is asked for; None from it falls back to the estimate.
-    """
-
-    def __init__(
-        self,
-        *,
-        default_output: int = DEFAULT_OUTPUT,
-        count_input: Callable[[ModelRequest], int | None] = lambda _: None,
-    ) -> None:
+    def __init__(self, *, default_output: int = DEFAULT_OUTPUT) -> None:
         self._default_output = default_output
-        self._count_input = count_input
-        self._ratios: OrderedDict[str, _Ratio] = OrderedDict()
-        self._outputs: Quantiles[tuple[str, str]] = Quantiles(0.9, max_keys=_MOST_PAIRS)
+        self._ratios: LRUCache[str, _Ratio] = LRUCache(_MAX_MODELS)
+        self._outputs: Quantiles[tuple[str, str]] = Quantiles(0.9, max_keys=_MAX_PAIRS)
 
     def estimate(self, request: ModelRequest, tenant: str) -> Estimate:
         """What the call will take."""
-        exact = self._count_input(request)
-        text, blobs = (0, 0) if exact is not None else measure(request)
-        tokens = exact if exact is not None else self._tokens(request, text) + blobs
+        text, blobs = measure(request)
+        tokens = self._tokens(request, text) + blobs
         output, is_capped = self._output(request, tenant)
         return Estimate(max(tokens, 1), output, is_capped, 0 if blobs else text)
 
@@ -111,12 +101,10 @@ class Estimator:
         return (self._default_output if learnt is None else learnt) * choices, False
 
     def _ratio(self, model: str) -> _Ratio:
-        found = self._ratios.get(model)
-        if found is None:
-            if len(self._ratios) >= _MOST_MODELS:
-                self._ratios.popitem(last=False)
-            found = self._ratios[model] = _Ratio()
-        return found
+        ratio = self._ratios.get(model)
+        if ratio is None:
+            ratio = self._ratios[model] = _Ratio()
+        return ratio
 
 
 class _Ratio:
@@ -132,7 +120,7 @@ class _Ratio:
         if tokens > 0:
             self._bytes = self._bytes * _FORGET + size
             self._tokens = self._tokens * _FORGET + tokens
-            self.value = min(max(self._bytes / self._tokens, _LOWEST_RATIO), _HIGHEST_RATIO)
+            self.value = min(max(self._bytes / self._tokens, _MIN_RATIO), _MAX_RATIO)
 
 
 def _fixed(request: ModelRequest) -> int:
@@ -170,6 +158,6 @@ def _runs(raw: bytes, mark: bytes) -> Iterable[int]:
         end = raw.find(b'"', begin)
         if end < 0:
             return
-        if end - begin >= _SHORTEST_BLOB and b" " not in raw[begin : begin + _SHORTEST_BLOB]:
+        if end - begin >= _MIN_BLOB and b" " not in raw[begin : begin + _MIN_BLOB]:
             yield end - begin
         at = raw.find(mark, end)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from gateway_middleware.core.domain import Dialect, HeaderList
-from gateway_middleware.limiting.limit import Decision, Standing, Unit
+from gateway_middleware.limiting.limit import Decision, LimitStatus, Unit
 
 _SHOWN = (Unit.REQUESTS, Unit.TOKENS)
 
@@ -21,7 +21,7 @@ def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderLi
     Of several limits on one unit the dialect's headers tell the one that refuses, else the one nearest to its end.
     Spend is told to nobody but `GET /v1/usage`, shadow limits to nobody at all.
     """
-    told = [s for s in decision.standings if not s.claim.limit.is_shadow and s.claim.limit.unit is not Unit.SPEND]
+    told = [s for s in decision.statuses if not s.claim.limit.is_shadow and s.claim.limit.unit is not Unit.SPEND]
     headers: HeaderList = []
     for unit in _SHOWN:
         tightest = _tightest(told, unit)
@@ -30,26 +30,26 @@ def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderLi
     return headers + _draft(told)
 
 
-def _tightest(standings: Iterable[Standing], unit: Unit) -> Standing | None:
-    found = [s for s in standings if s.claim.limit.unit is unit]
-    return min(found, key=lambda s: (s.wait == 0, s.remaining / s.claim.limit.amount), default=None)
+def _tightest(statuses: Iterable[LimitStatus], unit: Unit) -> LimitStatus | None:
+    of_unit = [s for s in statuses if s.claim.limit.unit is unit]
+    return min(of_unit, key=lambda s: (s.wait == 0, s.remaining / s.claim.limit.amount), default=None)
 
 
-def _openai(standing: Standing) -> HeaderList:
-    unit = standing.claim.limit.unit.encode()
+def _openai(status: LimitStatus) -> HeaderList:
+    unit = status.claim.limit.unit.encode()
     return [
-        (b"x-ratelimit-limit-" + unit, b"%d" % standing.claim.limit.amount),
-        (b"x-ratelimit-remaining-" + unit, b"%d" % standing.remaining),
-        (b"x-ratelimit-reset-" + unit, go_duration(standing.reset_after)),
+        (b"x-ratelimit-limit-" + unit, b"%d" % status.claim.limit.amount),
+        (b"x-ratelimit-remaining-" + unit, b"%d" % status.remaining),
+        (b"x-ratelimit-reset-" + unit, go_duration(status.reset_after)),
     ]
 
 
-def _anthropic(standing: Standing, wall: float) -> HeaderList:
-    prefix = b"anthropic-ratelimit-" + standing.claim.limit.unit.encode()
-    reset = datetime.fromtimestamp(math.ceil(wall + standing.reset_after), UTC)
+def _anthropic(status: LimitStatus, wall: float) -> HeaderList:
+    prefix = b"anthropic-ratelimit-" + status.claim.limit.unit.encode()
+    reset = datetime.fromtimestamp(math.ceil(wall + status.reset_after), UTC)
     return [
-        (prefix + b"-limit", b"%d" % standing.claim.limit.amount),
-        (prefix + b"-remaining", b"%d" % standing.remaining),
+        (prefix + b"-limit", b"%d" % status.claim.limit.amount),
+        (prefix + b"-remaining", b"%d" % status.remaining),
         (prefix + b"-reset", reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
     ]
 
@@ -67,16 +67,16 @@ def go_duration(seconds: float) -> bytes:
     return b"%dm" % minutes + tail if minutes else tail
 
 
-def _draft(standings: Sequence[Standing]) -> HeaderList:
-    if not standings:
+def _draft(statuses: Sequence[LimitStatus]) -> HeaderList:
+    if not statuses:
         return []
     return [
-        (b"ratelimit-policy", b", ".join([s.claim.limit.policy for s in standings])),
-        (b"ratelimit", b", ".join([_state(s) for s in standings])),
+        (b"ratelimit-policy", b", ".join([s.claim.limit.policy for s in statuses])),
+        (b"ratelimit", b", ".join([_state(s) for s in statuses])),
     ]
 
 
-def _state(standing: Standing) -> bytes:
+def _state(status: LimitStatus) -> bytes:
     """`r` is what remains, `t` the seconds until there is more: never later than `Retry-After`."""
-    item = b'"%s";r=%d' % (standing.claim.limit.name.encode(), standing.remaining)
-    return item + b";t=%d" % math.ceil(standing.refill_after) if standing.claim.limit.length else item
+    item = b'"%s";r=%d' % (status.claim.limit.name.encode(), status.remaining)
+    return item + b";t=%d" % math.ceil(status.refill_after) if status.claim.limit.length else item

@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway_middleware.limiting.store.period import MICROSECONDS, DaysSpan, MonthsSpan, SlidingSpan, Span
+from gateway_middleware.limiting.period import MICROSECONDS, DaysPeriod, MonthsPeriod, Period, SlidingPeriod
 
-LARGEST = 2**52
+MAX_AMOUNT = 2**52
 """The largest amount or cost. Lua counts in doubles."""
 NEVER = -1
 """A wait that never ends: the cost is more than the whole limit."""
-_SHORTEST_WAIT = 0.001
+_MIN_WAIT = 0.001
 
 
 class Unit(StrEnum):
@@ -36,17 +36,17 @@ class Alignment(StrEnum):
     MONTHS = "months"
 
 
-_SPAN_TYPES: dict[Alignment, Callable[[int], Span]] = {
-    Alignment.SLIDING: SlidingSpan,
-    Alignment.DAYS: DaysSpan,
-    Alignment.MONTHS: MonthsSpan,
+_PERIOD_TYPES: dict[Alignment, Callable[[int], Period]] = {
+    Alignment.SLIDING: SlidingPeriod,
+    Alignment.DAYS: DaysPeriod,
+    Alignment.MONTHS: MonthsPeriod,
 }
 
 
 @functools.cache
-def _span(alignment: Alignment, length: int) -> Span:
-    """Equal limits have the same span."""
-    return _SPAN_TYPES[alignment](length)
+def _period(alignment: Alignment, length: int) -> Period:
+    """Equal limits have the same period."""
+    return _PERIOD_TYPES[alignment](length)
 
 
 class OutagePolicy(StrEnum):
@@ -71,18 +71,18 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     alignment: Alignment = Alignment.SLIDING
     is_shadow: bool = False
     on_outage: OutagePolicy = OutagePolicy.SHARE
-    span: Span | None = None
+    period: Period | None = None
     """Made from the fields above; None for concurrency."""
     policy: bytes = b""
     """The item of `RateLimit-Policy`, made from the fields above."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.amount <= LARGEST:
+        if not 0 < self.amount <= MAX_AMOUNT:
             raise ValueError(f"limit {self.name!r}: expected an amount from 1 to 2**52")
         if (self.unit is Unit.CONCURRENCY) != (self.length == 0) or self.length < 0:
             raise ValueError(f"limit {self.name!r}: a length belongs to every unit but concurrency")
         if self.length:
-            msgspec.structs.force_setattr(self, "span", _span(self.alignment, self.length))
+            msgspec.structs.force_setattr(self, "period", _period(self.alignment, self.length))
         msgspec.structs.force_setattr(self, "policy", self._policy())
 
     def _policy(self) -> bytes:
@@ -103,7 +103,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
         return self.length * {Alignment.SLIDING: 1, Alignment.DAYS: 86_400, Alignment.MONTHS: 2_592_000}[self.alignment]
 
     @property
-    def period(self) -> str:
+    def period_name(self) -> str:
         """The length in words: `minute`, `5 minutes`, `month`; empty for concurrency."""
         if not self.length:
             return ""
@@ -115,7 +115,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
         if self.unit is Unit.CONCURRENCY:
             return f"{self.amount:,} concurrent requests"
         shown = f"${self.amount / 1e6:,.2f}" if self.unit is Unit.SPEND else f"{self.amount:,} {self.unit}"
-        return f"{shown} per {self.period}"
+        return f"{shown} per {self.period_name}"
 
 
 def _words(length: int, alignment: Alignment) -> str:
@@ -151,7 +151,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     cost: int = 1
 
 
-class Standing(msgspec.Struct, frozen=True, gc=False):
+class LimitStatus(msgspec.Struct, frozen=True, gc=False):
     """How one limit stands after a decision. `wait` is 0 where the cost fits, else microseconds or `NEVER`.
 
     `oldest` and `newest` are the buckets that still count; the claim was taken in `newest`.
@@ -176,10 +176,10 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
         return self._after(self.newest)
 
     def _after(self, index: int) -> float:
-        span = self.claim.limit.span
-        if span is None or self.remaining >= self.claim.limit.amount:
+        period = self.claim.limit.period
+        if period is None or self.remaining >= self.claim.limit.amount:
             return 0.0
-        return max(span.expires(index) - self.now, 0) / MICROSECONDS
+        return max(period.expires(index) - self.now, 0) / MICROSECONDS
 
     @property
     def retry_after(self) -> float | None:
@@ -195,22 +195,22 @@ class Decision(msgspec.Struct, frozen=True):
     """
 
     is_admitted: bool
-    standings: tuple[Standing, ...]
+    statuses: tuple[LimitStatus, ...]
     owner: bytes
     weight: int = 1
     is_degraded: bool = False
     report: int = 0
 
     @property
-    def refused(self) -> Standing | None:
+    def refused(self) -> LimitStatus | None:
         """The limit that is empty: of those that refuse, the one that stays empty longest."""
-        found = [s for s in self.standings if s.wait and not s.claim.limit.is_shadow]
-        return max(found, key=lambda s: LARGEST if s.wait == NEVER else s.wait, default=None)
+        refusing = [s for s in self.statuses if s.wait and not s.claim.limit.is_shadow]
+        return max(refusing, key=lambda s: MAX_AMOUNT if s.wait == NEVER else s.wait, default=None)
 
     @property
-    def shadowed(self) -> tuple[Standing, ...]:
+    def shadowed(self) -> tuple[LimitStatus, ...]:
         """Shadow limits that would have refused."""
-        return tuple(s for s in self.standings if s.wait and s.claim.limit.is_shadow)
+        return tuple(s for s in self.statuses if s.wait and s.claim.limit.is_shadow)
 
     @property
     def retry_after(self) -> float | None:
@@ -218,7 +218,7 @@ class Decision(msgspec.Struct, frozen=True):
         refused = None if self.is_admitted else self.refused
         if refused is None:
             return 0.0
-        return None if refused.retry_after is None else max(refused.retry_after, _SHORTEST_WAIT)
+        return None if refused.retry_after is None else max(refused.retry_after, _MIN_WAIT)
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):

@@ -27,6 +27,16 @@ def parse_limits(
     return _distinct(made)
 
 
+def limits_of(limits: str | RateLimitItem | Iterable[RateLimitItem]) -> tuple[Limit, ...]:
+    """Limits on requests, from text or items of `limits`; none from nothing. Raises `ValueError`, `TypeError`."""
+    if isinstance(limits, str):
+        return parse_limits(limits) if limits else ()
+    items = [limits] if isinstance(limits, RateLimitItem) else list(limits)
+    if not all(isinstance(item, RateLimitItem) for item in items):
+        raise TypeError("limits: expected text, or items of the library limits")
+    return _distinct([_limit(item, Unit.REQUESTS, False, OutagePolicy.SHARE) for item in items])
+
+
 def parse_limit(text: str, unit: Unit = Unit.REQUESTS) -> Limit:
     """A single limit. Raises `ValueError`."""
     return _limit(parse(text), unit, False, OutagePolicy.SHARE)
@@ -73,9 +83,9 @@ def _limit(item: RateLimitItem, unit: Unit, is_shadow: bool, on_outage: OutagePo
 
 
 def _distinct(limits: Iterable[Limit]) -> tuple[Limit, ...]:
-    found: dict[tuple[int, Alignment], Limit] = {}
+    smallest: dict[tuple[int, Alignment], Limit] = {}
     for limit in limits:
         key = limit.length, limit.alignment
-        if key not in found or limit.amount < found[key].amount:
-            found[key] = limit
-    return tuple(found.values())
+        if key not in smallest or limit.amount < smallest[key].amount:
+            smallest[key] = limit
+    return tuple(smallest.values())

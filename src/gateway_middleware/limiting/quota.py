@@ -11,8 +11,8 @@ from gateway_middleware.core.domain import ModelRequest, Tenant
 from gateway_middleware.limiting.estimate import Estimate
 from gateway_middleware.limiting.limit import Claim, Limit, Unit, limit_key
 
-_MOST_PLANS = 65_536
-_SMALLEST_SPEND = 1
+_MAX_PLANS = 65_536
+_MIN_SPEND = 1
 """Micro-dollars of a call whose price is not known: an empty budget still refuses it."""
 
 
@@ -46,18 +46,14 @@ class Plan:
         """What a call takes that is estimated at so much."""
         if estimate is None:
             return self._constant
-        found = self._constant.copy()
+        claims = self._constant.copy()
         if self._tokens:
             cost = estimate.within(self._smallest)
-            found += [Claim(claim.key, claim.limit, cost) for claim in self._tokens]
+            claims += [Claim(claim.key, claim.limit, cost) for claim in self._tokens]
         if self._spend:
-            cost = max(micro_dollars or 0, _SMALLEST_SPEND)
-            found += [Claim(claim.key, claim.limit, cost) for claim in self._spend]
-        return found
-
-    def look(self) -> list[Claim]:
-        """Claims of one unit each, to see how all limits stand."""
-        return [*self._constant, *self._tokens, *self._spend]
+            cost = max(micro_dollars or 0, _MIN_SPEND)
+            claims += [Claim(claim.key, claim.limit, cost) for claim in self._spend]
+        return claims
 
 
 class Quotas:
@@ -87,27 +83,27 @@ class Quotas:
         key = (tenant.name, tenant.key_id, request.model, request.route.name)
         plan = self._plans.get(key)
         if plan is None:
-            if len(self._plans) >= _MOST_PLANS:
+            if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
             plan = self._plans[key] = self._make(*key)
         return plan
 
-    def overview(self, tenant: Tenant) -> list[Claim]:
+    def all_claims(self, tenant: Tenant) -> list[Claim]:
         """All limits of a tenant and of this key, whatever the model."""
         quota = self._tenants.get(tenant.name, self._default)
-        found = _claims(tenant.name, quota.limits) + _key_claims(tenant.name, tenant.key_id, quota)
+        claims = _claims(tenant.name, quota.limits) + _key_claims(tenant.name, tenant.key_id, quota)
         for pattern, limits in quota.per_model:
-            found += _claims(tenant.name, limits, "model", pattern)
-        return found
+            claims += _claims(tenant.name, limits, "model", pattern)
+        return claims
 
     def _make(self, tenant: str, key_id: str | None, model: str, route: str) -> Plan:
         quota = self._tenants.get(tenant, self._default)
-        found = _claims(tenant, quota.limits) + _key_claims(tenant, key_id, quota)
+        claims = _claims(tenant, quota.limits) + _key_claims(tenant, key_id, quota)
         for pattern, limits in quota.per_model:
             if fnmatchcase(model, pattern):
-                found += _claims(tenant, limits, "model", pattern)
-        found += _claims(f"route@{route}", self._routes.get(route, ()), prefix="route")
-        return Plan(found, quota.priority)
+                claims += _claims(tenant, limits, "model", pattern)
+        claims += _claims(f"route@{route}", self._routes.get(route, ()), prefix="route")
+        return Plan(claims, quota.priority)
 
 
 def _key_claims(tenant: str, key_id: str | None, quota: Quota) -> list[Claim]:

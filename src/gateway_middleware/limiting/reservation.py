@@ -2,49 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import secrets
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import RateLimitedError
-from gateway_middleware.limiting.limit import LARGEST, NEVER, Change, Claim, Decision, Standing, Store, Unit
+from gateway_middleware.limiting.limit import MAX_AMOUNT, NEVER, Change, Claim, Decision, LimitStatus, Store, Unit
 
 _RENEWALS_A_LEASE = 3
 _TICK_SECONDS = 0.25
+_log = logging.getLogger("gateway_middleware")
 
 
 class LimitReachedError(RateLimitedError):
-    """A limit refused the call; `standing` says which, and `decision` how all of them stand."""
+    """A limit refused the call; `status` says which, and `decision` how all of them stand."""
 
-    def __init__(self, decision: Decision, standing: Standing) -> None:
-        super().__init__(_message(standing), retry_after=_retry_after(decision, standing), code=_code(standing))
+    def __init__(self, decision: Decision, status: LimitStatus) -> None:
+        super().__init__(_message(status), retry_after=_retry_after(decision, status), code=_code(status))
         self.decision = decision
-        self.standing = standing
+        self.limit_status = status
         self.limit_headers: HeaderList = []
         """How all limits stand, for the answer."""
 
     @property
     def headers(self) -> HeaderList:
         """What can never fit need not be tried again: the official SDKs obey this header."""
-        return [*self.limit_headers, *([(b"x-should-retry", b"false")] if self.standing.wait == NEVER else [])]
+        return [*self.limit_headers, *([(b"x-should-retry", b"false")] if self.limit_status.wait == NEVER else [])]
 
 
-def _code(standing: Standing) -> str:
-    return "request_exceeds_limit" if standing.wait == NEVER else "rate_limit_exceeded"
+def _code(status: LimitStatus) -> str:
+    return "request_exceeds_limit" if status.wait == NEVER else "rate_limit_exceeded"
 
 
-def _retry_after(decision: Decision, standing: Standing) -> float:
-    found = decision.retry_after
-    return float(standing.claim.limit.seconds) if found is None else found
+def _retry_after(decision: Decision, status: LimitStatus) -> float:
+    seconds = decision.retry_after
+    return float(status.claim.limit.seconds) if seconds is None else seconds
 
 
-def _message(standing: Standing) -> str:
-    claim, limit = standing.claim, standing.claim.limit
-    if standing.wait == NEVER:
+def _message(status: LimitStatus) -> str:
+    claim, limit = status.claim, status.claim.limit
+    if status.wait == NEVER:
         asked = f"${claim.cost / 1e6:,.2f}" if limit.unit is Unit.SPEND else f"{claim.cost:,} {limit.unit}"
         return f"This request needs about {asked}, more than the whole limit of {limit.phrase} ({limit.name})."
-    seconds = standing.wait / 1e6
+    seconds = status.wait / 1e6
     return f"Rate limit reached: {limit.phrase} ({limit.name}). Try again in {seconds:.3g} s."
 
 
@@ -53,8 +57,8 @@ class Reservation:
 
     __slots__ = ("__weakref__", "_is_open", "_limiter", "decision")
 
-    def __init__(self, limiter: Limiter, decision: Decision) -> None:
-        self._limiter = limiter
+    def __init__(self, reservations: Reservations, decision: Decision) -> None:
+        self._limiter = reservations
         self.decision = decision
         self._is_open = True
 
@@ -79,29 +83,30 @@ class Reservation:
         if not self._is_open:
             return
         self._is_open = False
-        changes = [change for s in self.decision.standings if (change := _change(s, actual))]
+        changes = [change for s in self.decision.statuses if (change := _change(s, actual))]
         sent = self._limiter.end(self, changes)
         if sent is not None:
             await sent
 
 
-def _change(standing: Standing, actual: dict[Unit, int | None]) -> Change | None:
-    claim = standing.claim
+def _change(status: LimitStatus, actual: dict[Unit, int | None]) -> Change | None:
+    claim = status.claim
     unit = claim.limit.unit
-    if not standing.is_taken:
+    if not status.is_taken:
         return None
     if unit is Unit.CONCURRENCY:
         return Change(claim, None, 0)
     used = actual.get(unit)
     if used is None or used == claim.cost:
         return None
-    return Change(claim, standing.newest, min(max(used, 0), LARGEST) - claim.cost)
+    return Change(claim, status.newest, min(max(used, 0), MAX_AMOUNT) - claim.cost)
 
 
-class Limiter:
-    """Reserves on a `Store`, and keeps the leases of live calls alive.
+class Reservations:
+    """Reserves on a `Store`, keeps the leases of live calls alive, and closes the store in the end.
 
-    `owner_prefix` must differ between replicas. Somebody has to call `tick` about four times a second.
+    `owner_prefix` must differ between replicas. The housekeeping runs four times a second in the event loop in which it
+    was started.
     """
 
     def __init__(self, store: Store, *, owner_prefix: bytes | None = None) -> None:
@@ -112,6 +117,38 @@ class Limiter:
         self._renew_every = max(round(store.lease_seconds / _RENEWALS_A_LEASE / _TICK_SECONDS), 1)
         self._leased: weakref.WeakValueDictionary[bytes, Reservation] = weakref.WeakValueDictionary()
         self._on_release: list[Callable[[Sequence[Change]], None]] = []
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Begin the housekeeping, unless it runs."""
+        self._is_closed = False
+        self.start_late()
+
+    def start_late(self) -> None:
+        """What `start` does, for a host that forgot it; after `aclose` nothing. Cheap enough for every call."""
+        if not self._is_closed and (self._housekeeping is None or self._housekeeping.done()):
+            self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+
+    async def aclose(self) -> None:
+        """End the housekeeping and close the store. Twice is once."""
+        self._is_closed = True
+        task, self._housekeeping = self._housekeeping, None
+        try:
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        finally:
+            await self.store.aclose()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            try:
+                await self.tick()
+            except Exception:  # noqa: BLE001  # a fault of housekeeping must not end it
+                _log.exception("Housekeeping of rate limits failed; it goes on")
 
     def on_release(self, notify: Callable[[Sequence[Change]], None]) -> None:
         """Have `notify` called whenever something was given back."""
@@ -139,7 +176,7 @@ class Limiter:
         if refused is not None:
             raise LimitReachedError(decision, refused)
         reservation = Reservation(self, decision)
-        if any(s.is_taken and s.claim.limit.span is None for s in decision.standings):
+        if any(s.is_taken and s.claim.limit.period is None for s in decision.statuses):
             self._leased[decision.owner] = reservation
         return reservation
 
@@ -165,8 +202,8 @@ class Limiter:
 
     def _held(self) -> list[tuple[str, bytes]]:
         return [
-            (standing.claim.key, owner)
+            (status.claim.key, owner)
             for owner, reservation in list(self._leased.items())
-            for standing in reservation.decision.standings
-            if standing.is_taken and standing.claim.limit.span is None
+            for status in reservation.decision.statuses
+            if status.is_taken and status.claim.limit.period is None
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 E = TypeVar("E")
@@ -14,26 +14,24 @@ _SMOOTHING = 0.2
 
 
 class Entry(Generic[E]):
-    """One waiting call. A higher `priority` goes first; `cost` is what its turn costs its tenant."""
+    """One waiting call. A higher `priority` goes first."""
 
-    __slots__ = ("content", "cost", "is_gone", "priority", "tenant")
+    __slots__ = ("content", "is_gone", "priority", "tenant")
 
-    def __init__(self, content: E, tenant: str, *, priority: int = 0, cost: int = 1) -> None:
+    def __init__(self, content: E, tenant: str, *, priority: int = 0) -> None:
         self.content = content
         self.tenant = tenant
         self.priority = priority
-        self.cost = max(cost, 1)
         self.is_gone = False
 
 
 class _Lane(Generic[E]):
-    """The entries of one tenant at one priority, with the credit of deficit round robin."""
+    """The entries of one tenant at one priority, oldest first."""
 
-    __slots__ = ("credit", "entries")
+    __slots__ = ("entries",)
 
     def __init__(self) -> None:
         self.entries: deque[Entry[E]] = deque()
-        self.credit = 0
 
     def head(self) -> Entry[E] | None:
         while self.entries and self.entries[0].is_gone:
@@ -42,12 +40,11 @@ class _Lane(Generic[E]):
 
 
 class FairQueue(Generic[E]):
-    """Deficit round robin over tenants: each turn gives a tenant `quantum` units of cost."""
+    """Round robin over tenants: each in turn may let one call through."""
 
-    def __init__(self, *, per_tenant: int = QUEUE_PER_TENANT, total: int = QUEUE_TOTAL, quantum: int = 1) -> None:
+    def __init__(self, *, per_tenant: int = QUEUE_PER_TENANT, total: int = QUEUE_TOTAL) -> None:
         self._per_tenant = per_tenant
         self._total = total
-        self._quantum = max(quantum, 1)
         self._lanes: dict[int, OrderedDict[str, _Lane[E]]] = {}
         self._waiting: dict[str, int] = {}
         self._size = 0
@@ -99,28 +96,20 @@ class FairQueue(Generic[E]):
             del self._waiting[entry.tenant]
 
     def serve(self, entry: Entry[E], now: float) -> None:
-        """The entry has got its slot: take it out and charge its tenant."""
+        """The entry has got its slot: take it out; its tenant's turn is over."""
         if entry.is_gone:
             return
         self.remove(entry)
-        self._charge(entry)
+        lanes: OrderedDict[str, _Lane[E]] = self._lanes.get(entry.priority, OrderedDict())
+        if entry.tenant in lanes:
+            lanes.move_to_end(entry.tenant)  # even if the walk ends here
         if self._served_at is not None and self._size:
             gap = now - self._served_at
             self._interval = gap if not self._interval else self._interval + _SMOOTHING * (gap - self._interval)
         self._served_at = now if self._size else None
 
-    def _charge(self, entry: Entry[E]) -> None:
-        lanes = self._lanes.get(entry.priority)
-        lane = lanes.get(entry.tenant) if lanes is not None else None
-        if lanes is None or lane is None:
-            return
-        lane.credit -= entry.cost
-        head = lane.head()
-        if head is None or lane.credit < head.cost:
-            lanes.move_to_end(entry.tenant)  # its turn is over, even if the walk ends here
-
     def turns(self) -> Iterator[Entry[E]]:
-        """Heads in the order in which they may try, each tenant until it is refused or its credit is used up.
+        """Heads in the order in which they may try, in turn between tenants, each until it is refused.
 
         The caller serves an entry (or lets it be) before it asks for the next one. A tenant whose head is let be is
         skipped for the rest of this walk: another tenant's limit may have room.
@@ -135,25 +124,12 @@ class FairQueue(Generic[E]):
         active = deque(lanes)
         while active:
             tenant = active.popleft()
-            lane = lanes[tenant]
-            head = lane.head()
-            if head is None:
+            head = lanes[tenant].head()
+            if head is not None:
+                yield head
+            is_skipped = head is not None and not head.is_gone
+            if lanes[tenant].head() is None:
                 del lanes[tenant]
-                continue
-            if lane.credit < head.cost:
-                lane.credit += self._quantum
-            is_refused = yield from self._turn(lane)
-            if lane.head() is None:
-                del lanes[tenant]
-                continue
-            if not is_refused:
+            elif not is_skipped:
                 lanes.move_to_end(tenant)
                 active.append(tenant)
-
-    def _turn(self, lane: _Lane[E]) -> Generator[Entry[E], None, bool]:
-        """Offers heads while there is credit; returns whether one was let be."""
-        while (head := lane.head()) is not None and lane.credit >= head.cost:
-            yield head
-            if not head.is_gone:
-                return True
-        return False

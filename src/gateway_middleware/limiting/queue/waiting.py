@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from gateway_middleware.core.errors import RateLimitedError, UnavailableError
 from gateway_middleware.limiting.limit import NEVER, Change, Claim, Decision, Unit
+from gateway_middleware.limiting.period import MICROSECONDS
 from gateway_middleware.limiting.queue.fair_queue import QUEUE_PER_TENANT, QUEUE_TOTAL, Entry, FairQueue
-from gateway_middleware.limiting.reservation import Limiter, LimitReachedError, Reservation
-from gateway_middleware.limiting.store.period import MICROSECONDS
+from gateway_middleware.limiting.reservation import LimitReachedError, Reservation, Reservations
 
 MAX_WAIT = 2.0
 _POLL_SECONDS = 0.1
@@ -39,26 +39,24 @@ class WaitingRoom:
 
     def __init__(
         self,
-        limiter: Limiter,
+        reservations: Reservations,
         *,
         max_wait: float = MAX_WAIT,
         per_tenant: int = QUEUE_PER_TENANT,
         total: int = QUEUE_TOTAL,
     ) -> None:
-        self._limiter = limiter
+        self._limiter = reservations
         self._max_wait = max_wait
         self.queue: FairQueue[_Call] = FairQueue(per_tenant=per_tenant, total=total)
         self._released: set[str] = set()
         self._contended: Counter[str] = Counter()
         self._has_news = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
-        limiter.on_release(self._note_release)
+        reservations.on_release(self._note_release)
 
-    async def reserve(
-        self, claims: Sequence[Claim], tenant: str, *, priority: int = 0, max_wait: float | None = None
-    ) -> Reservation:
+    async def reserve(self, claims: Sequence[Claim], tenant: str, *, priority: int = 0) -> Reservation:
         """Take all claims, waiting at most `max_wait` seconds for it. Leaves the queue when it is cancelled."""
-        patience = self._max_wait if max_wait is None else min(max_wait, self._max_wait)
+        patience = self._max_wait
         loop = asyncio.get_running_loop()
         call = _Call(claims, loop.create_future())
         if not self._has_to_queue(tenant, claims):
@@ -184,7 +182,7 @@ def _may_fit(decision: Decision, patience: float) -> bool:
     """Whether every limit that refuses may have room in time; nobody knows when a slot is free."""
     return all(
         s.wait != NEVER and (s.claim.limit.unit is Unit.CONCURRENCY or s.wait / MICROSECONDS <= patience)
-        for s in decision.standings
+        for s in decision.statuses
         if s.wait and not s.claim.limit.is_shadow
     )
 

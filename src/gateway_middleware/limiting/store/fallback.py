@@ -16,7 +16,7 @@ import msgspec
 from cachetools import TTLCache
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, OutagePolicy, Standing, Store
+from gateway_middleware.limiting.limit import Change, Claim, Decision, LimitStatus, OutagePolicy, Store
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.window import LEASE_SECONDS
 from gateway_middleware.redis.caller import RedisError
@@ -132,7 +132,7 @@ class FallbackStore:
             self._note_failure(error)
             return self._admit_here(claims, owner, is_dry=is_dry)
         self._failures_in_a_row = 0
-        self._local.adopt(decision.standings, owner, self._untold(claims) if self._owed else {})
+        self._local.adopt(decision.statuses, owner, self._untold(claims) if self._owed else {})
         return decision
 
     def _untold(self, claims: Sequence[Claim]) -> dict[str, int]:
@@ -145,17 +145,17 @@ class FallbackStore:
         shared = [c for c in claims if c.limit.on_outage is OutagePolicy.SHARE or c.limit.is_shadow]
         self._local.weight = self.replicas
         decision = self._local.admit(shared, owner, is_dry=is_dry or bool(closed))
-        by_key = {s.claim.key: s for s in decision.standings}
-        standings = tuple(by_key.get(c.key) or _uncounted(c) for c in claims)
+        by_key = {s.claim.key: s for s in decision.statuses}
+        statuses = tuple(by_key.get(c.key) or _uncounted(c) for c in claims)
         if decision.is_admitted and not closed and not is_dry:
-            for standing in decision.standings:
-                self._owe(standing.claim, standing.claim.cost if standing.is_taken else 0, self._next_report)
+            for status in decision.statuses:
+                self._owe(status.claim, status.claim.cost if status.is_taken else 0, self._next_report)
         is_admitted = decision.is_admitted and not closed
-        return Decision(is_admitted, standings, owner, decision.weight, is_degraded=True, report=self._next_report)
+        return Decision(is_admitted, statuses, owner, decision.weight, is_degraded=True, report=self._next_report)
 
     def _owe(self, claim: Claim, amount: int, report: int) -> None:
         """Have the shared store told within a second of its being well. `report` is where the claim was told first."""
-        if claim.limit.span is None or not amount:
+        if claim.limit.period is None or not amount:
             return
         key = claim.key, report
         before = self._owed.get(key, (claim, 0))[1]
@@ -165,10 +165,10 @@ class FallbackStore:
 
     def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         """Apply the changes where the decision was taken, and in what is told later."""
-        leases = [c for c in changes if c.claim.limit.span is None]
+        leases = [c for c in changes if c.claim.limit.period is None]
         self._local.settle(decision, leases)
         if decision.is_degraded:
-            self._settle_windows_here(decision, [c for c in changes if c.claim.limit.span is not None])
+            self._settle_windows_here(decision, [c for c in changes if c.claim.limit.period is not None])
             # An admission that was answered too late may have taken a lease over there.
             return self._settle_there(decision, leases) if leases and not self.is_degraded else None
         if self.is_degraded:
@@ -220,7 +220,7 @@ class FallbackStore:
         What is lost of a sliding window slides out.
         """
         is_once = any(c.claim.limit.is_calendar for c in changes)
-        harmless = changes if is_once else [c for c in changes if c.claim.limit.span is None]
+        harmless = changes if is_once else [c for c in changes if c.claim.limit.period is None]
         if harmless and len(self._unsettled) < _MAX_OWED:
             self._unsettled[decision.owner] = (decision, harmless)
             self._beat_at = min(self._beat_at, self._clock() + _PROBE_SECONDS)
@@ -340,8 +340,8 @@ async def _nothing() -> None:
     """What an answer that came at once has left to wait for."""
 
 
-def _uncounted(claim: Claim) -> Standing:
+def _uncounted(claim: Claim) -> LimitStatus:
     """How a limit stands that is not counted during an outage."""
     is_closed = claim.limit.on_outage is OutagePolicy.CLOSED
     wait = _CLOSED_WAIT if is_closed else 0
-    return Standing(claim, 0 if is_closed else claim.limit.amount, wait, False, 0, 0, 0)
+    return LimitStatus(claim, 0 if is_closed else claim.limit.amount, wait, False, 0, 0, 0)

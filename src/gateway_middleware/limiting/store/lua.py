@@ -1,7 +1,7 @@
 """The same rules as `window.py`, for Redis: scripts that run in one step on the clock of Redis.
 
 Numbers travel as packed 64-bit integers (`struct`), both ways. A window is one string: kind, step and count of its
-span, then index and amount of each bucket (`cmsgpack`); it expires with its newest bucket. Leases are a sorted set of
+period, then index and amount of each bucket (`cmsgpack`); it expires with its newest bucket. Leases are a sorted set of
 owners by expiry. Where the caller gives a time (ARGV `now` > 0) it stands for the clock of Redis.
 """
 

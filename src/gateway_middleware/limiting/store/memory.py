@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, Standing
-from gateway_middleware.limiting.store.period import MICROSECONDS, Span
+from gateway_middleware.limiting.limit import Change, Claim, Decision, LimitStatus
+from gateway_middleware.limiting.period import MICROSECONDS, Period
 from gateway_middleware.limiting.store.window import LEASE_SECONDS, Leases, Window, weighed
 
 Cell: TypeAlias = "Window | Leases"
@@ -53,17 +53,17 @@ class MemoryStore:
                 is_admitted = takes = False
             probes.append((claim, cell, wait))
         # A list, not a generator: this is the hot path.
-        standings = [
+        statuses = [
             cell.stand(claim, wall if cell.is_calendar else now, owner, weight, wait, takes and not wait)
             for claim, cell, wait in probes
         ]
-        return Decision(is_admitted, tuple(standings), owner, weight)
+        return Decision(is_admitted, tuple(statuses), owner, weight)
 
     def _fetch(self, claim: Claim) -> Cell:
-        return self._unswept.get(claim.key) or self._open(claim.key, claim.limit.span)
+        return self._unswept.get(claim.key) or self._open(claim.key, claim.limit.period)
 
-    def _open(self, key: str, span: Span | None) -> Cell:
-        cell: Cell = Leases({}) if span is None else Window(span, not span.count)
+    def _open(self, key: str, period: Period | None) -> Cell:
+        cell: Cell = Leases({}) if period is None else Window(period, not period.count)
         self._cells[key] = cell
         return cell
 
@@ -92,19 +92,19 @@ class MemoryStore:
             if isinstance(cell, Leases):
                 cell.hold(owner, until)
 
-    def adopt(self, standings: Sequence[Standing], owner: bytes, untold: Mapping[str, int]) -> None:
+    def adopt(self, statuses: Sequence[LimitStatus], owner: bytes, untold: Mapping[str, int]) -> None:
         """Follow a decision that was taken elsewhere: its totals, and the leases that this process holds.
 
         `untold` are units by key that count here and are not known there yet.
         """
-        for standing in standings:
-            claim = standing.claim
+        for status in statuses:
+            claim = status.claim
             cell = self._cells.get(claim.key) or self._fetch(claim)
             now = self._now(cell)
             cell.advance(now)
             if isinstance(cell, Window):
-                cell.adopt(max(claim.limit.amount - standing.remaining + untold.get(claim.key, 0), 0))
-            elif standing.is_taken:
+                cell.adopt(max(claim.limit.amount - status.remaining + untold.get(claim.key, 0), 0))
+            elif status.is_taken:
                 cell.hold(owner, now + _LEASE)
 
     def used(self, key: str) -> int:
@@ -122,7 +122,7 @@ class MemoryStore:
             return 0.0
         now = self._now(cell)
         cell.advance(now)
-        return (cell.span.expires(cell.newest) - now) / MICROSECONDS if cell.total else 0.0
+        return (cell.period.expires(cell.newest) - now) / MICROSECONDS if cell.total else 0.0
 
     def forget(self, key: str) -> None:
         """Drop what was counted under a key."""

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import ClassVar
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, Standing
+from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, LimitStatus
+from gateway_middleware.limiting.period import MICROSECONDS
 from gateway_middleware.limiting.store import lua
-from gateway_middleware.limiting.store.period import MICROSECONDS
 from gateway_middleware.limiting.store.window import LEASE_SECONDS
 from gateway_middleware.redis.caller import DEADLINE, Late, RedisCaller, RedisError, Script
 from gateway_middleware.redis.connect import redis_caller
@@ -20,10 +20,10 @@ from gateway_middleware.redis.uri import parse_uri
 
 PREFIX = "gateway:"
 _LEASE = int(LEASE_SECONDS * MICROSECONDS)
-_LEASE_SPAN = (2, _LEASE, 0)
+_LEASE_PERIOD = (2, _LEASE, 0)
 _MARKER_MILLISECONDS = 3_600_000
 _REPLICA_SECONDS = 15
-_STANDING = 5
+_STATUS = 5
 
 
 def redis_store(
@@ -61,10 +61,10 @@ class RedisStore:
             taken.append(await self._admit_after(taken, group, owner, is_dry=is_dry))
             if not taken[-1].is_admitted:
                 break
-        standings = {s.claim.key: s for decision in taken for s in decision.standings}
+        statuses = {s.claim.key: s for decision in taken for s in decision.statuses}
         return Decision(
             taken[-1].is_admitted if taken else True,
-            tuple(standings[claim.key] for claim in claims if claim.key in standings),
+            tuple(statuses[claim.key] for claim in claims if claim.key in statuses),
             owner,
         )
 
@@ -90,7 +90,7 @@ class RedisStore:
         numbers = [self._now(), int(is_dry)]
         for claim in claims:
             limit = claim.limit
-            numbers += (*_span(limit), limit.amount, claim.cost, int(limit.is_shadow))
+            numbers += (*_period(limit), limit.amount, claim.cost, int(limit.is_shadow))
 
         def undo(reply: Reply) -> None:
             if isinstance(reply, bytes) and not is_dry:
@@ -122,12 +122,12 @@ class RedisStore:
         return [changes] if changes else []
 
     def _settle(self, owner: bytes, changes: Sequence[Change], *, is_once: bool) -> asyncio.Future[Reply]:
-        is_marked = is_once and any(c.claim.limit.span is not None for c in changes)
+        is_marked = is_once and any(c.claim.limit.period is not None for c in changes)
         keys = [c.claim.key for c in changes]
         numbers = [self._now(), _MARKER_MILLISECONDS if is_marked else 0]
         for change in changes:
             bucket = -1 if change.bucket is None else change.bucket
-            numbers += (*_span(change.claim.limit), bucket, change.delta)
+            numbers += (*_period(change.claim.limit), bucket, change.delta)
         if is_marked:
             tag = keys[0][: keys[0].find("}") + 1]
             keys.append(f"{tag}:settled/{owner.hex()}")
@@ -194,7 +194,7 @@ class RedisStore:
 
 def reversal(decision: Decision) -> list[Change]:
     """The changes that give back all that a decision took."""
-    return [Change(s.claim, s.newest, -s.claim.cost) for s in decision.standings if s.is_taken]
+    return [Change(s.claim, s.newest, -s.claim.cost) for s in decision.statuses if s.is_taken]
 
 
 def _has_result(future: asyncio.Future[Reply]) -> bool:
@@ -207,9 +207,9 @@ def _all(sent: Sequence[asyncio.Future[Reply]]) -> Awaitable[object] | None:
     return sent[0] if len(sent) == 1 else asyncio.gather(*sent)
 
 
-def _span(limit: Limit) -> tuple[int, int, int]:
-    span = limit.span
-    return _LEASE_SPAN if span is None else (span.kind, span.step, span.count)
+def _period(limit: Limit) -> tuple[int, int, int]:
+    period = limit.period
+    return _LEASE_PERIOD if period is None else (period.kind, period.step, period.count)
 
 
 def _packed(numbers: Sequence[int]) -> bytes:
@@ -217,17 +217,17 @@ def _packed(numbers: Sequence[int]) -> bytes:
 
 
 def _decision(reply: bytes, claims: Sequence[Claim], owner: bytes, *, takes: bool) -> Decision:
-    count = 1 + _STANDING * len(claims)
+    count = 1 + _STATUS * len(claims)
     if len(reply) != 8 * count:
         raise RedisError("Redis answered another question")
     numbers = struct.unpack(f"<{count}q", reply)
     is_admitted = bool(numbers[0])
-    standings = []
+    statuses = []
     for i, claim in enumerate(claims):
-        now, wait, used, oldest, newest = numbers[1 + _STANDING * i : 1 + _STANDING * (i + 1)]
+        now, wait, used, oldest, newest = numbers[1 + _STATUS * i : 1 + _STATUS * (i + 1)]
         remaining = max(claim.limit.amount - used, 0)
-        standings.append(Standing(claim, remaining, wait, takes and is_admitted and not wait, oldest, newest, now))
-    return Decision(is_admitted, tuple(standings), owner)
+        statuses.append(LimitStatus(claim, remaining, wait, takes and is_admitted and not wait, oldest, newest, now))
+    return Decision(is_admitted, tuple(statuses), owner)
 
 
 def _tag(key: str) -> str:

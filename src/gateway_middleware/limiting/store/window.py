@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway_middleware.limiting.limit import NEVER, Claim, Standing
-from gateway_middleware.limiting.store.period import MICROSECONDS, Span
+from gateway_middleware.limiting.limit import NEVER, Claim, LimitStatus
+from gateway_middleware.limiting.period import MICROSECONDS, Period
 
 LEASE_SECONDS = 30.0
 _LEASE = int(LEASE_SECONDS * MICROSECONDS)
@@ -28,7 +28,7 @@ class Window(msgspec.Struct, gc=False, weakref=False):
     Call `advance` (or `probe`) before reading anything. `past` holds index and amount of the older buckets in turn.
     """
 
-    span: Span
+    period: Period
     is_calendar: bool
     past: array[int] = _NO_PAST
     newest: int = 0
@@ -44,16 +44,16 @@ class Window(msgspec.Struct, gc=False, weakref=False):
 
     def _turn(self, now: int) -> None:
         if now < self.since:
-            if self.since - now <= self.span.patience:
+            if self.since - now <= self.period.patience:
                 return  # a clock that stepped back a little: go on counting in the newest bucket
             self.clear()
-        span = self.span
-        index = span.index(now)
+        period = self.period
+        index = period.index(now)
         if self.amount:
             self._shelve()
         self.newest, self.amount = index, 0
-        self.since, self.until = span.start(index), span.start(index + 1)
-        self._drop(index - span.count)
+        self.since, self.until = period.start(index), period.start(index + 1)
+        self._drop(index - period.count)
 
     def _shelve(self) -> None:
         if self.past is _NO_PAST:
@@ -77,7 +77,7 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         amount = claim.limit.amount
         return 0 if self.total + cost <= amount else self.wait(cost, amount, now)
 
-    def stand(self, claim: Claim, now: int, owner: bytes, weight: int, wait: int, takes: bool) -> Standing:  # noqa: FBT001, PLR0917
+    def stand(self, claim: Claim, now: int, owner: bytes, weight: int, wait: int, takes: bool) -> LimitStatus:  # noqa: FBT001, PLR0917
         """Take the claim, if so decided, and say how things stand."""
         if takes:
             cost = claim.cost if weight == 1 else weighed(claim, weight)
@@ -86,7 +86,7 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         past, newest = self.past, self.newest
         left = claim.limit.amount - self.total
         left = 0 if left < 0 else left if weight == 1 else left // weight
-        return Standing(claim, left, wait, takes, past[0] if past else newest, newest, now)
+        return LimitStatus(claim, left, wait, takes, past[0] if past else newest, newest, now)
 
     def wait(self, cost: int, limit: int, now: int) -> int:
         """Microseconds until `cost` fits below `limit`: 0 if it does, `NEVER` if it cannot."""
@@ -95,7 +95,7 @@ class Window(msgspec.Struct, gc=False, weakref=False):
             return 0
         if cost > limit:
             return NEVER
-        return max(self.span.expires(self._freeing(excess)) - now, 1)
+        return max(self.period.expires(self._freeing(excess)) - now, 1)
 
     def _freeing(self, excess: int) -> int:
         """The bucket that takes the excess with it."""
@@ -138,7 +138,7 @@ class Window(msgspec.Struct, gc=False, weakref=False):
 
     def is_idle(self, now: int) -> bool:
         """Whether nothing in it counts any more, so that it can be dropped."""
-        return now >= self.span.expires(self.newest) or self.since - now > self.span.patience
+        return now >= self.period.expires(self.newest) or self.since - now > self.period.patience
 
 
 def weighed(claim: Claim, weight: int) -> int:
@@ -170,12 +170,12 @@ class Leases(msgspec.Struct, gc=False, weakref=False):
             return 0
         return min(expiries[next(iter(expiries))] - now, _LEASE_WAIT)
 
-    def stand(self, claim: Claim, now: int, owner: bytes, weight: int, wait: int, takes: bool) -> Standing:  # noqa: FBT001, PLR0917
+    def stand(self, claim: Claim, now: int, owner: bytes, weight: int, wait: int, takes: bool) -> LimitStatus:  # noqa: FBT001, PLR0917
         """Take a slot, if so decided, and say how things stand."""
         if takes:
             self.hold(owner, now + _LEASE)
         left = (claim.limit.amount // weight or 1) - len(self.expiries)
-        return Standing(claim, max(left, 0), wait, takes, 0, 0, now)
+        return LimitStatus(claim, max(left, 0), wait, takes, 0, 0, now)
 
     def hold(self, owner: bytes, until: int) -> None:
         """Take a slot, or prolong it."""

@@ -8,15 +8,13 @@ works on the storage as it is; `WindowRateLimiter` also gives back: `refund`.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
-from typing import Protocol
 
 from limits import RateLimitItem, WindowStats
 from limits.aio.storage import MovingWindowSupport, Storage
 from limits.aio.strategies import RateLimiter
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, Standing
+from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, LimitStatus, Store
 from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.redis import RedisStore, redis_store
 from gateway_middleware.redis.caller import RedisError
@@ -26,29 +24,21 @@ __all__ = ["MemoryWindowStorage", "RedisWindowStorage", "WindowRateLimiter", "Wi
 _NOBODY = b"limits"
 
 
-class _CountingStore(Protocol):
-    def admit(
-        self, claims: list[Claim], owner: bytes, *, is_dry: bool = False
-    ) -> Decision | Awaitable[Decision]: ...  # fmt: skip
-
-    def settle(self, decision: Decision, changes: list[Change]) -> Awaitable[object] | None: ...
-
-
 class WindowStorage(Storage, MovingWindowSupport):
     """Counts in sliding windows: never more than the limit in any window, one small record for each key."""
 
-    store: _CountingStore
+    store: Store
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
         return RedisError
 
-    async def take(self, key: str, amount: int, seconds: int, cost: int, *, is_dry: bool = False) -> Standing:
+    async def take(self, key: str, amount: int, seconds: int, cost: int, *, is_dry: bool = False) -> LimitStatus:
         """Take `cost` of `amount` per `seconds`, if it fits."""
         claim = Claim(key, Limit(name="limits", amount=amount, length=seconds), cost)
         decision = self.store.admit([claim], _NOBODY, is_dry=is_dry)
-        found = decision if isinstance(decision, Decision) else await decision
-        return found.standings[0]
+        taken = decision if isinstance(decision, Decision) else await decision
+        return taken.statuses[0]
 
     async def give_back(self, key: str, amount: int, seconds: int, count: int) -> None:
         """Give back into the current bucket; negative: count more, even over the limit."""
@@ -61,8 +51,8 @@ class WindowStorage(Storage, MovingWindowSupport):
         return (await self.take(key, limit, expiry, amount)).wait == 0
 
     async def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        standing = await self.take(key, limit, expiry, 0, is_dry=True)
-        return time.time() + standing.refill_after - expiry, limit - standing.remaining
+        status = await self.take(key, limit, expiry, 0, is_dry=True)
+        return time.time() + status.refill_after - expiry, limit - status.remaining
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         await self.take(key, 1, expiry, 0)
@@ -180,8 +170,8 @@ class WindowRateLimiter(RateLimiter):
         return (await self._take(item, identifiers, cost, is_dry=True)).wait == 0
 
     async def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
-        standing = await self._take(item, identifiers, 0, is_dry=True)
-        return WindowStats(time.time() + standing.reset_after, standing.remaining)
+        status = await self._take(item, identifiers, 0, is_dry=True)
+        return WindowStats(time.time() + status.reset_after, status.remaining)
 
     async def refund(self, item: RateLimitItem, *identifiers: str, count: int) -> None:
         """Give back `count` units, or count more where it is negative."""
@@ -189,6 +179,6 @@ class WindowRateLimiter(RateLimiter):
 
     async def _take(
         self, item: RateLimitItem, identifiers: tuple[str, ...], cost: int, *, is_dry: bool = False
-    ) -> Standing:
+    ) -> LimitStatus:
         key = item.key_for(*identifiers)
         return await self._windows.take(key, item.amount, item.get_expiry(), cost, is_dry=is_dry)

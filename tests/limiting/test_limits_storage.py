@@ -12,7 +12,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.storage import storage_from_string
 
 from clock import Clock
-from gateway_middleware.limiting.limits_adapter import (
+from gateway_middleware.limiting.store.limits_storage import (
     MemoryWindowStorage,
     RedisWindowStorage,
     WindowRateLimiter,

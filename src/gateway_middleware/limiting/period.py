@@ -14,10 +14,10 @@ DAY = 86_400 * MICROSECONDS
 _DAYS_BEFORE_1970 = 719_162
 _BEFORE_MONTH = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 _MEAN_MONTH = 30.436875
-_FEWEST, _MOST = 60, 64
+_BUCKETS, _MORE_BUCKETS = 60, 64
 
 
-class Span(Protocol):
+class Period(Protocol):
     """A way to cut time. `step` and `count` are its two numbers in the wire format of the Redis scripts.
 
     `patience` is how far a clock may step back before what was counted is taken for another clock's.
@@ -41,7 +41,7 @@ class Span(Protocol):
         ...
 
 
-class SlidingSpan:
+class SlidingPeriod:
     """A window of whole seconds in `count` buckets: 60, or 64 where 60 leaves a remainder.
 
     At `seconds` after a bucket's end it is gone, so `count + 1` buckets count at a time.
@@ -52,7 +52,7 @@ class SlidingSpan:
     def __init__(self, seconds: int) -> None:
         length = seconds * MICROSECONDS
         self.kind = 0
-        self.count = _MOST if length % _FEWEST else _FEWEST
+        self.count = _MORE_BUCKETS if length % _BUCKETS else _BUCKETS
         self.step = length // self.count
         self.patience = length
 
@@ -66,7 +66,7 @@ class SlidingSpan:
         return (index + self.count + 1) * self.step
 
 
-class DaysSpan:
+class DaysPeriod:
     """Periods of whole days, the first of them at the epoch; they begin at midnight UTC."""
 
     __slots__ = ("count", "kind", "patience", "step")
@@ -87,7 +87,7 @@ class DaysSpan:
         return (index + 1) * self.step
 
 
-class MonthsSpan:
+class MonthsPeriod:
     """Periods of whole calendar months (UTC), the first of them in January 1970."""
 
     __slots__ = ("count", "kind", "patience", "step")

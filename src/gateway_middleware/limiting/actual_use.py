@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from gateway_middleware.limiting.estimate import Estimate
 
 
-class Ending(Enum):
-    """How a reservation ends.
+class UseKind(Enum):
+    """What is known of the use of a call that has ended.
 
     REFUND: the call did not happen. NOTHING: it counts as a request and used no tokens. USED: with so many tokens.
     UNKNOWN: it happened, and nobody knows: what was reserved stays.
@@ -32,25 +32,25 @@ class Ending(Enum):
 _NO_TOKENS = Usage(input_tokens=0, output_tokens=0)
 
 
-class Settlement(msgspec.Struct, frozen=True):
-    """The end of one reservation. `usage` is for USED and NOTHING."""
+class ActualUse(msgspec.Struct, frozen=True):
+    """With how much a reservation is settled. `usage` is for USED and NOTHING."""
 
-    ending: Ending
+    kind: UseKind
     usage: Usage | None = None
 
 
-def settlement_of(record: CallRecord, estimate: Estimate | None, error: BaseException | None) -> Settlement:
-    """How a call's reservation ends that ended with this error (None: it was answered)."""
+def actual_use(record: CallRecord, estimate: Estimate | None, error: BaseException | None) -> ActualUse:
+    """What a call has used that ended with this error (None: it was answered)."""
     known = record.usage
     if error is None:
         is_told = known is not None or record.delivered_tokens is not None
-        return Settlement(Ending.USED, _filled(record, estimate)) if is_told else Settlement(Ending.UNKNOWN)
+        return ActualUse(UseKind.USED, _filled(record, estimate)) if is_told else ActualUse(UseKind.UNKNOWN)
     has_begun = record.first_byte is not None or known is not None
     if has_begun or (_has_left(error) and record.attempts):
-        return Settlement(Ending.USED, _filled(record, estimate))
+        return ActualUse(UseKind.USED, _filled(record, estimate))
     if isinstance(error, UpstreamError) and outcome_of(error) is Outcome.CLIENT_ERROR:
-        return Settlement(Ending.NOTHING, _NO_TOKENS)
-    return Settlement(Ending.REFUND)
+        return ActualUse(UseKind.NOTHING, _NO_TOKENS)
+    return ActualUse(UseKind.REFUND)
 
 
 def _filled(record: CallRecord, estimate: Estimate | None) -> Usage:
