@@ -87,11 +87,11 @@ class ReplyParser:
         end = self._at + length
         if len(self._bytes) < end + 2:
             raise _IncompleteError
-        found = self._bytes[self._at : end]
+        text = self._bytes[self._at : end]
         if self._bytes[end : end + 2] != _CRLF:
             raise RespProtocolError("bulk string of another length")
         self._at = end + 2
-        return found
+        return text
 
 
 def _number(text: bytes) -> int:
