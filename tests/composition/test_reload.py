@@ -15,13 +15,13 @@ from gateway_middleware.composition.part import Commit
 from gateway_middleware.composition.reload import Reload
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.tenancy.keys import digest, hmac_digest
-from rig import Rig, answering, failing
+from rig import Rig, answering, chat_events, failing, streaming
 from running import KEY
 
 pytestmark = pytest.mark.anyio
 AT_ONCE = {
     "providers", "routes", "tenants", "is_open", "key_secret", "max_attempts", "default_requests", "default_tokens",
-    "default_concurrency", "default_spend", "prices",
+    "default_concurrency", "default_spend", "prices", "max_event_bytes",
 }  # fmt: skip
 SECRET = "a-secret-of-sixteen-characters"
 PRICED = json.dumps({"a/m": {"input": 1000000, "output": 1000000}})
@@ -127,6 +127,15 @@ async def default_concurrency(rig: Rig) -> Transcript:
     return answer
 
 
+async def bytes_of_an_event(rig: Rig) -> Transcript:
+    stream = b"".join(chat_events("x" * 200))
+    rig.scripts["a"] = streaming(stream[:250], stream[250:])
+    assert await statuses(rig, 1, model="a/m", stream=True) == [200]
+    answer = await reload(rig, GATEWAY_MAX_EVENT_BYTES="100")
+    assert await statuses(rig, 1, model="a/m", stream=True) == [502]
+    return answer
+
+
 async def default_spend_and_prices(rig: Rig) -> Transcript:
     answer = await reload(rig, GATEWAY_DEFAULT_SPEND="1/day", GATEWAY_PRICES=PRICED, GATEWAY_ROUTES='{"fast": ["a/m"]}')
     assert await statuses(rig, 1) == [429]
@@ -147,6 +156,7 @@ async def default_spend_and_prices(rig: Rig) -> Transcript:
         (default_requests, {"default_requests"}),
         (default_tokens, {"default_tokens"}),
         (default_concurrency, {"default_concurrency"}),
+        (bytes_of_an_event, {"max_event_bytes"}),
         (default_spend_and_prices, {"default_spend", "prices", "routes"}),
     ],
 )
