@@ -9,6 +9,7 @@ from gateway_middleware.core.errors import UpstreamError, UpstreamStatusError
 from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import Attempt
 from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
+from gateway_middleware.upstream.decoding import decoded
 from gateway_middleware.upstream.relay import Relay
 from gateway_middleware.upstream.relayed_output import OutputTally
 
@@ -121,6 +122,7 @@ class Dispatch:
             attempt.status = answer.status
             headers = dict(answer.headers)
             attempt.upstream_request_id = _request_id(headers)
+            answer = decoded(answer)
             if not _OK <= answer.status < _REDIRECT:
                 raise await self._failure(provider, answer)
             media = headers.get(b"content-type") or b"application/json"

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, NoReturn
 
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.upstream.decoding import PeekedAnswer
 from gateway_middleware.upstream.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Relay:
     ) -> None:
         """Relay it. `patience`: seconds from now within which a stream must show content."""
         is_event_stream = provider.is_stream(answer.headers)
+        if request.is_stream and not is_event_stream:
+            answer = peeked = PeekedAnswer(answer)
+            is_event_stream = await peeked.begins_like_events()
         self._writes_text = request.surface.writes_text
         self._reader = reader = provider.reader(request, is_event_stream=is_event_stream)
         can_move = request.route.has_alternatives
@@ -107,7 +111,8 @@ class Relay:
         relayed = reader.feed(body) + reader.finish()
         if not reader.is_complete:
             raise UpstreamProtocolError("The provider's answer is not complete JSON.")
-        self._consider_failure(reader, can_move=can_move)
+        # A document that is only an error is no answer, whether or not somebody else could be asked.
+        self._consider_failure(reader, can_move=can_move or reader.response_id is None)
         if self._is_uncounted(reader):
             self._tally.add_whole(relayed)
         self._learn(reader)
