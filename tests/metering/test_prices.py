@@ -441,3 +441,13 @@ def test_an_absent_package_is_named() -> None:
     )
 
     assert "gateway-middleware[prices]" in said
+
+
+def test_without_the_package_there_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    with pytest.raises(ValueError, match=r"pip install 'gateway-middleware\[prices\]'"):
+        library_prices()
+
+
+def test_a_vendor_that_the_list_does_not_know_has_no_prices() -> None:
+    assert cost(LIBRARY, used(10, 10), "gpt-4o", "no-such-vendor") is None
