@@ -1,0 +1,142 @@
+"""What an operator sees of all breakers and does to them, and who hears of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from breaker_cases import Calls, status_error
+from gateway_middleware.breaker.events import BreakerEvents, CooldownEvent
+from gateway_middleware.breaker.operator import Operator
+from gateway_middleware.breaker.state.overrides import Command
+from gateway_middleware.breaker.state.policy import Mode
+from gateway_middleware.breaker.state.transitions import State, Transition, Trigger
+from gateway_middleware.core.errors import InvalidRequestError, PathNotFoundError
+
+A, B = "a/m", "a/n"
+
+
+@pytest.fixture
+def calls() -> Calls:
+    calls = Calls()
+    calls.register(A, B)
+    return calls
+
+
+@pytest.fixture
+def operator(calls: Calls) -> Operator:
+    return Operator(calls.registry, calls.cooldowns, mode=Mode.ON)
+
+
+def end(calls: Calls, name: str, status: int, code: str = "") -> None:
+    body = b'{"error": {"code": "%s"}}' % code.encode()
+    sequence = calls.begin(name)
+    sequence.failed(sequence.first(), status_error(status, body), can_move=False)
+
+
+def cooling(calls: Calls) -> set[tuple[str | None, str]]:
+    return {(row.deployment, row.credential) for row in calls.cooldowns.snapshot()}
+
+
+@pytest.mark.parametrize("ttl", [0.0, -1.0, 7 * 86400.0 + 1])
+def test_a_force_has_bounds(operator: Operator, ttl: float) -> None:
+    with pytest.raises(InvalidRequestError):
+        operator.command(A, Command.FORCE_OPEN, ttl=ttl, reason="drill")
+    with pytest.raises(InvalidRequestError):
+        operator.command(A, Command.RESET, ttl=60.0, reason="drill")
+
+
+def test_a_command_names_the_breakers_that_it_concerns(operator: Operator) -> None:
+    assert operator.command("a", Command.FORCE_OPEN, ttl=60.0, reason="drill") == [A, B]
+    assert operator.command(A, Command.AUTO, ttl=None, reason="drill") == [A]
+    with pytest.raises(PathNotFoundError):
+        operator.command("nobody", Command.RESET, ttl=None, reason="drill")
+
+
+@pytest.mark.parametrize(("key", "left"), [("a", set()), (A, {(B, "a")})])
+def test_a_reset_forgets_cooldowns(calls: Calls, operator: Operator, key: str, left: set[tuple[str, str]]) -> None:
+    end(calls, A, 429)
+    end(calls, B, 429)
+    operator.cool_down(None, "a", 60.0)
+    assert cooling(calls) == {(A, "a"), (B, "a"), (None, "a")}
+
+    operator.command(key, Command.RESET, ttl=None, reason="drill")
+
+    assert cooling(calls) == left
+
+
+def test_what_other_replicas_have_seen_holds_here(calls: Calls, operator: Operator) -> None:
+    operator.cool_down(A, "a", 30.0)
+    operator.cool_down(B, "a", 30.0)
+    operator.cool_down(B, "a", 0.0)
+    assert cooling(calls) == {(A, "a")}
+    operator.obey("a", Command.FORCE_OPEN, 60.0, "drill")
+    operator.obey("later/x", Command.FORCE_OPEN, 60.0, "drill")
+    operator.obey("endpoint:a.example.com:443", Command.FORCE_CLOSE, 60.0, "drill")
+    calls.register("later/x")
+
+    rows = operator.circuit_breakers(["a", "later"])
+    assert rows["a"]["deployments"][A].state is State.FORCED_OPEN
+    assert rows["a"]["endpoints"]["endpoint:a.example.com:443"].state is State.FORCED_CLOSED
+    assert rows["later"]["deployments"]["later/x"].state is State.FORCED_OPEN
+    operator.obey("a", Command.RESET, 60.0, "drill")
+    assert cooling(calls) == set()
+    assert calls.registry.state("a") is State.CLOSED
+
+
+def test_the_status_of_a_provider_is_that_of_its_worst_breaker(calls: Calls, operator: Operator) -> None:
+    for _ in range(5):
+        end(calls, A, 500)
+    end(calls, B, 500)
+    end(calls, B, 429)
+    status = operator.status("a")
+
+    assert (status["breaker"], status["reason"]) == (A, "5 failures in a row")
+    assert status["why"] == {"server_error": 6}
+    assert status["next_probe_in"] == 10.0
+    assert status["cooldowns"] == [{"deployment": B, "seconds": 5.0}]
+    assert set(status["circuit_breakers"]) == {A, B, "endpoint:a.example.com:443"}
+
+
+def test_of_a_provider_without_calls_nothing_is_known(operator: Operator) -> None:
+    assert operator.status("new") == {
+        "state": State.CLOSED,
+        "mode": Mode.ON,
+        "since": None,
+        "reason": None,
+        "why": {},
+        "next_probe_in": None,
+        "breaker": None,
+        "cooldowns": [],
+        "circuit_breakers": {},
+    }
+
+
+class Listener:
+    def __init__(self, name: str, heard: list[str]) -> None:
+        self._name, self._heard = name, heard
+
+    def on_transition(self, transition: Transition) -> None:
+        self._heard.append(f"{self._name}: {transition.after}")
+
+    def on_cooldown(self, cooldown: CooldownEvent) -> None:
+        self._heard.append(f"{self._name}: {cooldown.credential}")
+
+
+def test_all_who_subscribed_hear_of_everything() -> None:
+    events, heard = BreakerEvents(), list[str]()
+    step = Transition(
+        key=A, before=State.CLOSED, after=State.OPEN, trigger=Trigger.TRIP, reason="", at=0.0, generation=1
+    )
+    events.transition(step)
+    for name in ("log", "metrics"):
+        events.subscribe(Listener(name, heard))
+    events.transition(step)
+    events.cooldown(CooldownEvent(deployment=None, credential="a", seconds=1.0))
+
+    assert heard == ["log: open", "metrics: open", "log: a", "metrics: a"]
+
+
+def test_a_host_is_forced_by_its_own_key_alone(calls: Calls, operator: Operator) -> None:
+    key = "endpoint:a.example.com:443"
+    assert operator.command(key, Command.FORCE_OPEN, ttl=None, reason="drill") == [key]
+    assert calls.registry.snapshot()["a"].deployments[A].state is State.CLOSED
