@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clock import Clock
 from gateway_middleware.breaker.peers.command_log import CommandLog
 from gateway_middleware.breaker.peers.cooldowns import SharedCooldowns
-from gateway_middleware.breaker.peers.messages import NumberedCommand, PeerCommand, decode, encode
+from gateway_middleware.breaker.peers.messages import NumberedCommand, Pair, PeerCommand, decode, encode
 from gateway_middleware.breaker.peers.probe_leases import IDLE_SECONDS, ProbeLeases
 
 KEY = "openai/gpt-5"
@@ -199,7 +199,8 @@ def test_what_is_left_of_the_time_is_told_and_nothing_that_is_over() -> None:
 
 def test_what_is_no_longer_there_is_new_when_it_comes_again() -> None:
     cooldowns = SharedCooldowns(Clock())
-    c, d = (KEY, "c"), (None, "d")
+    c: Pair = (KEY, "c")
+    d: Pair = (None, "d")
     assert dict(cooldowns.learn([(c, 60.0), (d, 0.0)])) == {c: pytest.approx(60.0)}
     assert cooldowns.learn([(c, 60.05)]) == []
     assert cooldowns.learn([]) == []

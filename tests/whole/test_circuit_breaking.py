@@ -543,3 +543,23 @@ async def test_what_no_time_heals_is_an_error_in_the_log_and_a_metric_that_begin
     assert f"{name} 1.0" in metrics
     cooled = rig.lines("provider_cooldown")[0]
     assert (cooled["level"], cooled["class"], cooled["provider"]) == ("error", "provider_auth", "a")
+
+
+@pytest.mark.parametrize("failure", [failing(500), failing(503), lambda _: UpstreamConnectError("refused")])
+async def test_a_hundred_at_once_meet_a_dead_primary_and_all_are_answered_by_the_backup(failure: Any) -> None:
+    rig = Rig()
+    rig.scripts["a"] = failure
+    answers = await asyncio.gather(*(rig.call() for _ in range(100)))
+
+    assert {answer.status for answer in answers} == {200}
+    assert {answer.headers["x-gateway-provider"] for answer in answers} == {"b"}
+
+
+async def test_one_poisonous_call_is_one_failure_whatever_its_attempts() -> None:
+    rig = Rig({"fast": "a/m"})
+    rig.scripts["a"] = failing(500)
+    statuses = [(await rig.call()).status for _ in range(4)]
+
+    assert (statuses, rig.calls["a"], await rig.state()) == ([500] * 4, 12, "closed")
+    await rig.call()
+    assert await rig.state() == "open"

@@ -16,7 +16,7 @@ _MAX_POWER = 30
 
 
 class RetryBudget:
-    """Retries are at most a `ratio` of the requests of the last `seconds`.
+    """Asking a deployment again is at most a `ratio` of the requests of the last `seconds`.
 
     While there are fewer than `min_requests` a ratio says nothing: then `max_concurrent` retries may be under way at
     once. Above that the ratio alone decides, or quick failures would pass through the free places without end.

@@ -73,25 +73,17 @@ class Failover:
 class PlannedAttempt:
     """One attempt that a call may make: at which deployment, and after how many seconds."""
 
-    __slots__ = (
-        "_admission",
-        "_failover",
-        "_latencies",
-        "_started",
-        "deployment",
-        "is_retry",
-        "is_shortened",
-        "wait",
-    )
+    __slots__ = ("_admission", "_failover", "_latencies", "_pays", "_started", "deployment", "is_shortened", "wait")
 
     def __init__(
-        self, failover: Failover, deployment: Deployment, admission: Admission, *, wait: float, is_retry: bool
+        self, failover: Failover, deployment: Deployment, admission: Admission, *, wait: float, pays: bool
     ) -> None:
         self.deployment = deployment
         self.wait = wait
-        self.is_retry = is_retry
         self.is_shortened = False
         """Whether its deadlines are those of the whole call: that they are over says nothing of the provider."""
+        self._pays = pays
+        """Whether it is paid from the retry budget, until it has ended."""
         self._started = failover.clock() + wait
         self._failover = failover
         self._admission: Admission | None = admission
@@ -102,6 +94,11 @@ class PlannedAttempt:
         self._latencies = self._failover.selector.latencies
         self._latencies.begin(self.deployment.key)
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether a breaker waits for how it ends."""
+        return self._admission is not None and self._admission.is_probe
+
     def on_content(self) -> None:
         """The first content has come."""
         if self._admission is not None:
@@ -109,17 +106,17 @@ class PlannedAttempt:
             self._admission.provisional(seconds)
             self._measured(seconds)
 
-    def settle(self, judgement: Judgement) -> None:
-        """The attempt has ended. Only the first of these calls counts."""
+    def end(self, judgement: Judgement) -> Admission | None:
+        """The attempt has ended. Returns what the breakers have still to be told through; None: it had ended before."""
         admission, self._admission = self._admission, None
         if admission is None:
-            return
-        admission.settle(judgement)
+            return None
         seconds = self._failover.clock() - self._started if judgement is SUCCEEDED and self._latencies else None
         self._measured(seconds)
         self._failover.throttling.learn(self.deployment, judgement)
-        if self.is_retry:
+        if self._pays:
             self._failover.budget.end_retry()
+        return admission
 
     def _measured(self, seconds: float | None) -> None:
         latencies, self._latencies = self._latencies, None
@@ -128,7 +125,11 @@ class PlannedAttempt:
 
 
 class AttemptSequence:
-    """The attempts of one call, one after another, over the deployments of its route."""
+    """The attempts of one call, one after another, over the deployments of its route.
+
+    All attempts at one deployment are one piece of evidence for its breakers: how the last one ended. A probe is judged
+    at once, because other calls wait for it.
+    """
 
     __slots__ = (
         "_attempts",
@@ -139,6 +140,7 @@ class AttemptSequence:
         "_repeatable",
         "_route",
         "_taken",
+        "_unsettled",
         "_until",
         "_waits",
     )
@@ -150,6 +152,8 @@ class AttemptSequence:
         """Deployments that were not asked yet, best first."""
         self._repeatable: list[tuple[Deployment, float]] = []
         """Deployments that failed and may be asked again after so many seconds."""
+        self._unsettled: dict[str, tuple[Admission, Judgement]] = {}
+        """Failures of deployments that may still succeed in this call, by key."""
         self._barred: set[str] = set()
         """Providers whose credential is of no use to this call."""
         self._taken: set[Fallback] = set()
@@ -161,34 +165,60 @@ class AttemptSequence:
 
     def first(self) -> PlannedAttempt:
         """The first attempt. Raises `CircuitOpenError` or `CoolingDownError` when nobody can take the call."""
-        planned = self._next_fresh(is_retry=False)
+        planned = self._next_fresh()
         if planned is None:
             raise self._refusal()
         return planned
 
     def spare(self) -> PlannedAttempt | None:
-        """One more attempt beside the one that is under way, at a deployment that was not asked yet."""
-        return self._retry(can_repeat=False)
+        """One more attempt beside the one that is under way, at a deployment that was not asked yet.
+
+        It is paid from the retry budget: nothing has failed.
+        """
+        return self._next_fresh(pays=True) if self._has_room and self._failover.budget.has_room else None
 
     def succeeded(self, planned: PlannedAttempt, attempt: Attempt | None) -> None:
         """The attempt returned. An answer that says itself that it failed counts as that."""
         failure = None if attempt is None else attempt.failure
-        planned.settle(SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))
+        self._settle(planned, SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))
+        self._settle_rest()
 
     def failed(self, planned: PlannedAttempt, error: BaseException, *, can_move: bool) -> PlannedAttempt | None:
         """The attempt ended with this error. The next one, or None: then the call ends with this error."""
         judgement = judge(error, wall=self._failover.wall())
         if planned.is_shortened and isinstance(error, UpstreamTimeoutError):
             judgement = _OUR_DEADLINE
-        planned.settle(judgement)
-        if not isinstance(error, UpstreamError):
-            return None
-        error.outcome = judgement.outcome
-        may_go_on = self._may_go_on(planned.deployment, judgement)
-        following = self._retry() if can_move and may_go_on else None
-        if following is None and judgement.verdict is Verdict.FAILURE and self._is_spent:
-            error.should_retry = False
+        self._settle(planned, judgement)
+        following = None
+        if isinstance(error, UpstreamError):
+            error.outcome = judgement.outcome
+            may_go_on = self._may_go_on(planned.deployment, judgement)
+            following = self._next() if can_move and may_go_on else None
+            if following is None and judgement.verdict is Verdict.FAILURE and self._is_spent:
+                error.should_retry = False
+        if following is None:
+            self._settle_rest()
         return following
+
+    def _settle(self, planned: PlannedAttempt, judgement: Judgement) -> None:
+        """Tell the breakers how an attempt ended: at once, or at the end of the call if it may be asked again in it."""
+        is_probe = planned.is_probe
+        admission = planned.end(judgement)
+        if admission is None:
+            return
+        key = planned.deployment.key
+        if judgement.verdict is not Verdict.NEUTRAL and key in self._unsettled:
+            self._unsettled.pop(key)[0].release()
+        if judgement.verdict is Verdict.FAILURE and judgement.retry is Retry.ANYWHERE and not is_probe:
+            self._unsettled[key] = (admission, judgement)
+        else:
+            admission.settle(judgement)
+
+    def _settle_rest(self) -> None:
+        """The call has ended: nobody is asked again."""
+        for admission, judgement in self._unsettled.values():
+            admission.settle(judgement)
+        self._unsettled.clear()
 
     @property
     def _is_spent(self) -> bool:
@@ -209,16 +239,17 @@ class AttemptSequence:
 
     # The next attempt.
 
-    def _retry(self, *, can_repeat: bool = True) -> PlannedAttempt | None:
-        budget, left = self._failover.budget, self._until - self._failover.clock()
-        if self._attempts >= self._max_attempts or left < _MIN_SECONDS_LEFT or not budget.has_room:
-            return None
-        planned = self._next_fresh(is_retry=True) or (self._next_repeat() if can_repeat else None)
-        if planned is not None:
-            budget.begin_retry()
-        return planned
+    @property
+    def _has_room(self) -> bool:
+        """Whether number and deadline of the call allow for a further attempt."""
+        left = self._until - self._failover.clock()
+        return self._attempts < self._max_attempts and left >= _MIN_SECONDS_LEFT
 
-    def _next_fresh(self, *, is_retry: bool) -> PlannedAttempt | None:
+    def _next(self) -> PlannedAttempt | None:
+        """Another deployment, which costs it no more than one call; else one that failed, if the budget allows."""
+        return (self._next_fresh() or self._next_repeat()) if self._has_room else None
+
+    def _next_fresh(self, *, pays: bool = False) -> PlannedAttempt | None:
         while self._fresh:
             deployment = self._fresh.pop(0)
             if deployment.provider in self._barred:
@@ -227,34 +258,36 @@ class AttemptSequence:
             if wait > 0:
                 self._waits.append((wait, True))
                 continue
-            planned = self._admitted(deployment, 0.0, is_retry=is_retry)
+            planned = self._admitted(deployment, 0.0, pays=pays)
             if planned is not None:
                 return planned
         return None
 
     def _next_repeat(self) -> PlannedAttempt | None:
         """A deployment that failed before, after a pause."""
-        while self._repeatable:
+        while self._repeatable and self._failover.budget.has_room:
             deployment, min_wait = self._repeatable.pop(0)
             requested = max(min_wait, self._failover.throttling.wait(deployment))
             wait = max(requested, backoff(self._attempts - 1, self._failover.random))
             is_late = self._failover.clock() + wait + _MIN_SECONDS_LEFT > self._until
             if deployment.provider in self._barred or requested > _MAX_WAIT or is_late:
                 continue
-            planned = self._admitted(deployment, wait, is_retry=True)
+            planned = self._admitted(deployment, wait, pays=True)
             if planned is not None:
                 return planned
         return None
 
-    def _admitted(self, deployment: Deployment, wait: float, *, is_retry: bool) -> PlannedAttempt | None:
+    def _admitted(self, deployment: Deployment, wait: float, *, pays: bool) -> PlannedAttempt | None:
         failover = self._failover
         admission = failover.registry.admit(deployment, failover.provider_of(deployment).origin)
         if not isinstance(admission, Admission):
             self._waits.append((admission.retry_after, False))
             return None
+        in_time = self._in_time(deployment, wait) if self._attempts else deployment
         self._attempts += 1
-        in_time = self._in_time(deployment, wait) if is_retry else deployment
-        planned = PlannedAttempt(failover, in_time, admission, wait=wait, is_retry=is_retry)
+        if pays:
+            failover.budget.begin_retry()
+        planned = PlannedAttempt(failover, in_time, admission, wait=wait, pays=pays)
         planned.is_shortened = in_time is not deployment
         if self._route.balance is Balance.LATENCY:
             planned.measure()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
-from gateway_middleware.breaker.failure.error_body import Said, read_body
+from gateway_middleware.breaker.failure.error_body import ErrorBody, read_body
 from gateway_middleware.core import errors
 
 
@@ -157,53 +157,53 @@ def classify(error: BaseException) -> FailureClass:
     return FailureClass.GATEWAY_FAULT
 
 
-def _named(said: Said) -> FailureClass | None:
-    return next((_NAMES[name] for name in said.names if name in _NAMES), None)
+def _named(body: ErrorBody) -> FailureClass | None:
+    return next((_NAMES[name] for name in body.names if name in _NAMES), None)
 
 
 def _worded(text: str, table: tuple[tuple[FailureClass, tuple[str, ...]], ...]) -> FailureClass | None:
-    return next((found for found, words in table if any(word in text for word in words)), None)
+    return next((failure for failure, words in table if any(word in text for word in words)), None)
 
 
-def _out_of_credit(said: Said) -> FailureClass | None:
+def _out_of_credit(body: ErrorBody) -> FailureClass | None:
     """Only a whole sentence counts: an account has no field, and a complaint about a field begins with its name."""
-    text = said.lowered
-    if not said.is_anthropic or ": " in text:
+    text = body.lowered
+    if not body.is_anthropic or ": " in text:
         return None
-    return next((found for found, words in _CREDIT_WORDS if text.startswith(words)), None)
+    return next((failure for failure, words in _CREDIT_WORDS if text.startswith(words)), None)
 
 
 def _of_status(error: errors.UpstreamStatusError) -> FailureClass:
-    status, said = error.upstream_status, read_body(error.body)
+    status, body = error.upstream_status, read_body(error.body)
     if status not in _CLIENT_STATUSES:
-        is_overloaded = "overloaded_error" in said.names
+        is_overloaded = "overloaded_error" in body.names
         return FailureClass.OVERLOADED if is_overloaded else _STATUSES.get(status, FailureClass.SERVER_ERROR)
-    return _named(said) or _told(status, said) or _STATUSES.get(status, FailureClass.CLIENT_ERROR)
+    return _named(body) or _by_message(status, body) or _STATUSES.get(status, FailureClass.CLIENT_ERROR)
 
 
-def _told(status: int, said: Said) -> FailureClass | None:
+def _by_message(status: int, body: ErrorBody) -> FailureClass | None:
     if status == 400:
-        return _out_of_credit(said) or _worded(said.lowered, _OWN_WORDS)
+        return _out_of_credit(body) or _worded(body.lowered, _OWN_WORDS)
     if status == 429:
-        return _worded(said.lowered, _THROTTLE_WORDS)
-    if status == 404 and "invalid_request_error" not in said.names:
+        return _worded(body.lowered, _THROTTLE_WORDS)
+    if status == 404 and "invalid_request_error" not in body.names:
         return FailureClass.MODEL_NOT_FOUND  # no object of the client is missing, but an address that we chose
     return None
 
 
 def _of_stream(error: errors.UpstreamStreamError) -> FailureClass:
     given = (error.provider_code, error.provider_type)
-    said = Said(tuple(name.lower() for name in given if name), error.message, error.provider_code is None)
-    named = (found for name in said.names if (found := _of_stream_name(name)) is not None)
-    found = _out_of_credit(said) or next(named, FailureClass.STREAM_ERROR)
-    return _worded(said.lowered, _STREAM_WORDS.get(found, ())) or found
+    body = ErrorBody(tuple(name.lower() for name in given if name), error.message, error.provider_code is None)
+    named = (failure for name in body.names if (failure := _of_stream_name(name)) is not None)
+    failure = _out_of_credit(body) or next(named, FailureClass.STREAM_ERROR)
+    return _worded(body.lowered, _STREAM_WORDS.get(failure, ())) or failure
 
 
 def _of_stream_name(name: str) -> FailureClass | None:
     """By name, by number where the code is a status, or by what blames the request."""
-    found = _NAMES.get(name) or _STREAM_NAMES.get(name)
-    if found is not None or name.startswith(_STREAM_CLIENT_NAMES):
-        return found or FailureClass.CLIENT_ERROR
+    failure = _NAMES.get(name) or _STREAM_NAMES.get(name)
+    if failure is not None or name.startswith(_STREAM_CLIENT_NAMES):
+        return failure or FailureClass.CLIENT_ERROR
     if len(name) == 3 and name.isascii() and name.isdigit() and name[0] in "45":
         return _STATUSES.get(int(name), FailureClass.CLIENT_ERROR if name[0] == "4" else FailureClass.SERVER_ERROR)
     return None

@@ -1,4 +1,4 @@
-"""The words of an error body, in any of the dialects."""
+"""Reads code, type and message of an error body, in any of the dialects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MAX_BODY_BYTES = 64 * 1024
 _decode = msgspec.json.Decoder().decode
 
 
-class Said(msgspec.Struct, frozen=True):
+class ErrorBody(msgspec.Struct, frozen=True):
     """What an error body says of itself. `names` are code, inner code and type, in lower case, most exact first."""
 
     names: tuple[str, ...] = ()
@@ -23,24 +23,26 @@ class Said(msgspec.Struct, frozen=True):
         return self.message.lower()
 
 
-def read_body(body: bytes) -> Said:
+def read_body(body: bytes) -> ErrorBody:
     """What an error body says, in any of the dialects. What is no JSON object says nothing."""
-    found = _json(body)
-    error = found.get("error")
+    document = _json(body)
+    error = document.get("error")
     if not isinstance(error, dict):
-        return Said(_names(found), _text(error) or _text(found.get("message")) or _text(found.get("detail")))
-    is_anthropic = found.get("type") == "error" and "code" not in error
-    return Said(_names(error), _text(error.get("message")), is_anthropic)
+        return ErrorBody(
+            _names(document), _text(error) or _text(document.get("message")) or _text(document.get("detail"))
+        )
+    is_anthropic = document.get("type") == "error" and "code" not in error
+    return ErrorBody(_names(error), _text(error.get("message")), is_anthropic)
 
 
 def _json(body: bytes) -> dict[str, Any]:
     if len(body) > _MAX_BODY_BYTES:
         return {}
     try:
-        found = _decode(body)
+        document = _decode(body)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _names(error: dict[str, Any]) -> tuple[str, ...]:

@@ -38,6 +38,11 @@ class Permit:
         self.bucket: int | None = None
         """Where the success is counted that may have to be replaced."""
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether the next call waits for how this one ends."""
+        return self._breaker is not None and self._breaker.is_probe(self)
+
     def provisional(self, ttft: float | None = None) -> None:
         """The first content has come, after `ttft` seconds: a success until the contrary is known. Ends a probe."""
         if self._breaker is not None:
@@ -170,6 +175,10 @@ class CircuitBreaker:
     def _end_probe(self, *, again: bool) -> None:
         if self._gate is not None:
             self._gate.ended(self.key, again=again)
+
+    def is_probe(self, permit: Permit) -> bool:
+        """Whether this permit is the probe that is out."""
+        return self._probe is permit
 
     # Learning. Called by permits.
 

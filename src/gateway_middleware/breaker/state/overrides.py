@@ -38,7 +38,7 @@ class Overrides:
         """Remember an override. One for a provider ends those for its deployments."""
         provider, _, model = key.partition("/")
         if not model:
-            self._by_key = {name: kept for name, kept in self._by_key.items() if not name.startswith(f"{key}/")}
+            self._by_key = {name: narrower for name, narrower in self._by_key.items() if not name.startswith(f"{key}/")}
         wider = self._by_key.get(provider) if model else None
         if override.command in FORCES:
             self._by_key[key] = override

@@ -37,6 +37,11 @@ class Admission:
         self._deployment = deployment
         self._host = host
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether one of the breakers waits for how this attempt ends."""
+        return self._deployment.is_probe or self._host.is_probe
+
     def provisional(self, ttft: float | None = None) -> None:
         """The first content has come, after `ttft` seconds."""
         self._host.succeed()

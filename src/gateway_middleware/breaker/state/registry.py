@@ -73,11 +73,11 @@ class BreakerRegistry:
         """
         self._policies = policies
         named = list(deployments)
-        kept = {deployment.key for deployment, _ in named}
-        kept |= {
+        keys = {deployment.key for deployment, _ in named}
+        keys |= {
             k for k, pair in self._pairs.items() if not pair.is_configured and pair.deployment.provider in policies
         }
-        self.retain(kept)
+        self.retain(keys)
         for deployment, origin in named:
             self.register(deployment, origin)
         for pair in self._pairs.values():
@@ -90,8 +90,8 @@ class BreakerRegistry:
 
     def retain(self, keys: Iterable[str]) -> None:
         """Forget all deployments but these, and hosts that none is left on."""
-        kept = set(keys)
-        self._pairs = {key: pair for key, pair in self._pairs.items() if key in kept}
+        wanted = set(keys)
+        self._pairs = {key: pair for key, pair in self._pairs.items() if key in wanted}
         used = {pair.host.key for pair in self._pairs.values()}
         self._hosts = {key: breaker for key, breaker in self._hosts.items() if key in used}
 
