@@ -133,7 +133,7 @@ STREAMS = {
 
 
 async def test_cb10_silence_is_cut_at_the_deadline_and_the_socket_closed() -> None:
-    deadlines = {"first_byte": 0.3, "answer": 0.3}
+    deadlines = {"first_byte": 0.3, "first_content": 0.3, "answer": 0.3}
     asked = [("sim-stall", True), ("sim-stall", False), ("sim-pings-50:gap-20", True)]
     async with Simulator().serve() as simulator:
         provider = {"kind": "openai", "base_url": f"{simulator.url}/v1", "api_key": "sk", "timeouts": deadlines}

@@ -297,10 +297,13 @@ class AttemptSequence:
         """The same with deadlines that fit into what is left of the call's own."""
         left = self._until - self._failover.clock() - wait
         timeouts = deployment.timeouts or self._failover.provider_of(deployment).timeouts
-        if timeouts.first_byte <= left and timeouts.answer <= left:
+        if max(timeouts.first_byte, timeouts.first_content, timeouts.answer) <= left:
             return deployment
         shorter = msgspec.structs.replace(
-            timeouts, first_byte=min(timeouts.first_byte, left), answer=min(timeouts.answer, left)
+            timeouts,
+            first_byte=min(timeouts.first_byte, left),
+            first_content=min(timeouts.first_content, left),
+            answer=min(timeouts.answer, left),
         )
         return msgspec.structs.replace(deployment, timeouts=shorter)
 

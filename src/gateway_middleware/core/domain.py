@@ -64,14 +64,17 @@ _SURFACE_LABELS = {s: "chat" if s is Surface.CHAT else s.value.replace("/", "_")
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Deadlines of one attempt, in seconds.
 
-    `first_byte`: from the request sent to the head of a stream; `answer`: the same for an answer that is not streamed,
-    which a provider begins only when all of it is ready; `idle`: the longest silence in a stream; `total`: the whole
-    attempt; `write_stall`: how long a client may leave its answer unread; `heartbeat`: the silence in a stream after
-    which the gateway sends a ping of its own.
+    `first_byte`: from the request sent to the head of a stream, and the longest silence until its first content;
+    `first_content`: from the request sent to that content, for a stream that says by pings or comments that it is
+    alive; `answer`: from the request sent to the head of an answer that is not streamed, which a provider begins only
+    when all of it is ready; `idle`: the longest silence in a stream; `total`: the whole attempt; `write_stall`: how
+    long a client may leave its answer unread; `heartbeat`: the silence in a stream after which the gateway sends a ping
+    of its own.
     """
 
     connect: float = 5.0
     first_byte: float = 60.0
+    first_content: float = 600.0
     answer: float = 600.0
     idle: float = 60.0
     total: float = 1800.0

@@ -57,8 +57,9 @@ VARIABLES: tuple[Variable, ...] = (
         default="`{}`",
         meaning='Further providers: `{"azure-eu": {"kind": "azure_openai", "base_url": "...", "api_key": '
         '"env:AZURE_EU_KEY"}}`. `kind` is `openai`, `anthropic` or `azure_openai`; also `api_version`, `timeouts` '
-        "(`connect`, `first_byte`, `answer`, `idle`, `total`, `write_stall`, `heartbeat`, in seconds), `insecure` "
-        "(plain http), `organization`, `project`, `on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it "
+        "(`connect`, `first_byte`, `first_content`, `answer`, `idle`, `total`, `write_stall`, `heartbeat`, in "
+        "seconds), `insecure` (plain http), `organization`, `project`, `on_disconnect` (`cancel`, `drain`), "
+        "`stream_options` (`false`: it "
         "does not take them), "
         "`breaker` (docs/circuit-breaking.md). An entry named as a built-in "
         "provider replaces it.",

@@ -10,7 +10,7 @@ from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import Attempt
 from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
 from gateway_middleware.upstream.decoding import decoded
-from gateway_middleware.upstream.relay import Relay
+from gateway_middleware.upstream.relay import Patience, Relay
 from gateway_middleware.upstream.relayed_output import OutputTally
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class Dispatch:
             if not _OK <= answer.status < _REDIRECT:
                 raise await self._failure(provider, answer)
             media = headers.get(b"content-type") or b"application/json"
-            patience = first_byte - (self._clock() - attempt.started)
+            passed = self._clock() - attempt.started
+            patience = Patience(content=timeouts.first_content - passed, silence=first_byte)
             await relay.answer(answer, request, provider, media, limit=self._max_answer_bytes, patience=patience)
         except BaseException:
             if not relay.reads_on(answer, self._usage_drain if provider.reads_on_disconnect else None):

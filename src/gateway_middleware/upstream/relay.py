@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
+
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.upstream.decoding import PeekedAnswer
 from gateway_middleware.upstream.heartbeat import Heartbeat
@@ -28,6 +30,13 @@ _STREAM_HEADERS: HeaderList = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How long a stream may take until its first content, and how long it may be silent until then, in seconds."""
+
+    content: float
+    silence: float
 
 
 class Relay:
@@ -63,9 +72,9 @@ class Relay:
         self._writes_text = False
 
     async def answer(
-        self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int, patience: float
+        self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int, patience: Patience
     ) -> None:
-        """Relay it. `patience`: seconds from now within which a stream must show content."""
+        """Relay it. `patience` is for a stream, until its first content."""
         is_event_stream = provider.is_stream(answer.headers)
         if request.is_stream and not is_event_stream:
             answer = peeked = PeekedAnswer(answer)
@@ -139,7 +148,7 @@ class Relay:
         self._learn(reader)
         await self._end(rest)
 
-    async def _events(self, answer: Answer, reader: ResponseReader, patience: float, *, can_move: bool) -> None:
+    async def _events(self, answer: Answer, reader: ResponseReader, patience: Patience, *, can_move: bool) -> None:
         await self._lead_in(answer, reader, patience, can_move=can_move)
         self._consider_failure(reader, can_move=can_move)
         self.attempt.first_content = self._clock()
@@ -164,15 +173,16 @@ class Relay:
             self._heart.stop()
         await self._end(relayed)
 
-    async def _lead_in(self, answer: Answer, reader: ResponseReader, patience: float, *, can_move: bool) -> None:
+    async def _lead_in(self, answer: Answer, reader: ResponseReader, patience: Patience, *, can_move: bool) -> None:
         """Read until the first content. What has not been passed on by then is held.
 
-        `patience` is how long the provider may be silent all in all; the time that a client takes does not count.
+        The time that a client takes does not count.
         """
+        left = patience.content
         while not (reader.has_content or reader.is_complete):
             began = self._clock()
-            chunk = await _in_time(answer, patience)
-            patience -= self._clock() - began
+            chunk = await _in_time(answer, min(left, patience.silence))
+            left -= self._clock() - began
             relayed = reader.feed(chunk) if chunk else reader.finish()
             if reader.error is not None or not (chunk or reader.is_complete):
                 await self._break_off(reader, relayed)
