@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from limits import RateLimitItemPerHour, RateLimitItemPerMinute
 
 from gateway_middleware.limiting.limit import Alignment, Unit, limit_key
-from gateway_middleware.limiting.notation import concurrency, parse_limit, parse_limits, parse_spend
+from gateway_middleware.limiting.notation import concurrency, limits_of, parse_limit, parse_limits, parse_spend
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,17 @@ def test_concurrency() -> None:
 )
 def test_keys(owner: str, scope: tuple[str, ...], key: str) -> None:
     assert limit_key(owner, parse_limit("5/minute"), *scope) == key
+
+
+def test_of_two_limits_of_one_length_the_smaller_one_stays_in_either_order() -> None:
+    assert [limit.amount for text in ("5/hour;9/hour", "9/hour;5/hour") for limit in parse_limits(text)] == [5, 5]
+
+
+def test_items_of_the_library_are_limits_on_requests() -> None:
+    items = [RateLimitItemPerMinute(5, 2), RateLimitItemPerHour(9)]
+
+    assert [limit.phrase for limit in limits_of(items)] == ["5 requests per 2 minutes", "9 requests per hour"]
+    assert limits_of(items[0]) == limits_of("5 per 2 minutes")
+    assert limits_of("") == limits_of([]) == ()
+    with pytest.raises(TypeError, match="limits"):
+        limits_of([5])  # type: ignore[list-item]  # what a caller without a type checker may give

@@ -66,6 +66,16 @@ def test_priorities_go_first() -> None:
     assert [entry.priority for _ in range(4) if (entry := serve_one(queue))] == [5, 5, 0, -1]
 
 
+def test_served_twice_is_served_once() -> None:
+    queue: FairQueue[int] = FairQueue()
+    entry = Entry(1, "a")
+    queue.put(entry)
+    queue.serve(entry, 0.0)
+    queue.serve(entry, 1.0)
+
+    assert len(queue) == 0
+
+
 def test_a_blocked_tenant_does_not_block_others() -> None:
     queue: FairQueue[int] = FairQueue()
     for tenant in ("a", "b", "c"):

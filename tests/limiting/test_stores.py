@@ -319,3 +319,15 @@ def test_a_cost_above_the_share_takes_the_whole_share_and_comes_back() -> None:
 def test_limits_that_cannot_work(amount: int, unit: Unit, length: int) -> None:
     with pytest.raises(ValueError, match="limit 'x'"):
         Limit(name="x", amount=amount, unit=unit, length=length)
+
+
+def test_what_a_key_is_not_asked_for() -> None:
+    """A window has no leases and leases have no rest; neither is a fault."""
+    clock = Clock()
+    store = MemoryStore(clock=clock, wall=clock)
+    window = claim(fresh(), rpm(3))
+    store.admit([window], b"o")
+    store.renew([(window.key, b"o")])
+
+    assert store.used(window.key) == 1
+    assert store.rest("unknown") == 0.0

@@ -36,7 +36,7 @@ async def test_commands_and_scripts(own_redis: RedisProcess) -> None:
 @pytest.mark.parametrize("cancels", [False, True])
 async def test_late_replies_are_handed_over(own_redis: RedisProcess, cancels: bool) -> None:
     late: list[Reply] = []
-    caller = RedisPyCaller(redis_py.Redis(port=own_redis.port), deadline=5 if cancels else 0.05)
+    caller = RedisPyCaller(redis_py.Redis(port=own_redis.port), deadline=5 if cancels else 0.3)
     await caller.call((b"PING",))
     own_redis.freeze()
     sent = caller.run(ADD, [b"n"], [b"5"], late.append)

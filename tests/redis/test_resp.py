@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_middleware.redis.resp import ErrorReply, Reply, ReplyParser, RespProtocolError, encode
@@ -27,6 +27,7 @@ def wire(reply: Reply) -> bytes:
     return b"-%s\r\n" % str(reply).encode()
 
 
+@settings(deadline=None)
 @given(sent=st.lists(replies, max_size=5), cuts=st.lists(st.integers(1, 30), min_size=1, max_size=20))
 def test_any_cut_gives_the_same_replies(sent: list[Reply], cuts: list[int]) -> None:
     parser, stream, got, turn = ReplyParser(), b"".join([wire(r) for r in sent]), [], 0

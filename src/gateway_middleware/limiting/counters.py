@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -103,5 +104,5 @@ def _row(status: LimitStatus) -> dict[str, Any]:
         "period": limit.period_name or None,
         "reset_after": round(status.reset_after, 3),
         "is_shadow": limit.is_shadow,
-        "scope": status.claim.key.partition("}")[2].strip(":").rpartition(":")[0] or "tenant",
+        "scope": unquote(status.claim.key.partition("}")[2].strip(":").rpartition(":")[0]) or "tenant",
     }

@@ -68,7 +68,9 @@ class Quotas:
         *,
         default: Quota = Quota(),  # noqa: B008  frozen
         routes: Mapping[str, tuple[Limit, ...]] | None = None,
+        max_plans: int = _MAX_PLANS,
     ) -> None:
+        self._max_plans = max_plans
         self.replace(tenants or {}, default=default, routes=routes or {})
 
     def replace(self, tenants: Mapping[str, Quota], *, default: Quota, routes: Mapping[str, tuple[Limit, ...]]) -> None:
@@ -83,7 +85,7 @@ class Quotas:
         key = (tenant.name, tenant.key_id, request.model, request.route.name)
         plan = self._plans.get(key)
         if plan is None:
-            if len(self._plans) >= _MAX_PLANS:
+            if len(self._plans) >= self._max_plans:
                 self._plans.clear()
             plan = self._plans[key] = self._make(*key)
         return plan

@@ -100,9 +100,7 @@ class FairQueue(Generic[E]):
         if entry.is_gone:
             return
         self.remove(entry)
-        lanes: OrderedDict[str, _Lane[E]] = self._lanes.get(entry.priority, OrderedDict())
-        if entry.tenant in lanes:
-            lanes.move_to_end(entry.tenant)  # even if the walk ends here
+        self._lanes[entry.priority].move_to_end(entry.tenant)  # even if the walk ends here
         if self._served_at is not None and self._size:
             gap = now - self._served_at
             self._interval = gap if not self._interval else self._interval + _SMOOTHING * (gap - self._interval)
