@@ -89,13 +89,10 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         return LimitStatus(claim, left, wait, takes, past[0] if past else newest, newest, now)
 
     def wait(self, cost: int, limit: int, now: int) -> int:
-        """Microseconds until `cost` fits below `limit`: 0 if it does, `NEVER` if it cannot."""
-        excess = self.total + cost - limit
-        if excess <= 0:
-            return 0
+        """Microseconds until `cost`, which is too much now, fits below `limit`; `NEVER` if it cannot."""
         if cost > limit:
             return NEVER
-        return max(self.period.expires(self._freeing(excess)) - now, 1)
+        return max(self.period.expires(self._freeing(self.total + cost - limit)) - now, 1)
 
     def _freeing(self, excess: int) -> int:
         """The bucket that takes the excess with it."""
