@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from clock import EPOCH, Clock
 from gateway_middleware.metering.journal.agreed_time import AgreedTime
 from gateway_middleware.metering.journal.call_end import CallEnd, closed, encode
-from gateway_middleware.metering.journal.housekeeping import Housekeeping
+from gateway_middleware.metering.journal.housekeeping import Housekeeping, Retention
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.journal.segment import Segment
 from gateway_middleware.metering.journal.segment_log import SegmentLog
@@ -311,9 +311,10 @@ class House:
         self.keeper = Housekeeping(
             self.spool,
             self.segments,
+            Retention(**{"cap": 1000, "on_full": "reject", "keeps": 100.0, **options}),
             wall=lambda: self.clock.wall() + self.jump,
             clock=self.clock,
-            **{"cap": 1000, "on_full": "reject", "keeps": 100.0, "appraise": None, **options},
+            appraise=None,
         )
         self.keeper.begin()
 

@@ -92,9 +92,7 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
         outcome: str,
         usage: Usage,
         usage_source: UsageSource,
-        model: str | None = None,
         model_served: str | None = None,
-        is_stream: bool | None = None,
         status: int | None = None,
         raw_usage: bytes | None = None,
         cost: str | None = None,
@@ -102,20 +100,20 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
         duration: float | None = None,
         flags: tuple[str, ...] = (),
     ) -> Self:
-        """The event that ends `call`. `model` and `is_stream` are those of the call unless given."""
+        """The event that ends `call`."""
         return cls(
             id=call.id,
             time=call.time,
             tenant=call.tenant,
             provider=call.provider,
             deployment=call.deployment,
-            model=call.model if model is None else model,
+            model=call.model,
             surface=call.surface,
             request_id=call.request_id,
             attempt=call.attempt,
             key_id=call.key_id,
             route=call.route,
-            is_stream=call.is_stream if is_stream is None else is_stream,
+            is_stream=call.is_stream,
             outcome=outcome,
             usage=usage,
             usage_source=usage_source,

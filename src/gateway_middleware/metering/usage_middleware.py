@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway_middleware.metering.call_journal import CallIds
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, UsageSource
 from gateway_middleware.metering.usage_reader import AnswerReader
@@ -111,14 +113,13 @@ class _Reply:
         reading = self._reader.finish()
         if reading.usage is None:
             return None
+        model = reading.model or call.model
         return UsageEvent.of(
-            call,
+            msgspec.structs.replace(call, model=model, is_stream=self._reader.is_stream),
             outcome="success" if self._is_ended else "client_disconnect",
             usage=reading.usage,
             usage_source=UsageSource.PROVIDER if self._is_ended else UsageSource.PARTIAL,
-            model=reading.model,
             model_served=reading.model,
-            is_stream=self._reader.is_stream,
             status=self._status,
             raw_usage=reading.raw_usage,
         )

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal.agreed_time import AgreedTime
 from gateway_middleware.metering.journal.recovery import Appraise, adopt
@@ -21,23 +23,37 @@ _MARK_SECONDS = 600.0
 OnFull: TypeAlias = Literal["reject", "drop_oldest"]
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of events that nobody takes.
+
+    `cap` bounds the undelivered events; `on_full` says whether calls are then refused or the oldest events dropped.
+    `keeps`: there is no sink, and events are kept for that many seconds; None: there is one.
+    """
+
+    cap: int
+    on_full: OnFull
+    keeps: float | None
+
+    @property
+    def rejects(self) -> bool:
+        """Whether calls are refused where there are too many events."""
+        return self.keeps is None and self.on_full == "reject"
+
+
 class Housekeeping:
     """Looks after the spool and the segments of one process. Everything blocks, and belongs to one thread.
 
-    `cap` bounds the undelivered events; `keeps` is how many seconds they are kept where there is no sink (None: there
-    is one). `trouble` says what could not be done at the last look. Counts are since the start of the process.
+    `trouble` says what could not be done at the last look. Counts are since the start of the process.
     """
 
     def __init__(
         self,
         spool: Spool,
         segments: SegmentLog,
+        retention: Retention,
         *,
         wall: Clock,
         clock: Clock,
-        cap: int,
-        on_full: OnFull,
-        keeps: float | None,
         appraise: Appraise | None,
     ) -> None:
         self.trouble: str | None = None
@@ -47,9 +63,7 @@ class Housekeeping:
         self._spool = spool
         self._segments = segments
         self._clock = clock
-        self._cap = cap
-        self._drops = on_full == "drop_oldest" or keeps is not None
-        self._keeps = keeps
+        self._retention = retention
         self._appraise = appraise
         self._time = AgreedTime(wall=wall, clock=clock)
         self._due: dict[str, float] = {}
@@ -64,7 +78,7 @@ class Housekeeping:
 
     def end(self) -> None:
         """The last look."""
-        if self._keeps is not None:
+        if self._retention.keeps is not None:
             self._guarded(self._mark)
 
     def adopt(self) -> None:
@@ -90,16 +104,17 @@ class Housekeeping:
             self._measure()
         if self._is_due("adopt", _ADOPT_SECONDS):
             self.adopt()
-        if self._drops and self._spool.gauge.backlog > self._cap:
-            self.dropped += self._spool.shed(self._cap)
+        if not self._retention.rejects and self._spool.gauge.backlog > self._retention.cap:
+            self.dropped += self._spool.shed(self._retention.cap)
 
     def _measure(self) -> None:
         self._spool.measure()
-        if self._keeps is None:
+        keeps = self._retention.keeps
+        if keeps is None:
             return
         if self._is_due("mark", _MARK_SECONDS):
             self._mark()
-        oldest, before = self._spool.gauge.oldest, self._time() - self._keeps
+        oldest, before = self._spool.gauge.oldest, self._time() - keeps
         if oldest is not None and oldest < before:
             self.dropped += self._spool.expire(before)
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal.call_end import closed, encode, one_line, voided
-from gateway_middleware.metering.journal.housekeeping import Housekeeping, OnFull
+from gateway_middleware.metering.journal.housekeeping import Housekeeping, OnFull, Retention
 from gateway_middleware.metering.journal.recovery import Appraise
 from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID
 from gateway_middleware.metering.journal.segment_log import SegmentLog
@@ -66,9 +66,7 @@ class Journal:
         self.spool = Spool(path, wall=wall, synchronous=synchronous)
         self.on_commit: Callable[[], None] | None = None
         """Called from another thread whenever new events are in the spool. Must not block."""
-        self._cap = cap
-        self._rejects = keeps is None and on_full == "reject"
-        self._warns = keeps is None
+        self._retention = Retention(cap=cap, on_full=on_full, keeps=keeps)
         self._calls: dict[str, tuple[OpenCall, bytes]] = {}
         self._admitted = self._closed = self._voided = self._refused = 0
         self._is_running = False
@@ -85,14 +83,7 @@ class Journal:
             retire=self._writer.put,
         )
         self._housekeeping = Housekeeping(
-            self.spool,
-            self._segments,
-            wall=wall,
-            clock=clock,
-            cap=cap,
-            on_full=on_full,
-            keeps=keeps,
-            appraise=appraise,
+            self.spool, self._segments, self._retention, wall=wall, clock=clock, appraise=appraise
         )
 
     async def __aenter__(self) -> Self:
@@ -207,7 +198,7 @@ class Journal:
         trouble = self._writer.fault or self._housekeeping.trouble
         if trouble is not None:
             return JournalState("degraded", trouble)
-        if self._warns and self._load >= self._cap * _DEGRADED_SHARE:
+        if self._retention.keeps is None and self._load >= self._retention.cap * _DEGRADED_SHARE:
             return JournalState("degraded", "the usage spool is nearly full")
         return JournalState()
 
@@ -243,9 +234,10 @@ class Journal:
 
     @property
     def _is_full(self) -> bool:
-        if self._rejects:
-            return self._load >= self._cap
-        return self._writer.waiting >= self._cap  # memory has an end, whatever may be dropped from the disk
+        cap = self._retention.cap
+        if self._retention.rejects:
+            return self._load >= cap
+        return self._writer.waiting >= cap  # memory has an end, whatever may be dropped from the disk
 
     def _refusal(self) -> JournalUnavailableError:
         self._refused += 1
