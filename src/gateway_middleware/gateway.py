@@ -13,6 +13,7 @@ from gateway_middleware.breaker.middleware import FailoverMiddleware
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.composition.breakers import Breakers
 from gateway_middleware.composition.config import LiveConfig, revealed
+from gateway_middleware.composition.fleet import build_fleet
 from gateway_middleware.composition.life import Life
 from gateway_middleware.composition.limits import Limits
 from gateway_middleware.composition.log import Log
@@ -21,6 +22,7 @@ from gateway_middleware.composition.operator import Operations
 from gateway_middleware.composition.peers import build_peers
 from gateway_middleware.composition.pricing import build_pricing
 from gateway_middleware.composition.reload import Reload
+from gateway_middleware.composition.revocations import Revocations
 from gateway_middleware.composition.stack import Innermost, LateStart, fold, make_routes
 from gateway_middleware.composition.stats import Stats
 from gateway_middleware.composition.status import Status
@@ -73,13 +75,15 @@ class Gateway:
         clocks = clocks or Clocks()
         self.config = config = LiveConfig(settings, kinds)
         self.log = Log(write_log, scrub=config.scrub)
-        self.tenants = Tenants(settings, resolver)
+        self.fleet = build_fleet(settings, config, clocks)
+        self.revocations = Revocations(self.fleet, self.log)
+        self.tenants = Tenants(settings, resolver, self.revocations)
         self.pricing = build_pricing(settings, config, clocks)
         self.metering = build_metering(settings, clocks, pricing=self.pricing, log=self.log, transport=transport)
         self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)
         leases = ProbeLeases(clocks.monotonic)
         self.breakers = Breakers(settings, config, clocks, gate=leases)
-        self.peers = build_peers(settings, self.breakers, leases, clocks)
+        self.peers = build_peers(settings, self.breakers, leases, clocks, fleet=self.fleet)
         self.upstream = Upstream(
             config, clocks, transport=transport, exchange=exchange, on_provider_error=self.log.provider_error
         )
@@ -93,6 +97,7 @@ class Gateway:
         self.parts: tuple[Part, ...] = (
             self.log,
             config,
+            self.fleet,
             self.tenants,
             self.pricing,
             self.metering,
@@ -106,6 +111,7 @@ class Gateway:
         self.operations = Operations(
             breakers=self.breakers.operator,
             peers=self.peers,
+            fleet=self.fleet,
             reload=Reload(config, self.parts, reread=reread),
             log=self.log,
         )
@@ -182,12 +188,14 @@ class Gateway:
     def _make_routes(self, clocks: Clocks) -> list[Route]:
         status = Status(
             config=self.config,
+            fleet=self.fleet,
             breakers=self.breakers.operator,
             limits=self.limits,
             metering=self.metering,
             peers=self.peers,
             stats=self.stats,
             tenants=self.tenants,
+            revocations=self.revocations,
             phase=lambda: self._life.phase,
             clock=clocks.monotonic,
         )

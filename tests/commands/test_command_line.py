@@ -86,7 +86,7 @@ def test_check_says_what_it_would_run() -> None:
         f"configuration {settings.config_hash}",
         (
             "warning: GATEWAY_STORAGE_URI: memory:// is not shared between 2 workers: each enforces one part in 2 of "
-            "every limit, and knows only its own breakers; redis:// is exact"
+            "every limit, and learns alone of failing providers; redis:// is exact"
         ),
     ]
     assert done.returncode == 0

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:  # noqa: ARG001
     options = server_options(drain_seconds=settings.drain_seconds)
     for line in settings.warnings():
         print(f"WARNING: {line}", file=sys.stderr)
-    with _metrics_directory(settings.workers):
+    with _metrics_directory(settings.workers), _fleet_directory(settings):
         _serve(settings, options)
     return 0
 
@@ -72,6 +72,17 @@ def _metrics_directory(workers: int) -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory(prefix="model-gateway-metrics-") as folder:
         os.environ["GATEWAY_METRICS_DIRECTORY"] = folder
+        yield
+
+
+@contextlib.contextmanager
+def _fleet_directory(settings: Settings) -> Iterator[None]:
+    """A place in which workers tell each other what all must know, where there is no journal beside which to put it."""
+    if settings.workers == 1 or settings.fleet_path is not None:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="model-gateway-fleet-") as folder:
+        os.environ["GATEWAY_FLEET_DIRECTORY"] = folder
         yield
 
 

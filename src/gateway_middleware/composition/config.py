@@ -36,6 +36,7 @@ class LiveConfig(Lifeless):
 
     def _take(self, settings: Settings, table: RouteTable) -> None:
         self.settings = settings
+        self._config_hash: str | None = None
         self.table = table
         self.deployments = deployments_of(settings)
         self.deployment_keys = frozenset(deployment.key for deployment in self.deployments)
@@ -53,6 +54,13 @@ class LiveConfig(Lifeless):
             self._take(new, table)
 
         return commit
+
+    @property
+    def config_hash(self) -> str:
+        """Of the settings of the moment; worked out once for each."""
+        if self._config_hash is None:
+            self._config_hash = self.settings.config_hash
+        return self._config_hash
 
     def configured(self) -> dict[str, Provider]:
         """The providers of the configuration of the moment."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.breaker.state.overrides import Command
+from gateway_middleware.composition.fleet_reload import FleetReload
 from gateway_middleware.core.errors import InvalidRequestError, SettingsError
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
+    from gateway_middleware.composition.fleet import Fleet
     from gateway_middleware.composition.log import Log
-    from gateway_middleware.composition.peers import NoPeers, RedisPeers
+    from gateway_middleware.composition.peers import FleetPeers, NoPeers, RedisPeers
     from gateway_middleware.composition.reload import Reload
     from gateway_middleware.operations.admin import CommandOptions, Requester
 
@@ -18,10 +20,18 @@ if TYPE_CHECKING:
 class Operations:
     """The commands of `/v1/admin`, and SIGHUP."""
 
-    def __init__(self, *, breakers: Operator, peers: RedisPeers | NoPeers, reload: Reload, log: Log) -> None:
+    def __init__(
+        self,
+        *,
+        breakers: Operator,
+        peers: RedisPeers | FleetPeers | NoPeers,
+        fleet: Fleet,
+        reload: Reload,
+        log: Log,
+    ) -> None:
         self._breakers = breakers
         self._peers = peers
-        self._reload = reload
+        self._reload = FleetReload(reload, fleet, log)
         self._log = log.lines
 
     async def command_breaker(self, key: str, command: str, options: CommandOptions, by: Requester) -> dict[str, Any]:
@@ -40,19 +50,15 @@ class Operations:
         return document if shared is None else {**document, "is_shared": shared}
 
     async def reload_for(self, by: Requester) -> dict[str, Any]:
-        """Read the settings again and take them. Raises `InvalidRequestError`, and then all stays as it was."""
+        """Have every process read its settings again and take them; what came of it in each.
+
+        Raises `InvalidRequestError` where this process refuses its own, and then all stays as it was, everywhere.
+        """
         try:
-            document = self._reload.apply()
+            return await self._reload.everywhere(by.client, request_id=by.request_id)
         except SettingsError as error:
             raise InvalidRequestError(f"The configuration was not taken: {'; '.join(error.complaints)}") from None
-        self._log.audit("reload", client=by.client, request_id=by.request_id, config_hash=document["config_hash"])
-        return document
 
     def reload_on_signal(self) -> None:
         """The same for SIGHUP: complaints go to the log."""
-        try:
-            document = self._reload.apply()
-        except (SettingsError, InvalidRequestError) as error:
-            self._log.event("reload_failed", level="error", message=f"Reload failed: {error}")
-        else:
-            self._log.audit("reload", client="SIGHUP", config_hash=document["config_hash"])
+        self._reload.on_signal("SIGHUP")

@@ -66,7 +66,7 @@ class Stats(Fixed):
             clock=clocks.monotonic,
         )
         self._lag = LoopLag()
-        process = ProcessMetrics(lambda: config.settings.config_hash)
+        process = ProcessMetrics(lambda: config.config_hash)
         lines = LogMetrics(lambda: log.lines.dropped)
         self._collectors = (calls, self._breakers, self._lag, process, lines, *collectors)
         folder = settings.metrics_directory

@@ -9,15 +9,17 @@ from gateway_middleware._version import __version__
 from gateway_middleware.composition.life import Phase
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.operations import documents
-from gateway_middleware.operations.admin import Action, BreakerCommands, QueryDocument
+from gateway_middleware.operations.admin import Action, ArgumentAction, BreakerCommands, QueryDocument
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
     from gateway_middleware.composition.config import LiveConfig
+    from gateway_middleware.composition.fleet import Fleet
     from gateway_middleware.composition.limits import Limits
     from gateway_middleware.composition.metering import Metering, MeteringOff
     from gateway_middleware.composition.operator import Operations
-    from gateway_middleware.composition.peers import NoPeers, RedisPeers
+    from gateway_middleware.composition.peers import FleetPeers, NoPeers, RedisPeers
+    from gateway_middleware.composition.revocations import Revocations
     from gateway_middleware.composition.stats import Stats
     from gateway_middleware.composition.tenants import Tenants
     from gateway_middleware.core.asgi import ASGIApp
@@ -31,22 +33,26 @@ class Status:
         self,
         *,
         config: LiveConfig,
+        fleet: Fleet,
         breakers: Operator,
         limits: Limits,
         metering: Metering | MeteringOff,
-        peers: RedisPeers | NoPeers,
+        peers: RedisPeers | FleetPeers | NoPeers,
         stats: Stats,
         tenants: Tenants,
+        revocations: Revocations,
         phase: Callable[[], Phase],
         clock: Clock,
     ) -> None:
         self._config = config
+        self._fleet = fleet
         self._breakers = breakers
         self._limits = limits
         self._metering = metering
         self._peers = peers
         self._stats = stats
         self._tenants = tenants
+        self._revocations = revocations
         self._phase = phase
         self._clock = clock
         self._began = clock()
@@ -64,6 +70,8 @@ class Status:
             "usage": documents.TenantUsage(self._usage_of),
             "admin_circuit_breaker": BreakerCommands(operations.command_breaker),
             "admin_reload": Action(operations.reload_for),
+            "admin_revocations": documents.Document(lambda _: self._revocations.document()),
+            "admin_revocation": ArgumentAction(self._revocations.give_back),
             "admin_usage": QueryDocument(self._usage_of_named),
             "admin_reconcile": QueryDocument(self._reconcile),
         }
@@ -76,12 +84,13 @@ class Status:
         return {
             "status": Phase.DRAINING if self._phase() is Phase.DRAINING else Phase.SERVING,
             "version": __version__,
-            "config_hash": self._config.settings.config_hash,
+            "config_hash": self._config.config_hash,
             "uptime_seconds": round(self._clock() - self._began, 1),
             "circuit_breakers": self._breakers.circuit_breakers(self._config.provider_names),
             "limits": self._limits.health(),
             "metering": self._metering.health(),
             "sharing": self._peers.snapshot(),
+            "fleet": self._fleet.health(),
         }
 
     async def _usage_of(self, tenant: Tenant) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Container, Sequence
 from typing import TYPE_CHECKING
 
 from gateway_middleware.composition.config import revealed
@@ -13,6 +13,7 @@ from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.tenancy.resolvers import OPEN, ApiKeyResolver, CredentialFree, OpenResolver
 
 if TYPE_CHECKING:
+    from gateway_middleware.composition.revocations import Revocations
     from gateway_middleware.core.asgi import Scope
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.credential import Credential
@@ -26,9 +27,12 @@ class Tenants(Lifeless):
     the host it is the host alone that says who calls.
     """
 
-    def __init__(self, settings: Settings, resolver: TenantResolver | None) -> None:
+    def __init__(self, settings: Settings, resolver: TenantResolver | None, revocations: Revocations) -> None:
         self._is_host = resolver is not None
-        self.resolver = Switch(resolver or make_resolver(settings))
+        self._revocations = revocations
+        self.resolver = Switch(resolver or make_resolver(settings, revocations.digests))
+        self._digests = _digests(settings)
+        revocations.subscribe(self.resolver.forget)
         self.owners = ResponseOwners(is_shared=self._is_shared(settings))
         self._listed = _by_name(settings)
 
@@ -39,15 +43,23 @@ class Tenants(Lifeless):
 
     def prepare(self, new: Settings) -> Commit:
         """Other tenants and keys."""
-        resolver = None if self._is_host else make_resolver(new)
+        resolver = None if self._is_host else make_resolver(new, self._revocations.digests)
+        digests = _digests(new)
 
         def commit() -> None:
             if resolver is not None:
                 self.resolver.to(resolver)
+                self._take(digests)
             self.owners.is_shared = self._is_shared(new)
             self._listed = _by_name(new)
 
         return commit
+
+    def _take(self, digests: frozenset[str]) -> None:
+        """To let everybody in says nothing about any key."""
+        if digests:
+            self._revocations.listing_changed(self._digests, digests)
+            self._digests = digests
 
     def named(self, name: str) -> Tenant:
         """The tenant of a name; any name, where the host says who calls. Raises `PathNotFoundError`."""
@@ -72,16 +84,25 @@ class Switch:
         self._resolver = resolver
         self.ignores_credentials = isinstance(resolver, CredentialFree) and resolver.ignores_credentials
 
+    def forget(self) -> None:
+        """Some keys that were known are not, or the other way round."""
+        if isinstance(self._resolver, ApiKeyResolver):
+            self._resolver.forget()
+
     def __call__(self, credential: Credential | None, scope: Scope, /) -> Tenant | Awaitable[Tenant | None] | None:
         return self._resolver(credential, scope)
 
 
-def make_resolver(settings: Settings) -> ApiKeyResolver | OpenResolver:
+def make_resolver(settings: Settings, revoked: Container[str]) -> ApiKeyResolver | OpenResolver:
     """By key, or everybody."""
     if not settings.tenants:
         return OpenResolver()
     secret = revealed(settings.key_secret)
-    return ApiKeyResolver(_listed(settings), key_secret=None if secret is None else secret.encode())
+    return ApiKeyResolver(_listed(settings), key_secret=None if secret is None else secret.encode(), revoked=revoked)
+
+
+def _digests(settings: Settings) -> frozenset[str]:
+    return frozenset(digest for tenant in settings.tenants for digest in tenant.keys)
 
 
 def _by_name(settings: Settings) -> dict[str, Tenant]:

@@ -91,6 +91,8 @@ def _others() -> list[Endpoint]:
         _read("usage", "/v1/usage", Access.TENANT),
         *(_command("admin_circuit_breaker", f"{_BREAKERS}/{{argument:path}}/{name}") for name in _BREAKER_COMMANDS),
         _command("admin_reload", "/v1/admin/reload"),
+        _read("admin_revocations", "/v1/admin/revocations", Access.ADMIN),
+        msgspec.structs.replace(_command("admin_revocation", "/v1/admin/revocations/{argument}"), methods=("DELETE",)),
         _read("admin_usage", "/v1/admin/usage", Access.ADMIN),
         msgspec.structs.replace(_command("admin_reconcile", "/v1/admin/usage/reconcile"), methods=("POST", *_READ)),
     ]

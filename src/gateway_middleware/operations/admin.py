@@ -62,6 +62,17 @@ class Action:
         await answer(send, _ENCODE(await self._run(requester(scope))))
 
 
+class ArgumentAction:
+    """An operator's command to what the path names."""
+
+    def __init__(self, run: Callable[[str, Requester], Awaitable[dict[str, Any]]]) -> None:
+        self._run = run
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _body(receive)
+        await answer(send, _ENCODE(await self._run(ENDPOINT.get(scope).argument or "", requester(scope))))
+
+
 class QueryDocument:
     """A document that depends on the query: `?from=2026-11-01&to=2026-11-24`."""
 

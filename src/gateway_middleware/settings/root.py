@@ -26,6 +26,7 @@ from gateway_middleware.settings.tree import ProviderSettings, RouteSettings, Te
 from gateway_middleware.settings.variables import VARIABLES
 
 _NAMES = [variable.name for variable in VARIABLES]
+_OWN_PLACES = frozenset({"GATEWAY_METRICS_DIRECTORY", "GATEWAY_FLEET_DIRECTORY"})
 _NO_PROVIDER = f"no provider: set {ways_to_switch_on()} (or GATEWAY_PROVIDERS)"
 _NO_TENANT = (
     "no tenant: list one with a key from `python -m gateway_middleware keys new`, or set GATEWAY_OPEN=true to let "
@@ -49,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: int = MAX_EVENT_BYTES
     drain_seconds: float = 30.0
     metrics_directory: str | None = None
+    fleet_directory: str | None = None
     tracing: str = "off"
     metrics_token: Secret | None = None
     admin_token: Secret | None = None
@@ -83,9 +85,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def config_hash(self) -> str:
-        """Twelve hex digits that change when anything but a secret does. It says nothing about secrets."""
-        content = msgspec.json.encode(self, enc_hook=_source_only)
+        """Twelve hex digits that change when anything but a secret does. It says nothing about secrets.
+
+        Nor about the directories that each server makes for itself: servers with the same configuration have one hash.
+        """
+        given = tuple(name for name in self.given if name not in _OWN_PLACES)
+        shared = msgspec.structs.replace(self, metrics_directory=None, fleet_directory=None, given=given)
+        content = msgspec.json.encode(shared, enc_hook=_source_only)
         return hashlib.sha256(content).hexdigest()[:12]
+
+    @property
+    def fleet_path(self) -> str | None:
+        """The directory in which the processes of this server tell each other what all must know, if there is one."""
+        derived = None if self.journal == "off" else f"{self.journal}.fleet"
+        return self.fleet_directory or derived
 
     @property
     def limits_spend(self) -> bool:
@@ -149,7 +162,7 @@ def _warnings(settings: Settings) -> Iterable[str]:
     if settings.workers > 1 and settings.storage_uri.reveal() == "memory://":
         yield (
             f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "
-            f"in {settings.workers} of every limit, and knows only its own breakers; redis:// is exact"
+            f"in {settings.workers} of every limit, and learns alone of failing providers; redis:// is exact"
         )
     if settings.replicas is None and settings.storage_uri.reveal() != "memory://":
         yield (

@@ -138,6 +138,15 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="Where the worker processes of one server leave their metrics, so that a scrape of any adds them up.",
     ),
     Variable(
+        name="GATEWAY_FLEET_DIRECTORY",
+        field="fleet_directory",
+        read=scalars.path,
+        default="`<journal>.fleet`",
+        meaning="Where the processes of one server tell each other of reloads, revoked keys, commands to breakers and "
+        "owners of stored responses (docs/fleet.md): on a local disk. Without a journal `serve` makes one for its "
+        "workers.",
+    ),
+    Variable(
         name="GATEWAY_TRACING",
         field="tracing",
         read=lambda node: scalars.choice(node, ["off", "on", "content"]),

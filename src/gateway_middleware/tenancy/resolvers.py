@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from msgspec.structs import replace
@@ -53,18 +53,29 @@ class ApiKeyResolver:
     """Tenants by the digests of their keys: `sha256:<hex>`, or `hmac-sha256:<hex>` made with `key_secret`.
 
     A key that was found once is remembered, whole, until `replace`; there are never more of them than tenants' keys.
-    An unknown key is not remembered at all. Raises `AuthenticationError`.
+    An unknown key is not remembered at all. Digests in `revoked` are refused though they are listed; whoever changes it
+    calls `forget`. Raises `AuthenticationError`.
     """
 
-    def __init__(self, tenants: Iterable[tuple[Tenant, Sequence[str]]], *, key_secret: bytes | None = None) -> None:
-        self._remembered: dict[bytes, Tenant] = {}
+    def __init__(
+        self,
+        tenants: Iterable[tuple[Tenant, Sequence[str]]],
+        *,
+        key_secret: bytes | None = None,
+        revoked: Container[str] = frozenset(),
+    ) -> None:
+        self._revoked = revoked
         self.replace(tenants, key_secret=key_secret)
 
     def replace(self, tenants: Iterable[tuple[Tenant, Sequence[str]]], *, key_secret: bytes | None = None) -> None:
         """Take other tenants from now on; whoever is not among them is unknown at once."""
         self._by_digest = {text: (text, tenant) for tenant, digests in tenants for text in digests}
         self._key_secret = key_secret
-        self._remembered = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Look every key up again at its next call."""
+        self._remembered: dict[bytes, Tenant] = {}
 
     def __call__(self, credential: Credential | None, scope: Scope) -> Tenant:
         if credential is None:
@@ -74,7 +85,7 @@ class ApiKeyResolver:
     def _find(self, secret: bytes) -> Tenant:
         for text in self._digests(secret):
             listed, tenant = self._by_digest.get(text, ("", None))
-            if tenant is not None and hmac.compare_digest(listed, text):
+            if tenant is not None and hmac.compare_digest(listed, text) and text not in self._revoked:
                 return self._remember(secret, _with_key_id(tenant, secret, text))
         raise AuthenticationError(_UNKNOWN)
 
