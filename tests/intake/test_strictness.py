@@ -202,3 +202,9 @@ def test_brackets_in_strings_are_not_counted() -> None:
     assert is_taken(page)
     assert is_taken(rows)
     assert not is_taken(rows.replace(b"[1]", b"[[1]]"))
+
+
+def test_the_deepest_level_may_stand_beside_others() -> None:
+    deepest = b'{"a":' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1)
+
+    assert is_taken(deepest + b',"b":[[],[]]}')

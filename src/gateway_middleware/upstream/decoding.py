@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError
@@ -30,7 +31,7 @@ def decoded(answer: Answer) -> Answer:
     raise UpstreamProtocolError("The provider's answer is compressed in a way that was not asked for.")
 
 
-class WrappedAnswer:
+class WrappedAnswer(ABC):
     """An `Answer` whose bytes are changed on the way. It closes and concludes as the one inside does."""
 
     def __init__(self, inner: Answer) -> None:
@@ -38,8 +39,9 @@ class WrappedAnswer:
         self.headers: HeaderList = inner.headers
         self._inner = inner
 
+    @abstractmethod
     async def chunk(self) -> bytes:
-        return await self._inner.chunk()
+        """The next bytes, as `Answer` has it."""
 
     async def read(self, limit: int) -> bytes:
         body = bytearray()
@@ -97,11 +99,12 @@ class PeekedAnswer(WrappedAnswer):
 
     async def begins_like_events(self) -> bool:
         """Whether the body begins as an event stream does."""
-        first = b""
-        while len(first.removeprefix(_BOM).lstrip(b"\r\n")) < _MAX_BEGINNING and (chunk := await self._inner.chunk()):
+        first = chunk = await self._inner.chunk()
+        while chunk and len(_stripped(first)) < _MAX_BEGINNING:
+            chunk = await self._inner.chunk()
             first += chunk
         self._first = first
-        return first.removeprefix(_BOM).lstrip(b"\r\n").startswith(_EVENT_BEGINNINGS)
+        return _stripped(first).startswith(_EVENT_BEGINNINGS)
 
     async def chunk(self) -> bytes:
         first, self._first = self._first, None
