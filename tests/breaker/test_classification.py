@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 
@@ -77,7 +78,14 @@ STATUSES: list[tuple[int, bytes, F]] = [
     (402, b"", F.CREDIT_EXHAUSTED),
     (402, anthropic("billing_error"), F.CREDIT_EXHAUSTED),
     (402, openai("insufficient_quota"), F.QUOTA_EXHAUSTED),
-    (403, anthropic("permission_error"), F.PROVIDER_AUTH),
+    (401, b"", F.PROVIDER_AUTH),
+    (401, b"<html>", F.PROVIDER_AUTH),
+    (401, openai(None, message="Missing scopes: api.model.images.request."), F.REQUEST_DENIED),
+    (401, openai("invalid_api_key", message="Incorrect API key for this model"), F.PROVIDER_AUTH),
+    (403, anthropic("authentication_error"), F.PROVIDER_AUTH),
+    (403, anthropic("permission_error"), F.REQUEST_DENIED),
+    (403, anthropic("permission_error", "Your plan does not include this model."), F.MODEL_DENIED),
+    (403, b"<html>Request blocked</html>", F.REQUEST_DENIED),
     (403, openai("model_not_found"), F.MODEL_NOT_FOUND),
     (404, openai("model_not_found"), F.MODEL_NOT_FOUND),
     (404, anthropic("not_found_error"), F.MODEL_NOT_FOUND),
@@ -129,7 +137,7 @@ STREAMS: list[tuple[str | None, str | None, str, F]] = [
     ("rate_limit_error", None, "", F.RATE_LIMITED),
     ("rate_limit_error", None, "exceeds your account's monthly spend limit", F.QUOTA_EXHAUSTED),
     ("authentication_error", None, "", F.PROVIDER_AUTH),
-    ("permission_error", None, "", F.PROVIDER_AUTH),
+    ("permission_error", None, "", F.REQUEST_DENIED),
     ("invalid_request_error", None, "", F.CLIENT_ERROR),
     ("invalid_request_error", None, "prompt is too long: 2 > 1", F.CONTEXT_WINDOW),
     ("invalid_request_error", None, "Your credit balance is too low.", F.CREDIT_EXHAUSTED),
@@ -167,6 +175,8 @@ EXCEPTIONS: list[tuple[BaseException, F]] = [
     (from_cause(errors.UpstreamConnectError("x"), ssl.SSLCertVerificationError()), F.TLS),
     (from_cause(errors.UpstreamConnectError("x"), nested(ssl.SSLError())), F.TLS),
     (from_cause(errors.UpstreamConnectError("x"), socket.gaierror()), F.DNS),
+    (from_cause(errors.UpstreamConnectError("x"), OSError(errno.EMFILE, "too many open files")), F.GATEWAY_FAULT),
+    (from_cause(errors.UpstreamConnectError("x"), OSError(errno.EHOSTUNREACH, "no route")), F.CONNECT),
     (errors.UpstreamTimeoutError("late", phase="connect"), F.TIMEOUT_CONNECT),
     (errors.UpstreamTimeoutError("late", phase="pool"), F.REFUSED),
     (errors.UpstreamTimeoutError("late", phase="first_byte"), F.TIMEOUT_FIRST_BYTE),
@@ -175,8 +185,9 @@ EXCEPTIONS: list[tuple[BaseException, F]] = [
     (errors.UpstreamProtocolError("x", fault=errors.ProtocolFault.TRUNCATED), F.TRUNCATED),
     (errors.UpstreamProtocolError("x", fault=errors.ProtocolFault.TOO_LONG), F.TOO_LONG),
     (errors.UpstreamProtocolError("x"), F.GARBAGE),
-    (errors.ProviderAuthError("no", provider_code="model_not_found"), F.MODEL_NOT_FOUND),
-    (errors.ProviderAuthError("no", provider_code="insufficient_quota"), F.PROVIDER_AUTH),
+    (errors.ProviderAuthError("no", upstream_status=403, body=openai("model_not_found")), F.MODEL_NOT_FOUND),
+    (errors.ProviderAuthError("no", body=openai("insufficient_quota")), F.PROVIDER_AUTH),
+    (errors.ProviderAuthError("no", upstream_status=403), F.REQUEST_DENIED),
     (errors.ProviderAuthError("no"), F.PROVIDER_AUTH),
     (errors.UpstreamError("no"), F.SERVER_ERROR),
     (errors.RateLimitedError("no"), F.REFUSED),

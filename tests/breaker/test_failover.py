@@ -191,7 +191,8 @@ def test_a_second_attempt_has_the_time_that_is_left_and_its_end_says_nothing_of_
     calls.clock.advance(570)
     second = failed(sequence, planned)
     assert second is not None
-    assert second.deployment.timeouts == Timeouts(first_byte=30.0, answer=30.0)
+    assert second.deployment.timeouts is not None
+    assert (second.deployment.timeouts.first_byte, second.deployment.timeouts.answer) == (30.0, 30.0)
     failed(sequence, second, UpstreamTimeoutError("late", phase="first_byte"))
 
     assert calls.failures(B) == 0
@@ -230,6 +231,32 @@ def test_a_client_that_gains_nothing_by_trying_again_is_told_so() -> None:
     walk(calls.begin(A), foul)
 
     assert (spent.should_retry, moved.should_retry, foul.should_retry) == (False, None, None)
+
+
+DENIED = status_error(403, b'{"error": {"message": "Your plan does not include this model."}}')
+BLOCKED = status_error(403, b"<html>Request blocked</html>")
+
+
+def test_a_refusal_cools_what_it_names() -> None:
+    calls = Calls()
+    assert walk(calls.begin(A, "a/n"), DENIED) == [A, "a/n"]
+    assert [(event.deployment, event.seconds) for event in calls.events] == [(A, 60.0)]
+    assert walk(calls.begin("a/n", B), BLOCKED) == ["a/n", B]
+    assert len(calls.events) == 1, "one request says nothing of others"
+
+
+def test_refusals_of_several_models_are_one_of_the_credential() -> None:
+    calls = Calls()
+    for name in ("a/1", "a/2"):
+        walk(calls.begin(name), BLOCKED)
+    walk(calls.begin("a/well"))
+    for name in ("a/1", "a/2", "a/2"):
+        walk(calls.begin(name), BLOCKED)
+    assert calls.events == []
+    walk(calls.begin("a/3"), BLOCKED)
+
+    event = calls.events[0]
+    assert (event.deployment, event.credential, event.failure_class) == (None, "a", "provider_auth")
 
 
 # The retry budget: only asking the same deployment again is paid from it.

@@ -8,6 +8,7 @@ from breaker_cases import status_error, stream_error
 from clock import EPOCH
 from gateway_middleware.breaker.failure.classes import FailureClass as F
 from gateway_middleware.breaker.failure.rules import (
+    ALARMING,
     RULES,
     BreakerScope,
     Cooldown,
@@ -43,6 +44,8 @@ TABLE = [
     (F.QUOTA_EXHAUSTED, "neutral", "deployment", "other_credential", ("credential", 300.0), NEITHER),
     (F.CREDIT_EXHAUSTED, "neutral", "deployment", "other_credential", ("credential", 300.0), NEITHER),
     (F.PROVIDER_AUTH, "neutral", "deployment", "other_credential", ("credential", 60.0), NEITHER),
+    (F.MODEL_DENIED, "neutral", "deployment", "other_deployment", ("deployment", 60.0), NEITHER),
+    (F.REQUEST_DENIED, "neutral", "deployment", "other_credential", NEITHER, NEITHER),
     (F.MODEL_NOT_FOUND, "neutral", "deployment", "other_deployment", NEITHER, NEITHER),
     (F.CONTENT_FILTER, "neutral", "deployment", "never", NEITHER, "content_policy"),
     (F.CONTEXT_WINDOW, "neutral", "deployment", "never", NEITHER, "context_window"),
@@ -64,11 +67,12 @@ def test_rules(
     assert rule.fallback == (Fallback(fallback) if fallback else None)
 
 
-def test_every_class_has_its_rule_and_only_alarms_cool_credentials() -> None:
+def test_every_class_has_its_rule_and_what_cools_a_credential_is_an_alarm() -> None:
     assert set(RULES) == set(F) == {row[0] for row in TABLE}
     for rule in RULES.values():
         cools_all = rule.cooldown is not None and rule.cooldown.scope is CooldownScope.CREDENTIAL
-        assert rule.is_alarming is cools_all
+        assert rule.is_alarming or not cools_all
+    assert {F.QUOTA_EXHAUSTED, F.CREDIT_EXHAUSTED, F.PROVIDER_AUTH, F.MODEL_DENIED} == set(ALARMING)
 
 
 def test_success() -> None:

@@ -57,11 +57,13 @@ def test_all_headers_are_kept_for_whoever_reads_wait_hints() -> None:
     assert error.upstream_headers == headers
 
 
-def test_a_refusal_keeps_what_the_provider_calls_it() -> None:
-    error = failure(403, b'{"error":{"message":"no access to it","code":"model_not_found"}}')
+def test_a_refusal_keeps_what_the_provider_said_without_our_key() -> None:
+    error = failure(403, b'{"error":{"message":"no access with ' + KEY.encode() + b'","code":"model_not_found"}}')
 
     assert isinstance(error, ProviderAuthError)
-    assert error.provider_code == "model_not_found"
+    assert error.upstream_status == 403
+    assert b"model_not_found" in error.body
+    assert KEY.encode() not in error.body
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.events import CooldownEvent
-from gateway_middleware.breaker.failure.rules import SUCCEEDED, CooldownScope
+from gateway_middleware.breaker.failure.classes import FailureClass
+from gateway_middleware.breaker.failure.rules import RULES, SUCCEEDED, CooldownScope
 from gateway_middleware.breaker.state.policy import Mode
 from gateway_middleware.core.bounded import make_room
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _FIRST_SECONDS = 5.0
 _MAX_SECONDS = 60.0
 _MAX_ENTRIES = 4096
+_DENIED = frozenset({FailureClass.MODEL_DENIED, FailureClass.REQUEST_DENIED})
+_DENIED_MODELS = 3
 
 _Key = tuple[str | None, str]
 """Deployment and credential; no deployment: everything under the credential."""
@@ -120,7 +123,7 @@ class Throttling:
     ON keeps to them, SHADOW only notes them, OFF does neither. `on_cooldown` is told of each.
     """
 
-    __slots__ = ("_mode", "_on_cooldown", "cooldowns")
+    __slots__ = ("_denied", "_mode", "_on_cooldown", "cooldowns")
 
     def __init__(
         self,
@@ -132,6 +135,8 @@ class Throttling:
         self.cooldowns = cooldowns
         self._mode = mode
         self._on_cooldown = on_cooldown
+        self._denied: dict[str, set[str]] = {}
+        """By credential, the deployments that were refused to it since it last served."""
 
     def wait(self, deployment: Deployment) -> float:
         """Seconds for which this deployment is to be left alone."""
@@ -139,11 +144,23 @@ class Throttling:
 
     def learn(self, deployment: Deployment, judgement: Judgement) -> None:
         """Remember what an attempt says of throttling."""
+        if judgement.failure_class in _DENIED:
+            judgement = self._count_denied(deployment, judgement)
         if judgement.cooldown is not None:
             if self._mode is not Mode.OFF:
                 self._cool(deployment, judgement, judgement.cooldown)
         elif judgement is SUCCEEDED:
+            self._denied.pop(deployment.provider, None)
             self.cooldowns.succeeded(deployment.key, deployment.provider)
+
+    def _count_denied(self, deployment: Deployment, judgement: Judgement) -> Judgement:
+        """Refusals of several models, with no success in between, are one of the credential."""
+        denied = self._denied.setdefault(deployment.provider, set())
+        denied.add(deployment.key)
+        if len(denied) < _DENIED_MODELS:
+            return judgement
+        del self._denied[deployment.provider]
+        return RULES[FailureClass.PROVIDER_AUTH]
 
     def _cool(self, deployment: Deployment, judgement: Judgement, cooldown: Cooldown) -> None:
         seconds = self.cooldowns.cool(cooldown, deployment=deployment.key, credential=deployment.provider)

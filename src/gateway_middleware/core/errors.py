@@ -225,16 +225,17 @@ class UpstreamStreamError(UpstreamError):
 
 
 class ProviderAuthError(UpstreamError):
-    """The provider refused the gateway's own credential; the client's was right.
+    """The provider refused the gateway's own credential, or what it may do; the client's was right.
 
-    `provider_code` is what the provider calls it: some say of a model that is not there that we may not.
+    `body` is what the provider sent, without secrets: it says whether key, model or request is meant.
     """
 
     code = "provider_auth_error"
 
-    def __init__(self, message: str, *, provider_code: str | None = None) -> None:
+    def __init__(self, message: str, *, upstream_status: int = 401, body: bytes = b"") -> None:
         super().__init__(message)
-        self.provider_code = provider_code
+        self.upstream_status = upstream_status
+        self.body = body
 
 
 class UpstreamStatusError(UpstreamError):

@@ -31,11 +31,8 @@ def error_from(
     scrubbed = redact_bytes(body, secrets)
     document = _json(scrubbed)
     if status in {401, 403}:
-        code = _nested_error(document).get("code")
-        return ProviderAuthError(
-            f"Provider {provider} refused the gateway's credential (status {status}).",
-            provider_code=code if isinstance(code, str) else None,
-        )
+        message = f"Provider {provider} refused the gateway's credential (status {status})."
+        return ProviderAuthError(message, upstream_status=status, body=scrubbed)
     return UpstreamStatusError(
         _message(document, secrets) or f"Provider {provider} answered with status {status}.",
         upstream_status=status,

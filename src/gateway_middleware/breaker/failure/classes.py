@@ -7,6 +7,7 @@ message decides what touches other tenants (a credential is left alone) only whe
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -42,6 +43,11 @@ class FailureClass(StrEnum):
     QUOTA_EXHAUSTED = "quota_exhausted"
     CREDIT_EXHAUSTED = "credit_exhausted"
     PROVIDER_AUTH = "provider_auth"
+    """The credential itself is refused."""
+    MODEL_DENIED = "model_denied"
+    """The credential may not use this model."""
+    REQUEST_DENIED = "request_denied"
+    """This one request is not allowed: a missing scope, a firewall that dislikes the prompt."""
     MODEL_NOT_FOUND = "model_not_found"
     CONTENT_FILTER = "content_filter"
     CONTEXT_WINDOW = "context_window"
@@ -78,9 +84,7 @@ _NAMES: dict[str, FailureClass] = {
 """Codes and types that mean the same under every status of the 4xx, and inside a stream."""
 
 _STATUSES: dict[int, FailureClass] = {
-    401: FailureClass.PROVIDER_AUTH,
     402: FailureClass.CREDIT_EXHAUSTED,
-    403: FailureClass.PROVIDER_AUTH,
     408: FailureClass.SERVER_ERROR,
     429: FailureClass.RATE_LIMITED,
     503: FailureClass.OVERLOADED,
@@ -104,7 +108,7 @@ _STREAM_NAMES: dict[str, FailureClass] = {
     "timeout_error": FailureClass.SERVER_ERROR,
     "vector_store_timeout": FailureClass.SERVER_ERROR,
     "authentication_error": FailureClass.PROVIDER_AUTH,
-    "permission_error": FailureClass.PROVIDER_AUTH,
+    "permission_error": FailureClass.REQUEST_DENIED,
     "invalid_api_key": FailureClass.PROVIDER_AUTH,
     "invalid_request_error": FailureClass.CLIENT_ERROR,
     "request_too_large": FailureClass.CLIENT_ERROR,
@@ -133,6 +137,18 @@ _CREDIT_WORDS: tuple[tuple[FailureClass, tuple[str, ...]], ...] = (
     (FailureClass.QUOTA_EXHAUSTED, ("you have reached your specified api usage limits",)),
 )
 """Beginnings of what Anthropic says under 400 of an account that may spend no more."""
+
+_KEY_NAMES = frozenset({"invalid_api_key", "incorrect_api_key", "authentication_error", "account_deactivated"})
+"""Codes and types of a 401 or 403 that mean the credential itself."""
+
+_DENIED_WORDS: tuple[tuple[FailureClass, tuple[str, ...]], ...] = (
+    (FailureClass.REQUEST_DENIED, ("scope", "permissions for this operation")),
+    (FailureClass.MODEL_DENIED, ("model", "deployment")),
+)
+"""Words of a 401 or 403 that name what is refused. They touch no more than a deployment."""
+
+_OUR_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+"""Connections that fail for want of something that the gateway itself has run out of."""
 
 _STREAM_WORDS = {FailureClass.RATE_LIMITED: _THROTTLE_WORDS, FailureClass.CLIENT_ERROR: _OWN_WORDS}
 _FAULTS = {
@@ -178,6 +194,8 @@ def _of_status(error: errors.UpstreamStatusError) -> FailureClass:
     if status not in _CLIENT_STATUSES:
         is_overloaded = "overloaded_error" in body.names
         return FailureClass.OVERLOADED if is_overloaded else _STATUSES.get(status, FailureClass.SERVER_ERROR)
+    if status in {401, 403}:
+        return _denied(status, body)
     return _named(body) or _by_message(status, body) or _STATUSES.get(status, FailureClass.CLIENT_ERROR)
 
 
@@ -219,9 +237,18 @@ def _of_timeout(error: errors.UpstreamTimeoutError) -> FailureClass:
 
 
 def _of_auth(error: errors.ProviderAuthError) -> FailureClass:
-    """Some providers say of a model that is not there that the credential may not."""
-    found = _NAMES.get((error.provider_code or "").lower())
-    return FailureClass.MODEL_NOT_FOUND if found is FailureClass.MODEL_NOT_FOUND else FailureClass.PROVIDER_AUTH
+    return _denied(error.upstream_status, read_body(error.body))
+
+
+def _denied(status: int, body: ErrorBody) -> FailureClass:
+    """What a 401 or 403 refuses: the key, a model (some say so of one that is not there), or this one request."""
+    named = _named(body)
+    if named is FailureClass.MODEL_NOT_FOUND:
+        return named
+    if _KEY_NAMES.intersection(body.names):
+        return FailureClass.PROVIDER_AUTH
+    unnamed = FailureClass.PROVIDER_AUTH if status == 401 else FailureClass.REQUEST_DENIED
+    return _worded(body.lowered, _DENIED_WORDS) or unnamed
 
 
 def _of_connect(error: errors.UpstreamConnectError) -> FailureClass:
@@ -232,6 +259,8 @@ def _of_connect(error: errors.UpstreamConnectError) -> FailureClass:
             return FailureClass.TLS
         if isinstance(cause, socket.gaierror):
             return FailureClass.DNS
+        if isinstance(cause, OSError) and cause.errno in _OUR_SHORTAGES:
+            return FailureClass.GATEWAY_FAULT
         cause = (cause.__cause__ or cause.__context__) if cause is not None else None
     return FailureClass.CONNECT
 

@@ -133,6 +133,13 @@ _ROWS: dict[FailureClass, Judgement] = {
     FailureClass.QUOTA_EXHAUSTED: _exhausted(Outcome.THROTTLED, _QUOTA),
     FailureClass.CREDIT_EXHAUSTED: _exhausted(Outcome.THROTTLED, _QUOTA),
     FailureClass.PROVIDER_AUTH: _exhausted(Outcome.PROVIDER_AUTH, _AUTH),
+    FailureClass.MODEL_DENIED: Judgement(
+        outcome=Outcome.PROVIDER_AUTH,
+        cooldown=Cooldown(CooldownScope.DEPLOYMENT, 60.0),
+        retry=Retry.OTHER_DEPLOYMENT,
+        is_alarming=True,
+    ),
+    FailureClass.REQUEST_DENIED: Judgement(outcome=Outcome.PROVIDER_AUTH, retry=Retry.OTHER_CREDENTIAL),
     FailureClass.MODEL_NOT_FOUND: _rejected(Retry.OTHER_DEPLOYMENT),
     FailureClass.CONTENT_FILTER: _rejected(fallback=Fallback.CONTENT_POLICY),
     FailureClass.CONTEXT_WINDOW: _rejected(fallback=Fallback.CONTEXT_WINDOW),
