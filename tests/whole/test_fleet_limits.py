@@ -127,3 +127,12 @@ async def test_a_limit_is_seen_from_every_replica(redis: RedisProcess) -> None:
             await _call(client)
         rows = [(await client.get("/v1/usage")).json()["limits"][0] for client in clients]
         assert {row["used"] for row in rows} == {3}
+
+
+async def test_the_end_of_a_gateway_closes_every_connection_to_redis(redis: RedisProcess) -> None:
+    async with fleet(redis, requests="10/minute", concurrency=3) as (clients, _):
+        assert [await _call(client) for client in clients] == [200, 200, 200]
+        assert redis.command("CLIENT", "LIST").count(b" addr=") > 3
+    async with asyncio.timeout(2):
+        while redis.command("CLIENT", "LIST").count(b" addr=") > 1:  # the one that asks
+            await asyncio.sleep(0.02)
