@@ -536,6 +536,13 @@ async def test_events_none_of_which_can_be_written_are_dead_and_nothing_is_sent(
         assert (rig.posts, list(rig.spool.buried)) == ([], ["req_000007.1"])
 
 
+async def test_dead_letters_are_logged_each_time_they_have_doubled(caplog: pytest.LogCaptureFixture) -> None:
+    async with Rig(5, status(400), parallel=1).running() as rig:
+        assert rig.delivery.state.dead == 5
+    counts = [record.args for record in caplog.records if "refused for good" in record.msg]
+    assert counts == [(1,), (2,), (4,)]
+
+
 async def test_a_flush_waits_as_long_as_it_was_asked_to() -> None:
     answer = failing_until(1003, status(503, headers={"retry-after": "3"}))
     rig = Rig(1, answer)

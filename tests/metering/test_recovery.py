@@ -183,6 +183,23 @@ def test_a_recovery_that_died_before_it_swept_is_not_done_twice(path: Path) -> N
     spool.close()
 
 
+def test_what_a_process_folds_after_it_was_declared_dead_is_not_taken(path: Path) -> None:
+    spool = Spool(path)
+    spool.fold("dead", [], is_last=True)
+    assert spool.fold("dead", [closed(1, event("late"), encode(event("late")))]) == (0, 0)
+    assert spool.pending(9) == []
+    spool.close()
+
+
+def test_an_event_that_is_there_is_known_the_second_time(path: Path) -> None:
+    spool = Spool(path)
+    end = closed(None, event("a"), encode(event("a")))
+    assert spool.fold("w", [end]) == (1, 0)
+    assert spool.fold("w", [end]) == (0, 1)
+    assert spool.measure().backlog == 1
+    spool.close()
+
+
 def test_segments_of_one_process_are_read_together(path: Path) -> None:
     opens, ends = records()[:3], records()[3:]
     left_behind(path, b"".join(opens))
@@ -370,9 +387,9 @@ def test_a_row_that_the_tables_of_today_refuse_is_passed_over(path: Path) -> Non
     filled(path, 3)
     with closing_connection(path) as db:
         db.execute("ALTER TABLE events RENAME TO old")
-        db.execute("CREATE TABLE events (seq INTEGER PRIMARY KEY, id TEXT, time REAL, body BLOB)")
+        db.execute("CREATE TABLE events (seq, id, time, body)")
         db.execute("INSERT INTO events SELECT * FROM old")
-        db.execute("INSERT INTO events VALUES (99, NULL, 0, '')")
+        db.execute("INSERT INTO events VALUES (99, NULL, 0, ''), ('no number', 'x', 0, '')")
     copy = copy_of(path)
     fresh = Spool(path.with_name("fresh.db"))
     fresh.measure()
