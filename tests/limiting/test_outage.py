@@ -57,6 +57,11 @@ class Network:
         await self._pass()
         self.memory.settle(decision, changes)
 
+    async def release(self, leases: Sequence[tuple[str, bytes]]) -> None:
+        await self._pass()
+        for key, owner in leases:
+            self.memory.settle(Decision(True, (), owner), [Change(Claim(key, slots()), None, 0)])
+
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[None]:
         return self._renew(leases)
 
@@ -394,6 +399,9 @@ class Broken:
     async def count(self, owner: bytes, change: Change) -> int:
         raise KeyError(owner)
 
+    async def release(self, leases: Sequence[tuple[str, bytes]]) -> None:
+        raise KeyError
+
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
         raise RuntimeError
 
@@ -438,3 +446,22 @@ async def test_what_is_owed_is_told_before_the_end() -> None:
 
     assert cluster.memory.used(asked[0].key) == 3
     assert cluster.networks[0].is_closed
+
+
+async def test_calls_that_end_during_an_outage_are_settled_after_it() -> None:
+    """They were admitted by the shared store: what they did not use goes back where it was taken, slots too."""
+    cluster, tenant = Cluster(1), fresh()
+    claims = [claim(tenant, tpm(10_000), 1000), claim(tenant, spend(10_000), 500), claim(tenant, slots(9))]
+    await cluster.tick()
+    held = await cluster.flood(claims, 4)
+    cluster.cut()
+    await cluster.flood([claim(fresh(), rpm(100))], 10)
+    for reservation in held:
+        await reservation.settle(tokens=100, spend=600)
+    assert cluster.stores[0].is_degraded
+    cluster.cut(is_cut=False)
+    cluster.clock.advance(1.1)
+    await cluster.tick()
+
+    assert [cluster.memory.used(c.key) for c in claims] == [400, 2400, 0]
+    assert cluster.stores[0].untold == 0

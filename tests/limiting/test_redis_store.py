@@ -84,7 +84,7 @@ async def test_forgotten_scripts_come_back(own_redis: RedisProcess) -> None:
 
 
 async def test_every_script_compiles_under_its_name(shared_redis: RedisProcess) -> None:
-    for script in (lua.ADMIT, lua.SETTLE, lua.RENEW, lua.REPLICAS, lua.USED):
+    for script in (lua.ADMIT, lua.SETTLE, lua.RENEW, lua.RELEASE, lua.REPLICAS, lua.USED):
         assert shared_redis.command("SCRIPT", "LOAD", script.source.decode()) == script.sha
 
 

@@ -41,6 +41,10 @@ class SharedStore(Store, Protocol):
         """Count a change of one window once, however often it is sent under this owner; returns the current bucket."""
         ...
 
+    async def release(self, leases: Sequence[tuple[str, bytes]]) -> None:
+        """Give leases back, given as key and owner. Twice is once."""
+        ...
+
     async def heartbeat(self, replica: bytes) -> int:
         """Say that this replica lives; returns how many do."""
         ...
@@ -105,6 +109,8 @@ class FallbackStore:
         self._buckets: TTLCache[tuple[str, int], int] = TTLCache(_MAX_OWED, _REFUND_SECONDS, timer=clock)
         """Where the units of a key and a report are counted."""
         self._unsettled: dict[bytes, tuple[Decision, Sequence[Change]]] = {}
+        self._unreleased: TTLCache[tuple[str, bytes], None] = TTLCache(_MAX_OWED, LEASE_SECONDS, timer=clock)
+        """Leases by key and owner. An older one has expired over there."""
         self._reconciling = asyncio.Lock()
         self._sending: set[asyncio.Future[object]] = set()
 
@@ -116,7 +122,9 @@ class FallbackStore:
     @property
     def untold(self) -> int:
         """How many corrections the shared store has not confirmed yet."""
-        return len(self._owed) + len(self._unconfirmed) + len(self._unsettled) + len(self._sending)
+        return (
+            len(self._owed) + len(self._unconfirmed) + len(self._unsettled) + len(self._unreleased) + len(self._sending)
+        )
 
     def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision | Awaitable[Decision]:
         """Take all claims or none; at once while the shared store is out."""
@@ -170,9 +178,12 @@ class FallbackStore:
         if decision.is_degraded:
             self._settle_windows_here(decision, [c for c in changes if c.claim.limit.period is not None])
             # An admission that was answered too late may have taken a lease over there.
-            return self._settle_there(decision, leases) if leases and not self.is_degraded else None
+            if leases and not self.is_degraded:
+                return self._settle_there(decision, leases)
+            self._release_later(decision, leases)
+            return None
         if self.is_degraded:
-            self._postpone(decision, changes)
+            self._settle_later(decision, changes)
             return None
         return self._settle_there(decision, changes)
 
@@ -180,6 +191,21 @@ class FallbackStore:
         self._local.settle(decision, changes)
         for change in changes:
             self._owe(change.claim, change.delta, decision.report)
+
+    def _settle_later(self, decision: Decision, changes: Sequence[Change]) -> None:
+        """The shared store is out: it is told once, when it is back, in which bucket something has changed."""
+        self._release_later(decision, changes)
+        for change in changes:
+            if change.bucket is not None:
+                report = -1 - change.bucket
+                self._buckets[change.claim.key, report] = change.bucket
+                self._owe(change.claim, change.delta, report)
+
+    def _release_later(self, decision: Decision, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.claim.limit.period is None:
+                self._unreleased[change.claim.key, decision.owner] = None
+                self._beat_at = min(self._beat_at, self._clock() + _PROBE_SECONDS)
 
     def _settle_there(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         """What it returns never fails; the settlement goes on when nobody waits for it any more."""
@@ -215,14 +241,15 @@ class FallbackStore:
         self._postpone(decision, changes)
 
     def _postpone(self, decision: Decision, changes: Sequence[Change]) -> None:
-        """Keep what may be sent twice without harm: all of it with a period of the calendar, else leases.
+        """Send again, later, what may have been carried out and can be sent twice without harm.
 
-        What is lost of a sliding window slides out.
+        That is leases, and all of it where a period of the calendar is touched. What is lost of a sliding window slides
+        out.
         """
-        is_once = any(c.claim.limit.is_calendar for c in changes)
-        harmless = changes if is_once else [c for c in changes if c.claim.limit.period is None]
-        if harmless and len(self._unsettled) < _MAX_OWED:
-            self._unsettled[decision.owner] = (decision, harmless)
+        if not any(c.claim.limit.is_calendar for c in changes):
+            self._release_later(decision, changes)
+        elif len(self._unsettled) < _MAX_OWED:
+            self._unsettled[decision.owner] = (decision, changes)
             self._beat_at = min(self._beat_at, self._clock() + _PROBE_SECONDS)
 
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> Awaitable[object] | None:
@@ -262,6 +289,10 @@ class FallbackStore:
         """Tell the shared store what happened without it. What it does not confirm is told again next time."""
         async with self._reconciling:
             self._unconfirmed.update((report.owner, report) for report in self._new_reports())
+            for leases in _slices(list(self._unreleased)):
+                await self._shared.release(leases)
+                for lease in leases:
+                    self._unreleased.pop(lease, None)
             for names in _slices(list(self._unsettled)):
                 await self._settle_again(names)
             for reports in _slices(list(self._unconfirmed.values())):

@@ -180,6 +180,12 @@ end
 return #KEYS
 """
 
+_RELEASE = """
+-- ARGV: owners. KEYS: one set for each owner.
+for i = 1, #KEYS do redis.call('ZREM', KEYS[i], ARGV[i]) end
+return #KEYS
+"""
+
 _REPLICAS = """
 -- ARGV: now, length; then the name of this replica. Reply: how many have been seen within the length.
 local args = {struct.unpack('<i8i8', ARGV[1])}
@@ -205,5 +211,6 @@ return struct.pack('<i8i8', total, rest)
 ADMIT = Script.of(_CLOCK, _WINDOW, _ADMIT)
 SETTLE = Script.of(_CLOCK, _WINDOW, _SETTLE)
 RENEW = Script.of(_CLOCK, _RENEW)
+RELEASE = Script.of(_RELEASE)
 REPLICAS = Script.of(_CLOCK, _REPLICAS)
 USED = Script.of(_CLOCK, _WINDOW, _USED)
