@@ -77,7 +77,7 @@ class Gateway:
         self.log = Log(write_log, scrub=config.scrub)
         self.fleet = build_fleet(settings, config, clocks)
         self.revocations = Revocations(self.fleet, self.log)
-        self.tenants = Tenants(settings, resolver, self.revocations)
+        self.tenants = Tenants(settings, resolver, revocations=self.revocations, owners=self.fleet.owners)
         self.pricing = build_pricing(settings, config, clocks)
         self.metering = build_metering(settings, clocks, pricing=self.pricing, log=self.log, transport=transport)
         self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)

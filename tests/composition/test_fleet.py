@@ -12,26 +12,30 @@ from typing import Any
 
 import pytest
 
-from asgi_driver import drive
+from asgi_driver import Transcript, drive
 from gateway_middleware.fleet.entries import Process
 from gateway_middleware.tenancy.keys import digest, hmac_digest
-from rig import ADMIN, ASK, CHAT, Rig
+from redis_process import RedisProcess
+from rig import ADMIN, ASK, CHAT, RESPONSES, Rig, answering
 
 pytestmark = pytest.mark.anyio
 KEPT, DROPPED = "gw-kept-0123456789abcdef", "gw-dropped-0123456789abcdef"
+OTHER = "gw-other-0123456789abcdef"
 ONE = {"fast": {"to": "a/m", "max_attempts": 1}}
 
 
 def listing(*keys: str) -> str:
-    return json.dumps({"acme": {"keys": [digest(key.encode()) for key in keys]}})
+    tenants = {"acme": {"keys": [digest(key.encode()) for key in keys]}, "other": {"keys": [digest(OTHER.encode())]}}
+    return json.dumps(tenants)
 
 
-def gateway(folder: Path, *keys: str) -> Rig:
+def gateway(folder: Path, *, routes: Any = None, redis: str = "memory://") -> Rig:
     return Rig(
-        ONE,
+        routes or ONE,
         GATEWAY_OPEN="",
-        GATEWAY_TENANTS=listing(*keys or (KEPT, DROPPED)),
+        GATEWAY_TENANTS=listing(KEPT, DROPPED),
         GATEWAY_FLEET_DIRECTORY=str(folder / "fleet"),
+        GATEWAY_STORAGE_URI=redis,
     )
 
 
@@ -56,10 +60,14 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 1.0) 
         await asyncio.sleep(0.01)
 
 
-async def status(rig: Rig, key: str) -> int:
+async def post(rig: Rig, key: str, path: str, **fields: Any) -> Transcript:
     headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {key}".encode())]
-    body = json.dumps({"model": "fast", "messages": ASK}).encode()
-    return (await drive(rig.gateway, method="POST", path=CHAT, headers=headers, body=body)).status
+    body = json.dumps({"model": "fast", **fields}).encode()
+    return await drive(rig.gateway, method="POST", path=path, headers=headers, body=body)
+
+
+async def status(rig: Rig, key: str) -> int:
+    return (await post(rig, key, CHAT, messages=ASK)).status
 
 
 async def statuses(key: str, *rigs: Rig) -> list[int]:
@@ -262,3 +270,55 @@ async def test_commands_of_operators_reach_every_worker_and_hold_over_a_restart(
                 return await status(one, KEPT) == 200
 
             await until(is_closed)
+
+
+# Owners of stored responses.
+
+STORED = b'{"id":"resp_1","object":"response","output":[{"id":"msg_1","type":"message"}]}'
+TWO = {"fast": {"to": ["a/m", "b/m"], "balance": "order"}}
+CONTINUED: list[dict[str, Any]] = [
+    {"previous_response_id": "resp_1", "input": "go on"},
+    {"input": [{"type": "item_reference", "id": "msg_1"}]},
+]
+
+
+async def continues(key: str, fields: dict[str, Any], *rigs: Rig) -> list[int]:
+    return [(await post(rig, key, RESPONSES, **fields)).status for rig in rigs]
+
+
+@pytest.mark.parametrize("is_redis", [False, True])
+async def test_a_tenant_goes_on_from_its_own_response_everywhere(
+    tmp_path: Path, own_redis: RedisProcess, *, is_redis: bool
+) -> None:
+    redis = own_redis.uri if is_redis else "memory://"
+    folders = [tmp_path / "a", tmp_path / "b"] if is_redis else [tmp_path, tmp_path]
+    one, two = (gateway(folder, routes=TWO, redis=redis) for folder in folders)
+    async with running(one, two):
+        one.scripts["a"] = answering(status=500)
+        one.scripts["b"] = answering(STORED)
+        assert (await post(one, KEPT, RESPONSES, input="hello")).status == 200
+        for fields in CONTINUED:
+
+            async def is_known(fields: dict[str, Any] = fields) -> bool:
+                return await continues(KEPT, fields, two) == [200]
+
+            await until(is_known)
+            assert await continues(OTHER, fields, one, two) == [400, 400]
+        assert (two.calls["a"], two.calls["b"]) == (0, 2)  # where it is stored, though `a` comes first
+    later = gateway(tmp_path / "c" if is_redis else tmp_path, routes=TWO, redis=redis)
+    async with running(later):
+        for fields in CONTINUED:
+            assert await continues(KEPT, fields, later) == [200]
+            assert await continues(OTHER, fields, later) == [400]
+        assert later.calls["a"] == 0
+
+
+async def test_while_the_store_is_away_nothing_passes_unchecked(tmp_path: Path, own_redis: RedisProcess) -> None:
+    rig = gateway(tmp_path, redis=own_redis.uri)
+    async with running(rig):
+        own_redis.kill()
+        answer = await post(rig, KEPT, RESPONSES, **CONTINUED[0])
+        assert answer.status == 503
+        assert answer.json()["error"]["code"] == "ownership_unavailable"
+        assert answer.headers["retry-after"] == "1"
+        assert (await post(rig, KEPT, RESPONSES, input="hello")).status == 200

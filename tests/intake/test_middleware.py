@@ -14,6 +14,7 @@ from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.edge.middleware import EdgeMiddleware
+from gateway_middleware.fleet.owners import StoredOwners
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.intake.routing import RouteTable
@@ -57,7 +58,8 @@ class Inner:
         record: CallRecord = RECORD.get(scope)
         if self.response_id is not None:
             attempt = Attempt(deployment=ROUTE.deployments[1], started=0.0, response_id=self.response_id)
-            record.attempts.append(attempt)
+            attempt.item_ids = ("msg_1",)
+            record.attempts += [attempt, Attempt(deployment=ROUTE.deployments[0], started=0.0)]
             record.answered_by = attempt
         if self.error is not None:
             raise self.error
@@ -78,7 +80,12 @@ class AsTenant:
 def stack(inner: Inner, owners: ResponseOwners | None = None, tenant: str = "acme") -> Any:
     return EdgeMiddleware(
         AsTenant(
-            IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=owners or ResponseOwners(is_shared=False)),
+            IntakeMiddleware(
+                inner,
+                table=table,
+                max_body_bytes=1000,
+                owners=owners or ResponseOwners(StoredOwners(()), is_shared=False),
+            ),
             Tenant(name=tenant),
         )
     )
@@ -199,7 +206,7 @@ async def test_other_endpoints_pass() -> None:
 
 
 async def test_a_response_is_remembered_and_its_continuation_sticks() -> None:
-    owners, inner = ResponseOwners(is_shared=True), Inner()
+    owners, inner = ResponseOwners(StoredOwners(()), is_shared=True), Inner()
     inner.response_id = "resp_1"
     await post(stack(inner, owners), "/v1/responses", b'{"model":"fast","input":"x"}')
     inner.response_id = None
@@ -213,8 +220,29 @@ async def test_a_response_is_remembered_and_its_continuation_sticks() -> None:
     assert other.status == 400
 
 
+async def test_items_of_a_response_stick_too_and_are_the_tenants_own() -> None:
+    owners, inner = ResponseOwners(StoredOwners(()), is_shared=True), Inner()
+    inner.response_id = "resp_1"
+    await post(stack(inner, owners), "/v1/responses", b'{"model":"fast","input":"x"}')
+    inner.response_id = None
+    body = b'{"model":"fast","input":[{"type":"item_reference","id":"msg_1"}]}'
+
+    own = await post(stack(inner, owners), "/v1/responses", body)
+    assert (own.status, [d.model for d in inner.request.route.deployments]) == (200, ["b"])
+    assert (await post(stack(Inner(), owners, "other"), "/v1/responses", body)).status == 400
+
+
+async def test_what_the_provider_does_not_store_is_not_remembered() -> None:
+    store = StoredOwners(())
+    inner = Inner()
+    inner.response_id = "resp_1"
+    app = stack(inner, ResponseOwners(store, is_shared=True))
+    await post(app, "/v1/responses", b'{"model":"fast","input":"x","store":false}')
+    assert not await store.find(["resp_1", "msg_1"])
+
+
 async def test_a_response_that_its_client_did_not_wait_for_is_remembered_too() -> None:
-    owners, inner = ResponseOwners(is_shared=True), Inner()
+    owners, inner = ResponseOwners(StoredOwners(()), is_shared=True), Inner()
     inner.response_id, inner.error = "resp_1", ClientDisconnectedError()
     await post(stack(inner, owners), "/v1/responses", b'{"model":"fast","input":"x"}')
     inner.response_id = inner.error = None
@@ -229,7 +257,9 @@ async def test_what_intake_learns_is_in_the_record() -> None:
     inner = Inner()
     app = EdgeMiddleware(
         AsTenant(
-            IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=ResponseOwners(is_shared=False)),
+            IntakeMiddleware(
+                inner, table=table, max_body_bytes=1000, owners=ResponseOwners(StoredOwners(()), is_shared=False)
+            ),
             Tenant(name="acme"),
         ),
         observe=seen.append,
@@ -251,7 +281,9 @@ async def test_after_the_body_a_layer_inside_hears_the_client_itself() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         messages.append(await receive())
 
-    layer = IntakeMiddleware(inner, table=table, max_body_bytes=1000, owners=ResponseOwners(is_shared=False))
+    layer = IntakeMiddleware(
+        inner, table=table, max_body_bytes=1000, owners=ResponseOwners(StoredOwners(()), is_shared=False)
+    )
     app = EdgeMiddleware(AsTenant(layer, Tenant(name="acme")))
     await drive(
         app,

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from clock import Clock
 from gateway_middleware.core.domain import Tenant
-from gateway_middleware.core.errors import InvalidRequestError
-from gateway_middleware.intake.ownership import ResponseOwners
+from gateway_middleware.core.errors import InvalidRequestError, UnavailableError
+from gateway_middleware.fleet.entries import Owner
+from gateway_middleware.fleet.owners import StoredOwners
+from gateway_middleware.fleet.store import StoreAwayError
+from gateway_middleware.intake.ownership import OwnerStore, ResponseOwners
 from gateway_middleware.intake.parsing import parse_fields
 
 ACME, OTHER = Tenant(name="acme"), Tenant(name="other")
 
 
+def book(store: OwnerStore | None = None, *, is_shared: bool = True) -> ResponseOwners:
+    return ResponseOwners(store or StoredOwners(()), is_shared=is_shared)
+
+
 def check(owners: ResponseOwners, document: Any, tenant: Tenant = ACME, *, body: bytes | None = None) -> str | None:
     body = json.dumps(document).encode() if body is None else body
-    return owners.check(parse_fields(body), body, tenant)
+    references = owners.references(parse_fields(body), body)
+    return None if references is None else asyncio.run(owners.holder(references, tenant))
+
+
+class Away:
+    """A store that cannot be asked."""
+
+    def remember(self, ids: Iterable[str], owner: Owner) -> None:
+        raise AssertionError
+
+    async def find(self, ids: Sequence[str]) -> Mapping[str, Owner]:
+        raise StoreAwayError("away")
 
 
 def test_a_response_goes_back_to_its_deployment_for_its_tenant_only() -> None:
-    owners = ResponseOwners(is_shared=True)
-    owners.remember("resp_1", ACME, "openai/gpt-5")
+    owners = book()
+    owners.remember(["resp_1"], ACME, "openai/gpt-5")
 
     assert check(owners, {"previous_response_id": "resp_1"}) == "openai/gpt-5"
     with pytest.raises(InvalidRequestError) as caught:
@@ -33,19 +52,92 @@ def test_a_response_goes_back_to_its_deployment_for_its_tenant_only() -> None:
 
 def test_an_unknown_response_is_refused_only_where_tenants_share() -> None:
     with pytest.raises(InvalidRequestError):
-        check(ResponseOwners(is_shared=True), {"previous_response_id": "resp_x"})
-    assert check(ResponseOwners(is_shared=False), {"previous_response_id": "resp_x"}) is None
-    assert check(ResponseOwners(is_shared=True), {"previous_response_id": None}) is None
+        check(book(), {"previous_response_id": "resp_x"})
+    assert check(book(is_shared=False), {"previous_response_id": "resp_x"}) is None
+    assert check(book(), {"previous_response_id": None}) is None
 
 
-def test_ownership_ends() -> None:
-    clock = Clock()
-    owners = ResponseOwners(is_shared=True, seconds=10, clock=clock)
-    owners.remember("resp_1", ACME, "openai/gpt-5")
-    clock.advance(11)
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"type": "item_reference", "id": "msg_1"},
+        {"id": "msg_1"},
+        {"id": "msg_1", "type": None, "content": None},
+    ],
+)
+def test_an_item_is_referred_to_by_its_own_tenant_only(reference: Any) -> None:
+    owners = book()
+    owners.remember(["resp_1", "msg_1"], ACME, "openai/gpt-5")
+    document = {"input": [{"role": "user", "content": "go on"}, reference]}
+
+    assert check(owners, document) == "openai/gpt-5"
+    with pytest.raises(InvalidRequestError) as caught:
+        check(owners, document, OTHER)
+    assert caught.value.param == "input"
+
+
+def test_every_item_has_to_be_the_tenants_own() -> None:
+    owners = book()
+    owners.remember(["msg_1"], ACME, "openai/gpt-5")
+    owners.remember(["msg_2"], OTHER, "openai/gpt-5")
+    own, foreign = ({"type": "item_reference", "id": f"msg_{n}"} for n in (1, 2))
 
     with pytest.raises(InvalidRequestError):
-        check(owners, {"previous_response_id": "resp_1"})
+        check(owners, {"input": [own, foreign]})
+    with pytest.raises(InvalidRequestError):
+        check(owners, {"previous_response_id": "msg_1", "input": [foreign]})
+    assert check(owners, {"previous_response_id": "msg_1", "input": [own, own]}) == "openai/gpt-5"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        b'{"type":"item_reference","id":"msg_1","file_id":"file_1"}',
+        b'{"type":"item_reference","id":"msg_1","content":[{"file_id":"file_1"}]}',
+        b'{"type":"item_reference","id":"msg_2","id":"msg_1"}',
+        b'{"type":"item_reference","id":"msg_1","\\u0069d":"msg_2"}',
+        b'{"type":"item_reference","id":"\\u006dsg_1"}',
+        b'{"type":"item_reference","id":["msg_1"]}',
+        b'{"id":"msg_1","status":"completed"}',
+        b'{"id":5}',
+        b'[{"type":"item_reference","id":"msg_1"}]',
+        b'{"type":"message","content":[{"type":"item_reference","id":"msg_1"}]}',
+    ],
+)
+def test_a_reference_that_could_be_read_in_another_way_is_refused(item: bytes) -> None:
+    owners = book()
+    owners.remember(["msg_1"], ACME, "openai/gpt-5")
+    with pytest.raises(InvalidRequestError):
+        check(owners, None, body=b'{"input":[%b]}' % item)
+
+
+def test_a_reference_outside_of_a_list_is_refused() -> None:
+    owners = book()
+    owners.remember(["msg_1"], ACME, "openai/gpt-5")
+    with pytest.raises(InvalidRequestError):
+        check(owners, {"input": {"type": "item_reference", "id": "msg_1"}})
+    with pytest.raises(InvalidRequestError):
+        check(owners, {"tools": [{"type": "item_reference", "id": "msg_1"}]})
+
+
+def test_too_many_references_are_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="more than 1000"):
+        check(book(), {"input": [{"type": "item_reference", "id": f"msg_{n}"} for n in range(1001)]})
+
+
+@pytest.mark.parametrize(
+    ("document", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input"),
+    ],
+)
+def test_while_nobody_can_say_a_call_is_refused_where_tenants_share(document: Any, param: str) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        check(book(Away()), document)
+    assert (caught.value.param, caught.value.retry_after) == (param, 1.0)
+    assert check(book(Away(), is_shared=False), document) is None
+    assert check(book(Away()), {"input": "nothing stored"}) is None
 
 
 SHARED: list[tuple[Any, str]] = [
@@ -71,10 +163,10 @@ SHARED: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("document", "param"), SHARED)
 def test_stored_things_are_refused_where_tenants_share(document: Any, param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        check(ResponseOwners(is_shared=True), document)
+        check(book(), document)
 
     assert caught.value.param == param
-    assert check(ResponseOwners(is_shared=False), document) is None
+    assert check(book(is_shared=False), document) is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +183,7 @@ def test_stored_things_are_refused_where_tenants_share(document: Any, param: str
 )
 def test_an_escaped_name_is_found_too(body: bytes) -> None:
     with pytest.raises(InvalidRequestError):
-        check(ResponseOwners(is_shared=True), None, body=body)
+        check(book(), None, body=body)
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"9" * 5000])
@@ -106,37 +198,19 @@ def test_an_escaped_name_is_found_too(body: bytes) -> None:
 )
 def test_a_number_that_cannot_be_read_is_a_client_error(layout: bytes, number: bytes) -> None:
     with pytest.raises(InvalidRequestError):
-        check(ResponseOwners(is_shared=True), None, body=layout % number)
+        check(book(), None, body=layout % number)
 
 
 def test_an_id_that_is_no_text_is_a_client_error() -> None:
     with pytest.raises(InvalidRequestError, match="must be a string"):
-        check(ResponseOwners(is_shared=True), {"previous_response_id": 7})
+        check(book(), {"previous_response_id": 7})
 
 
 def test_what_is_too_much_to_walk_is_refused() -> None:
     body = b'{"tools":[{"file_id":null},' + b"0," * 300_000 + b"0]}"
 
     with pytest.raises(InvalidRequestError, match="too many elements"):
-        check(ResponseOwners(is_shared=True), None, body=body)
-
-
-def test_an_id_that_is_too_long_is_not_kept() -> None:
-    owners = ResponseOwners(is_shared=True)
-    owners.remember("r" * 257, ACME, "openai/gpt-5")
-
-    with pytest.raises(InvalidRequestError):
-        check(owners, {"previous_response_id": "r" * 257})
-
-
-def test_the_oldest_of_too_many_is_forgotten() -> None:
-    owners = ResponseOwners(is_shared=True, max_responses=2)
-    for n in range(3):
-        owners.remember(f"resp_{n}", ACME, "openai/gpt-5")
-
-    assert check(owners, {"previous_response_id": "resp_2"}) == "openai/gpt-5"
-    with pytest.raises(InvalidRequestError):
-        check(owners, {"previous_response_id": "resp_0"})
+        check(book(), None, body=body)
 
 
 @pytest.mark.parametrize(
@@ -170,4 +244,4 @@ def test_the_oldest_of_too_many_is_forgotten() -> None:
     ],
 )
 def test_words_that_only_look_like_it_pass(document: Any) -> None:
-    assert check(ResponseOwners(is_shared=True), document) is None
+    assert check(book(), document) is None

@@ -198,6 +198,29 @@ def test_responses_stream_ends_with_any_of_three_events(kind: str) -> None:
     assert reader.usage == Usage(input_tokens=4, output_tokens=3, reasoning_tokens=1)
 
 
+OUTPUT: list[tuple[object, tuple[str, ...]]] = [
+    ([{"id": "rs_1", "type": "reasoning"}, {"type": "message"}, {"id": 7}, {"id": "msg_1"}], ("rs_1", "msg_1")),
+    ([], ()),
+    (None, ()),
+    ([1, 2], ()),
+    ("text", ()),
+    ([{"id": f"i{n}"} for n in range(1200)], tuple(f"i{n}" for n in range(1000))),
+]
+
+
+@pytest.mark.parametrize(("output", "ids"), OUTPUT)
+def test_the_items_of_a_response_are_known_when_it_has_ended(output: object, ids: tuple[str, ...]) -> None:
+    stream = reader_of(Surface.RESPONSES, is_event_stream=True)
+    stream.feed(CREATED + DELTA)
+    assert stream.item_ids == ()
+    stream.feed(ended("completed", output=output))
+    whole = reader_of(Surface.RESPONSES, is_event_stream=False)
+    whole.feed(json.dumps({"id": "resp_1", "output": output}).encode())
+    whole.finish()
+    assert stream.item_ids == whole.item_ids == ids
+    assert (whole.is_complete, whole.response_id) == (True, "resp_1")
+
+
 @pytest.mark.parametrize(
     "event",
     [

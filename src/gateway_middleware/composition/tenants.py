@@ -15,6 +15,7 @@ from gateway_middleware.tenancy.resolvers import OPEN, ApiKeyResolver, Credentia
 if TYPE_CHECKING:
     from gateway_middleware.composition.revocations import Revocations
     from gateway_middleware.core.asgi import Scope
+    from gateway_middleware.intake.ownership import OwnerStore
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.credential import Credential
     from gateway_middleware.tenancy.resolvers import TenantResolver
@@ -27,13 +28,15 @@ class Tenants(Lifeless):
     the host it is the host alone that says who calls.
     """
 
-    def __init__(self, settings: Settings, resolver: TenantResolver | None, revocations: Revocations) -> None:
+    def __init__(
+        self, settings: Settings, resolver: TenantResolver | None, *, revocations: Revocations, owners: OwnerStore
+    ) -> None:
         self._is_host = resolver is not None
         self._revocations = revocations
         self.resolver = Switch(resolver or make_resolver(settings, revocations.digests))
         self._digests = _digests(settings)
         revocations.subscribe(self.resolver.forget)
-        self.owners = ResponseOwners(is_shared=self._is_shared(settings))
+        self.owners = ResponseOwners(owners, is_shared=self._is_shared(settings))
         self._listed = _by_name(settings)
 
     @property

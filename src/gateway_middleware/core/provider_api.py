@@ -98,6 +98,8 @@ class ResponseReader(Protocol):
     """Whether the usage is the provider's last word, though the answer may not be complete."""
     service_tier: str | None
     response_id: str | None
+    item_ids: tuple[str, ...]
+    """Those of a response that has ended."""
     response_model: str | None
     is_complete: bool
     error: UpstreamStreamError | None

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
-    from gateway_middleware.core.domain import Route, Tenant
+    from gateway_middleware.core.domain import Tenant
     from gateway_middleware.core.endpoints import Endpoint
-    from gateway_middleware.core.record import CallRecord
-    from gateway_middleware.intake.ownership import ResponseOwners
+    from gateway_middleware.intake.ownership import References, ResponseOwners
     from gateway_middleware.intake.parsing import ParsedBody
     from gateway_middleware.intake.routing import RouteTable
 
+_FALSE = msgspec.Raw(b"false")
 _TRACING = {b"traceparent": 128, b"tracestate": 512}
 _OPENAI_HEADERS = {b"openai-beta": 256, **_TRACING}
 _ANTHROPIC_HEADERS = {b"anthropic-version": 32, b"anthropic-beta": 1024, **_TRACING}
@@ -35,7 +35,8 @@ class IntakeMiddleware:
 
     `table` gives the route table of the moment, so that it can be swapped while calls are in flight. `owners`
     checks ids of stored provider resources, and sends a continued response back to its deployment. Raises
-    `InvalidRequestError`, `RequestTooLargeError`, `UnsupportedMediaTypeError` and `UnknownModelError`.
+    `InvalidRequestError`, `RequestTooLargeError`, `UnsupportedMediaTypeError`, `UnknownModelError`, and
+    `UnavailableError` while nobody can say whose a stored resource is.
     """
 
     def __init__(
@@ -62,6 +63,9 @@ class IntakeMiddleware:
         )
         body = await read_body(headers.get(b"content-length"), receive, limit=self._max_body_bytes)
         request = self._read(scope, endpoint, endpoint.surface, content_type, body)
+        references = self._owners.references(request.fields, body)
+        if references is not None:
+            request = await self._stick(request, references, TENANT.get(scope))
         REQUEST.set(scope, request)
         try:
             await self.app(scope, _Replay(body, receive), send)
@@ -83,7 +87,7 @@ class IntakeMiddleware:
             surface=surface,
             dialect=endpoint.dialect,
             model=model,
-            route=self._stick(route, parsed, body, tenant),
+            route=route,
             body=body,
             fields=parsed.fields,
             content_type=content_type,
@@ -94,18 +98,22 @@ class IntakeMiddleware:
             headers=_allowed_headers(scope, endpoint.dialect),
         )
 
-    def _stick(self, route: Route, parsed: ParsedBody, body: bytes, tenant: Tenant) -> Route:
-        """The route, narrowed to the one deployment that holds what the request continues."""
-        key = self._owners.check(parsed.fields, body, tenant)
+    async def _stick(self, request: ModelRequest, references: References, tenant: Tenant) -> ModelRequest:
+        """The request with its route narrowed to the one deployment that holds what it goes on from."""
+        key = await self._owners.holder(references, tenant)
+        route = request.route
         holders = tuple(d for d in route.deployments if d.key == key) if key is not None else ()
-        return msgspec.structs.replace(route, deployments=holders) if holders else route
+        if not holders:
+            return request
+        return msgspec.structs.replace(request, route=msgspec.structs.replace(route, deployments=holders))
 
     def _remember(self, scope: Scope, request: ModelRequest) -> None:
-        if request.surface is not Surface.RESPONSES:
+        if request.surface is not Surface.RESPONSES or request.fields.get("store") == _FALSE:
             return
-        record: CallRecord = RECORD.get(scope)
-        if record.response_id is not None and record.deployment is not None:
-            self._owners.remember(record.response_id, TENANT.get(scope), record.deployment.key)
+        attempt = RECORD.get(scope).answered_by
+        if attempt is not None and attempt.response_id is not None:
+            ids = (attempt.response_id, *attempt.item_ids)
+            self._owners.remember(ids, TENANT.get(scope), attempt.deployment.key)
 
 
 class _Replay:

@@ -27,6 +27,13 @@ class AnswerHead(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
     service_tier: msgspec.Raw = msgspec.Raw()
+    output: msgspec.Raw = msgspec.Raw()
+
+
+class _OutputItem(msgspec.Struct):
+    """What is read of an item of a response."""
+
+    id: msgspec.Raw = msgspec.Raw()
 
 
 NOTHING = frozenset({b"", b"null", b"false", b'""', b"{}", b"[]", b"0"})
@@ -34,6 +41,8 @@ NOTHING = frozenset({b"", b"null", b"false", b'""', b"{}", b"[]", b"0"})
 
 _decode_head = msgspec.json.Decoder(AnswerHead).decode
 _decode_text = msgspec.json.Decoder(str).decode
+_decode_output = msgspec.json.Decoder(list[_OutputItem]).decode
+_MAX_ITEMS = 1000
 
 
 def head_of(body: bytes | msgspec.Raw) -> AnswerHead | None:
@@ -54,6 +63,17 @@ def text_of(raw: msgspec.Raw) -> str | None:
         return None
 
 
+def item_ids_of(output: msgspec.Raw) -> tuple[str, ...]:
+    """The ids of the items of a response; none, where it is no list of objects."""
+    if not output:
+        return ()
+    try:
+        items = _decode_output(output)
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(name for item in items[:_MAX_ITEMS] if (name := text_of(item.id)) is not None)
+
+
 def reported_failure(
     head: AnswerHead, *, secrets: tuple[str, ...], is_certain: bool = False
 ) -> UpstreamStreamError | None:
@@ -66,8 +86,8 @@ def reported_failure(
 class BinaryReader:
     """An answer that is not looked into: audio. Complete at a clean end."""
 
-    __slots__ = ("error", "failure", "has_content", "is_complete", "is_usage_final", "raw_usage", "response_id",
-                 "response_model", "service_tier", "usage")  # fmt: skip
+    __slots__ = ("error", "failure", "has_content", "is_complete", "is_usage_final", "item_ids", "raw_usage",
+                 "response_id", "response_model", "service_tier", "usage")  # fmt: skip
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -76,6 +96,7 @@ class BinaryReader:
         self.service_tier: str | None = None
         self.response_id: str | None = None
         self.response_model: str | None = None
+        self.item_ids: tuple[str, ...] = ()
         self.is_complete = False
         self.error: UpstreamStreamError | None = None
         self.failure: UpstreamStreamError | None = None
@@ -117,6 +138,7 @@ class JsonReader(BinaryReader):
             return False
         self.response_id = text_of(head.id)
         self.response_model = text_of(head.model)
+        self.item_ids = item_ids_of(head.output)
         self.usage = self._read_usage(json_object(head.usage))
         self.raw_usage = bytes(head.usage) if self.usage is not None else None
         self.service_tier = text_of(head.service_tier)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from gateway_middleware.core.sse import MAX_EVENT_BYTES, EventSplitter, parse_event, split_events
-from gateway_middleware.providers.answers import NOTHING, AnswerHead, BinaryReader, head_of, reported_failure, text_of
+from gateway_middleware.providers.answers import (
+    NOTHING,
+    AnswerHead,
+    BinaryReader,
+    head_of,
+    item_ids_of,
+    reported_failure,
+    text_of,
+)
 from gateway_middleware.providers.failures import stream_error_from
 from gateway_middleware.providers.usage import anthropic_usage, json_object, openai_usage
 from gateway_middleware.providers.usage_stripping import without_null_usage
@@ -211,6 +219,8 @@ class ResponsesEvents(EventReader):
             self._count(head)
         self.has_content = self.has_content or kind not in self._lifecycle
         self.is_complete = kind in self._ends
+        if self.is_complete and head is not None:
+            self.item_ids = item_ids_of(head.output)
         if kind == "response.failed":
             self.failure = reported_failure(head or AnswerHead(), secrets=self._secrets, is_certain=True)
 

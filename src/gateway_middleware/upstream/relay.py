@@ -107,6 +107,7 @@ class Relay:
         attempt = self.attempt
         attempt.usage, attempt.raw_usage, attempt.service_tier = reader.usage, reader.raw_usage, reader.service_tier
         attempt.response_id, attempt.response_model = reader.response_id, reader.response_model
+        attempt.item_ids = reader.item_ids
         attempt.is_complete, attempt.is_usage_final = reader.is_complete, reader.is_usage_final
         if not reader.is_complete or self._is_uncounted(reader):
             attempt.delivered_tokens = self._tally.tokens()
