@@ -1,0 +1,1 @@
+"""Serving: how the gateway listens when it runs on its own."""
