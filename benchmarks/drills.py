@@ -22,7 +22,7 @@ from benchmarks.load import request_bytes
 from benchmarks.servers import KEY, free_port, gateway_environment
 from gateway_middleware import Gateway, Settings
 from gateway_middleware.app import GatewayApplication
-from gateway_middleware.commands.serve import make_server
+from gateway_middleware.commands.serve import door_limits, make_server
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.upstream.engine import Engine
 
@@ -77,7 +77,11 @@ async def disconnects(count: int, *, seed: int = 1) -> None:
         gateway = Gateway(Settings.from_env(environment), exchange=engine, write_log=lambda _: None)
         port = free_port()
         server = make_server(
-            GatewayApplication(gateway), host="127.0.0.1", port=port, drain_seconds=gateway.settings.drain_seconds
+            GatewayApplication(gateway),
+            host="127.0.0.1",
+            port=port,
+            limits=door_limits(gateway.settings),
+            drain_seconds=gateway.settings.drain_seconds,
         )
         serving = asyncio.create_task(server.serve())
         while not server.started:

@@ -14,6 +14,7 @@ import uvicorn
 from gateway_middleware import Gateway, Settings
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.commands.serve import server_options
+from gateway_middleware.serving.http.limits import DoorLimits
 from gateway_middleware.tenancy.keys import digest
 
 NO_PORTS: Mapping[str, Any] = MappingProxyType({})
@@ -56,7 +57,12 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def serving_on(listener: socket.socket, app: Any, **options: Any) -> AsyncIterator[None]:
     """Serve an ASGI app on a bound socket."""
-    chosen = {**server_options(drain_seconds=0), "lifespan": "on", "timeout_graceful_shutdown": 1, **options}
+    chosen = {
+        **server_options(limits=DoorLimits(), drain_seconds=0),
+        "lifespan": "on",
+        "timeout_graceful_shutdown": 1,
+        **options,
+    }
     server = QuietServer(uvicorn.Config(app, **chosen))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.app import create_app
 from gateway_middleware.commands.extras import require_serve
-from gateway_middleware.commands.serve import make_server
+from gateway_middleware.commands.serve import door_limits, make_server
 from gateway_middleware.settings import Settings
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest, new_key
@@ -89,7 +89,13 @@ async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
         simulator = await stack.enter_async_context(Simulator().serve(host="127.0.0.1", port=0))
         journal = str(Path(folder) / "journal.db")
         settings = Settings.from_env(demo_environment(simulator.url, key, port, journal=journal))
-        server = make_server(create_app(settings), host="127.0.0.1", port=port, drain_seconds=settings.drain_seconds)
+        server = make_server(
+            create_app(settings),
+            host="127.0.0.1",
+            port=port,
+            limits=door_limits(settings),
+            drain_seconds=settings.drain_seconds,
+        )
         async with _serving(server):
             url = f"http://127.0.0.1:{port}"
             print(_welcome(url, key))

@@ -9,6 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from gateway_middleware.commands.extras import require_serve
+from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,13 +25,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command takes none: everything comes from the environment."""
 
 
-def server_options(*, drain_seconds: float, keep_alive: int = 75) -> dict[str, object]:
-    """How uvicorn serves the gateway: the fast parser and loop, and nothing that costs without being used.
+def door_limits(settings: Settings) -> DoorLimits:
+    """What clients may send and hold, as the settings say."""
+    return DoorLimits(
+        head_seconds=settings.head_seconds,
+        body_seconds=settings.body_seconds,
+        idle_seconds=settings.idle_seconds,
+        max_head_bytes=settings.max_head_bytes,
+        max_headers=settings.max_headers,
+        max_connections=settings.max_connections,
+        max_bodies_bytes=settings.max_bodies_bytes,
+        half_close=HalfClose(settings.half_close),
+    )
 
-    The keep-alive is longer than the 60 s of common ingresses, so that it is never the gateway that closes first.
+
+def server_options(*, limits: DoorLimits, drain_seconds: float) -> dict[str, object]:
+    """How uvicorn serves the gateway: our protocol, the fast loop, and nothing that costs without being used.
+
+    They are for one server: the protocol in them counts its connections.
     """
+    from gateway_middleware.serving.http.protocol import http_protocol
+    from gateway_middleware.serving.refusals import refuse_in_dialect
+
     return {
-        "http": "httptools",
+        "http": http_protocol(limits, refuse=refuse_in_dialect),
         "loop": "uvloop",
         "ws": "none",
         "lifespan": "on",
@@ -39,16 +57,15 @@ def server_options(*, drain_seconds: float, keep_alive: int = 75) -> dict[str, o
         "server_header": False,
         "date_header": False,
         "log_level": "warning",
-        "timeout_keep_alive": keep_alive,
         "timeout_graceful_shutdown": round(drain_seconds) + 5,
     }
 
 
-def make_server(app: ASGIApp, *, host: str, port: int, drain_seconds: float) -> uvicorn.Server:
+def make_server(app: ASGIApp, *, host: str, port: int, limits: DoorLimits, drain_seconds: float) -> uvicorn.Server:
     """A uvicorn server for one process."""
     import uvicorn
 
-    options = server_options(drain_seconds=drain_seconds)
+    options = server_options(limits=limits, drain_seconds=drain_seconds)
     return uvicorn.Server(uvicorn.Config(app, host=host, port=port, **options))  # type: ignore[arg-type]
 
 
@@ -56,7 +73,7 @@ def run(args: argparse.Namespace) -> int:  # noqa: ARG001
     """Serve until SIGTERM or SIGINT."""
     require_serve("serve")
     settings = Settings.from_env()
-    options = server_options(drain_seconds=settings.drain_seconds)
+    options = server_options(limits=door_limits(settings), drain_seconds=settings.drain_seconds)
     for line in settings.warnings():
         print(f"WARNING: {line}", file=sys.stderr)
     with _metrics_directory(settings.workers), _fleet_directory(settings):

@@ -19,7 +19,9 @@ _MAX_SHOWN = 128
 
 
 def check_host(scope: Scope, header_names: Sequence[bytes]) -> None:
-    """Exactly one Host of harmless characters. Raises `InvalidRequestError`."""
+    """Exactly one Host of harmless characters; HTTP/1.0 needs none. Raises `InvalidRequestError`."""
+    if scope["http_version"] == "1.0" and b"host" not in header_names:
+        return
     if header_names.count(b"host") == 1:
         value = scope["headers"][header_names.index(b"host")][1]
         if value and not value.translate(None, _HOST_CHARACTERS):

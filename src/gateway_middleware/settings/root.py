@@ -48,6 +48,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 32 * 1024 * 1024
     max_answer_bytes: int = 64 * 1024 * 1024
     max_event_bytes: int = MAX_EVENT_BYTES
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    max_head_bytes: int = 64 * 1024
+    max_headers: int = 100
+    max_connections: int = 10_000
+    max_bodies_bytes: int = 256 * 1024 * 1024
+    half_close: str = "leave"
     drain_seconds: float = 30.0
     metrics_directory: str | None = None
     fleet_directory: str | None = None
@@ -168,6 +176,11 @@ def _warnings(settings: Settings) -> Iterable[str]:
         yield (
             "GATEWAY_REPLICAS: not given: a replica that starts while Redis cannot be reached takes the whole of every "
             "limit, for it knows of no other one"
+        )
+    if settings.max_bodies_bytes < settings.max_body_bytes:
+        yield (
+            f"GATEWAY_MAX_BODIES_BYTES: {settings.max_bodies_bytes} for all requests under way is less than "
+            f"GATEWAY_MAX_BODY_BYTES, {settings.max_body_bytes}, for one"
         )
 
 

@@ -125,6 +125,55 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="The largest single event of a stream: images and documents travel inside of one.",
     ),
     Variable(
+        name="GATEWAY_HEAD_SECONDS",
+        field="head_seconds",
+        read=scalars.seconds,
+        meaning="Until the head of a request must be whole, from its first byte on (of the first one: from the "
+        "connection on). This and the next seven bound what `serve` lets clients do (docs/serving.md).",
+    ),
+    Variable(
+        name="GATEWAY_BODY_SECONDS",
+        field="body_seconds",
+        read=scalars.seconds,
+        meaning="Over which a request body that is waited for must bring 1 KiB a second.",
+    ),
+    Variable(
+        name="GATEWAY_IDLE_SECONDS",
+        field="idle_seconds",
+        read=scalars.seconds,
+        meaning="After which a connection without a request is closed: longer than the ingress in front keeps it.",
+    ),
+    Variable(
+        name="GATEWAY_MAX_HEAD_BYTES",
+        field="max_head_bytes",
+        read=lambda node: scalars.integer(node, 1024, 1 << 20),
+        meaning="Of request line and headers; more is answered 431.",
+    ),
+    Variable(
+        name="GATEWAY_MAX_HEADERS",
+        field="max_headers",
+        read=lambda node: scalars.integer(node, 1, 10_000),
+        meaning="Of a request; more are answered 431.",
+    ),
+    Variable(
+        name="GATEWAY_MAX_CONNECTIONS",
+        field="max_connections",
+        read=lambda node: scalars.integer(node, 1, 1_000_000),
+        meaning="Of a process; more are answered 503 and closed.",
+    ),
+    Variable(
+        name="GATEWAY_MAX_BODIES_BYTES",
+        field="max_bodies_bytes",
+        read=lambda node: scalars.integer(node, 1024, 1 << 40),
+        meaning="Of all requests under way in a process; more is answered 503.",
+    ),
+    Variable(
+        name="GATEWAY_HALF_CLOSE",
+        field="half_close",
+        read=lambda node: scalars.choice(node, ["leave", "allow"]),
+        meaning="What the end of input from a client means: it has left, or (`allow`) it still waits for its answer.",
+    ),
+    Variable(
         name="GATEWAY_DRAIN_SECONDS",
         field="drain_seconds",
         read=scalars.seconds,
