@@ -244,7 +244,8 @@ REFUSED = {
     "bad target": (b"GET http:// HTTP/1.1\r\nhost: x\r\n\r\n", 400),
     "long head": (b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"b" * 70_000 + b"\r\n\r\n", 431),
     "endless head": (b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"b" * 70_000, 431),
-    "long target": (b"GET /" + b"b" * 70_000, 431),
+    "long target": (b"GET /" + b"b" * 70_000, 414),
+    "long target in a whole head": (b"GET /" + b"b" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 414),
     "many headers": (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 100 + b"\r\n", 431),
     "endless extension": (
         b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;" + b"a" * 20_000,

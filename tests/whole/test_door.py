@@ -90,6 +90,7 @@ async def test_the_sdks_through_it(port: int) -> None:
         (405, "invalid_request_error", "method_not_allowed"),
         (408, "timeout_error", "request_timeout"),
         (413, "invalid_request_error", "request_too_large"),
+        (414, "invalid_request_error", "request_target_too_long"),
         (431, "invalid_request_error", "request_head_too_large"),
         (500, "api_error", "internal_error"),
         (503, "service_unavailable_error", "unavailable"),

@@ -17,6 +17,7 @@ _CODES = {
     405: "method_not_allowed",
     408: "request_timeout",
     413: "request_too_large",
+    414: "request_target_too_long",
     431: "request_head_too_large",
     500: "internal_error",
     503: "unavailable",

@@ -134,6 +134,13 @@ def check_beginning(data: bytes) -> None:
         raise RefusedRequestError(400, "The request is not valid HTTP.")
 
 
+def too_long(head: bytes, limit: int) -> RefusedRequestError:
+    """Why a head of more than `limit` bytes is refused: for its target alone, or for all of it."""
+    if head.find(b"\r\n", 0, limit) < 0:
+        return RefusedRequestError(414, f"The target of the request is too long: a head may have {limit} bytes.")
+    return RefusedRequestError(431, f"The head of the request has more than {limit} bytes.")
+
+
 def read_head(head: bytes, max_headers: int) -> RequestHead:
     """Read a whole head, with the blank line that ends it. Raises `RefusedRequestError`."""
     request = RequestHead(max_headers)

@@ -14,7 +14,7 @@ from gateway_middleware.core.domain import Clock
 from gateway_middleware.serving.http.answer import whole_answer
 from gateway_middleware.serving.http.door import Door
 from gateway_middleware.serving.http.exchange import Exchange
-from gateway_middleware.serving.http.head import RequestHead, check_beginning, read_head
+from gateway_middleware.serving.http.head import RequestHead, check_beginning, read_head, too_long
 from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.serving.http.refusal import (
     Refusal,
@@ -160,7 +160,7 @@ class HTTPProtocol(asyncio.Protocol):
         end = data.find(_END_OF_HEAD, max(0, self._searched - len(_END_OF_HEAD))) + len(_END_OF_HEAD)
         is_whole = end >= len(_END_OF_HEAD)
         if (end if is_whole else len(data)) > limits.max_head_bytes:
-            raise RefusedRequestError(431, f"The head of the request has more than {limits.max_head_bytes} bytes.")
+            raise too_long(data, limits.max_head_bytes)
         if not is_whole:
             self._wait_for_head(data)
             return b""
