@@ -343,6 +343,28 @@ async def test_beginnings_of_heads_count_as_well() -> None:
         writer.close()
 
 
+async def test_what_is_pipelined_counts_and_where_there_is_no_room_the_connection_ends_with_its_answer() -> None:
+    may_go_on = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await may_go_on.wait()
+        await answer(send, headers=[(b"content-length", b"2")])
+
+    async with listening(app, limits=DoorLimits(max_bodies_bytes=100_000)) as listener:
+        first, second = await listener.connect(), await listener.connect()
+        first[1].write(GET + POST % 60_000 + b"a" * 60_000)
+        await until(lambda: listener.door.body_bytes > 60_000)
+        second[1].write(GET + POST % 60_000 + b"a" * 60_000)
+        await asyncio.sleep(TURN)
+        assert listener.door.body_bytes < 100_000
+        may_go_on.set()
+        assert [(await read_answer(first[0])).status for _ in range(2)] == [200, 200]
+        ended = answers(await read_all(second[0]))
+        assert [(a.status, a.header(b"connection")) for a in ended] == [(200, b"close")]
+        for _, writer in (first, second):
+            writer.close()
+
+
 def stalled_reader(port: int, request: bytes) -> socket.socket:
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

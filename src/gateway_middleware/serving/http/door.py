@@ -75,10 +75,10 @@ class Door:
         self._connections.discard(connection)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(self._period, self._look, loop) if self._connections else None
         now = self.clock_of(loop)()
         for connection in [c for c in self._connections if c.deadline <= now]:
             connection.expire(now)
-        self._timer = loop.call_later(self._period, self._look, loop) if self._connections else None
 
     def has_room(self, size: int) -> bool:
         """Whether so many more bytes could be taken."""

@@ -90,7 +90,7 @@ class Exchange:
         self._pace: Pace | None = None
         self._unread: bytes | bytearray = b""
         self._counted = 0
-        self._expects_continue = head.expects_continue
+        self._expects_continue = head.expects_continue and not self.framing.is_whole
         self._unwritten_head = b""
         self._flush: asyncio.Handle | None = None
         self._has_given_end = self.has_left = self.is_finished = False

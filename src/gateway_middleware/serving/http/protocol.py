@@ -146,7 +146,7 @@ class HTTPProtocol(asyncio.Protocol):
                 if exchange is None:
                     data = self._begin(data)
                 elif exchange.framing.is_whole:
-                    self._unparsed = data
+                    self._queue(data, exchange)
                     return
                 else:
                     data = exchange.feed(data)
@@ -179,12 +179,19 @@ class HTTPProtocol(asyncio.Protocol):
         self._searched = len(data)
 
     def _hold(self, data: bytes) -> None:
-        """Keep the beginning of a head."""
+        """Keep what cannot be used yet, and nothing else. Raises `RefusedRequestError` when the door has no room."""
         self.door.give_back(self._counted)
         self._counted = self._searched = 0
         if data and not self.door.take(len(data)):
             raise RefusedRequestError(503, "Too many requests are under way.", retry_after=1.0)
         self._unparsed, self._counted = data, len(data)
+
+    def _queue(self, data: bytes, exchange: Exchange) -> None:
+        """Keep what follows a request until that one is answered; where there is no room the connection then ends."""
+        try:
+            self._hold(data)
+        except RefusedRequestError:
+            exchange.answer.keep_alive = False
 
     def _check_room(self, head: RequestHead) -> None:
         size = head.content_length or 0
