@@ -151,6 +151,17 @@ async def test_a_body_that_does_not_move_is_answered_408(piece: bytes) -> None:
     assert [(a.status, a.header(b"connection")) for a in got] == [(408, b"close")]
 
 
+async def test_a_body_that_stops_after_a_burst_is_answered_408() -> None:
+    clock, app = MovedClock(), Recorder()
+    async with listening(app, clock=clock) as listener:
+        reader, writer = await hold(listener, 10_000_000, 5_000_000)
+        await asyncio.sleep(TURN)
+        clock.now += 30.1
+        assert [a.status for a in answers(await read_all(reader))] == [408]
+        writer.close()
+        await until(lambda: listener.door.body_bytes == 0)
+
+
 async def test_a_body_that_moves_may_take_any_time() -> None:
     clock, app = MovedClock(), Recorder()
     async with listening(app, clock=clock) as listener:
@@ -158,9 +169,9 @@ async def test_a_body_that_moves_may_take_any_time() -> None:
         writer.write(POST % (20 * 31 * 1024))
         await until(lambda: len(app.scopes) == 1)
         for _ in range(20):
-            writer.write(b"a" * 31 * 1024)
+            clock.now += 29.0
             await asyncio.sleep(TURN / 2)
-            clock.now += 30.0
+            writer.write(b"a" * 31 * 1024)
             await asyncio.sleep(TURN / 2)
         assert (await read_answer(reader)).status == 200
         writer.close()

@@ -266,13 +266,36 @@ def test_a_body_of_a_length(body: bytes, rest: bytes, places: list[int]) -> None
 def test_a_body_that_moves_is_given_time() -> None:
     pace = Pace(30.0, 1024)
     now = 0.0
+    assert pace.start(now) == 30.0
     for _ in range(10):
-        assert pace.start(now) == now + 30.0
-        pace.count(30 * 1024)
-        now += 30.0
+        now += 29.9
         assert not pace.is_too_slow(now)
+        pace.count(30 * 1024, now)
+        assert pace.start(now) == now + 30.0
+    for _ in range(29):
+        now += 1.0
+        pace.count(1024, now)
+    pace.count(1024, now + 0.9)
+    now += 0.9
     assert not pace.is_too_slow(now + 29.9)
     assert pace.is_too_slow(now + 30.0)
+
+
+def test_a_burst_does_not_pay_for_the_silence_after_it() -> None:
+    pace = Pace(30.0, 1024)
+    pace.start(0.0)
+    pace.count(10_000_000, 1.0)
+    assert not pace.is_too_slow(30.9)
+    assert pace.is_too_slow(31.0)
+
+
+def test_a_trickle_is_too_slow() -> None:
+    pace = Pace(30.0, 1024)
+    pace.start(0.0)
+    for second in range(1, 30):
+        pace.count(1000, float(second))
+        assert not pace.is_too_slow(float(second))
+    assert pace.is_too_slow(30.0)
 
 
 def test_time_in_which_nobody_waits_does_not_count() -> None:

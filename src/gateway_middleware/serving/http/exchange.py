@@ -122,7 +122,7 @@ class Exchange:
             raise RefusedRequestError(503, "Too many request bodies are under way.", retry_after=1.0)
         self._counted += len(body)
         if self._pace is not None:
-            self._pace.count(len(body))
+            self._pace.count(len(body), self._link.clock())
         if not self._unread:
             self._unread = body
             return

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 class Pace:
-    """Measures in windows of `seconds` of waiting; each must bring `rate` bytes per second. Times are monotonic."""
+    """Every `seconds` of waiting must bring `rate` bytes per second. Times are monotonic.
+
+    A window ends as soon as it has brought its bytes, so that a burst does not pay for the silence after it.
+    """
 
     __slots__ = ("_bytes", "_needed", "_seconds", "_since", "_waited")
 
@@ -15,9 +18,13 @@ class Pace:
         self._waited = 0.0
         self._since: float | None = None
 
-    def count(self, size: int) -> None:
+    def count(self, size: int, now: float) -> None:
         """So many bytes have come."""
         self._bytes += size
+        if self._bytes >= self._needed:
+            self._bytes, self._waited = 0, 0.0
+            if self._since is not None:
+                self._since = now
 
     def start(self, now: float) -> float:
         """Somebody waits from now on. The time at which `is_too_slow` is to be asked."""
@@ -32,13 +39,6 @@ class Pace:
             self._since = None
 
     def is_too_slow(self, now: float) -> bool:
-        """Whether a window has ended that brought too little. One that brought enough is followed by a new one."""
+        """Whether it was waited for as long as a window may be."""
         waited = self._waited if self._since is None else self._waited + now - self._since
-        if waited < self._seconds:
-            return False
-        if self._bytes < self._needed:
-            return True
-        self._bytes, self._waited = 0, 0.0
-        if self._since is not None:
-            self._since = now
-        return False
+        return waited >= self._seconds
