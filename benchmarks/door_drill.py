@@ -101,7 +101,10 @@ class SlowClients:
 def _stall(port: int) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port))
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.sendall(request_bytes("bench", KEY, model="sim-gap-0:length-20000", is_stream=True))
+    model = b"openai/sim-gap-0:length-20000:size-400"  # about 12 MB
+    body = b'{"model": "%b", "stream": true, "messages": [{"role": "user", "content": "x"}]}' % model
+    head = HEAD + b"content-type: application/json\r\nauthorization: Bearer %b\r\n" % KEY.encode()
+    client.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
     return client
 
 

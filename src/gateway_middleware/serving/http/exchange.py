@@ -33,7 +33,7 @@ class Link(Protocol):
     is_write_paused: bool
     writable: Waiters
 
-    def write(self, data: bytes | memoryview) -> None: ...
+    def write(self, data: bytes) -> None: ...
 
     def regulate(self) -> None:
         """Read on, or no further: what is unread has changed."""
@@ -259,7 +259,7 @@ class Exchange:
                 await link.writable.wait()
             if self.has_left:
                 return
-            link.write(body[at : at + _SLICE])
+            link.write(bytes(body[at : at + _SLICE]))  # a view would hold all of the body while the client stalls
         if after:
             link.write(after)
 

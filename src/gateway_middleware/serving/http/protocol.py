@@ -227,7 +227,7 @@ class HTTPProtocol(asyncio.Protocol):
 
     # Answers.
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes) -> None:
         """Send, unless the connection is already closed."""
         if not self._transport.is_closing():
             self._transport.write(data)
