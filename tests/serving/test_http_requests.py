@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from typing import Any
 
 import pytest
+import trustme
 
 from door_rig import GET, Recorder, answer, answers, listening, read_all, read_answer, send, until, whole_body
 from gateway_middleware.core.domain import HeaderList
@@ -432,3 +434,24 @@ async def test_limits_of_a_head_are_exact() -> None:
         assert answers(await send(listener.port, SIZED * 50 + LAST))[-1].status == 200
         more = head.replace(b"a: %b", b"a: b\r\nc: d")
         assert answers(await send(listener.port, more))[0].status == 431
+
+
+async def test_over_tls() -> None:
+    authority = trustme.CA()
+    served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(served)
+    authority.configure_trust(trusting)
+    app = Recorder(b"a" * 1_000_000)
+    async with listening(app) as listener:
+        server = await asyncio.get_running_loop().create_server(listener.protocol, "127.0.0.1", 0, ssl=served)
+        port = server.sockets[0].getsockname()[1]
+        got = []
+        for data in (SIZED + LAST, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="localhost")
+            writer.write(data)
+            got += answers(await read_all(reader))
+            writer.close()
+        server.close()
+    assert [(a.status, len(a.body)) for a in got[:2]] == [(200, 1_000_000)] * 2
+    assert [a.status for a in got[2:]] == [400]
+    assert [scope["scheme"] for scope in app.scopes] == ["https"] * 2

@@ -138,3 +138,21 @@ async def test_many_routes_over_a_dozen_providers(upstream: str) -> None:
                 )
                 assert answer.status_code == 200, answer.text
                 assert answer.headers["x-gateway-deployment"] == f"p{i % 12}/model-{i}"
+
+
+async def test_the_bounds_of_clients_hold_in_every_worker(upstream: str) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with serve(upstream, port, GATEWAY_WORKERS="2", GATEWAY_MAX_HEADERS="20", GATEWAY_HEAD_SECONDS="0.5") as process:
+        await wait_until_it_answers(url)
+        many = {f"x-{i}": "y" for i in range(20)}
+        for _ in range(8):  # each on a connection of its own, so that both are met
+            async with httpx.AsyncClient(trust_env=False) as client:
+                refused = await client.get(f"{url}/healthz", headers=many)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (431, "request_head_too_large")
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as silent:
+            assert silent.recv(1) == b""
+        assert 0.4 < time.monotonic() - began < 3
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
