@@ -436,6 +436,16 @@ async def test_limits_of_a_head_are_exact() -> None:
         assert answers(await send(listener.port, more))[0].status == 431
 
 
+async def test_a_head_may_be_longer_than_what_is_read_ahead() -> None:
+    long = b"".join(b"x-%d: %b\r\n" % (i, b"a" * 5000) for i in range(60))
+    head = b"GET / HTTP/1.1\r\nhost: x\r\n" + long + CLOSE + b"\r\n"
+    limits = DoorLimits(max_head_bytes=400_000)
+    async with listening(Recorder(), limits=limits) as listener:
+        pieces = [head[at : at + 50_000] for at in range(0, len(head), 50_000)]
+        assert [a.status for a in answers(await send(listener.port, *pieces))] == [200]
+        assert len(answers(await send(listener.port, (GET + head[: -len(CLOSE) - 2] + b"\r\n") * 3 + head))) == 7
+
+
 async def test_over_tls() -> None:
     authority = trustme.CA()
     served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()

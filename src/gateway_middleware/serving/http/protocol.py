@@ -211,12 +211,13 @@ class HTTPProtocol(asyncio.Protocol):
 
     def regulate(self) -> None:
         """Pause reading while too much is unread, and go on when it is not."""
-        limits = self.door.limits
         if self._linger_left is not None:
             is_full = self._linger_left <= 0
+        elif self._exchange is not None:
+            unread = max(self._exchange.unread_bytes, len(self._unparsed))
+            is_full = unread > self.door.limits.max_unread_bytes
         else:
-            unread = 0 if self._exchange is None else self._exchange.unread_bytes
-            is_full = max(unread, len(self._unparsed)) > limits.max_unread_bytes
+            is_full = False  # a head is bounded by itself
         if is_full is self._is_read_paused or self._transport.is_closing():
             return
         self._is_read_paused = is_full
