@@ -83,6 +83,13 @@ async def test_the_sdks_through_it(port: int) -> None:
         assert whole.content
 
 
+async def test_an_sdk_with_a_wrong_key_and_a_long_prompt_learns_that_the_key_is_wrong(port: int) -> None:
+    ask: list[Any] = [{"role": "user", "content": "a" * 8_000_000}]
+    async with openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="gw-wrong", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError):
+            await client.chat.completions.create(model="gpt-5-mini", messages=ask)
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "code"),
     [
@@ -107,7 +114,7 @@ def test_every_status_has_a_type_and_a_code(status: int, kind: str, code: str) -
 
 
 def test_the_settings_are_those_of_the_door() -> None:
-    assert door_limits(Settings()) == DoorLimits()
+    assert door_limits(Settings()) == DoorLimits(linger_bytes=32 * 1024 * 1024 + 64 * 1024)
     values = {
         "GATEWAY_HEAD_SECONDS": "1",
         "GATEWAY_BODY_SECONDS": "2",
@@ -117,12 +124,14 @@ def test_the_settings_are_those_of_the_door() -> None:
         "GATEWAY_MAX_CONNECTIONS": "6",
         "GATEWAY_MAX_BODIES_BYTES": "7000",
         "GATEWAY_HALF_CLOSE": "allow",
+        "GATEWAY_MAX_BODY_BYTES": "8000",
     }
     settings = Settings.from_env(environment("http://127.0.0.1:9", **values))
     assert door_limits(settings) == DoorLimits(
         head_seconds=1,
         body_seconds=2,
         idle_seconds=3,
+        linger_bytes=8000 + 64 * 1024,
         max_head_bytes=4096,
         max_headers=5,
         max_connections=6,

@@ -31,6 +31,7 @@ def door_limits(settings: Settings) -> DoorLimits:
         head_seconds=settings.head_seconds,
         body_seconds=settings.body_seconds,
         idle_seconds=settings.idle_seconds,
+        linger_bytes=settings.max_body_bytes + 64 * 1024,
         max_head_bytes=settings.max_head_bytes,
         max_headers=settings.max_headers,
         max_connections=settings.max_connections,

@@ -103,6 +103,11 @@ class Exchange:
         return len(self._unread)
 
     @property
+    def received_bytes(self) -> int:
+        """What has come of the body."""
+        return self._counted
+
+    @property
     def has_begun_to_answer(self) -> bool:
         """Whether anything of the answer was written."""
         return self.answer.is_started and not self._unwritten_head

@@ -24,8 +24,10 @@ class DoorLimits(msgspec.Struct, frozen=True, kw_only=True):
     `head_seconds`: from the first byte of a request (for the first one: from the connection) to the end of its head.
     `body_seconds`: the time over which a body must come with at least `min_body_rate` bytes per second; only time in
     which the application waits for it counts. It is also how long a client may take no byte of an answer that is
-    complete. `idle_seconds`: of a connection between two requests. `linger_seconds` and `linger_bytes`: how long, and
-    how much, is still read and thrown away after an answer that ends a connection before its request was read.
+    complete. `idle_seconds`: of a connection between two requests. `linger_seconds` and `linger_bytes`: how long is
+    still read and thrown away after an answer that came before the end of its request, and how much of that request is
+    read in all (at least 64 KiB after the answer). Clients that send everything before they read see the answer only if
+    their request fits: let it be what the application takes of a body, and a little more.
     `max_head_bytes` holds for the trailers and for the extensions of chunks of a request as well.
     `max_connections` and `max_bodies_bytes` are of the process; the latter counts what was received of requests that
     have not ended. `max_unread_bytes` and `max_unsent_bytes` are of one connection: above them reading from, and

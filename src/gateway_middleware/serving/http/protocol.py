@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _NEVER = float("inf")
 _END_OF_HEAD = b"\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_LEAST_LINGER = 64 * 1024
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -244,7 +245,7 @@ class HTTPProtocol(asyncio.Protocol):
             return
         self._exchange = None
         if not exchange.framing.is_whole:
-            self._linger()
+            self._linger(exchange.received_bytes)
         elif not exchange.answer.keep_alive:
             self._close()
         else:
@@ -275,7 +276,7 @@ class HTTPProtocol(asyncio.Protocol):
         headers, body = self.door.refuse(refusal)
         is_head = refusal.method == b"HEAD"
         self.write(whole_answer(error.status, headers, body, defaults=self.default_lines(), is_head=is_head))
-        self._linger()
+        self._linger(0 if exchange is None else exchange.received_bytes)
 
     def cut(self, exchange: Exchange) -> None:
         """End in the middle of an answer, in a way that the client cannot take for its end."""
@@ -307,11 +308,11 @@ class HTTPProtocol(asyncio.Protocol):
         else:
             self._close()
 
-    def _linger(self) -> None:
+    def _linger(self, received: int) -> None:
         """End after an answer whose request was not read: closing at once would make the client lose the answer."""
         limits = self.door.limits
         self._hold(b"")
-        self._linger_left = limits.linger_bytes
+        self._linger_left = max(_LEAST_LINGER, limits.linger_bytes - received)
         self.deadline = self.clock() + limits.linger_seconds
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
