@@ -58,7 +58,7 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
 async def serving_on(listener: socket.socket, app: Any, **options: Any) -> AsyncIterator[None]:
     """Serve an ASGI app on a bound socket."""
     chosen = {
-        **server_options(limits=DoorLimits(linger_bytes=34_000_000), drain_seconds=0),
+        **server_options(limits=DoorLimits(linger_bytes=16_000_000), drain_seconds=0),
         "lifespan": "on",
         "timeout_graceful_shutdown": 1,
         **options,

@@ -114,7 +114,7 @@ def test_every_status_has_a_type_and_a_code(status: int, kind: str, code: str) -
 
 
 def test_the_settings_are_those_of_the_door() -> None:
-    assert door_limits(Settings()) == DoorLimits(linger_bytes=32 * 1024 * 1024 + 64 * 1024)
+    assert door_limits(Settings()) == DoorLimits(linger_bytes=16 * 1024 * 1024 + 64 * 1024)
     values = {
         "GATEWAY_HEAD_SECONDS": "1",
         "GATEWAY_BODY_SECONDS": "2",

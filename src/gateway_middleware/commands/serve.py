@@ -12,6 +12,8 @@ from gateway_middleware.commands.extras import require_serve
 from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.settings import Settings
 
+_MOST_LINGERED = 16 * 1024 * 1024  # of a request that was answered before it was read
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
@@ -31,7 +33,7 @@ def door_limits(settings: Settings) -> DoorLimits:
         head_seconds=settings.head_seconds,
         body_seconds=settings.body_seconds,
         idle_seconds=settings.idle_seconds,
-        linger_bytes=settings.max_body_bytes + 64 * 1024,
+        linger_bytes=min(settings.max_body_bytes, _MOST_LINGERED) + 64 * 1024,
         max_head_bytes=settings.max_head_bytes,
         max_headers=settings.max_headers,
         max_connections=settings.max_connections,
