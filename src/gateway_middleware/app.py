@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 
 from gateway_middleware.gateway import Gateway
+from gateway_middleware.serving.heap import settle_heap
 from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from types import FrameType
 
     from gateway_middleware.core.asgi import Receive, Scope, Send
 
@@ -39,8 +41,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     if not isinstance(app, GatewayApplication):
         raise TypeError("this lifespan belongs to a GatewayApplication")
     async with app.gateway.lifespan():
-        _settle_the_heap()
-        with _reload_on_hangup(app.gateway):
+        settle_heap()
+        with _reload_on_hangup(app.gateway), _drain_on_term(app.gateway):
             yield
 
 
@@ -59,11 +61,29 @@ def _reload_on_hangup(gateway: Gateway) -> Iterator[None]:
         loop.remove_signal_handler(signal.SIGHUP)
 
 
-def _settle_the_heap() -> None:
-    """Take what start-up made out of the collector's sight: a full pass over it is a pause that callers feel."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+@contextlib.contextmanager
+def _drain_on_term(gateway: Gateway) -> Iterator[None]:
+    """Flip readiness as soon as the server is asked to go: its own handler is called after that.
+
+    Without effect where the server's handlers are not those of `signal.signal`, or this is no main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: handler for number, handler in before.items() if callable(handler)}
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        gateway.drain()
+        handlers[signal.Signals(number)](number, frame)
+
+    for number in handlers:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def create_app(settings: Settings | None = None) -> GatewayApplication:

@@ -140,6 +140,11 @@ class Gateway:
         finally:
             await self._life.stop()
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody has asked for its readiness."""
+        return self._status.is_watched
+
     def drain(self) -> None:
         """Tell readiness that the gateway is about to go; calls are still answered."""
         self._life.drain()
@@ -161,6 +166,7 @@ class Gateway:
                 clock=clocks.monotonic,
                 wall=clocks.wall,
                 scrub=self.config.scrub,
+                is_leaving=lambda: self._life.is_stopping,
             ),
             Middleware(
                 TenantMiddleware,
@@ -175,7 +181,7 @@ class Gateway:
                 owners=self.tenants.owners,
             ),
             *telemetry_layers(self.config, tracer_provider),
-            *self.metering.layers(self.limits.calls.estimator, is_stopping=lambda: self._life.is_stopping),
+            *self.metering.layers(self.limits.calls.estimator),
             Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),
             Middleware(
                 FailoverMiddleware,
@@ -186,7 +192,7 @@ class Gateway:
         ]
 
     def _make_routes(self, clocks: Clocks) -> list[Route]:
-        status = Status(
+        self._status = Status(
             config=self.config,
             fleet=self.fleet,
             breakers=self.breakers.operator,
@@ -199,7 +205,7 @@ class Gateway:
             phase=lambda: self._life.phase,
             clock=clocks.monotonic,
         )
-        return make_routes(status.endpoints(self.operations), self.upstream.dispatch)
+        return make_routes(self._status.endpoints(self.operations), self.upstream.dispatch)
 
 
 def mount(app: Starlette, path: str, gateway: Gateway) -> None:

@@ -23,7 +23,10 @@ KEY = "sk-canary-0123456789abcdef"
 DIGEST = digest(b"a tenant's key")
 
 
-DEADLINES = "connect 5 s, first byte 60 s, answer 600 s, idle 60 s, total 1800 s, write stall 60 s, heartbeat 15 s"
+DEADLINES = (
+    "connect 5 s, first byte 60 s, first content 600 s, answer 600 s, idle 60 s, total 1800 s, write stall 60 s, "
+    "heartbeat 15 s"
+)
 TIMEOUTS = f"    timeouts: {DEADLINES}"
 
 

@@ -120,9 +120,9 @@ async def test_whatever_ends_the_call_closes_it(error: BaseException) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        await call(dispatch, journal=journal, is_stopping=lambda: True)
+        await call(dispatch, journal=journal)
     (event,) = journal.closed
-    assert (event.outcome, event.usage_source) == ("shutdown", "estimated")
+    assert (event.outcome, event.usage_source) == ("client_disconnect", "estimated")
 
 
 async def test_an_answer_that_is_read_on_is_closed_when_that_ends() -> None:

@@ -97,7 +97,7 @@ def test_endings_that_are_billed(fields: dict[str, Any], source: str, usage: tup
     assert event.flags == flags
 
 
-@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {"success", "client_disconnect", "abandoned"}))
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {"success", "client_disconnect", "shutdown", "abandoned"}))
 @pytest.mark.parametrize("status", [None, 199, 302, 500])
 def test_a_failure_without_usage_is_not_billed(outcome: Outcome, status: int | None) -> None:
     assert event_of(CALL, attempt_at(outcome=outcome, status=status)) is None
@@ -143,11 +143,11 @@ def test_times_are_seconds_since_the_attempt_began() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "is_stopping", "expected"),
-    [(None, True, "shutdown"), (None, False, "client_disconnect"), (Outcome.SUCCESS, True, "success")],
+    ("outcome", "expected"),
+    [(None, "client_disconnect"), (Outcome.SHUTDOWN, "shutdown"), (Outcome.SUCCESS, "success")],
 )
-def test_a_call_that_the_gateway_ended_says_so(outcome: Outcome | None, is_stopping: bool, expected: str) -> None:
-    event = event_of(CALL, attempt_at(outcome=outcome), is_stopping=is_stopping)
+def test_a_call_that_the_gateway_ended_says_so(outcome: Outcome | None, expected: str) -> None:
+    event = event_of(CALL, attempt_at(outcome=outcome))
     assert event is not None
     assert event.outcome == expected
 

@@ -115,6 +115,8 @@ class _Race:
         self._earlier = list(self._record.attempts)
         self._racers: list[_Racer] = []
         self._decided = asyncio.Event()
+        self._reason: tuple[object, ...] = ()
+        """What the call was cancelled with: so are its attempts."""
         self._following: PlannedAttempt | None = None
 
     async def run(self, planned: PlannedAttempt, patience: float | None) -> PlannedAttempt | None:
@@ -126,6 +128,9 @@ class _Race:
                 if spare is not None:
                     self._start(spare)
             return await self._finish()
+        except asyncio.CancelledError as error:
+            self._reason = error.args
+            raise
         finally:
             await self._clear()
 
@@ -195,7 +200,7 @@ class _Race:
         """Stop what still runs and give back what it took: at once, since waiting may be cancelled again."""
         pending = [racer.task for racer in self._racers if racer.task is not None and not racer.task.done()]
         for task in pending:
-            task.cancel()
+            task.cancel(*self._reason)
         for racer in self._racers:
             self._sequence.failed(racer.planned, asyncio.CancelledError(), can_move=False)
         self._gather()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
+from gateway_middleware.commands.compose import add_overrides, composed_settings, environment_of
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.settings import DeploymentSettings, ProviderSettings, Settings, TenantSettings
 
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command takes none: everything comes from the environment."""
+    """Those of `serve`."""
+    add_overrides(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what would run. Raises `SettingsError` with every fault."""
-    del args
-    print("\n".join(describe(Settings.from_env())))
+    print("\n".join(describe(composed_settings(environment_of(args)))))
     return 0
 
 

@@ -1,18 +1,22 @@
-"""`serve`: the gateway on its own, under uvicorn."""
+"""`serve`: the gateway on its own: a supervisor, and uvicorn with our protocol in each of its workers."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from gateway_middleware._version import __version__
+from gateway_middleware.commands.compose import add_overrides, composed_settings, environment_of
 from gateway_middleware.commands.extras import require_serve
+from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.settings import Settings
-
-_MOST_LINGERED = 16 * 1024 * 1024  # of a request that was answered before it was read
 
 if TYPE_CHECKING:
     import argparse
@@ -21,10 +25,18 @@ if TYPE_CHECKING:
     import uvicorn
 
     from gateway_middleware.core.asgi import ASGIApp
+    from gateway_middleware.serving.server import Patience
+
+_BACKLOG = 2048
+_MAX_LINGERED = 16 * 1024 * 1024
+"""Bytes of a request that was answered before it was read, which are read and thrown away."""
+_CUT_SECONDS = 2.0
+"""What a worker needs after its drain for last words and the journal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command takes none: everything comes from the environment."""
+    """Each stands for an environment variable."""
+    add_overrides(parser)
 
 
 def door_limits(settings: Settings) -> DoorLimits:
@@ -33,7 +45,7 @@ def door_limits(settings: Settings) -> DoorLimits:
         head_seconds=settings.head_seconds,
         body_seconds=settings.body_seconds,
         idle_seconds=settings.idle_seconds,
-        linger_bytes=min(settings.max_body_bytes, _MOST_LINGERED) + 64 * 1024,
+        linger_bytes=min(settings.max_body_bytes, _MAX_LINGERED) + 64 * 1024,
         max_head_bytes=settings.max_head_bytes,
         max_headers=settings.max_headers,
         max_connections=settings.max_connections,
@@ -65,55 +77,122 @@ def server_options(*, limits: DoorLimits, drain_seconds: float) -> dict[str, obj
 
 
 def make_server(app: ASGIApp, *, host: str, port: int, limits: DoorLimits, drain_seconds: float) -> uvicorn.Server:
-    """A uvicorn server for one process."""
+    """A uvicorn server for one process, without a supervisor."""
     import uvicorn
 
     options = server_options(limits=limits, drain_seconds=drain_seconds)
     return uvicorn.Server(uvicorn.Config(app, host=host, port=port, **options))  # type: ignore[arg-type]
 
 
-def run(args: argparse.Namespace) -> int:  # noqa: ARG001
-    """Serve until SIGTERM or SIGINT."""
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT. Raises `SettingsError` for a configuration that `check` refuses as well."""
     require_serve("serve")
-    settings = Settings.from_env()
-    options = server_options(limits=door_limits(settings), drain_seconds=settings.drain_seconds)
-    for line in settings.warnings():
-        print(f"WARNING: {line}", file=sys.stderr)
-    with _metrics_directory(settings.workers), _fleet_directory(settings):
-        _serve(settings, options)
-    return 0
+    environment = environment_of(args)
+    settings = composed_settings(environment)
+    with _listening(settings) as listener, _shared_directories(settings, environment):
+        if settings.workers > 1:
+            settings = Settings.from_env(environment)
+        for line in settings.warnings():
+            print(f"WARNING: {line}", file=sys.stderr)
+        return _Server(settings, environment, listener).run()
+
+
+class _Server:
+    """One `serve`: what its supervisor and its workers are made of."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str], listener: socket.socket) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._listener = listener
+
+    def run(self) -> int:
+        from gateway_middleware.serving.supervisor import Supervisor
+
+        settings = self._settings
+        log = AccessLog.to_fd_at_once(1)
+        log.event(
+            "start",
+            message=f"Model Gateway {__version__} listens on {_url(self._listener)}, configuration "
+            f"{settings.config_hash}, {settings.workers} worker(s)",
+            url=_url(self._listener),
+            version=__version__,
+            config_hash=settings.config_hash,
+            workers=settings.workers,
+        )
+        supervisor = Supervisor(
+            self._work,
+            size=settings.workers,
+            tell=log.event,
+            leave_seconds=settings.drain_lag_seconds + settings.drain_seconds + _CUT_SECONDS,
+        )
+        status = supervisor.run()
+        log.event("stopped", message="Model Gateway has stopped", status=status)
+        return status
+
+    def _work(self, control: socket.socket, is_replacement: bool) -> int:  # noqa: FBT001  # the supervisor's protocol
+        """In a worker process. One that replaces another takes the configuration of the moment."""
+        import uvicorn
+
+        from gateway_middleware.gateway import Gateway
+        from gateway_middleware.serving.worker import Worker
+
+        settings = self._current() if is_replacement else self._settings
+        gateway = Gateway(settings, reread=lambda: Settings.from_env(self._environment))
+        options = server_options(limits=door_limits(settings), drain_seconds=settings.drain_seconds)
+        config = uvicorn.Config(gateway, **{**options, "lifespan": "off"})  # type: ignore[arg-type]
+        return Worker(
+            gateway,
+            config=config,
+            listener=self._listener,
+            control=control,
+            patience=_patience(settings),
+            reload=gateway.operations.reload_on_signal,
+        ).run()
+
+    def _current(self) -> Settings:
+        """The settings of the moment; those of the start where they have become unusable."""
+        try:
+            return Settings.from_env(self._environment)
+        except SettingsError as error:
+            print(f"serve: the configuration has become unusable, going on with the last one: {error}", file=sys.stderr)
+            return self._settings
+
+
+def _patience(settings: Settings) -> Patience:
+    from gateway_middleware.serving.server import Patience
+
+    return Patience(lag=settings.drain_lag_seconds, drain=settings.drain_seconds)
 
 
 @contextlib.contextmanager
-def _metrics_directory(workers: int) -> Iterator[None]:
-    """A place of this server's own in which its workers add up their metrics."""
-    if workers == 1 or "GATEWAY_METRICS_DIRECTORY" in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="model-gateway-metrics-") as folder:
-        os.environ["GATEWAY_METRICS_DIRECTORY"] = folder
-        yield
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """The socket that all workers accept on. Exits with one line where it cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        fault = f"cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}"
+        raise SettingsError([f"GATEWAY_PORT: {fault}; expected a free port, or 0 for any"]) from None
+    # asyncio does this only for sockets that it has made itself; accepted ones inherit it.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with listener:
+        yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager
-def _fleet_directory(settings: Settings) -> Iterator[None]:
-    """A place in which workers tell each other what all must know, where there is no journal beside which to put it."""
-    if settings.workers == 1 or settings.fleet_path is not None:
+def _shared_directories(settings: Settings, environment: dict[str, str]) -> Iterator[None]:
+    """Places of this server's own in which its workers add up metrics and tell each other what all must know."""
+    missing = {
+        "GATEWAY_METRICS_DIRECTORY": settings.metrics_directory is None,
+        "GATEWAY_FLEET_DIRECTORY": settings.fleet_path is None,
+    }
+    with contextlib.ExitStack() as stack:
+        for name, is_missing in missing.items():
+            if is_missing and settings.workers > 1:
+                environment[name] = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-gateway-"))
         yield
-        return
-    with tempfile.TemporaryDirectory(prefix="model-gateway-fleet-") as folder:
-        os.environ["GATEWAY_FLEET_DIRECTORY"] = folder
-        yield
-
-
-def _serve(settings: Settings, options: dict[str, object]) -> None:
-    import uvicorn
-
-    uvicorn.run(
-        "gateway_middleware:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers if settings.workers > 1 else None,
-        **options,  # type: ignore[arg-type]
-    )

@@ -61,14 +61,15 @@ class FleetReload:
         decoded = {name: _decode_answer(entry.body) for name, entry in answers.items()}
         return document | _told(self._fleet.process, others, decoded)
 
-    def on_signal(self, by: str) -> None:
-        """The same without waiting for answers. Complaints go to the log."""
+    def on_signal(self, by: str) -> bool:
+        """The same without waiting for answers: whether it was taken here. Complaints go to the log."""
         try:
             self._here(by)
         except (SettingsError, InvalidRequestError) as error:
             self._complain(error)
-        else:
-            self._fleet.post(KIND, self._fleet.process.id, Question(self._signed(by)), seconds=_QUESTION_SECONDS)
+            return False
+        self._fleet.post(KIND, self._fleet.process.id, Question(self._signed(by)), seconds=_QUESTION_SECONDS)
+        return True
 
     def _here(self, by: str, **audited: Any) -> dict[str, Any]:
         document = self._reload.apply()

@@ -24,7 +24,7 @@ from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 from gateway_middleware.upstream.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     import httpx
     from prometheus_client.core import Metric
@@ -54,7 +54,7 @@ DROPPED = Counter("model_gateway_journal_dropped_events", "Usage events dropped 
 DAMAGED = Counter("model_gateway_journal_damaged_records", "Records of the journal that could not be read.")
 QUARANTINED = Counter("model_gateway_journal_quarantined_spools", "Corrupt spools that were moved aside.")
 _KEPT_SECONDS = 32 * 86400.0
-_FLUSH_SECONDS = 5.0
+_FLUSH_SECONDS = 1.0
 _COMMIT_SECONDS = 0.05
 """A closed call is on disk at once, and in the database after so long: it is what a loss of power may cost."""
 _SETTLE_SECONDS = 2.0
@@ -67,7 +67,7 @@ class MeteringOff(Fixed, Lifeless):
 
     reason_not_ready: str | None = None
 
-    def layers(self, estimator: Estimator, *, is_stopping: Callable[[], bool]) -> list[Middleware]:
+    def layers(self, estimator: Estimator) -> list[Middleware]:
         """None."""
         return []
 
@@ -152,7 +152,7 @@ class Metering(Fixed):
                 self._delivery.start()
             yield
 
-    def layers(self, estimator: Estimator, *, is_stopping: Callable[[], bool]) -> list[Middleware]:
+    def layers(self, estimator: Estimator) -> list[Middleware]:
         """The layer that meters calls."""
         return [
             Middleware(
@@ -160,7 +160,6 @@ class Metering(Fixed):
                 journal=self.journal,
                 appraise=self.appraise,
                 estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
-                is_stopping=is_stopping,
                 on_event=self.counters.note,
                 wall=self._wall,
             )

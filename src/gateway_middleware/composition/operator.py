@@ -59,6 +59,6 @@ class Operations:
         except SettingsError as error:
             raise InvalidRequestError(f"The configuration was not taken: {'; '.join(error.complaints)}") from None
 
-    def reload_on_signal(self) -> None:
-        """The same for SIGHUP: complaints go to the log."""
-        self._reload.on_signal("SIGHUP")
+    def reload_on_signal(self) -> bool:
+        """The same for SIGHUP: complaints go to the log. Returns whether this process has taken its configuration."""
+        return self._reload.on_signal("SIGHUP")

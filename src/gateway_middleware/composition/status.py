@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Status:
-    """`phase` says where in its life the gateway is."""
+    """`phase` says where in its life the gateway is; `is_watched` whether anybody has asked for its readiness."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Status:
         self._phase = phase
         self._clock = clock
         self._began = clock()
+        self.is_watched = False
 
     def endpoints(self, operations: Operations) -> Mapping[str, ASGIApp]:
         """The endpoints that are no model calls, by label."""
@@ -77,6 +78,7 @@ class Status:
         }
 
     def _reason_not_ready(self) -> str | None:
+        self.is_watched = True
         phase = self._phase()
         return self._metering.reason_not_ready if phase is Phase.SERVING else phase.value
 

@@ -187,6 +187,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     CLIENT_ERROR = "client_error"
     CLIENT_DISCONNECT = "client_disconnect"
+    SHUTDOWN = "shutdown"
+    """The gateway left, and the call did not end in time."""
     ABANDONED = "abandoned"
     """Another attempt of the same call was quicker."""
     CONNECT_ERROR = "connect_error"

@@ -11,6 +11,7 @@ GatewayError                     rendered for the client, in the client's dialec
 ├── UnsupportedMediaTypeError    415
 ├── RateLimitedError             429  a limit of the tenant is reached
 ├── UnavailableError             503  nothing can take the call now
+│   └── ShutdownError            503  the gateway leaves before the call has ended
 └── UpstreamError                502  the provider failed
     ├── UpstreamConnectError     502  no connection: DNS, refused, TLS
     ├── UpstreamTimeoutError     504  connect, first byte, idle or total deadline
@@ -156,6 +157,12 @@ class UnavailableError(GatewayError):
     status = 503
     kind = "service_unavailable_error"
     code = "unavailable"
+
+
+class ShutdownError(UnavailableError):
+    """The gateway leaves, and this call has not ended in time."""
+
+    code = "shutdown"
 
 
 class UpstreamError(GatewayError):

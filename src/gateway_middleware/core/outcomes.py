@@ -20,8 +20,13 @@ _BY_TYPE: dict[type[BaseException], Outcome] = {
     errors.PermissionDeniedError: Outcome.REFUSED,
     errors.ClientDisconnectedError: Outcome.CLIENT_DISCONNECT,
     asyncio.CancelledError: Outcome.CLIENT_DISCONNECT,
+    errors.ShutdownError: Outcome.SHUTDOWN,
     errors.GatewayError: Outcome.CLIENT_ERROR,
 }
+SHUTDOWN = "the gateway leaves"
+"""What the task of a call is cancelled with when the gateway leaves before it has ended: `task.cancel(SHUTDOWN)`."""
+_SHUTDOWNS = frozenset({SHUTDOWN, "Task cancelled, timeout graceful shutdown exceeded"})
+"""The second is uvicorn's."""
 _THROTTLED = 429
 _SERVER_ERROR = 500
 
@@ -34,6 +39,8 @@ def outcome_of(error: BaseException | None) -> Outcome:
         return error.outcome
     if isinstance(error, errors.UpstreamStatusError):
         return _outcome_of_status(error.upstream_status)
+    if isinstance(error, asyncio.CancelledError) and error.args and error.args[0] in _SHUTDOWNS:
+        return Outcome.SHUTDOWN
     for kind in type(error).__mro__:
         if kind in _BY_TYPE:
             return _BY_TYPE[kind]

@@ -52,6 +52,12 @@ class AccessLog:
         """A log to a file descriptor: JSON, or for people when it is a terminal."""
         return cls(FdSink(fd), form=HumanForm() if os.isatty(fd) else JsonForm(), scrub=scrub)
 
+    @classmethod
+    def to_fd_at_once(cls, fd: int) -> AccessLog:
+        """A log for a process without an event loop: each line is written when it is logged, without a thread."""
+        form = HumanForm() if os.isatty(fd) else JsonForm()
+        return cls(lambda lines: _write_all(fd, lines), form=form)
+
     @property
     def dropped(self) -> int:
         """Lines that were lost because the sink was slower than the gateway, or failed."""
@@ -170,3 +176,8 @@ class AccessLog:
             self.flush()
         else:
             self._timer = loop.call_later(self._delay, self.flush)
+
+
+def _write_all(fd: int, lines: bytes) -> None:
+    while lines:
+        lines = lines[os.write(fd, lines) :]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gateway_middleware.core import endpoints
 from gateway_middleware.core.asgi import ends_response, route_path
 from gateway_middleware.core.domain import Outcome
-from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError
+from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError, ShutdownError
 from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import CallRecord
 from gateway_middleware.core.scope import ENDPOINT, RECORD
@@ -40,7 +40,8 @@ class EdgeMiddleware:
     After the start of an event stream an error becomes the stream's last event; after the start of any other answer it
     is raised again, so that the server cuts the connection. `observe` is called with each record once it has ended,
     before the client can know. With `checks_paths=False` paths and websockets of a foreign application pass. `scrub`
-    removes secrets from tracebacks. `write_stall`: seconds a client may leave the last bytes of a stream unread.
+    removes secrets from tracebacks. `write_stall`: seconds a client may leave the last bytes of a stream unread. While
+    `is_leaving`, answers say `connection: close`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class EdgeMiddleware:
         request_ids: Callable[[], str] | None = None,
         scrub: Callable[[str], str] | None = None,
         write_stall: float = 60.0,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self.app = app
         self._access_log = access_log
@@ -67,6 +69,7 @@ class EdgeMiddleware:
         self._next_id = request_ids or new_request_ids()
         self._scrub = scrub
         self._write_stall = write_stall
+        self._is_leaving = is_leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -75,7 +78,7 @@ class EdgeMiddleware:
         header_names = [name for name, _ in scope["headers"]]
         record = self._open(scope, header_names)
         RECORD.set(scope, record)
-        reply = _Reply(record, send, self._clock)
+        reply = _Reply(record, send, self._clock, closes=scope["http_version"] < "2" and self._is_leaving())
         try:
             self._admit(scope, record, header_names)
             await self.app(scope, receive, reply.send)
@@ -86,8 +89,8 @@ class EdgeMiddleware:
             # A handled error whose frames still hold it would be a cycle, left to the collector.
             error.__traceback__ = None
         except asyncio.CancelledError as error:
-            self._blame(error, record, reply)
-            raise
+            if not await self._answer_cancelled(error, record, reply):
+                raise
         finally:
             self._finish(record, reply)
         await reply.send_last(self._write_stall)
@@ -148,6 +151,15 @@ class EdgeMiddleware:
             await reply.send({"type": "http.response.body", "body": body})
         return reply.is_event_stream
 
+    async def _answer_cancelled(self, error: asyncio.CancelledError, record: CallRecord, reply: _Reply) -> bool:
+        """A call that the leaving gateway cuts off gets a last word; for any other cancelled call nobody waits."""
+        task = asyncio.current_task()
+        if task is None or outcome_of(error) is not Outcome.SHUTDOWN:
+            self._blame(error, record, reply)
+            return False
+        task.uncancel()
+        return await self._answer(_shutdown(), record, reply)
+
     def _blame(self, error: BaseException, record: CallRecord, reply: _Reply) -> None:
         record.outcome = outcome_of(error)
         if isinstance(error, GatewayError):
@@ -198,6 +210,7 @@ class _Reply:
 
     __slots__ = (
         "_clock",
+        "_closes",
         "_has_trailers",
         "_last",
         "_newest",
@@ -209,10 +222,11 @@ class _Reply:
         "status",
     )
 
-    def __init__(self, record: CallRecord, send: Send, clock: Clock) -> None:
+    def __init__(self, record: CallRecord, send: Send, clock: Clock, *, closes: bool) -> None:
         self._record = record
         self._send = send
         self._clock = clock
+        self._closes = closes
         self._newest = b""
         self._last: Message | None = None
         self._has_trailers = False
@@ -258,6 +272,8 @@ class _Reply:
             if name == b"content-type":
                 self.is_event_stream = value.startswith(b"text/event-stream")
         headers += answer_headers(record, now)
+        if self._closes:
+            headers.append((b"connection", b"close"))
         return {**message, "headers": headers}
 
     def forget_last(self) -> None:
@@ -287,6 +303,10 @@ def _outcome_of_answer(status: int) -> Outcome:
     if status < _CLIENT_ERROR:
         return Outcome.SUCCESS
     return Outcome.CLIENT_ERROR if status < _SERVER_ERROR else Outcome.GATEWAY_ERROR
+
+
+def _shutdown() -> ShutdownError:
+    return ShutdownError("The gateway is shutting down and had to end this call.", retry_after=1.0)
 
 
 def _internal_error() -> GatewayError:

@@ -30,8 +30,8 @@ class MeteringMiddleware:
     """Sets METER, through which dispatch announces each attempt, and closes what was opened when the call has ended.
 
     `appraise` puts a price on an event; `estimate_input` says how many tokens a tenant's request is, where the provider
-    does not come to say; `is_stopping` whether the gateway ends calls itself; `on_event` is shown each event; `wall` is
-    seconds since the epoch. For an application that is no gateway there is `UsageMiddleware`.
+    does not come to say; `on_event` is shown each event; `wall` is seconds since the epoch. For an application that is
+    no gateway there is `UsageMiddleware`.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class MeteringMiddleware:
         journal: CallJournal,
         appraise: Appraise,
         estimate_input: Callable[[ModelRequest, str], int],
-        is_stopping: Callable[[], bool] = lambda: False,
         on_event: Callable[[UsageEvent], None] = lambda _: None,
         wall: Clock = time.time,
     ) -> None:
@@ -49,7 +48,6 @@ class MeteringMiddleware:
         self.journal = journal
         self.appraise = appraise
         self.estimate_input = estimate_input
-        self.is_stopping = is_stopping
         self.on_event = on_event
         self.wall = wall
         self._ids = CallIds()
@@ -70,7 +68,7 @@ class MeteringMiddleware:
 
     def finish(self, call: OpenCall, attempt: Attempt) -> None:
         """Close one attempt."""
-        event = event_of(call, attempt, is_stopping=self.is_stopping())
+        event = event_of(call, attempt)
         if event is None:
             self.journal.void(call.id)
             return

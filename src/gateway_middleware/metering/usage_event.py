@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 EVENT_TYPE = "gateway.llm.usage.v1"
 """The CloudEvents `type` of a usage event."""
-SHUTDOWN = "shutdown"
-"""The outcome of a call that the gateway itself ended while it stopped."""
 _ABSENT = msgspec.Raw(b"null")
 CRASH = "gateway_crash"
 """The outcome of a call whose process died before it could tell."""
-_UNAWAITED = frozenset({Outcome.CLIENT_DISCONNECT, Outcome.ABANDONED})
+_UNAWAITED = frozenset({Outcome.CLIENT_DISCONNECT, Outcome.SHUTDOWN, Outcome.ABANDONED})
 """The provider was at work on it, and nobody waited for the answer."""
 _GIVEN_UP = frozenset({Outcome.PROTOCOL_ERROR, Outcome.TIMEOUT, Outcome.GATEWAY_ERROR})
 """With a status of 2xx: the provider has worked, and the gateway did not take its answer."""
@@ -131,11 +129,8 @@ Appraise: TypeAlias = "Callable[[UsageEvent, str | None], UsageEvent]"
 """Puts a price on an event; the text is the provider's service tier."""
 
 
-def event_of(call: OpenCall, attempt: Attempt, *, is_stopping: bool = False) -> UsageEvent | None:
-    """What an attempt that has ended used, not priced yet. None: nothing that anybody will bill.
-
-    `is_stopping`: the gateway itself has ended calls.
-    """
+def event_of(call: OpenCall, attempt: Attempt) -> UsageEvent | None:
+    """What an attempt that has ended used, not priced yet. None: nothing that anybody will bill."""
     outcome = attempt.outcome or Outcome.CLIENT_DISCONNECT
     measured = _reported(call, attempt) or _estimated(call, attempt, outcome)
     if measured is None:
@@ -143,7 +138,7 @@ def event_of(call: OpenCall, attempt: Attempt, *, is_stopping: bool = False) -> 
     ended = attempt.started if attempt.ended is None else attempt.ended
     return UsageEvent.of(
         call,
-        outcome=SHUTDOWN if is_stopping and outcome is Outcome.CLIENT_DISCONNECT else outcome.value,
+        outcome=outcome.value,
         usage=measured.usage,
         usage_source=measured.source,
         model_served=attempt.response_model,

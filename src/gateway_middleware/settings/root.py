@@ -57,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_bodies_bytes: int = 256 * 1024 * 1024
     half_close: str = "leave"
     drain_seconds: float = 30.0
+    drain_lag_seconds: float = 3.0
     metrics_directory: str | None = None
     fleet_directory: str | None = None
     tracing: str = "off"

@@ -56,6 +56,11 @@ def seconds(node: Node) -> float:
     return 1.0
 
 
+def pause(node: Node) -> float:
+    """Seconds that may be 0."""
+    return 0.0 if node.raw in {0, "0"} else seconds(node)
+
+
 def ratio(node: Node) -> float:
     """A share above 0, at most 1."""
     raw = node.raw

@@ -180,6 +180,12 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="How long calls may take to end when the gateway is stopped.",
     ),
     Variable(
+        name="GATEWAY_DRAIN_LAG_SECONDS",
+        field="drain_lag_seconds",
+        read=scalars.pause,
+        meaning="How long the port stays open after readiness has flipped, so that a balancer has time to see it.",
+    ),
+    Variable(
         name="GATEWAY_METRICS_DIRECTORY",
         field="metrics_directory",
         read=scalars.path,

@@ -1,0 +1,58 @@
+"""What `check` and `serve` do before anything runs: the whole gateway is put together once, and thrown away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.settings import Settings
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Options that stand for environment variables."""
+    parser.add_argument("--config", metavar="FILE", help="a TOML file with settings (GATEWAY_CONFIG_FILE)")
+    parser.add_argument("--host", help="where to listen (GATEWAY_HOST)")
+    parser.add_argument("--port", help="where to listen; 0 takes a free port (GATEWAY_PORT)")
+    parser.add_argument("--workers", help="processes (GATEWAY_WORKERS)")
+
+
+def environment_of(args: argparse.Namespace) -> dict[str, str]:
+    """The environment of the process, with what was given on the command line in place of its variables."""
+    given = {
+        "GATEWAY_CONFIG_FILE": args.config,
+        "GATEWAY_HOST": args.host,
+        "GATEWAY_PORT": args.port,
+        "GATEWAY_WORKERS": args.workers,
+    }
+    return dict(os.environ) | {name: value for name, value in given.items() if value is not None}
+
+
+def composed_settings(environment: Mapping[str, str]) -> Settings:
+    """Settings that a gateway can be made of. Raises `SettingsError` with every fault that can be found beforehand."""
+    from gateway_middleware.gateway import Gateway
+
+    settings = Settings.from_env(environment)
+    Gateway(settings)
+    _check_journal(settings)
+    return settings
+
+
+def _check_journal(settings: Settings) -> None:
+    if settings.journal == "off":
+        return
+    path = Path(settings.journal)
+    fault = None
+    if path.is_dir():
+        fault = "is a directory; expected a file"
+    elif not path.parent.is_dir():
+        fault = f"the directory {path.parent} does not exist"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        fault = "cannot be written"
+    if fault is not None:
+        raise SettingsError([f"GATEWAY_JOURNAL: {path}: {fault}"])

@@ -1,0 +1,106 @@
+"""The HTTP server of one worker: uvicorn's, but that it leaves in the order of an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import uvicorn
+
+from gateway_middleware.core.outcomes import SHUTDOWN
+
+if TYPE_CHECKING:
+    from uvicorn import Config
+
+_LOOK_SECONDS = 0.02
+_CUT_SECONDS = 1.0
+"""How long calls that are cut off may take for their last words."""
+
+
+class Leavable(Protocol):
+    """What is served: it is told that it is about to go."""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody has asked for its readiness."""
+        ...
+
+    def drain(self) -> None:
+        """Say so in readiness, and close each connection with its answer."""
+        ...
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a server that leaves waits, in seconds.
+
+    `lag`: the listener stays for so long after readiness has flipped, so that whoever watches readiness sends no call
+    to a closed port. `drain`: calls may take so long to end after that.
+    """
+
+    lag: float
+    drain: float
+
+
+class GatewayServer(uvicorn.Server):
+    """Serves until `leave`. It takes no signals: whoever runs it does.
+
+    Leaving: readiness flips and answers say `connection: close`; the listener stays for the lag, unless nobody calls
+    and nobody watches readiness; what has not ended by then is cancelled with `SHUTDOWN`, which the gateway tells its
+    client. `hurry` skips the waiting.
+    """
+
+    def __init__(self, config: Config, gateway: Leavable, patience: Patience) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._patience = patience
+        self._leaves = asyncio.Event()
+        self._hurries = asyncio.Event()
+
+    def leave(self) -> None:
+        """Begin to leave. Doing so twice changes nothing."""
+        self._gateway.drain()
+        self._leaves.set()
+
+    def hurry(self) -> None:
+        """Leave at once."""
+        self.leave()
+        self._hurries.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Wait for the end. Nothing has to be done each second: no header carries the date."""
+        await self.on_tick(0)
+        await self._leaves.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Everything after `leave`."""
+        if self.server_state.tasks or self._gateway.is_watched:
+            await self._pause(self._patience.lag)
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._calls_end(self._patience.drain)
+        for task in self.server_state.tasks:
+            task.cancel(SHUTDOWN)
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_CUT_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurries.wait()
+
+    async def _calls_end(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while self.server_state.tasks and not self._hurries.is_set() and loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,235 @@
+"""The parent of the worker processes: starts them, replaces dead ones, hands on what signals ask for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from gateway_middleware.serving.crew import Crew, Ending, Slot
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+DRAIN, HURRY, RELOAD = b"d", b"h", b"r"
+"""What a supervisor asks of a worker: leave; leave at once; read the configuration again."""
+READY, TAKEN, REFUSED = b"R", b"t", b"x"
+"""What a worker says: it takes calls; it has taken the configuration, or not."""
+_LEAVING = (signal.SIGTERM, signal.SIGINT)
+_WATCHED = (*_LEAVING, signal.SIGHUP, signal.SIGCHLD)
+_SOFTWARE_FAULT = 70
+_RELOAD_SECONDS = 30.0
+_GRACE_SECONDS = 5.0
+"""How long a worker may outlive its own deadline before it is killed."""
+
+Work = Callable[[socket.socket, bool], int]
+"""What a worker does, given its end of the control socket and whether it replaces another; returns its exit status."""
+
+
+class Tell(Protocol):
+    """Writes a line to the log."""
+
+    def __call__(self, event: str, /, *, level: str = "info", message: str, **fields: str | float | None) -> None:
+        """Write it."""
+        ...
+
+
+class Supervisor:
+    """Runs `work` in `size` forked processes until SIGTERM or SIGINT.
+
+    It must be made and run in the main thread of a process without other threads. A first SIGTERM or SIGINT lets the
+    workers end their calls, a second one does not; SIGHUP has them read the configuration again, one after the other.
+    Workers are given `leave_seconds` to leave. A supervisor that is killed takes its workers with it.
+    """
+
+    def __init__(self, work: Work, *, size: int, tell: Tell, leave_seconds: float) -> None:
+        self._work = work
+        self._tell = tell
+        self._leave_seconds = leave_seconds
+        self._crew = Crew(size, now=time.monotonic())
+        self._controls: dict[int, socket.socket] = {}
+        self._signals: list[int] = []
+        self._leaves_until: float | None = None
+        self._status = 0
+
+    def run(self) -> int:
+        """Returns the exit status: 0 after a requested end, 1 when workers cannot start."""
+        with _signals_to(self._signals) as wakeup:
+            while not (self._crew.is_leaving and not self._crew.pids):
+                for slot in self._crew.due(time.monotonic()):
+                    self._start(slot)
+                self._wait(wakeup)
+                self._handle_signals(wakeup)
+        return self._status
+
+    def _wait(self, wakeup: socket.socket) -> None:
+        pauses = [self._crew.next_due(time.monotonic())]
+        if self._leaves_until is not None:
+            pauses.append(max(self._leaves_until - time.monotonic(), 0.0))
+        known = [pause for pause in pauses if pause is not None]
+        readable, _, _ = select.select([wakeup, *self._controls.values()], [], [], min(known) if known else None)
+        for pid, control in list(self._controls.items()):
+            if control in readable:
+                self._hear(pid, control)
+        if self._leaves_until is not None and time.monotonic() >= self._leaves_until:
+            self._kill()
+
+    def _hear(self, pid: int, control: socket.socket) -> None:
+        try:
+            words = control.recv(64)
+        except ConnectionError:  # it died with a word of ours unread
+            words = b""
+        if READY in words:
+            was_ready = self._crew.is_ready
+            self._crew.ready(pid)
+            if self._crew.is_ready and not was_ready:
+                self._tell("serving", message=f"{len(self._crew.slots)} worker(s) take calls")
+        if not words:
+            self._controls.pop(pid).close()
+
+    def _handle_signals(self, wakeup: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            wakeup.recv(4096)
+        arrived, self._signals[:] = list(self._signals), []
+        for number in arrived:
+            if number in _LEAVING:
+                self._leave(signal.Signals(number).name)
+            elif number == signal.SIGHUP:
+                self._reload()
+        self._reap()
+
+    def _leave(self, reason: str) -> None:
+        is_second = self._crew.is_leaving
+        self._crew.leave()
+        self._leaves_until = time.monotonic() + _GRACE_SECONDS + (0.0 if is_second else self._leave_seconds)
+        what = "the rest is cut off" if is_second else "calls under way may end"
+        self._tell("stopping", message=f"{reason}: the gateway leaves, {what}", signal=reason)
+        self._ask_all(HURRY if is_second else DRAIN)
+
+    def _ask_all(self, word: bytes) -> None:
+        for control in self._controls.values():
+            with contextlib.suppress(OSError):
+                control.sendall(word)
+
+    def _reload(self) -> None:
+        """One worker after the other; where one refuses, the others keep what they have."""
+        for pid, control in list(self._controls.items()):
+            if not self._reloads(pid, control):
+                return
+
+    def _reloads(self, pid: int, control: socket.socket) -> bool:
+        with contextlib.suppress(OSError):
+            control.sendall(RELOAD)
+            readable, _, _ = select.select([control], [], [], _RELOAD_SECONDS)
+            words = control.recv(64) if readable else b""
+            if TAKEN in words:
+                return True
+        self._tell("reload_refused", level="error", message=f"Worker {pid} did not take the configuration")
+        return False
+
+    def _kill(self) -> None:
+        for pid in self._crew.pids:
+            self._tell("worker_killed", level="error", message=f"Worker {pid} did not leave in time: killed")
+            os.kill(pid, signal.SIGKILL)
+        self._leaves_until = None
+
+    def _reap(self) -> None:
+        """Collect every child that has ended: as process 1 of a container also those of others."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._ended(pid, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, pid: int, code: int) -> None:
+        ending = self._crew.ended(pid, time.monotonic())
+        control = self._controls.pop(pid, None)
+        if control is not None:
+            control.close()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        if ending is Ending.REPLACED:
+            self._tell("worker_died", level="error", message=f"Worker {pid} died {how}: it is replaced", pid=pid)
+        elif ending is Ending.FATAL:
+            self._status = 1
+            self._tell("worker_failed", level="error", message=f"Worker {pid} could not start: it ended {how}", pid=pid)
+            self._crew.leave()
+            self._ask_all(HURRY)
+            self._leaves_until = time.monotonic() + _GRACE_SECONDS
+
+    def _start(self, slot: Slot) -> None:
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._become_worker(theirs, parent, is_replacement=slot.is_replacement)
+        theirs.close()
+        self._controls[pid] = ours
+        self._crew.started(slot, pid, time.monotonic())
+
+    def _become_worker(self, control: socket.socket, parent: int, *, is_replacement: bool) -> None:
+        """In the child: work, and never come back."""
+        status = _SOFTWARE_FAULT
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in _WATCHED:
+                signal.signal(number, signal.SIG_IGN if number in _LEAVING else signal.SIG_DFL)
+            for other in self._controls.values():
+                other.close()
+            _die_with(parent)
+            status = self._work(control, is_replacement)
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        except BaseException:  # noqa: BLE001  # nothing of the child may run the parent's code
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+
+@contextlib.contextmanager
+def _signals_to(arrived: list[int]) -> Iterator[socket.socket]:
+    """Collects signals; the socket becomes readable when one comes."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+
+    def note(number: int, _: FrameType | None) -> None:
+        arrived.append(number)
+
+    before = {number: signal.signal(number, note) for number in _WATCHED}
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        reader.close()
+        writer.close()
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process with its parent, where it can (Linux: PR_SET_PDEATHSIG, prctl(2))."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(_SOFTWARE_FAULT)

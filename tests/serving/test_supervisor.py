@@ -1,0 +1,104 @@
+"""The supervisor with real processes, and workers that do what a test needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import psutil
+
+BEGINNING = """
+import json, os, signal, sys, time
+from gateway_middleware.serving.supervisor import READY, Supervisor
+
+def tell(event, /, *, level="info", message, **fields):
+    print(json.dumps({"event": event, "level": level, "message": message, **fields}), flush=True)
+
+def serve(control, is_replacement=False):
+    control.send(READY)
+    while word := control.recv(1):
+        if word in b"dh":
+            return 0
+    return 0
+
+"""
+
+
+def start(work: str, *, size: int = 2, leave_seconds: float = 0.0) -> subprocess.Popen[str]:
+    run = f"sys.exit(Supervisor(work, size={size}, tell=tell, leave_seconds={leave_seconds}).run())"
+    script = f"{BEGINNING}{work}\n{run}"
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def lines(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    out, _ = process.communicate(timeout=20)
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def wait_for(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
+    assert process.stdout is not None
+    for text in process.stdout:
+        line: dict[str, Any] = json.loads(text)
+        if line["event"] == event:
+            return line
+    raise AssertionError(f"it ended before {event}")
+
+
+def test_workers_that_cannot_start_are_said_once_and_end_it() -> None:
+    process = start("def work(control, is_replacement): return 3")
+    said = lines(process)
+    assert process.returncode == 1
+    assert {line["event"] for line in said} == {"worker_failed"}
+    assert "status 3" in said[0]["message"]
+    assert 1 <= len(said) <= 2
+
+
+def test_a_fault_in_a_worker_never_runs_the_parents_code() -> None:
+    process = start("def work(control, is_replacement): raise ValueError('x')", size=1)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert out.count("Traceback") == 1
+    assert "status 70" in out
+
+
+def test_a_worker_that_exits_by_itself_is_replaced_until_the_end() -> None:
+    process = start("work = serve")
+    wait_for(process, "serving")
+    victim = psutil.Process(process.pid).children()[0].pid
+    os.kill(victim, signal.SIGSEGV)
+    assert "SIGSEGV" in wait_for(process, "worker_died")["message"]
+    process.send_signal(signal.SIGTERM)
+    assert lines(process)[0]["event"] in {"serving", "stopping"}
+    assert process.returncode == 0
+
+
+def test_a_worker_that_does_not_leave_is_killed() -> None:
+    """It is given five seconds more than it may take."""
+    process = start(
+        "def work(control, is_replacement):\n    control.send(READY)\n    while True: time.sleep(60)", size=1
+    )
+    wait_for(process, "serving")
+    process.send_signal(signal.SIGTERM)
+    assert [line["event"] for line in lines(process)] == ["stopping", "worker_killed"]
+    assert process.returncode == 0
+
+
+def test_orphans_of_others_are_reaped_as_by_process_one() -> None:
+    adopt = "import ctypes\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n"  # PR_SET_CHILD_SUBREAPER
+    child = "if os.fork() == 0:\n        time.sleep(0.2)\n        os._exit(0)"
+    work = f"def work(control, is_replacement):\n    {child}\n    return serve(control)"
+    process = start(adopt + work, size=1)
+    wait_for(process, "serving")
+    worker = psutil.Process(process.pid).children()[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    wait_for(process, "worker_died")
+    psutil.wait_procs(psutil.Process(process.pid).children(recursive=True), timeout=1)
+    statuses = [child.status() for child in psutil.Process(process.pid).children()]
+    assert psutil.STATUS_ZOMBIE not in statuses
+    process.send_signal(signal.SIGINT)
+    lines(process)
+    assert process.returncode == 0

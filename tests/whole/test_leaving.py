@@ -1,0 +1,332 @@
+"""`serve` as a process tree: it starts or says why not, replaces what dies, and leaves in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import psutil
+import pytest
+
+from gateway_middleware.simulator import Simulator
+from gateway_middleware.simulator.collector import Collector, CollectorServer
+from gateway_middleware.tenancy.keys import digest
+from redis_process import free_port
+from running import KEY
+
+pytestmark = pytest.mark.anyio
+ASK: Any = [{"role": "user", "content": "hello"}]
+FOREIGN = ("GATEWAY_", "OPENAI_", "ANTHROPIC_", "AZURE_")
+
+
+class Served:
+    """A running `serve` and what it has written."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+        self.process = process
+        self.url = url
+        self.log = b""
+
+    async def read(self) -> None:
+        assert self.process.stdout is not None
+        while chunk := await self.process.stdout.read(65536):
+            self.log += chunk
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in self.log.splitlines() if line.startswith(b"{")]
+        return [line for line in found if line.get("event") == event]
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    async def exit(self, seconds: float) -> tuple[int, float]:
+        """Its status, and how long it took."""
+        began = time.monotonic()
+        async with asyncio.timeout(seconds):
+            return await self.process.wait(), time.monotonic() - began
+
+
+@contextlib.asynccontextmanager
+async def serve(folder: Path, /, *, _is_ready: bool = True, **extra: Any) -> AsyncIterator[Served]:
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)},
+        "GATEWAY_TENANTS": json.dumps({"acme": {"keys": [digest(KEY.encode())]}}),
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_JOURNAL": str(folder / "journal.db"),
+        "OPENAI_API_KEY": "sk-simulated",
+        "ANTHROPIC_API_KEY": "sk-simulated",
+        **extra,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway_middleware", "serve", env=environment,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    served = Served(process, f"http://127.0.0.1:{port}")
+    reader = asyncio.create_task(served.read())
+    try:
+        if _is_ready:
+            await healthy(served.url)
+        yield served
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        await reader
+
+
+async def healthy(url: str, seconds: float = 20.0) -> None:
+    """Wait for the first answer. Liveness: nobody is to watch readiness but the tests that say so."""
+    async with asyncio.timeout(seconds), httpx.AsyncClient(trust_env=False) as client:
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"{url}/healthz")).status_code == 200:
+                    return
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Any]:
+    async with Simulator().serve() as server:
+        yield server
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[CollectorServer]:
+    async with Collector().serve() as server:
+        yield server
+
+
+def upstream(simulator: Any) -> dict[str, Any]:
+    return {"OPENAI_BASE_URL": f"{simulator.url}/v1", "ANTHROPIC_BASE_URL": simulator.url}
+
+
+async def status(url: str, path: str) -> int:
+    """On a connection of its own, as a probe of Kubernetes."""
+    async with httpx.AsyncClient(trust_env=False, base_url=url) as client:
+        return (await client.get(path)).status_code
+
+
+def stream_of(
+    client: httpx.AsyncClient, model: str, path: str = "/v1/chat/completions"
+) -> asyncio.Task[httpx.Response]:
+    body = {"model": model, "messages": ASK, "input": "hello", "max_tokens": 9000, "stream": True}
+    headers = {"authorization": f"Bearer {KEY}"}
+    return asyncio.create_task(client.post(path, json=body, headers=headers))
+
+
+async def under_way(simulator: Any, count: int) -> None:
+    async with asyncio.timeout(15):
+        while len(simulator.simulator.requests) < count:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)  # each has got its first events
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_lc1_streams_that_fit_into_the_drain_end_whole(number: int, simulator: Any, tmp_path: Path) -> None:
+    async with (
+        serve(tmp_path, **upstream(simulator), GATEWAY_WORKERS="2", GATEWAY_DRAIN_SECONDS="10") as served,
+        httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as client,
+    ):
+        streams = [stream_of(client, "openai/sim-gap-50:length-30") for _ in range(40)]
+        await under_way(simulator, 40)
+        served.process.send_signal(number)
+        await asyncio.sleep(0.1)
+        assert [await status(served.url, path) for path in ("/readyz", "/healthz")] == [503, 200]
+        late = await stream_of(client, "openai/gpt-5-mini")
+        assert (late.status_code, late.headers["connection"]) == (200, "close")
+        answers = await asyncio.gather(*streams)
+        assert all(answer.text.endswith("data: [DONE]\n\n") for answer in answers)
+        assert (await served.exit(6))[0] == 0
+    assert len(served.lines("call")) >= 41
+    assert {line["message"].partition(":")[0] for line in served.lines("stopping")} == {signal.Signals(number).name}
+
+
+PATHS = {
+    "/v1/chat/completions": ("openai/sim-gap-50:length-2000", '"code":"shutdown"'),
+    "/v1/responses": ("openai/sim-gap-50:length-2000", '"code":"shutdown"'),
+    "/v1/messages": ("anthropic/sim-gap-50:length-2000", "event: error"),
+}
+
+
+async def test_lc2_what_outlives_the_drain_gets_a_last_word_and_is_metered_once(
+    simulator: Any, sink: CollectorServer, tmp_path: Path
+) -> None:
+    extra: dict[str, Any] = {"GATEWAY_USAGE_METERING_URL": f"{sink.url}/events", "GATEWAY_DRAIN_SECONDS": "1"}
+    limits = httpx.Limits(max_connections=200)
+    async with (
+        serve(tmp_path, **upstream(simulator), **extra, GATEWAY_DRAIN_LAG_SECONDS="0.5") as served,
+        httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30, limits=limits) as client,
+    ):
+        streams = {path: [stream_of(client, model, path) for _ in range(20)] for path, (model, _) in PATHS.items()}
+        await under_way(simulator, 60)
+        served.process.send_signal(signal.SIGTERM)
+        _, seconds = await served.exit(10)
+        assert seconds < 0.5 + 1 + 2
+        for path, (_, mark) in PATHS.items():
+            for answer in await asyncio.gather(*streams[path]):
+                assert mark in answer.text[-600:], path
+    events = [stored.document["data"] for stored in sink.collector.events]
+    if len(events) < 60:  # what could not be delivered in time is delivered by the next start
+        async with serve(tmp_path, **upstream(simulator), **extra):
+            async with asyncio.timeout(10):
+                while len(sink.collector.events) < 60:
+                    await asyncio.sleep(0.05)
+        events = [stored.document["data"] for stored in sink.collector.events]
+    assert len(events) == 60
+    assert {event["outcome"] for event in events} == {"shutdown"}
+    assert b'"outcome":"client_disconnect"' not in served.log
+
+
+async def test_the_sdks_raise_at_the_last_word(simulator: Any, tmp_path: Path) -> None:
+    async with serve(
+        tmp_path, **upstream(simulator), GATEWAY_DRAIN_SECONDS="0.5", GATEWAY_DRAIN_LAG_SECONDS="0"
+    ) as served:
+        ours = openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key=KEY, max_retries=0)
+        theirs = anthropic.AsyncAnthropic(base_url=served.url, api_key=KEY, max_retries=0)
+        chat = await ours.chat.completions.create(model="openai/sim-gap-50:length-2000", messages=ASK, stream=True)
+        message = await theirs.messages.create(
+            model="anthropic/sim-gap-50:length-2000", max_tokens=9000, messages=ASK, stream=True
+        )
+        served.process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="shutting down"):
+            async for _ in chat:
+                pass
+        with pytest.raises(anthropic.APIStatusError, match="shutting down"):
+            async for _ in message:
+                pass
+        await ours.close()
+        await theirs.close()
+
+
+async def test_a_second_signal_skips_the_wait(simulator: Any, tmp_path: Path) -> None:
+    async with (
+        serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_SECONDS="60", GATEWAY_DRAIN_LAG_SECONDS="60") as served,
+        httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as client,
+    ):
+        stream = stream_of(client, "openai/sim-gap-50:length-2000")
+        await under_way(simulator, 1)
+        served.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        assert served.process.returncode is None
+        served.process.send_signal(signal.SIGTERM)
+        assert (await served.exit(5))[0] == 0
+        assert '"code":"shutdown"' in (await stream).text
+
+
+async def test_who_is_not_watched_and_does_nothing_leaves_at_once(simulator: Any, tmp_path: Path) -> None:
+    async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_LAG_SECONDS="30") as served:
+        served.process.send_signal(signal.SIGTERM)
+        status, seconds = await served.exit(5)
+        assert status == 0
+        assert seconds < 2
+
+
+async def test_who_is_watched_keeps_its_port_for_the_lag(simulator: Any, tmp_path: Path) -> None:
+    async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_LAG_SECONDS="1.5") as served:
+        assert await status(served.url, "/readyz") == 200
+        served.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.7)
+        assert await status(served.url, "/readyz") == 503
+        _, seconds = await served.exit(5)
+        assert seconds > 0.5
+
+
+async def test_lc4_connections_that_are_held_do_not_hold_the_process(simulator: Any, tmp_path: Path) -> None:
+    """Idle, half a head, and readers that have stopped reading."""
+    async with serve(
+        tmp_path, **upstream(simulator), GATEWAY_DRAIN_SECONDS="1", GATEWAY_DRAIN_LAG_SECONDS="0.5"
+    ) as served:
+        port = int(served.url.rpartition(":")[2])
+        held = []
+        body = json.dumps({"model": "openai/sim-length-5000:size-200", "messages": ASK, "stream": True}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-type: "
+        head += f"application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        for number in range(90):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port))
+            client.sendall([b"", b"GET /healthz HT", head.encode() + body][number % 3])
+            held.append(client)
+        await under_way(simulator, 30)
+        served.process.send_signal(signal.SIGTERM)
+        _, seconds = await served.exit(8)
+        assert seconds < 0.5 + 1 + 2
+        for client in held:
+            client.close()
+
+
+async def test_a_dead_worker_is_replaced_and_said(simulator: Any, tmp_path: Path) -> None:
+    async with serve(tmp_path, **upstream(simulator), GATEWAY_WORKERS="2") as served:
+        before = {worker.pid for worker in served.workers}
+        assert len(before) == 2
+        os.kill(min(before), signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while len(served.lines("worker_died")) < 1 or len(served.workers) < 2:
+                await asyncio.sleep(0.02)
+        (line,) = served.lines("worker_died")
+        assert "SIGKILL" in line["message"]
+        assert (line["pid"], line["level"]) == (min(before), "error")
+        await healthy(served.url)
+
+
+async def test_a_killed_supervisor_takes_its_workers_with_it(simulator: Any, tmp_path: Path) -> None:
+    async with serve(tmp_path, **upstream(simulator), GATEWAY_WORKERS="2") as served:
+        workers = served.workers
+        served.process.kill()
+        gone, alive = await asyncio.to_thread(psutil.wait_procs, workers, 5)
+        assert (len(gone), alive) == (2, [])
+
+
+async def test_x13_sighup_reloads_every_worker_and_cuts_no_stream(simulator: Any, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text('[routes]\nfast = ["openai/old"]\n')
+    async with (
+        serve(tmp_path, **upstream(simulator), GATEWAY_WORKERS="2", GATEWAY_CONFIG_FILE=str(config)) as served,
+        httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as client,
+    ):
+        pids = {worker.pid for worker in served.workers}
+        streams = [stream_of(client, "openai/sim-gap-50:length-30") for _ in range(10)]
+        await under_way(simulator, 10)
+        config.write_text('[routes]\nfast = ["openai/new"]\n')
+        served.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(5):
+            while len([line for line in served.lines("audit") if line["action"] == "reload"]) < 2:
+                await asyncio.sleep(0.02)
+        for _ in range(20):
+            async with httpx.AsyncClient(base_url=served.url, trust_env=False) as fresh:
+                answer = await stream_of(fresh, "fast")
+            assert answer.headers["x-gateway-deployment"] == "openai/new"
+        assert all(answer.text.endswith("data: [DONE]\n\n") for answer in await asyncio.gather(*streams))
+        config.write_text('[routes]\nfast = ["nobody/new"]\n')
+        served.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(5):
+            while not (served.lines("reload_refused") and served.lines("reload_failed")):
+                await asyncio.sleep(0.02)
+        assert len(served.lines("reload_failed")) == 1
+        assert (await stream_of(client, "fast")).status_code == 200
+        assert {worker.pid for worker in served.workers} == pids
+
+
+async def test_lc10_a_taken_port_is_one_line(simulator: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        async with serve(
+            tmp_path, _is_ready=False, **upstream(simulator), GATEWAY_PORT=port, GATEWAY_WORKERS="2"
+        ) as served:
+            assert (await served.exit(10))[0] == 1
+    assert served.log.decode().count("\n") == 1
+    assert "GATEWAY_PORT" in served.log.decode()
