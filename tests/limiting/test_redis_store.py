@@ -276,3 +276,23 @@ async def test_sentinel(tmp_path: Path) -> None:
 
 def test_reversal_gives_back_what_was_taken() -> None:
     assert reversal(Decision(True, (), b"o")) == []
+
+
+async def test_a_late_renewal_brings_no_slot_back(own_redis: RedisProcess) -> None:
+    """Redis had forgotten the script of renewals: it was sent again after the call had ended."""
+    async with SlowProxy(own_redis.port, 0.02) as uri:
+        store = redis_store(uri, deadline=5)
+        reservations = Reservations(store)
+        one, other = claim(fresh(), slots(5)), claim(fresh(), slots(5))
+        first, second = await reservations.reserve([one]), await reservations.reserve([other])
+        own_redis.command("SCRIPT", "FLUSH")
+        await second.settle()  # Redis knows how to settle again
+        for _ in range(39):
+            await reservations.tick()
+        renewing = asyncio.create_task(reservations.tick())  # three times in a lease
+        await asyncio.sleep(0.005)
+        await first.settle()
+        await renewing
+
+        assert await used(store, one) == 0
+        await reservations.aclose()

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import RateLimitedError
@@ -196,14 +196,22 @@ class Reservations:
         if housekeeping is not None:
             await housekeeping
         if self._ticks % self._renew_every == 0 and self._leased:
-            renewing = self.store.renew(self._held())
-            if renewing is not None:
-                await renewing
+            await self._renew(list(self._leased.values()))
 
-    def _held(self) -> list[tuple[str, bytes]]:
-        return [
-            (status.claim.key, owner)
-            for owner, reservation in list(self._leased.items())
-            for status in reservation.decision.statuses
-            if status.is_taken and status.claim.limit.period is None
-        ]
+    async def _renew(self, live: Sequence[Reservation]) -> None:
+        renewing = self.store.renew([(s.claim.key, r.decision.owner) for r in live for s in _leases(r)])
+        if renewing is None:
+            return
+        await renewing
+        # A renewal that was carried out late has taken the leases anew of calls that ended in the meantime.
+        for reservation in live:
+            if not reservation.is_open:
+                changes = [Change(s.claim, None, 0) for s in _leases(reservation)]
+                released = self.store.settle(reservation.decision, changes)
+                if released is not None:
+                    await released
+
+
+def _leases(reservation: Reservation) -> Iterator[LimitStatus]:
+    """The slots that a reservation took."""
+    return (s for s in reservation.decision.statuses if s.is_taken and s.claim.limit.period is None)
