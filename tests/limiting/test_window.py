@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clock import Clock
@@ -124,6 +124,7 @@ def test_no_window_holds_more_than_the_limit(runner: asyncio.Runner, script: lis
 
 
 @given(script=steps)
+@example(script=[("hit", 1), ("pause", 200_000), ("hit", 0), ("refund", 1), ("hit", 0)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_redis_counts_as_memory_does(
     runner: asyncio.Runner, shared_redis: RedisProcess, script: list[tuple[str, int]]

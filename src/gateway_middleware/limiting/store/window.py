@@ -121,6 +121,8 @@ class Window(msgspec.Struct, gc=False, weakref=False):
                 amount = min(amount, past[i + 1])
                 past[i + 1] -= amount
                 self.total -= amount
+                if not past[i + 1]:
+                    del past[i : i + 2]  # an empty bucket is no longer the oldest one
                 return
 
     def adopt(self, total: int) -> None:
