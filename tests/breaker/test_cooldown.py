@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from breaker_cases import deployment
 from clock import Clock
-from gateway_middleware.breaker.cooldown import Cooldowns, Cooling
-from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
+from gateway_middleware.breaker.cooldown import Cooldowns, Cooling, Throttling
+from gateway_middleware.breaker.failure.classes import FailureClass
+from gateway_middleware.breaker.failure.rules import RULES, Cooldown, CooldownScope
 
 ONE, ALL = CooldownScope.DEPLOYMENT, CooldownScope.CREDENTIAL
 A, B, KEY = "openai/a", "openai/b", "openai"
@@ -127,3 +129,10 @@ def test_a_deadline_never_comes_nearer(script: list[tuple[str, int | None]]) -> 
             assert number is None or until == max(latest, asked)
             latest = until
         assert cooldowns.wait(A, KEY) == max(latest - clock(), 0)
+
+
+def test_nobody_needs_to_listen(clock: Clock, cooldowns: Cooldowns) -> None:
+    throttling = Throttling(cooldowns)
+    throttling.learn(deployment("a"), RULES[FailureClass.RATE_LIMITED])
+
+    assert throttling.wait(deployment("a")) == 5.0

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from gateway_middleware.breaker.events import CooldownEvent
-from gateway_middleware.breaker.peers.lua import TELL
+from gateway_middleware.breaker.peers.lua import HOLD, TELL
 from gateway_middleware.breaker.peers.peers import Peers
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.breaker.state.overrides import Command
-from gateway_middleware.redis.caller import DEADLINE, RedisCaller, Script
+from gateway_middleware.redis.caller import DEADLINE, RedisCaller, RedisError, Script
 from gateway_middleware.redis.connect import redis_caller
 from redis_process import RedisProcess
 
@@ -260,10 +260,11 @@ async def test_a_cooldown_from_before_a_reset_is_not_told_after_it(redis: RedisP
 
 
 class Between:
-    """A way to Redis on which something happens before the script that tells cooldowns."""
+    """A way to Redis on which something happens, once, before a script."""
 
-    def __init__(self, redis: RedisCaller, before: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, redis: RedisCaller, before: Callable[[], Awaitable[object]], script: Script = TELL) -> None:
         self._redis = redis
+        self._script = script
         self._before: Callable[[], Awaitable[object]] | None = before
         self.call, self.aclose = redis.call, redis.aclose
 
@@ -271,7 +272,7 @@ class Between:
         return asyncio.ensure_future(self._run(script, keys, arguments))
 
     async def _run(self, script: Script, keys: Any, arguments: Any) -> Any:
-        if script is TELL and self._before is not None:
+        if script is self._script and self._before is not None:
             before, self._before = self._before, None
             await before()
         return await self._redis.run(script, keys, arguments)
@@ -324,7 +325,7 @@ async def test_a_replica_that_leaves_gives_its_lease_back_and_is_counted_no_more
 
 DYING = """
 import asyncio, sys, time
-from gateway_middleware.breaker.peers.lua import TELL
+from gateway_middleware.breaker.peers.lua import HOLD, TELL
 from gateway_middleware.breaker.peers.peers import Peers
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.redis.connect import redis_caller
@@ -503,6 +504,25 @@ async def test_lease_requests_that_redis_did_not_hear_are_made_again(redis: Redi
         await first.redis.aclose()
         assert not await first.peers.exchange()
         assert list(first.leases.requests) == [KEY]
+
+
+@pytest.mark.parametrize("lost", [TELL, HOLD])
+async def test_what_a_lost_connection_swallows_is_said_again(redis: RedisProcess, lost: Script) -> None:
+    async def break_off() -> None:
+        raise RedisError("the connection to Redis was lost")
+
+    async with replicas(redis, 2) as (first, second):
+        way = Between(first.redis, break_off, lost)
+        peers = Peers(way, leases=first.leases, handler=first, clock=time.monotonic, wall=time.time)
+        assert await peers.exchange()
+        peers.on_cooldown(CooldownEvent(deployment=KEY, credential="c", seconds=60.0))
+        first.leases.prepare(KEY)
+        assert not await peers.exchange()
+        assert await peers.exchange()
+        await meet(second)
+
+        assert set(second.cooldowns) == {(KEY, "c")}
+        assert first.leases.may_probe(KEY, 5.0)
 
 
 async def test_more_leases_than_go_at_once_are_asked_for_in_turn(redis: RedisProcess) -> None:

@@ -246,3 +246,28 @@ async def test_what_is_no_http_call_passes() -> None:
 
 async def _unused() -> None:
     pytest.fail("used")
+
+
+@pytest.mark.parametrize("has_left", [True, False])
+async def test_an_answer_that_never_ends_counts_unless_its_client_left(has_left: bool) -> None:
+    app, layer, _ = guarded(key=lambda _: "k", policy=BreakerPolicy(consecutive=1))
+
+    async def breaks_off(receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.trailers", "headers": []})
+        if has_left:
+            await receive()
+
+    app.act = breaks_off
+    messages = [{"type": "http.request"}, {"type": "http.disconnect"}]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        pass
+
+    await layer({"type": "http", "path": "/"}, receive, send)
+
+    assert layer.breakers.breaker("k").state is (State.CLOSED if has_left else State.OPEN)

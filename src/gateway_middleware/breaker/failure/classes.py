@@ -120,10 +120,17 @@ _STREAM_CLIENT_NAMES = ("invalid_", "unsupported_", "image_", "empty_image", "fa
 """Beginnings of codes that blame the request (the Responses API lists a dozen for images alone)."""
 
 _OWN_WORDS: tuple[tuple[FailureClass, tuple[str, ...]], ...] = (
-    (FailureClass.CONTEXT_WINDOW, ("prompt is too long", "input length and `max_tokens` exceed context limit",
-                                   "maximum context length", "exceeds the context window")),
+    (
+        FailureClass.CONTEXT_WINDOW,
+        (
+            "prompt is too long",
+            "input length and `max_tokens` exceed context limit",
+            "maximum context length",
+            "exceeds the context window",
+        ),
+    ),
     (FailureClass.CONTENT_FILTER, ("blocked by content filtering policy", "content management policy")),
-)  # fmt: skip
+)
 """Words of a 400 that only change what happens to this very request."""
 
 _THROTTLE_WORDS: tuple[tuple[FailureClass, tuple[str, ...]], ...] = (

@@ -74,9 +74,28 @@ class CircuitBreaker:
     when a transition is complete; `gate` has a say in which replica probes. Not for several threads.
     """
 
-    __slots__ = ("_clock", "_evidence", "_gate", "_issue", "_on_transition", "_policy", "_probe", "_probe_until",
-                 "_probed_well", "_random", "_reason", "_refused", "_since", "_since_wall", "_until", "_wall",
-                 "generation", "key", "level", "state")  # fmt: skip
+    __slots__ = (
+        "_clock",
+        "_evidence",
+        "_gate",
+        "_issue",
+        "_on_transition",
+        "_policy",
+        "_probe",
+        "_probe_until",
+        "_probed_well",
+        "_random",
+        "_reason",
+        "_refused",
+        "_since",
+        "_since_wall",
+        "_until",
+        "_wall",
+        "generation",
+        "key",
+        "level",
+        "state",
+    )
 
     def __init__(
         self,
