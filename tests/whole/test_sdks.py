@@ -28,7 +28,9 @@ ASK: Any = [{"role": "user", "content": "Say hello to the gateway"}]
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
     async with Simulator().serve() as simulator:
-        async with gateway_for(simulator.url, GATEWAY_ROUTES=json.dumps(ROUTES)) as found:
+        async with gateway_for(
+            simulator.url, GATEWAY_ROUTES=json.dumps(ROUTES), GATEWAY_MAX_BODY_BYTES="10000000"
+        ) as found:
             yield found
 
 
