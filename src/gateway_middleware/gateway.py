@@ -167,6 +167,7 @@ class Gateway:
                 wall=clocks.wall,
                 scrub=self.config.scrub,
                 is_leaving=lambda: self._life.is_stopping,
+                price=self.pricing.of_answer,
             ),
             Middleware(
                 TenantMiddleware,

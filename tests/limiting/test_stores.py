@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clock import Clock
 from gateway_middleware.limiting.limit import NEVER, Change, Claim, Limit, Store, Unit
@@ -44,6 +46,37 @@ async def _redis(process: RedisProcess, clock: Clock) -> AsyncIterator[Store]:
 async def remaining(store: Store, *claims: Claim) -> list[int]:
     decision = await admit(store, [Claim(c.key, c.limit, 0) for c in claims], is_dry=True)
     return [s.remaining for s in decision.statuses]
+
+
+claims_of_many = st.lists(
+    st.tuples(st.integers(1, 4), st.integers(0, 3), st.integers(1, 3), st.booleans(), st.integers(0, 2)), max_size=12
+)
+
+
+@given(claims_of_many)
+def test_what_is_taken_is_what_a_dry_decision_foretold(
+    calls: list[tuple[int, int, int, bool, int]],
+) -> None:
+    """Also where the last of several limits refuses: nothing of the others is taken."""
+    clock, tenant = Clock(), fresh()
+    store = MemoryStore(clock=clock, wall=clock)
+    for number, (requests, tokens, busy, is_shadow, gap) in enumerate(calls):
+        limits = [(rpm(6, is_shadow=is_shadow), requests), (tpm(5), tokens), (slots(4), 1), (spend(7), busy)]
+        claims = [claim(tenant, limit, cost) for limit, cost in limits]
+        before = [store.used(c.key) for c in claims]
+        foretold = store.admit(claims, b"%d" % number, is_dry=True)
+        decision = store.admit(claims, b"%d" % number)
+        assert decision.is_admitted == foretold.is_admitted
+        assert [s.wait for s in decision.statuses] == [s.wait for s in foretold.statuses]
+        after = [store.used(c.key) for c in claims]
+        taken = [
+            c.cost if decision.is_admitted and not s.wait else 0 for c, s in zip(claims, foretold.statuses, strict=True)
+        ]
+        assert after == [one + cost for one, cost in zip(before, taken, strict=True)]
+        assert [s.is_taken for s in decision.statuses] == [
+            decision.is_admitted and not s.wait for s in foretold.statuses
+        ]
+        clock.advance(25.0 * gap)
 
 
 async def test_more_than_the_whole_limit_never_fits_and_blocks_nobody(opened: Opener) -> None:

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.core.price import Price, parse_price
+from gateway_middleware.core.price import Cost, Price, parse_price
 from gateway_middleware.metering.prices.library_prices import LibraryPrices, library_prices
 from gateway_middleware.metering.prices.prices import (
-    Cost,
     OverridePrices,
     PriceBook,
     first_of,

@@ -76,6 +76,23 @@ async def test_mt1_every_answered_call_is_one_exact_event(tmp_path: Path) -> Non
     )
 
 
+async def test_header_and_event_tell_the_same_cost(tmp_path: Path) -> None:
+    prices = json.dumps({"a/m": {"input": "0.15", "output": "0.6", "cached_input": "0.075", "version": "mine"}})
+    metered = Metered(tmp_path, GATEWAY_PRICES=prices)
+    odd = {"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 9}}
+    answers = []
+    for usage in ({"prompt_tokens": 1001, "completion_tokens": 13}, odd, {"prompt_tokens": 1001}, None):
+        body = {"id": "c", "model": "m"} | ({} if usage is None else {"usage": usage})
+        metered.rig.scripts["a"] = answering(json.dumps(body).encode())
+        answers.append(await metered.rig.call(stream=False))
+    metered.rig.scripts["a"] = streaming(*chat_events("hi"))
+    answers.append(await metered.rig.call(stream=True))
+    plain, strange, *others = await metered.events()
+    assert [answer.headers.get("x-gateway-cost") for answer in answers] == [plain.cost, strange.cost, None, None, None]
+    assert (plain.cost, plain.price_version, strange.cost) == ("0.00015795", "mine", "0.000004875")
+    assert len(others) == 3
+
+
 async def test_mt10_a_stream_that_is_left_is_partial_with_what_is_known(tmp_path: Path) -> None:
     metered = Metered(tmp_path, {"claude": "x/m"})
 

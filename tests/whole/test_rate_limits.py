@@ -390,6 +390,15 @@ async def test_spend_is_limited_by_the_price_of_the_deployment() -> None:
     assert (found["used"], found["period"]) == (pytest.approx(0.0092), "month")
 
 
+async def test_spend_is_settled_by_the_tier_that_served_the_call() -> None:
+    prices = json.dumps({"a/m": {"input": 10, "output": 100, "tiers": {"flex": 0.5}}})
+    rig = limited(spend="1/month", more={"GATEWAY_PRICES": prices})
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+    rig.scripts["a"] = answering(json.dumps({"id": "c", "service_tier": "flex", "usage": usage}).encode())
+    assert (await rig.call()).headers["x-gateway-cost"] == "0.01"
+    assert (await standing(rig, "spmo"))["used"] == pytest.approx(0.01)
+
+
 async def test_a_limit_is_raised_without_a_restart() -> None:
     rig = limited(requests="1/minute")
     await rig.call()

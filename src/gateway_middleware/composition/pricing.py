@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from decimal import ROUND_CEILING
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import SettingsError
-from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook, first_of
+from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook, cost_by, first_of
+from gateway_middleware.metering.usage_event import consistent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.core.clocks import Clocks
-    from gateway_middleware.core.domain import Clock, Deployment, ModelRequest
-    from gateway_middleware.core.record import CallRecord
-    from gateway_middleware.metering.prices.prices import Cost
+    from gateway_middleware.core.domain import Clock, ModelRequest
+    from gateway_middleware.core.price import Cost
+    from gateway_middleware.core.record import Attempt, CallRecord
+    from gateway_middleware.metering.prices.prices import Tariff
     from gateway_middleware.settings import Settings
 
 _MICRO = 1_000_000
+_MINUTE = 60
+_MAX_TARIFFS = 4096
+
+_Priced: TypeAlias = "tuple[str | None, str, str | None, str | None, int]"
+"""What decides on a tariff: vendor, deployment, model served, tier, and the minute; prices change at whole minutes."""
 
 
 class CallPricing(Lifeless):
@@ -35,49 +42,85 @@ class CallPricing(Lifeless):
         self._book = book
         self._price_id_of = price_id_of
         self._wall = wall
+        self._tariffs: dict[_Priced, tuple[Tariff, ...]] = {}
 
     def prepare(self, new: Settings) -> Commit:
         """Other prices, for calls that end from now on."""
         book = make_book(new)
 
         def commit() -> None:
-            self._book = book
+            self._book, self._tariffs = book, {}
 
         return commit
-
-    def price(self, deployment: Deployment, usage: Usage, *, at: float, served: str | None = None) -> Cost | None:
-        """The exact cost; None where no price is known."""
-        return self.price_of(provider=deployment.provider, key=deployment.key, usage=usage, at=at, served=served)
 
     def price_of(
         self, *, provider: str, key: str, usage: Usage, at: float, served: str | None = None, tier: str | None = None
     ) -> Cost | None:
-        """The same for a deployment by name; `tier` is what the provider says of how it served the call."""
+        """The exact cost at a deployment, None where no price is known.
+
+        `served` is the model that the provider names in its answer, `tier` what it says of how it served the call.
+        """
         try:
             vendor = self._price_id_of(provider)
         except KeyError:
             return None
-        return self._book.cost(
-            usage,
+        priced = (vendor, key, served, tier, int(at // _MINUTE))
+        tariffs = self._tariffs.get(priced)
+        if tariffs is None:
+            tariffs = self._look_up(priced)
+        return cost_by(tariffs, usage)
+
+    def _look_up(self, priced: _Priced) -> tuple[Tariff, ...]:
+        vendor, key, served, tier, minute = priced
+        if len(self._tariffs) >= _MAX_TARIFFS:
+            self._tariffs.clear()
+        tariffs = self._tariffs[priced] = self._book.tariffs(
             vendor=vendor,
             deployment_key=key,
             model=key.partition("/")[2],
             model_served=served,
-            at=at,
+            at=minute * _MINUTE,
             tier=tier,
         )
+        return tariffs
+
+    def of_attempt(self, attempt: Attempt, usage: Usage, *, at: float) -> Cost | None:
+        """What an attempt costs that has used so much: worked out once, whoever asks again gets the same figure."""
+        if attempt.priced is not None and attempt.priced[0] is usage:
+            return attempt.priced[1]
+        deployment = attempt.deployment
+        cost = self.price_of(
+            provider=deployment.provider,
+            key=deployment.key,
+            usage=consistent(usage),
+            at=at,
+            served=attempt.response_model,
+            tier=attempt.service_tier,
+        )
+        attempt.priced = (usage, cost)
+        return cost
+
+    def of_answer(self, record: CallRecord) -> Cost | None:
+        """What an answer costs that begins now; None where more of it is to come, or its price or use is not known."""
+        attempt = record.answered_by
+        if attempt is None or not attempt.is_complete or attempt.usage is None or attempt.usage.input_tokens is None:
+            return None
+        if attempt.usage.output_tokens is None and record.surface is not None and record.surface.writes_text:
+            return None
+        return self.of_attempt(attempt, attempt.usage, at=record.received_at)
 
     def estimate(self, request: ModelRequest, *, input_tokens: int, output_tokens: int) -> int | None:
         """Micro-dollars of a call that is expected to use so much, at the first deployment of its route."""
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-        return _micro(self.price(request.route.deployments[0], usage, at=self._wall()))
+        deployment = request.route.deployments[0]
+        return _micro(self.price_of(provider=deployment.provider, key=deployment.key, usage=usage, at=self._wall()))
 
     def cost(self, record: CallRecord, usage: Usage) -> int | None:
         """Micro-dollars of a call that was answered with this usage, rounded up."""
-        deployment = record.deployment
-        if deployment is None or usage.input_tokens == usage.output_tokens == 0:
+        attempt = record.answered_by
+        if attempt is None or usage.input_tokens == usage.output_tokens == 0:
             return 0
-        return _micro(self.price(deployment, usage, at=record.received_at, served=record.response_model))
+        return _micro(self.of_attempt(attempt, usage, at=record.received_at))
 
 
 def _micro(cost: Cost | None) -> int | None:

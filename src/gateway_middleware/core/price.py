@@ -1,4 +1,4 @@
-"""What an operator says that a deployment costs."""
+"""What an operator says that a deployment costs, and what a call has cost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import msgspec
 
 _MAX_DOLLARS = Decimal(1_000_000)
 _MAX_PLACES = 12
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """An amount in US dollars and the price list it follows from."""
+
+    amount: Decimal
+    version: str
+
+    @property
+    def text(self) -> str:
+        """The amount in plain digits: `0.00000015`, never `1.5E-7`."""
+        digits = f"{self.amount:f}"
+        return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Deployment, Dialect, Outcome, Surface, Usage
 from gateway_middleware.core.errors import UpstreamError
+from gateway_middleware.core.price import Cost
 
 
 class Attempt(msgspec.Struct, kw_only=True):
@@ -22,6 +23,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     upstream_request_id: str | None = None
     first_content: float | None = None
     usage: Usage | None = None
+    priced: tuple[Usage, Cost | None] | None = None
+    """The usage that was priced last, and what it costs: header, settlement and event tell the same figure."""
     raw_usage: bytes | None = None
     """The provider's own usage object, as JSON."""
     is_complete: bool = False

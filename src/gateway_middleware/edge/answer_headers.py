@@ -8,20 +8,23 @@ from gateway_middleware.core.domain import Dialect
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import HeaderList
+    from gateway_middleware.core.price import Cost
     from gateway_middleware.core.record import CallRecord
 
 
-def answer_headers(record: CallRecord, now: float) -> HeaderList:
+def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> HeaderList:
     """Headers for the start of the answer, `now` being that moment on the record's clock.
 
     `Server-Timing`: `upstream` is the time of all attempts until now, `gateway` is the rest. `x-gateway-attempts`:
-    `provider;outcome;ms` for each; the attempt that is being relayed has no outcome yet.
+    `provider;outcome;ms` for each; the attempt that is being relayed has no outcome yet. `x-gateway-cost`: US dollars.
     """
     request_id = record.request_id.encode()
     headers: HeaderList = [(b"x-request-id", request_id)]
     if record.dialect is Dialect.ANTHROPIC:
         headers.append((b"request-id", request_id))
     upstream = _add_attempts(headers, record, now) if record.attempts else 0.0
+    if cost is not None:
+        headers.append((b"x-gateway-cost", cost.text.encode()))
     gateway = max(now - record.started - upstream, 0.0)
     headers.append((b"server-timing", b"gateway;dur=%.2f, upstream;dur=%.2f" % (gateway * 1000, upstream * 1000)))
     return headers

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
     from gateway_middleware.core.domain import Clock, HeaderList
     from gateway_middleware.core.endpoints import Endpoint
+    from gateway_middleware.core.price import Cost
     from gateway_middleware.edge.access_log import AccessLog
 
 _log = logging.getLogger("gateway_middleware")
@@ -41,7 +42,8 @@ class EdgeMiddleware:
     is raised again, so that the server cuts the connection. `observe` is called with each record once it has ended,
     before the client can know. With `checks_paths=False` paths and websockets of a foreign application pass. `scrub`
     removes secrets from tracebacks. `write_stall`: seconds a client may leave the last bytes of a stream unread. While
-    `is_leaving`, answers say `connection: close`.
+    `is_leaving`, answers say `connection: close`. `price` says what a good answer costs
+    that begins now, where that is known.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class EdgeMiddleware:
         scrub: Callable[[str], str] | None = None,
         write_stall: float = 60.0,
         is_leaving: Callable[[], bool] = lambda: False,
+        price: Callable[[CallRecord], Cost | None] = lambda _: None,
     ) -> None:
         self.app = app
         self._access_log = access_log
@@ -70,6 +73,7 @@ class EdgeMiddleware:
         self._scrub = scrub
         self._write_stall = write_stall
         self._is_leaving = is_leaving
+        self._price = price
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,7 +82,8 @@ class EdgeMiddleware:
         header_names = [name for name, _ in scope["headers"]]
         record = self._open(scope, header_names)
         RECORD.set(scope, record)
-        reply = _Reply(record, send, self._clock, closes=scope["http_version"] < "2" and self._is_leaving())
+        closes = scope["http_version"] < "2" and self._is_leaving()
+        reply = _Reply(record, send, self._clock, closes=closes, price=self._price)
         try:
             self._admit(scope, record, header_names)
             await self.app(scope, receive, reply.send)
@@ -214,6 +219,7 @@ class _Reply:
         "_has_trailers",
         "_last",
         "_newest",
+        "_price",
         "_record",
         "_send",
         "is_ended",
@@ -222,11 +228,20 @@ class _Reply:
         "status",
     )
 
-    def __init__(self, record: CallRecord, send: Send, clock: Clock, *, closes: bool) -> None:
+    def __init__(
+        self,
+        record: CallRecord,
+        send: Send,
+        clock: Clock,
+        *,
+        closes: bool,
+        price: Callable[[CallRecord], Cost | None],
+    ) -> None:
         self._record = record
         self._send = send
         self._clock = clock
         self._closes = closes
+        self._price = price
         self._newest = b""
         self._last: Message | None = None
         self._has_trailers = False
@@ -271,7 +286,7 @@ class _Reply:
         for name, value in headers:
             if name == b"content-type":
                 self.is_event_stream = value.startswith(b"text/event-stream")
-        headers += answer_headers(record, now)
+        headers += answer_headers(record, now, self._price(record) if self.status < _CLIENT_ERROR else None)
         if self._closes:
             headers.append((b"connection", b"close"))
         return {**message, "headers": headers}

@@ -25,7 +25,6 @@ _MEMBER = re.compile(rb'[\s,{]*("[^"\\]*(?:\\.[^"\\]*)*")\s*:\s*', re.DOTALL)
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_name = msgspec.json.Decoder(str).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class _Name(str):
@@ -43,8 +42,9 @@ def members_of(body: bytes) -> dict[str, msgspec.Raw]:
     members = _decode_members(body) if len(body) < _LARGE else _decode_counting(body)
     if len(members) > MAX_FIELDS:
         raise _too_many()
-    # Bytes that come back the same name each member once. Blanks or escaped names need a look at each name.
-    if _encode(members) != body:
+    # Two quotes for each name, and those of its value: more belong to a member that was overwritten by a later one of
+    # the same name, or to a name with an escaped quote in it.
+    if body.count(b'"') != 2 * len(members) + sum([bytes(raw).count(b'"') for raw in members.values()]):
         _check_repeated(body, members)
     return members
 
@@ -88,10 +88,12 @@ def _twice(name: str) -> InvalidRequestError:
 
 
 def marks_of(body: bytes) -> bytes:
-    """Brackets (braces count as brackets), quotes and backslashes of a body, in order.
+    """Brackets (braces count as brackets), quotes and backslashes of a body, in order; nothing where they are few.
 
     Raises `InvalidRequestError` for more brackets outside of strings than are worth a parser's time.
     """
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return b""
     marks = body.translate(_BRACES_AS_BRACKETS, _UNMARKED)
     is_suspect = len(marks) > MAX_BRACKETS and marks.count(b"[") > MAX_BRACKETS
     if is_suspect and _structure(body, marks).count(b"[") > MAX_BRACKETS:

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from gateway_middleware.core.domain import Dialect, HeaderList
-from gateway_middleware.limiting.limit import Decision, LimitStatus, Unit
+from gateway_middleware.limiting.limit import Decision, LimitStatus, LimitWords, Unit
 
-_SHOWN = (Unit.REQUESTS, Unit.TOKENS)
+_REQUESTS, _TOKENS = Unit.REQUESTS, Unit.TOKENS
 
 
 def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderList:
@@ -21,26 +20,41 @@ def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderLi
     Of several limits on one unit the dialect's headers tell the one that refuses, else the one nearest to its end.
     Spend is told to nobody but `GET /v1/usage`, shadow limits to nobody at all.
     """
-    told = [s for s in decision.statuses if not s.claim.limit.is_shadow and s.claim.limit.unit is not Unit.SPEND]
+    requests = tokens = None
+    policies, states = [], []
+    for status in decision.statuses:
+        limit = status.claim.limit
+        words = limit.words
+        if words is None:
+            continue
+        policies.append(words.policy)
+        states.append(_state(words, status))
+        if limit.unit is _REQUESTS:
+            requests = status if requests is None else min(requests, status, key=_distance)
+        elif limit.unit is _TOKENS:
+            tokens = status if tokens is None else min(tokens, status, key=_distance)
     headers: HeaderList = []
-    for unit in _SHOWN:
-        tightest = _tightest(told, unit)
+    for tightest in (requests, tokens):
         if tightest is not None:
             headers += _anthropic(tightest, wall) if dialect is Dialect.ANTHROPIC else _openai(tightest)
-    return headers + _draft(told)
+    if policies:
+        headers += ((b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(states)))
+    return headers
 
 
-def _tightest(statuses: Iterable[LimitStatus], unit: Unit) -> LimitStatus | None:
-    of_unit = [s for s in statuses if s.claim.limit.unit is unit]
-    return min(of_unit, key=lambda s: (s.wait == 0, s.remaining / s.claim.limit.amount), default=None)
+def _distance(status: LimitStatus) -> tuple[bool, float]:
+    """From the end of a limit; one that refuses is the nearest."""
+    return status.wait == 0, status.remaining / status.claim.limit.amount
 
 
 def _openai(status: LimitStatus) -> HeaderList:
-    unit = status.claim.limit.unit.encode()
+    words = status.claim.limit.words
+    if words is None:
+        return []
     return [
-        (b"x-ratelimit-limit-" + unit, b"%d" % status.claim.limit.amount),
-        (b"x-ratelimit-remaining-" + unit, b"%d" % status.remaining),
-        (b"x-ratelimit-reset-" + unit, go_duration(status.reset_after)),
+        (words.limit, words.amount),
+        (words.remaining, b"%d" % status.remaining),
+        (words.reset, go_duration(status.reset_after)),
     ]
 
 
@@ -67,16 +81,8 @@ def go_duration(seconds: float) -> bytes:
     return b"%dm" % minutes + tail if minutes else tail
 
 
-def _draft(statuses: Sequence[LimitStatus]) -> HeaderList:
-    if not statuses:
-        return []
-    return [
-        (b"ratelimit-policy", b", ".join([s.claim.limit.policy for s in statuses])),
-        (b"ratelimit", b", ".join([_state(s) for s in statuses])),
-    ]
-
-
-def _state(status: LimitStatus) -> bytes:
+def _state(words: LimitWords, status: LimitStatus) -> bytes:
     """`r` is what remains, `t` the seconds until there is more: never later than `Retry-After`."""
-    item = b'"%s";r=%d' % (status.claim.limit.name.encode(), status.remaining)
-    return item + b";t=%d" % math.ceil(status.refill_after) if status.claim.limit.length else item
+    if status.claim.limit.length:
+        return b"%b%d;t=%d" % (words.state, status.remaining, math.ceil(status.refill_after))
+    return b"%b%d" % (words.state, status.remaining)

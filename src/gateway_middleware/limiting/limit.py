@@ -57,6 +57,21 @@ class OutagePolicy(StrEnum):
     CLOSED = "closed"
 
 
+class LimitWords(msgspec.Struct, frozen=True, gc=False):
+    """The constant parts of the headers that tell of one limit.
+
+    `policy` is its item of `RateLimit-Policy`, `state` the beginning of that of `RateLimit`; `amount` its amount;
+    `limit`, `remaining` and `reset` the names of OpenAI's headers.
+    """
+
+    policy: bytes
+    state: bytes
+    amount: bytes
+    limit: bytes
+    remaining: bytes
+    reset: bytes
+
+
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """So many units per `length`: seconds (sliding), days or months (calendar); no length for concurrency.
 
@@ -73,8 +88,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     on_outage: OutagePolicy = OutagePolicy.SHARE
     period: Period | None = None
     """Made from the fields above; None for concurrency."""
-    policy: bytes = b""
-    """The item of `RateLimit-Policy`, made from the fields above."""
+    words: LimitWords | None = None
+    """What headers say of it, made from the fields above; None where they say nothing: of spend, and in the shadow."""
 
     def __post_init__(self) -> None:
         if not 0 < self.amount <= MAX_AMOUNT:
@@ -83,14 +98,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"limit {self.name!r}: a length belongs to every unit but concurrency")
         if self.length:
             msgspec.structs.force_setattr(self, "period", _period(self.alignment, self.length))
-        msgspec.structs.force_setattr(self, "policy", self._policy())
-
-    def _policy(self) -> bytes:
-        """`q` is the quota, `w` its window in seconds. No unit is registered for tokens: the name says it."""
-        item = b'"%s";q=%d' % (self.name.encode(), self.amount)
-        if self.unit is Unit.CONCURRENCY:
-            return item + b';qu="concurrent-requests"'
-        return item + b";w=%d" % self.seconds
+        is_told = not self.is_shadow and self.unit is not Unit.SPEND
+        msgspec.structs.force_setattr(self, "words", _limit_words(self) if is_told else None)
 
     @property
     def is_calendar(self) -> bool:
@@ -116,6 +125,20 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self.amount:,} concurrent requests"
         shown = f"${self.amount / 1e6:,.2f}" if self.unit is Unit.SPEND else f"{self.amount:,} {self.unit}"
         return f"{shown} per {self.period_name}"
+
+
+def _limit_words(limit: Limit) -> LimitWords:
+    """`q` is the quota, `w` its window in seconds. No unit is registered for tokens: the name says it."""
+    unit, name = limit.unit.encode(), limit.name.encode()
+    tail = b';qu="concurrent-requests"' if limit.unit is Unit.CONCURRENCY else b";w=%d" % limit.seconds
+    return LimitWords(
+        policy=b'"%s";q=%d%b' % (name, limit.amount, tail),
+        state=b'"%s";r=' % name,
+        amount=b"%d" % limit.amount,
+        limit=b"x-ratelimit-limit-" + unit,
+        remaining=b"x-ratelimit-remaining-" + unit,
+        reset=b"x-ratelimit-reset-" + unit,
+    )
 
 
 def _words(length: int, alignment: Alignment) -> str:

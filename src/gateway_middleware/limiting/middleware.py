@@ -75,6 +75,7 @@ class CallLimitMiddleware:
         scope, receive, send = connection
         limits = self._limits
         limits.reservations.start_late()
+        call.needs_price = plan.needs_price
         if plan.needs_estimate:
             call.estimate = limits.estimator.estimate(call.request, call.tenant.name)
         reservation = await self._reserve(limits, plan, call, receive)
@@ -105,13 +106,14 @@ class CallLimitMiddleware:
 class _Call:
     """A model call on its way through the limits."""
 
-    __slots__ = ("estimate", "record", "request", "tenant")
+    __slots__ = ("estimate", "needs_price", "record", "request", "tenant")
 
     def __init__(self, request: ModelRequest, tenant: Tenant, record: CallRecord) -> None:
         self.request = request
         self.tenant = tenant
         self.record = record
         self.estimate: Estimate | None = None
+        self.needs_price = False
 
 
 def _price(limits: CallLimits, plan: Plan, call: _Call) -> int | None:
@@ -133,7 +135,7 @@ async def _settle(limits: CallLimits, reservation: Reservation, call: _Call, err
         await reservation.settle()
     else:
         tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
-        await reservation.settle(tokens=tokens, spend=_cost(limits, call, usage))
+        await reservation.settle(tokens=tokens, spend=_cost(limits, call, usage) if call.needs_price else None)
     if error is None and call.estimate is not None and call.record.usage is not None:
         limits.estimator.learn(call.request, call.tenant.name, call.estimate, call.record.usage)
 

@@ -94,6 +94,7 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
         status: int | None = None,
         raw_usage: bytes | None = None,
         cost: str | None = None,
+        price_version: str | None = None,
         ttft: float | None = None,
         duration: float | None = None,
         flags: tuple[str, ...] = (),
@@ -119,6 +120,7 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
             status=status,
             raw_usage=msgspec.Raw(raw_usage or b"null"),
             cost=cost,
+            price_version=price_version,
             ttft=ttft,
             duration=duration,
             flags=flags,
@@ -130,7 +132,7 @@ Appraise: TypeAlias = "Callable[[UsageEvent, str | None], UsageEvent]"
 
 
 def event_of(call: OpenCall, attempt: Attempt) -> UsageEvent | None:
-    """What an attempt that has ended used, not priced yet. None: nothing that anybody will bill."""
+    """What an attempt that has ended used, with its price if it is known already. None: nothing that anybody bills."""
     outcome = attempt.outcome or Outcome.CLIENT_DISCONNECT
     measured = _reported(call, attempt) or _estimated(call, attempt, outcome)
     if measured is None:
@@ -145,6 +147,7 @@ def event_of(call: OpenCall, attempt: Attempt) -> UsageEvent | None:
         status=attempt.status,
         raw_usage=attempt.raw_usage,
         cost=measured.cost,
+        price_version=measured.price_version,
         ttft=None if attempt.first_content is None else round(attempt.first_content - attempt.started, 6),
         duration=round(ended - attempt.started, 6),
         flags=measured.flags,
@@ -164,6 +167,7 @@ class _Measured(NamedTuple):
     source: UsageSource
     flags: tuple[str, ...] = ()
     cost: str | None = None
+    price_version: str | None = None
 
 
 def _reported(call: OpenCall, attempt: Attempt) -> _Measured | None:
@@ -175,10 +179,14 @@ def _reported(call: OpenCall, attempt: Attempt) -> _Measured | None:
     lacks_output = usage.output_tokens is None and call.surface in _TEXT_SURFACES
     delivered = None if is_final and not lacks_output else attempt.delivered_tokens
     lacks_input = usage.input_tokens is None
-    filled = _consistent(_filled(usage, call, delivered) if lacks_input or delivered is not None else usage)
-    is_odd = (is_final and (lacks_input or lacks_output)) or _consistent(usage) != usage
+    filled = consistent(_filled(usage, call, delivered) if lacks_input or delivered is not None else usage)
+    is_odd = (is_final and (lacks_input or lacks_output)) or consistent(usage) is not usage
     source = UsageSource.PROVIDER if is_final and not is_odd else UsageSource.PARTIAL
-    return _Measured(filled, source, (_ODD,) if is_odd or _has_negative(attempt.raw_usage or b"") else ())
+    flags = (_ODD,) if is_odd or _has_negative(attempt.raw_usage or b"") else ()
+    cost = attempt.priced[1] if attempt.priced is not None and attempt.priced[0] is filled else None
+    if cost is None:
+        return _Measured(filled, source, flags)
+    return _Measured(filled, source, flags, cost.text, cost.version)
 
 
 def _estimated(call: OpenCall, attempt: Attempt, outcome: Outcome) -> _Measured | None:
@@ -209,15 +217,14 @@ def _filled(usage: Usage, call: OpenCall, delivered: int | None) -> Usage:
     )
 
 
-def _consistent(usage: Usage) -> Usage:
-    """The same where no part is larger than its whole; else with wholes that are as large as their parts."""
+def consistent(usage: Usage) -> Usage:
+    """The same object where no part is larger than its whole; else one with wholes as large as their parts."""
     written = _at_least(usage.cache_write_tokens, usage.cache_write_1h_tokens or 0)
-    return msgspec.structs.replace(
-        usage,
-        cache_write_tokens=written,
-        input_tokens=_at_least(usage.input_tokens, (usage.cached_input_tokens or 0) + (written or 0)),
-        output_tokens=_at_least(usage.output_tokens, usage.reasoning_tokens or 0),
-    )
+    taken = _at_least(usage.input_tokens, (usage.cached_input_tokens or 0) + (written or 0))
+    given = _at_least(usage.output_tokens, usage.reasoning_tokens or 0)
+    if (written, taken, given) == (usage.cache_write_tokens, usage.input_tokens, usage.output_tokens):
+        return usage
+    return msgspec.structs.replace(usage, cache_write_tokens=written, input_tokens=taken, output_tokens=given)
 
 
 def _at_least(whole: int | None, parts: int) -> int | None:

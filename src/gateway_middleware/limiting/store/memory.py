@@ -43,6 +43,10 @@ class MemoryStore:
         """Take all claims or none; the keys of one call must differ."""
         now = int(self._clock() * MICROSECONDS + 0.5)
         wall, weight = now + self._wall_offset, self.weight
+        if weight == 1 and not is_dry:
+            taken = self._take(claims, owner, now, wall)
+            if taken is not None:
+                return Decision(True, tuple(taken), owner)
         probes: list[tuple[Claim, Cell, int]] = []
         takes = not is_dry
         is_admitted = True
@@ -58,6 +62,19 @@ class MemoryStore:
             for claim, cell, wait in probes
         ]
         return Decision(is_admitted, tuple(statuses), owner, weight)
+
+    def _take(self, claims: Sequence[Claim], owner: bytes, now: int, wall: int) -> list[LimitStatus] | None:
+        """Take everything in one go, as long as everything fits; None, and nothing taken, as soon as one does not."""
+        statuses: list[LimitStatus] = []
+        for claim in claims:
+            cell = self._cells.get(claim.key) or self._fetch(claim)
+            status = cell.take(claim, wall if cell.is_calendar else now, owner)
+            if status is None:
+                for taken in statuses:
+                    (self._cells.get(taken.claim.key) or self._fetch(taken.claim)).put_back(taken.claim, owner)
+                return None
+            statuses.append(status)
+        return statuses
 
     def _fetch(self, claim: Claim) -> Cell:
         return self._unswept.get(claim.key) or self._open(claim.key, claim.limit.period)

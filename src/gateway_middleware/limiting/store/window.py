@@ -88,6 +88,24 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         left = 0 if left < 0 else left if weight == 1 else left // weight
         return LimitStatus(claim, left, wait, takes, past[0] if past else newest, newest, now)
 
+    def take(self, claim: Claim, now: int, owner: bytes) -> LimitStatus | None:
+        """What `stand` says of a claim that was taken, if it fits; else nothing is taken."""
+        if not self.since <= now < self.until:
+            self._turn(now)
+        cost, limit = claim.cost, claim.limit.amount
+        total = self.total + cost
+        if total > limit:
+            return None
+        self.amount += cost
+        self.total = total
+        past, newest = self.past, self.newest
+        return LimitStatus(claim, limit - total, 0, True, past[0] if past else newest, newest, now)
+
+    def put_back(self, claim: Claim, owner: bytes) -> None:
+        """Undo a `take` of the same moment."""
+        self.amount -= claim.cost
+        self.total -= claim.cost
+
     def wait(self, cost: int, limit: int, now: int) -> int:
         """Microseconds until `cost`, which is too much now, fits below `limit`; `NEVER` if it cannot."""
         if cost > limit:
@@ -175,6 +193,19 @@ class Leases(msgspec.Struct, gc=False, weakref=False):
             self.hold(owner, now + _LEASE)
         left = (claim.limit.amount // weight or 1) - len(self.expiries)
         return LimitStatus(claim, max(left, 0), wait, takes, 0, 0, now)
+
+    def take(self, claim: Claim, now: int, owner: bytes) -> LimitStatus | None:
+        """What `stand` says of a slot that was taken, if one is free and the owner has none; else nothing is taken."""
+        self.advance(now)
+        expiries, limit = self.expiries, claim.limit.amount
+        if len(expiries) >= limit or owner in expiries:
+            return None
+        expiries[owner] = now + _LEASE
+        return LimitStatus(claim, limit - len(expiries), 0, True, 0, 0, now)
+
+    def put_back(self, claim: Claim, owner: bytes) -> None:
+        """Undo a `take` of the same moment."""
+        del self.expiries[owner]
 
     def hold(self, owner: bytes, until: int) -> None:
         """Take a slot, or prolong it."""

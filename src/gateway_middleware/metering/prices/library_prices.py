@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Unpack
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.metering.prices.prices import STANDARD, ZERO, Cost, PricedCall, Rates, Schedule, charge, costs
+from gateway_middleware.core.price import Cost
+from gateway_middleware.metering.prices.prices import STANDARD, ZERO, PricedCall, Rates, Schedule, Tariff, cost_by
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
@@ -57,6 +58,9 @@ class LibraryPrices:
         self._schedule = lru_cache(_CACHED_SCHEDULES)(self._look_up)
 
     def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
+        return cost_by(self.tariffs(**call), usage)
+
+    def tariffs(self, **call: Unpack[PricedCall]) -> tuple[Tariff, ...]:
         at = call["at"]
         slot = int((_seconds(at) if isinstance(at, datetime) else at) // _SLOT_SECONDS)
         for name in (call.get("model_served"), call["model"]):
@@ -64,8 +68,8 @@ class LibraryPrices:
                 continue
             schedule = self._schedule(call["vendor"], name, call.get("tier"), slot)
             if schedule is not None:
-                return costs(charge(schedule, usage), self._version)
-        return None
+                return (Tariff(schedule, self._version),)
+        return ()
 
     def _look_up(self, vendor: str | None, name: str, tier: str | None, slot: int) -> Schedule | None:
         """None: no such model. Empty: its price at this tier is not known."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Context, Decimal, Inexact
-from typing import NotRequired, Protocol, TypeAlias, TypedDict, Unpack
+from typing import NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.core.price import Price
+from gateway_middleware.core.price import Cost, Price
 
 EXACT = Context(prec=60, traps=[Inexact])
 ZERO = Decimal(0)
@@ -24,17 +24,15 @@ STANDARD = frozenset({None, "", "auto", "default", "standard"})
 """How OpenAI and Anthropic name the tier at list price; `auto` stands there before it is decided."""
 
 
-class Cost(msgspec.Struct, frozen=True):
-    """An amount in US dollars and the price list it follows from."""
+Schedule: TypeAlias = "tuple[tuple[int, Rates], ...]"
+"""Rates for calls of more input tokens than the number beside them, highest number first. Empty: not known."""
 
-    amount: Decimal
+
+class Tariff(NamedTuple):
+    """Rates, and the name of the price list that they come from."""
+
+    schedule: Schedule
     version: str
-
-    @property
-    def text(self) -> str:
-        """The amount in plain digits: `0.00000015`, never `1.5E-7`."""
-        digits = f"{self.amount:f}"
-        return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 class PricedCall(TypedDict):
@@ -56,6 +54,9 @@ class PricedCall(TypedDict):
 
 class PriceBook(Protocol):
     """A source of prices."""
+
+    def tariffs(self, **call: Unpack[PricedCall]) -> tuple[Tariff, ...]:
+        """What may apply to such a call within the same minute: the first that knows the cost counts."""
 
     def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
         """What this usage costs, or None where that is not known.
@@ -80,10 +81,6 @@ class Rates(msgspec.Struct, frozen=True, gc=False):
     output: Decimal | None
     reasoning: Decimal | None
     fee: Decimal = ZERO
-
-
-Schedule: TypeAlias = "tuple[tuple[int, Rates], ...]"
-"""Rates for calls of more input tokens than the number beside them, highest number first. Empty: not known."""
 
 
 def charge(schedule: Schedule, usage: Usage) -> Decimal | None:
@@ -130,23 +127,27 @@ class OverridePrices:
     """Prices that an operator has set, by the key of the deployment (`provider/model`)."""
 
     def __init__(self, prices: Mapping[str, Price]) -> None:
-        self._schedules = {
-            (key, tier): (((-1, _rates_of(price, factor)),), price.version)
+        self._tariffs = {
+            (key, tier): (Tariff(((-1, _rates_of(price, factor)),), price.version),)
             for key, price in prices.items()
             for tier, factor in _factors(price)
         }
 
-    def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
+    def tariffs(self, **call: Unpack[PricedCall]) -> tuple[Tariff, ...]:
         tier = call.get("tier")
-        price = self._schedules.get((call["deployment_key"], None if tier in STANDARD else tier))
-        if price is None:
-            return None
-        schedule, version = price
-        return costs(charge(schedule, usage), version)
+        return self._tariffs.get((call["deployment_key"], None if tier in STANDARD else tier), ())
+
+    def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
+        return cost_by(self.tariffs(**call), usage)
 
 
-def costs(amount: Decimal | None, version: str) -> Cost | None:
-    return None if amount is None else Cost(amount, version)
+def cost_by(tariffs: Iterable[Tariff], usage: Usage) -> Cost | None:
+    """What this usage costs by the first tariff that knows it."""
+    for schedule, version in tariffs:
+        amount = charge(schedule, usage)
+        if amount is not None:
+            return Cost(amount, version)
+    return None
 
 
 def _factors(price: Price) -> Iterable[tuple[str | None, Decimal]]:
@@ -178,8 +179,8 @@ class _FirstOf:
     def __init__(self, books: tuple[PriceBook, ...]) -> None:
         self._books = books
 
+    def tariffs(self, **call: Unpack[PricedCall]) -> tuple[Tariff, ...]:
+        return tuple(tariff for book in self._books for tariff in book.tariffs(**call))
+
     def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
-        for book in self._books:
-            if (cost := book.cost(usage, **call)) is not None:
-                return cost
-        return None
+        return cost_by(self.tariffs(**call), usage)
