@@ -1,0 +1,1 @@
+"""What a request may hold where tenants share a provider account: one allow-list per surface."""
