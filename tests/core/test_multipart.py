@@ -93,3 +93,27 @@ def test_a_thousand_parts_pass() -> None:
 def test_a_boundary_that_is_none(content_type: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="boundary"):
         form_fields(form((b"model", b"m")), content_type)
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        b"form-data; name*=utf-8''model",
+        b"form-data; name=\"x\"; name*=utf-8''model",
+        b"form-data; NAME*0=mo; name*1=del",
+        b'form-data; name="x"; name="model"',
+        b'form-data; name="x"; name *= model',
+        b'form-data; name="x"\r\ncontent-disposition: form-data; name="model"',
+    ],
+)
+def test_a_name_that_two_parsers_could_read_in_two_ways_is_refused(disposition: bytes) -> None:
+    body = b"--b\r\ncontent-disposition: " + disposition + b"\r\n\r\nm\r\n--b--\r\n"
+
+    with pytest.raises(InvalidRequestError):
+        form_fields(body, TYPE)
+
+
+def test_the_name_of_a_file_may_be_in_any_character_set() -> None:
+    part = b"content-disposition: form-data; name=\"file\"; filename*=utf-8''caf%C3%A9.mp3\r\n\r\nx"
+
+    assert part_of(part) == (b"file", b"x")

@@ -420,7 +420,13 @@ def test_a_field_of_the_future_cannot_name_an_identifier(
 @settings(deadline=None)
 @given(
     st.recursive(
-        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.sampled_from(["", "auto"])),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.sampled_from(["", "auto"]),
+        ),
         lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["a", "b_c"]), inner)),
         max_leaves=10,
     )

@@ -128,9 +128,12 @@ _PATTERNS = [_Pattern.of(e) for e in ENDPOINTS if "{" in e.path]
 
 
 def locate(path: str) -> Endpoint | None:
-    """The endpoint of a path below the mount prefix (`scope["path"]`, percent-decoded), or None."""
+    """The endpoint of a path below the mount prefix (`scope["path"]`, percent-decoded), or None.
+
+    Nothing is at a path with characters that do not print: routers differ in what they make of a line end.
+    """
     exact = _EXACT.get(path)
-    if exact is not None:
+    if exact is not None or not path.isprintable():
         return exact
     for pattern in _PATTERNS:
         argument = pattern.argument(path)

@@ -74,11 +74,25 @@ def part_of(part: bytes) -> tuple[bytes, bytes]:
     head, _, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_HEAD:
         raise _refusal(f"has a part with more than {_MAX_HEAD} bytes of headers")
-    for line in _FOLD.sub(b" ", head).split(b"\r\n"):
-        field, _, value = line.partition(b":")
-        if field.strip().lower() == b"content-disposition":
-            return _parameters(value).get(b"name", b""), content
-    return b"", content
+    lines = [line.partition(b":") for line in _FOLD.sub(b" ", head).split(b"\r\n")]
+    values = [value for field, _, value in lines if field.strip().lower() == b"content-disposition"]
+    if len(values) > 1:
+        raise _refusal("names a part twice")
+    return (_name(values[0]) if values else b""), content
+
+
+def _name(disposition: bytes) -> bytes:
+    """The name, where it is told once and plainly.
+
+    RFC 7578 has no `name*` in another character set (RFC 5987) and no pieces `name*0` (RFC 2231), but there are parsers
+    that read them, and prefer them.
+    """
+    names = [name.lower() for name, _ in _PARAMETER.findall(disposition)]
+    if any(name.startswith(b"name*") for name in names):
+        raise _refusal("names a part in an extended way (`name*`)")
+    if names.count(b"name") > 1 or b"=" in _PARAMETER.sub(b"", disposition):
+        raise _refusal("has a part whose name is in doubt")
+    return _parameters(disposition).get(b"name", b"")
 
 
 def _parameters(value: bytes) -> dict[bytes, bytes]:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from gateway_middleware.core.price import Cost
     from gateway_middleware.core.record import CallRecord
 
+_NO_SNIFF: tuple[bytes, bytes] = (b"x-content-type-options", b"nosniff")
+"""A browser takes an answer for what its content type says, whatever a model has written into it."""
+
 
 def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> HeaderList:
     """Headers for the start of the answer, `now` being that moment on the record's clock.
@@ -19,7 +22,7 @@ def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> 
     `provider;outcome;ms` for each; the attempt that is being relayed has no outcome yet. `x-gateway-cost`: US dollars.
     """
     request_id = record.request_id.encode()
-    headers: HeaderList = [(b"x-request-id", request_id)]
+    headers: HeaderList = [(b"x-request-id", request_id), _NO_SNIFF]
     if record.dialect is Dialect.ANTHROPIC:
         headers.append((b"request-id", request_id))
     upstream = _add_attempts(headers, record, now) if record.attempts else 0.0

@@ -9,6 +9,7 @@ from gateway_middleware.core.errors import UpstreamError, UpstreamStatusError
 from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import Attempt
 from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
+from gateway_middleware.upstream.content_type import content_type_of
 from gateway_middleware.upstream.decoding import decoded
 from gateway_middleware.upstream.relay import Patience, Relay
 from gateway_middleware.upstream.relayed_output import OutputTally
@@ -125,7 +126,7 @@ class Dispatch:
             answer = decoded(answer)
             if not _OK <= answer.status < _REDIRECT:
                 raise await self._failure(provider, answer)
-            media = headers.get(b"content-type") or b"application/json"
+            media = content_type_of(headers.get(b"content-type"), request.surface)
             passed = self._clock() - attempt.started
             patience = Patience(content=timeouts.first_content - passed, silence=first_byte)
             await relay.answer(answer, request, provider, media, limit=self._max_answer_bytes, patience=patience)
