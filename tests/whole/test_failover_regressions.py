@@ -29,7 +29,7 @@ class Silent(ScriptedAnswer):
         await asyncio.Event().wait()
         return b""
 
-    chunk = read  # type: ignore[assignment]
+    chunk = read
 
 
 def silent(_: object) -> Silent:

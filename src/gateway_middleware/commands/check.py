@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
-from gateway_middleware.commands.compose import add_overrides, composed_settings, environment_of
+from gateway_middleware.commands.compose import add_overrides, compose, environment_of
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.settings import DeploymentSettings, ProviderSettings, Settings, TenantSettings
 
@@ -22,8 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what would run. Raises `SettingsError` with every fault."""
-    print("\n".join(describe(composed_settings(environment_of(args)))))
+    """Print what the settings say. Raises `SettingsError` with every fault, like `serve`."""
+    settings = Settings.from_env(environment_of(args))
+    print("\n".join(describe(settings)), flush=True)
+    compose(settings)
     return 0
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.errors import SettingsError
-from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
+
+    from gateway_middleware.settings import Settings
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +33,12 @@ def environment_of(args: argparse.Namespace) -> dict[str, str]:
     return dict(os.environ) | {name: value for name, value in given.items() if value is not None}
 
 
-def composed_settings(environment: Mapping[str, str]) -> Settings:
-    """Settings that a gateway can be made of. Raises `SettingsError` with every fault that can be found beforehand."""
+def compose(settings: Settings) -> None:
+    """See whether a gateway can be made of these. Raises `SettingsError` with what can be found out beforehand."""
     from gateway_middleware.gateway import Gateway
 
-    settings = Settings.from_env(environment)
     Gateway(settings)
     _check_journal(settings)
-    return settings
 
 
 def _check_journal(settings: Settings) -> None:

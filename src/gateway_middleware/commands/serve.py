@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gateway_middleware._version import __version__
-from gateway_middleware.commands.compose import add_overrides, composed_settings, environment_of
+from gateway_middleware.commands.compose import add_overrides, compose, environment_of
 from gateway_middleware.commands.extras import require_serve
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.edge.access_log import AccessLog
@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Raises `SettingsError` for a configuration that `check` refuses as well."""
     require_serve("serve")
     environment = environment_of(args)
-    settings = composed_settings(environment)
+    settings = Settings.from_env(environment)
+    compose(settings)
     with _listening(settings) as listener, _shared_directories(settings, environment):
         if settings.workers > 1:
             settings = Settings.from_env(environment)
