@@ -245,3 +245,23 @@ def test_a_form_is_read_for_model_and_stream() -> None:
 def test_a_form_that_names_the_model_twice_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="twice"):
         parse(form(("model", "a"), ("model", "b")), FORM, Surface.AUDIO_TRANSCRIPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("surface", "fields", "outputs"),
+    [
+        (Surface.CHAT, {"n": 3, "best_of": 9, "prompt": ["a", "b"]}, 3),
+        (Surface.COMPLETIONS, {"n": 3, "best_of": 9, "prompt": "a"}, 9),
+        (Surface.COMPLETIONS, {"n": 9, "best_of": 3, "prompt": ["a", "b"]}, 18),
+        (Surface.COMPLETIONS, {"prompt": [1, 2, 3]}, 1),
+        (Surface.COMPLETIONS, {"prompt": [[1, 2, 3], [4]]}, 2),
+        (Surface.COMPLETIONS, {"prompt": []}, 1),
+        (Surface.COMPLETIONS, {"prompt": {"odd": 1}}, 1),
+        (Surface.COMPLETIONS, {"n": 10**9, "prompt": ["a"] * 2000}, 10**6),
+        (Surface.MESSAGES, {"n": 7}, 1),
+        (Surface.EMBEDDINGS, {"n": 7, "input": ["a", "b"]}, 1),
+    ],
+)
+def test_the_outputs_that_are_asked_for(surface: Surface, fields: dict[str, object], outputs: int) -> None:
+    body = json.dumps({"model": "m", **fields}).encode()
+    assert parse(body, b"application/json", surface).choices == outputs

@@ -224,3 +224,12 @@ def test_recorded_chats_are_estimated_within_a_factor() -> None:
 
     assert len(ratios) > 50
     assert 0.8 < ratios[len(ratios) // 2] < 2.0
+
+
+@pytest.mark.parametrize(("ids", "tokens"), [([1, 22, 333], 3), ([[1, 2], [3]], 3), ([], 1)])
+def test_token_ids_count_by_their_number(ids: list[Any], tokens: int) -> None:
+    assert measure(request({"model": "m", "input": ids}, surface=Surface.EMBEDDINGS)) == (0, tokens)
+
+
+def test_a_field_of_another_surface_is_not_read() -> None:
+    assert measure(request({"messages": [], "input": "x" * 4000, "system": "y" * 4000})) == (0, 1)

@@ -28,7 +28,7 @@ ACME = Tenant(name="acme")
 class Prices:
     """A micro-dollar for each token."""
 
-    def estimate(self, request: ModelRequest, *, input_tokens: int, output_tokens: int) -> int | None:
+    def estimate(self, deployment: Deployment, *, input_tokens: int, output_tokens: int) -> int | None:
         return input_tokens + output_tokens
 
     def cost(self, record: CallRecord, usage: Usage) -> int | None:

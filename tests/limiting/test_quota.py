@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
-from gateway_middleware.core.domain import Dialect, ModelRequest, Route, Surface, Tenant
+from gateway_middleware.core.domain import Deployment, Dialect, ModelRequest, Route, Surface, Tenant
 from gateway_middleware.limiting.estimate import Estimate
 from gateway_middleware.limiting.limit import Claim
 from gateway_middleware.limiting.quota import Quota, Quotas
@@ -118,3 +119,26 @@ def test_plans_are_made_once_and_bounded() -> None:
     for model in "bcd":
         quotas.plan(ACME, asked(model))
     assert quotas.plan(ACME, asked("a")) is not first
+
+
+@pytest.mark.parametrize("pattern", ["GPT-5*", "Fast", "azure-eu/gpt-5-MINI", "gpt-5-mini", "*eu/*"])
+def test_a_pattern_means_every_name_of_what_a_call_may_reach(pattern: str) -> None:
+    route = Route(
+        name="fast",
+        deployments=(Deployment(provider="o", model="x"),),
+        on_context_window=(Deployment(provider="azure-eu", model="Gpt-5-mini"),),
+    )
+    quotas = Quotas({"acme": Quota(per_model=((pattern, (rpm(5),)),))})
+    request = msgspec.structs.replace(asked("fast"), route=route)
+
+    assert set(named(quotas.plan(ACME, request).claims(None, None))) == {"model-rpm"}
+    assert not quotas.plan(ACME, asked("other"))
+
+
+def test_a_call_that_is_held_to_one_deployment_does_not_hide_the_others_from_the_next() -> None:
+    both = Route(name="r", deployments=(Deployment(provider="a", model="m"), Deployment(provider="b", model="dear")))
+    one = msgspec.structs.replace(both, deployments=both.deployments[:1])
+    quotas = Quotas({"acme": Quota(per_model=(("dear", (rpm(5),)),))})
+
+    assert not quotas.plan(ACME, msgspec.structs.replace(asked("r"), route=one))
+    assert quotas.plan(ACME, msgspec.structs.replace(asked("r"), route=both))

@@ -10,6 +10,7 @@ import msgspec
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.commands.compose import add_overrides, compose, environment_of
 from gateway_middleware.composition.breakers import policies_of
+from gateway_middleware.composition.pricing import price_warnings
 from gateway_middleware.settings import DeploymentSettings, ProviderSettings, Settings, TenantSettings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def describe(settings: Settings) -> Iterable[str]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     yield f"serve would listen on http://{host}:{settings.port} with {workers}"
     yield f"configuration {settings.config_hash}"
-    yield from (f"warning: {line}" for line in settings.warnings())
+    yield from (f"warning: {line}" for line in [*settings.warnings(), *price_warnings(settings)])
 
 
 def _provider(provider: ProviderSettings) -> str:
@@ -83,4 +84,6 @@ def _tenant(tenant: TenantSettings) -> str:
         if (value := getattr(tenant.limits, name)) is not None
     ]
     keys = "1 key" if len(tenant.keys) == 1 else f"{len(tenant.keys)} keys"
+    if tenant.on_unpriced != "refuse":
+        limits.append(f"on_unpriced {tenant.on_unpriced}")
     return "; ".join([f"{tenant.name}: {keys}", *limits, f"models {', '.join(tenant.models)}"])

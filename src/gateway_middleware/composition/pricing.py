@@ -5,19 +5,21 @@ from __future__ import annotations
 from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING, TypeAlias
 
+from gateway_middleware.composition.config import LiveConfig, deployments_of
 from gateway_middleware.composition.part import Commit, Lifeless
+from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook, cost_by, first_of
 from gateway_middleware.metering.usage_event import consistent
+from gateway_middleware.providers import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from gateway_middleware.composition.config import LiveConfig
-    from gateway_middleware.core.clocks import Clocks
-    from gateway_middleware.core.domain import Clock, ModelRequest
+    from gateway_middleware.core.domain import Clock, Deployment
     from gateway_middleware.core.price import Cost
+    from gateway_middleware.core.provider_api import ProviderKind
     from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.metering.prices.prices import Tariff
     from gateway_middleware.settings import Settings
@@ -109,11 +111,15 @@ class CallPricing(Lifeless):
             return None
         return self.of_attempt(attempt, attempt.usage, at=record.received_at)
 
-    def estimate(self, request: ModelRequest, *, input_tokens: int, output_tokens: int) -> int | None:
-        """Micro-dollars of a call that is expected to use so much, at the first deployment of its route."""
+    def estimate(self, deployment: Deployment, *, input_tokens: int, output_tokens: int) -> int | None:
+        """Micro-dollars of a call that is expected to use so much at this deployment."""
         usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-        deployment = request.route.deployments[0]
         return _micro(self.price_of(provider=deployment.provider, key=deployment.key, usage=usage, at=self._wall()))
+
+    def unpriced(self, deployments: Iterable[Deployment]) -> list[str]:
+        """The keys of those that have no known price, each once, in their order."""
+        keys = {d.key: None for d in deployments if self.estimate(d, input_tokens=1, output_tokens=1) is None}
+        return list(keys)
 
     def cost(self, record: CallRecord, usage: Usage) -> int | None:
         """Micro-dollars of a call that was answered with this usage, rounded up."""
@@ -130,6 +136,18 @@ def _micro(cost: Cost | None) -> int | None:
 def build_pricing(settings: Settings, config: LiveConfig, clocks: Clocks) -> CallPricing:
     """Prices as configured. Raises `SettingsError`."""
     return CallPricing(make_book(settings), price_id_of=lambda name: config.providers[name].price_id, wall=clocks.wall)
+
+
+def price_warnings(settings: Settings, kinds: Mapping[str, ProviderKind] = KINDS) -> list[str]:
+    """What a limit on spend makes of deployments whose price is not known, in lines."""
+    if not settings.limits_spend:
+        return []
+    pricing = build_pricing(settings, LiveConfig(settings, kinds), Clocks())
+    return [
+        f"GATEWAY_PRICES: no price is known for {key}: tenants with a limit on spend cannot call it, unless they have "
+        "on_unpriced: allow"
+        for key in pricing.unpriced(deployments_of(settings))
+    ]
 
 
 def make_book(settings: Settings) -> PriceBook:

@@ -62,6 +62,7 @@ def _quota(tenant: TenantSettings, defaults: LimitSettings) -> Quota:
         per_key=_limits(tenant.per_key),
         per_model=tuple((pattern, _limits(limits)) for pattern, limits in tenant.per_model),
         priority=tenant.priority,
+        allows_unpriced=tenant.on_unpriced == "allow",
     )
 
 

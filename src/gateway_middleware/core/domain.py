@@ -146,7 +146,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A client's request after intake: its top level decoded, every value below still raw bytes.
 
     `fields` keeps the order of the client; it is empty for a multipart body. `output_cap` is the largest output cap
-    that was asked for, in tokens, and `choices` is `n`. `model` is the name as the client asked for it.
+    that was asked for, in tokens, and `choices` how many outputs are asked for in all. `model` is the name as the
+    client asked for it.
     """
 
     surface: Surface

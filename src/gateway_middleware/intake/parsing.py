@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from gateway_middleware.core.domain import Surface
+from gateway_middleware.core.counted_fields import COUNTED
 from gateway_middleware.core.errors import InvalidRequestError, UnsupportedMediaTypeError
 from gateway_middleware.core.model_names import RULE, is_model_name
 from gateway_middleware.core.multipart import form_fields, is_multipart
@@ -15,16 +15,13 @@ from gateway_middleware.intake.strictness import check_depth, marks_of, members_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway_middleware.core.domain import Surface
+
 MAX_TOKENS = 10**9
 MAX_CHOICES = 1024
 """Numbers are read for limits and prices only, so what is beyond these counts as these: the provider judges."""
-_CAPS = {
-    Surface.CHAT: ("max_tokens", "max_completion_tokens"),
-    Surface.COMPLETIONS: ("max_tokens",),
-    Surface.RESPONSES: ("max_output_tokens",),
-    Surface.MESSAGES: ("max_tokens",),
-}
-"""Fields that bound the output of a surface; on another surface the same field bounds nothing."""
+MAX_OUTPUTS = 10**6
+"""Choices times prompts, in the same sense."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FORM_SURFACES = frozenset({"images/edits", "images/variations", "audio/transcriptions", "audio/translations"})
 _ONLY_USAGE = msgspec.Raw(b'{"include_usage":true}')
@@ -37,6 +34,7 @@ class _StreamOptions(msgspec.Struct):
 _decode_text = msgspec.json.Decoder(str | None).decode
 _decode_flag = msgspec.json.Decoder(bool | None).decode
 _decode_number = msgspec.json.Decoder(int | float).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
 
 
@@ -90,7 +88,7 @@ def parse(body: bytes, content_type: bytes, surface: Surface) -> ParsedBody:
         is_stream=stream is not None and bool(_read(_decode_flag, stream, "stream", "a boolean")),
         wants_stream_usage=options is not None and _wants_usage(options),
         output_cap=_output_cap(fields, surface),
-        choices=min(_count(fields, "n") or 1, MAX_CHOICES),
+        choices=_outputs(fields, surface),
     )
 
 
@@ -158,8 +156,26 @@ def _count(fields: Mapping[str, msgspec.Raw], field: str) -> int | None:
 
 
 def _output_cap(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int | None:
-    caps = [cap for field in _CAPS.get(surface, ()) if (cap := _count(fields, field)) is not None]
+    caps = [cap for field in COUNTED[surface].caps if (cap := _count(fields, field)) is not None]
     return min(max(caps), MAX_TOKENS) if caps else None
+
+
+def _outputs(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int:
+    """How many outputs are asked for: the largest number of choices, for each prompt."""
+    counted = COUNTED[surface]
+    choices = max([_count(fields, field) or 1 for field in counted.choices], default=1)
+    prompts = fields.get(counted.prompts) if counted.prompts is not None else None
+    return min(min(choices, MAX_CHOICES) * (1 if prompts is None else _prompts(bytes(prompts))), MAX_OUTPUTS)
+
+
+def _prompts(raw: bytes) -> int:
+    """The prompts of a field that holds a text, a list of texts, the token ids of one text, or a list of such lists."""
+    try:
+        listed = _decode_list(raw)
+    except msgspec.MsgspecError:
+        return 1
+    is_list_of_prompts = bool(listed) and bytes(listed[0])[:1] in {b'"', b"["}
+    return len(listed) if is_list_of_prompts else 1
 
 
 def _parse_form(body: bytes, content_type: bytes) -> ParsedBody:

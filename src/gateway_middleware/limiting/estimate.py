@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import msgspec
 from cachetools import LRUCache
 
+from gateway_middleware.core.counted_fields import COUNTED
 from gateway_middleware.core.domain import Dialect, ModelRequest, Surface, Usage
 from gateway_middleware.core.quantile import Quantiles
 
@@ -28,16 +29,14 @@ _WARM = 8
 _MAX_MODELS = 2048
 _MAX_PAIRS = 8192
 _MAX_RATIO, _MIN_RATIO = 12.0, 0.5
-_READ = ("messages", "input", "system", "instructions", "prompt", "tools", "functions", "response_format", "text")
-_NO_OUTPUT = frozenset({
-    Surface.EMBEDDINGS,
-    Surface.COUNT_TOKENS,
-    Surface.MODERATIONS,
+_NO_OUTPUT = frozenset({Surface.EMBEDDINGS, Surface.COUNT_TOKENS, Surface.MODERATIONS})
+_SELDOM_OUTPUT = frozenset({
     Surface.IMAGES_GENERATIONS,
     Surface.IMAGES_EDITS,
     Surface.IMAGES_VARIATIONS,
     Surface.AUDIO_SPEECH,
 })  # fmt: skip
+"""Images and sound are counted in tokens at some models only: until a model has shown them, none are expected."""
 _BASE64_MARKS = (b";base64,", b'"data":"', b'"data": "')
 _IMAGE_MARKS = (b'"image_url":', b'"input_image"', b'"type":"image"', b'"type": "image"')
 """One image has one or two of these."""
@@ -98,7 +97,9 @@ class Estimator:
         if request.output_cap is not None:
             return request.output_cap * choices, True
         learnt = self._outputs.get((tenant, request.model), at_least=_WARM)
-        return (self._default_output if learnt is None else learnt) * choices, False
+        if learnt is None:
+            learnt = 0 if request.surface in _SELDOM_OUTPUT else self._default_output
+        return learnt * choices, False
 
     def _ratio(self, model: str) -> _Ratio:
         ratio = self._ratios.get(model)
@@ -133,7 +134,7 @@ def measure(request: ModelRequest) -> tuple[int, int]:
     fields = request.fields
     if not fields:
         return len(request.body) if request.content_type.startswith(b"application/json") else 0, 0
-    return _sum(_measure_value(bytes(fields[name])) for name in _READ if name in fields)
+    return _sum(_measure_value(bytes(fields[name])) for name in COUNTED[request.surface].read if name in fields)
 
 
 def _sum(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
@@ -145,6 +146,8 @@ def _sum(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _measure_value(raw: bytes) -> tuple[int, int]:
+    if raw.startswith(b"[") and b'"' not in raw and b"{" not in raw:
+        return 0, raw.count(b",") + 1  # token ids, or lists of them
     images = max([raw.count(mark) for mark in _IMAGE_MARKS]) if b"image" in raw else 0
     blobs = sum([length for mark in _BASE64_MARKS for length in _runs(raw, mark)]) if b"data" in raw else 0
     return max(len(raw) - blobs, 0), images * IMAGE_TOKENS if images else blobs // _DOCUMENT_BYTES_PER_TOKEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -11,25 +12,27 @@ from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.limiting.actual_use import UseKind, actual_use
 from gateway_middleware.limiting.headers import limit_headers
 from gateway_middleware.limiting.reservation import LimitReachedError
+from gateway_middleware.limiting.spend import quote
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
-    from gateway_middleware.core.domain import Clock, ModelRequest, Tenant, Usage
+    from gateway_middleware.core.domain import Clock, Deployment, ModelRequest, Tenant, Usage
     from gateway_middleware.core.record import CallRecord
     from gateway_middleware.limiting.counters import DecisionCounters
     from gateway_middleware.limiting.estimate import Estimate, Estimator
     from gateway_middleware.limiting.queue.waiting import WaitingRoom
     from gateway_middleware.limiting.quota import Plan, Quotas
     from gateway_middleware.limiting.reservation import Reservation, Reservations
+    from gateway_middleware.limiting.spend import Quote
 
 
 class Pricing(Protocol):
     """What calls cost, in micro-dollars; None where no price is known."""
 
-    def estimate(self, request: ModelRequest, *, input_tokens: int, output_tokens: int) -> int | None:
-        """What a call would cost at its route's first deployment."""
+    def estimate(self, deployment: Deployment, *, input_tokens: int, output_tokens: int) -> int | None:
+        """What a call would cost at this deployment."""
         ...
 
     def cost(self, record: CallRecord, usage: Usage) -> int | None:
@@ -52,7 +55,9 @@ class CallLimitMiddleware:
     """Reserves what a model call may take before it, and settles with what it has really used, whatever its end.
 
     Requests, tokens, spend and a slot are reserved in one step; the answer tells how the limits stand. Everything that
-    is no model call (no REQUEST in the scope) passes. Raises `LimitReachedError`.
+    is no model call (no REQUEST in the scope) passes. Under a limit on spend, what the call may cost at the dearest
+    deployment is reserved, and deployments without a known price are not asked. Raises `LimitReachedError` and
+    `UnpricedModelError`.
     """
 
     def __init__(self, app: ASGIApp, *, limits: CallLimits, wall: Clock) -> None:
@@ -76,9 +81,12 @@ class CallLimitMiddleware:
         limits = self._limits
         limits.reservations.start_late()
         call.needs_price = plan.needs_price
-        if plan.needs_estimate:
+        if plan.needs_estimate and call.request.surface.uses_tokens:
             call.estimate = limits.estimator.estimate(call.request, call.tenant.name)
-        reservation = await self._reserve(limits, plan, call, receive)
+        price = _quote(limits, plan, call)
+        if price is not None and price.route is not call.request.route:
+            scope = REQUEST.child(scope, msgspec.structs.replace(call.request, route=price.route))
+        reservation = await self._reserve(limits, plan, call, price, receive)
         limits.counters.note(call.tenant.name, reservation.decision)
         headers = limit_headers(reservation.decision, call.record.dialect, self._wall())
         error: BaseException | None = None
@@ -90,8 +98,10 @@ class CallLimitMiddleware:
         finally:
             await _settle(limits, reservation, call, error)
 
-    async def _reserve(self, limits: CallLimits, plan: Plan, call: _Call, receive: Receive) -> Reservation:
-        claims = plan.claims(call.estimate, _price(limits, plan, call))
+    async def _reserve(
+        self, limits: CallLimits, plan: Plan, call: _Call, price: Quote | None, receive: Receive, /
+    ) -> Reservation:
+        claims = plan.claims(call.estimate, None if price is None else price.micro_dollars)
         try:
             if limits.waiting_room is None:
                 return await limits.reservations.reserve(claims)
@@ -116,13 +126,13 @@ class _Call:
         self.needs_price = False
 
 
-def _price(limits: CallLimits, plan: Plan, call: _Call) -> int | None:
+def _quote(limits: CallLimits, plan: Plan, call: _Call) -> Quote | None:
+    """What the call may cost, None where nothing asks. Raises `UnpricedModelError`."""
     estimate = call.estimate
     if estimate is None or limits.pricing is None or not plan.needs_price:
         return None
-    return limits.pricing.estimate(
-        call.request, input_tokens=estimate.input_tokens, output_tokens=estimate.output_tokens
-    )
+    price = partial(limits.pricing.estimate, input_tokens=estimate.input_tokens, output_tokens=estimate.output_tokens)
+    return quote(call.request.route, price, allows_unpriced=plan.allows_unpriced)
 
 
 async def _settle(limits: CallLimits, reservation: Reservation, call: _Call, error: BaseException | None) -> None:

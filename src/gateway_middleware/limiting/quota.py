@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from gateway_middleware.core.domain import ModelRequest, Tenant
+from gateway_middleware.core.domain import Dialect, ModelRequest, Route, Surface, Tenant
 from gateway_middleware.limiting.estimate import Estimate
 from gateway_middleware.limiting.limit import Claim, Limit, Unit, limit_key
 
@@ -17,27 +17,37 @@ _MIN_SPEND = 1
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of one tenant: together, for each of its keys, and by patterns over the models asked for."""
+    """The limits of one tenant: together, for each of its keys, and by patterns over models.
+
+    A pattern of `per_model` is compared, without regard to case, with the name asked for, that of the route, and every
+    model that the route may lead to. `allows_unpriced`: what has no known price passes limits on spend.
+    """
 
     limits: tuple[Limit, ...] = ()
     per_key: tuple[Limit, ...] = ()
     per_model: tuple[tuple[str, tuple[Limit, ...]], ...] = ()
     priority: int = 0
+    allows_unpriced: bool = False
 
 
 class Plan:
-    """The limits of all calls of one tenant's key to one model, ready to be claimed."""
+    """The limits of all calls of one tenant's key over one route, ready to be claimed."""
 
-    __slots__ = ("_constant", "_smallest", "_spend", "_tokens", "needs_estimate", "needs_price", "priority")
+    __slots__ = (
+        "_constant", "_smallest", "_spend", "_tokens", "allows_unpriced", "needs_estimate", "needs_price", "priority",
+        "route",
+    )  # fmt: skip
 
-    def __init__(self, claims: Sequence[Claim], priority: int) -> None:
+    def __init__(self, claims: Sequence[Claim], quota: Quota, route: Route) -> None:
         self._constant = [c for c in claims if c.limit.unit in {Unit.REQUESTS, Unit.CONCURRENCY}]
         self._tokens = [c for c in claims if c.limit.unit is Unit.TOKENS]
         self._spend = [c for c in claims if c.limit.unit is Unit.SPEND]
         self._smallest = min((c.limit.amount for c in self._tokens), default=0)
         self.needs_price = bool(self._spend)
         self.needs_estimate = bool(self._tokens or self._spend)
-        self.priority = priority
+        self.priority = quota.priority
+        self.allows_unpriced = quota.allows_unpriced or all(c.limit.is_shadow for c in self._spend)
+        self.route = route
 
     def __bool__(self) -> bool:
         return bool(self._constant or self.needs_estimate)
@@ -78,16 +88,17 @@ class Quotas:
         self._tenants = tenants
         self._default = default
         self._routes = routes
-        self._plans: dict[tuple[str, str | None, str, str], Plan] = {}
+        self._plans: dict[tuple[str, str | None, str, str, Surface, Dialect], Plan] = {}
 
     def plan(self, tenant: Tenant, request: ModelRequest) -> Plan:
         """The limits of this call."""
-        key = (tenant.name, tenant.key_id, request.model, request.route.name)
+        route = request.route
+        key = (tenant.name, tenant.key_id, request.model, route.name, request.surface, request.dialect)
         plan = self._plans.get(key)
-        if plan is None:
+        if plan is None or (plan.route is not route and plan.route != route):
             if len(self._plans) >= self._max_plans:
                 self._plans.clear()
-            plan = self._plans[key] = self._make(*key)
+            plan = self._plans[key] = self._make(tenant, request.model, route)
         return plan
 
     def all_claims(self, tenant: Tenant) -> list[Claim]:
@@ -98,14 +109,22 @@ class Quotas:
             claims += _claims(tenant.name, limits, "model", pattern)
         return claims
 
-    def _make(self, tenant: str, key_id: str | None, model: str, route: str) -> Plan:
-        quota = self._tenants.get(tenant, self._default)
-        claims = _claims(tenant, quota.limits) + _key_claims(tenant, key_id, quota)
+    def _make(self, tenant: Tenant, model: str, route: Route) -> Plan:
+        quota = self._tenants.get(tenant.name, self._default)
+        claims = _claims(tenant.name, quota.limits) + _key_claims(tenant.name, tenant.key_id, quota)
+        names = _names(model, route)
         for pattern, limits in quota.per_model:
-            if fnmatchcase(model, pattern):
-                claims += _claims(tenant, limits, "model", pattern)
-        claims += _claims(f"route@{route}", self._routes.get(route, ()), prefix="route")
-        return Plan(claims, quota.priority)
+            if any(fnmatchcase(name, pattern.casefold()) for name in names):
+                claims += _claims(tenant.name, limits, "model", pattern)
+        claims += _claims(f"route@{route.name}", self._routes.get(route.name, ()), prefix="route")
+        return Plan(claims, quota, route)
+
+
+def _names(model: str, route: Route) -> set[str]:
+    """All names by which a limit may mean this call: another name for a model is no way around its limit."""
+    deployments = (*route.deployments, *route.on_context_window, *route.on_content_policy)
+    names = {model, route.name, *(d.model for d in deployments), *(d.key for d in deployments)}
+    return {name.casefold() for name in names}
 
 
 def _key_claims(tenant: str, key_id: str | None, quota: Quota) -> list[Claim]:

@@ -112,9 +112,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def limits_spend(self) -> bool:
         """Whether any limit is one of spend."""
-        listed = [limits for t in self.tenants for limits in (t.limits, t.per_key)]
-        listed += [limits for t in self.tenants for _, limits in t.per_model] + [route.limits for route in self.routes]
-        return self.default_spend is not None or any(limits.spend is not None for limits in listed)
+        has_own = any(tenant.limits_spend for tenant in self.tenants)
+        return has_own or self.default_spend is not None or any(r.limits.spend is not None for r in self.routes)
 
     def warnings(self) -> tuple[str, ...]:
         """What works and may not be meant, one line each."""
@@ -168,6 +167,9 @@ def _warnings(settings: Settings) -> Iterable[str]:
         # An endpoint without its key is a fault already, where there is no public one.
         if built_in.base_url in settings.given and built_in.api_key not in settings.given:
             yield f"{built_in.base_url}: has no effect without {built_in.api_key}"
+    for tenant in settings.tenants:
+        if tenant.on_unpriced == "allow" and settings.limits_spend:
+            yield f"tenant {tenant.name}: on_unpriced is allow: calls without a known price pass every limit on spend"
     if settings.workers > 1 and settings.storage_uri.reveal() == "memory://":
         yield (
             f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "

@@ -10,7 +10,7 @@ from gateway_middleware.settings.limits import LIMIT_OPTIONS, pick_limits, read_
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.tree import TenantSettings
 
-_OPTIONS = ("keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority")
+_OPTIONS = ("keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority", "on_unpriced")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
 _PATTERN = re.compile(r"[\x20-\x7e]{1,256}")
@@ -43,6 +43,7 @@ def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: 
         per_key=read_limits(members.get("per_key")),
         per_model=read_limits_by_model(members.get("per_model")),
         priority=scalars.integer(members["priority"], -100, 100) if "priority" in members else 0,
+        on_unpriced=_read_on_unpriced(members.get("on_unpriced")),
         models=_read_models(members["models"]) if "models" in members else ("*",),
     )
 
@@ -73,6 +74,10 @@ def _complain_about_key(node: Node, key: str, tenant: str, owners: dict[str, str
     owners[key] = tenant
     if key.startswith("hmac-") and not has_key_secret:
         node.faults.add(node.place, f"{start} needs GATEWAY_KEY_SECRET, which is not set")
+
+
+def _read_on_unpriced(node: Node | None) -> str:
+    return "refuse" if node is None else scalars.choice(node, ["refuse", "allow"])
 
 
 def _read_models(node: Node) -> tuple[str, ...]:

@@ -105,7 +105,10 @@ def _nouns(listed: tuple[DeploymentSettings, ...]) -> tuple[Deployment, ...]:
 
 
 class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who pays. `keys` are `sha256:<hex>` or `hmac-sha256:<hex>` in lower case; `models` are shell patterns."""
+    """Who pays. `keys` are `sha256:<hex>` or `hmac-sha256:<hex>` in lower case; `models` are shell patterns.
+
+    `on_unpriced`: what becomes of a call without a known price under a limit on spend, `refuse` or `allow`.
+    """
 
     name: str
     keys: tuple[str, ...]
@@ -114,3 +117,10 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     per_model: tuple[tuple[str, LimitSettings], ...] = ()
     priority: int = 0
     models: tuple[str, ...] = ("*",)
+    on_unpriced: str = "refuse"
+
+    @property
+    def limits_spend(self) -> bool:
+        """Whether any limit of its own is one of spend."""
+        listed = (self.limits, self.per_key, *(limits for _, limits in self.per_model))
+        return any(limits.spend is not None for limits in listed)

@@ -80,7 +80,7 @@ VARIABLES: tuple[Variable, ...] = (
         default="`{}`",
         meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
         "`python -m gateway_middleware keys new`. Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
-        "`per_model`, `shadow`, `on_outage`, `priority` (docs/rate-limits.md).",
+        "`per_model`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md).",
     ),
     Variable(
         name="GATEWAY_OPEN",
