@@ -61,7 +61,7 @@ class SegmentLog:
         if segment is None:
             return None
         try:
-            if self._is_deleted or (kind is OPEN and self._is_due(segment)):
+            if self._is_deleted or (kind == OPEN and self._is_due(segment)):
                 segment = self._rotate(segment)
             self._sequence += 1
             record = frame(kind, self._sequence, body)
