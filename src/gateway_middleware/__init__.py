@@ -1,8 +1,8 @@
 """The Model Gateway: one door to many LLM providers, as composable ASGI middlewares.
 
 What stands in `__all__` is the public interface (docs/api.md), with the modules `providers` and `simulator`; all other
-modules may change without notice. Names are imported when they are first used: `check`, `keys` and the simulator need
-no web framework.
+modules may change without notice. Names are imported when they are first used: `keys` and the simulator need no web
+framework, and `check` no server.
 """
 
 from __future__ import annotations

@@ -209,11 +209,22 @@ def test_version_and_help_name_everything(capsys: pytest.CaptureFixture[str]) ->
     assert all(command in shown for command in ("serve", "demo", "check", "keys"))
 
 
-def test_check_imports_nothing_that_serves() -> None:
-    code = (
-        "import sys; from gateway_middleware.__main__ import main; main(['check']); "
-        "print({'starlette', 'httpx', 'uvicorn', 'limits', 'tomllib', 'difflib'} & sys.modules.keys() or 'nothing')"
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        # `check` puts the gateway together as `serve` does, but needs no server and reads no TOML that is not there.
+        ("main(['check'])", {"uvicorn", "uvloop", "tomllib", "difflib"}),
+        ("main(['keys', 'new', '--tenant', 'acme'])", {"starlette", "httpx", "limits", "uvicorn", "uvloop"}),
+        ("import gateway_middleware.simulator", {"starlette", "httpx", "limits", "uvicorn", "uvloop"}),
+    ],
+    ids=["check", "keys", "simulator"],
+)
+def test_what_does_not_serve_imports_no_server(code: str, unwanted: set[str]) -> None:
+    script = (
+        f"import sys; from gateway_middleware.__main__ import main; {code}; "
+        f"print({unwanted} & sys.modules.keys() or 'nothing')"
     )
-    environ = {"OPENAI_API_KEY": KEY, "GATEWAY_OPEN": "true", "PATH": os.environ.get("PATH", "")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    inherited = {name: os.environ.get(name, "") for name in ("PATH", "PYTHONPATH")}
+    environ = inherited | {"OPENAI_API_KEY": KEY, "GATEWAY_OPEN": "true"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ)
     assert done.stdout.splitlines()[-1] == "nothing"
