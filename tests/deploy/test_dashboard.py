@@ -28,6 +28,8 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "model-gateway.json").read_text())
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
 ALERTS = re.findall(r"expr: (.*)", (DEPLOY / "prometheus" / "alerts.yml").read_text())
+BREAKER_OPENS_AFTER = 5
+"""Rounds of work, each with one failure of the same provider."""
 VARIABLES = {"$__rate_interval": "10s", "$tenant": ".*", "$provider": ".*"}
 
 
@@ -63,23 +65,29 @@ async def busy(folder: Path) -> AsyncIterator[str]:
             GATEWAY_PRICES=json.dumps(prices),
             GATEWAY_JOURNAL=str(folder / "journal.db"),
         ) as url:
-            work = asyncio.create_task(_work(url))
+            for _ in range(BREAKER_OPENS_AFTER):
+                await _work(url)
+            work = asyncio.create_task(_work_on(url))
             yield url
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
 
+async def _work_on(url: str) -> None:
+    while True:
+        await _work(url)
+        await asyncio.sleep(0.02)
+
+
 async def _work(url: str) -> None:
     ask: list[Any] = [{"role": "user", "content": "x"}]
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        while True:
-            for model, stream in (("fast", True), ("fast", False), ("moved", False), ("cooled", False)):
-                body = {"model": model, "messages": ask, "stream": stream}
-                await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})
-            body = {"model": "claude", "messages": ask, "max_tokens": 9}
-            await client.post("/v1/messages", json=body, headers={"x-api-key": KEY})
-            await client.post("/v1/messages", json=body, headers={"x-api-key": "wrong"})
-            await asyncio.sleep(0.02)
+        for model, stream in (("fast", True), ("fast", False), ("moved", False), ("cooled", False)):
+            body = {"model": model, "messages": ask, "stream": stream}
+            await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})
+        body = {"model": "claude", "messages": ask, "max_tokens": 9}
+        await client.post("/v1/messages", json=body, headers={"x-api-key": KEY})
+        await client.post("/v1/messages", json=body, headers={"x-api-key": "wrong"})
 
 
 @pytest.mark.parametrize("query", QUERIES + ALERTS)
@@ -87,7 +95,6 @@ async def test_every_name_and_label_is_exported(tmp_path_factory: pytest.TempPat
     global _SCRAPED  # noqa: PLW0603  # one scrape for all queries
     if not _SCRAPED:
         async with busy(tmp_path_factory.mktemp("busy")) as url:
-            await asyncio.sleep(0.5)
             async with httpx.AsyncClient(trust_env=False) as client:
                 _SCRAPED = (await client.get(f"{url}/metrics")).text
     for name, selector in re.findall(r"((?:model_gateway|gen_ai)_[a-z_]+)(?:\{([^}]*)\})?", plain(query)):
