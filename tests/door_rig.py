@@ -76,9 +76,20 @@ class Listener:
         self.state = state
         self.door = door
         self.protocol = protocol
+        self.clients: list[asyncio.StreamWriter] = []
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        """A client; it is closed with the door at the latest."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.clients.append(writer)
+        return reader, writer
+
+    async def leave(self) -> None:
+        """Close all clients, so that a test that fails leaves no open socket to those after it."""
+        for client in self.clients:
+            client.close()
+            with contextlib.suppress(ConnectionError):
+                await client.wait_closed()
 
     async def settled(self) -> None:
         """Wait until nothing is under way and no connection is open."""
@@ -109,12 +120,14 @@ async def listening(
 
     server = await loop.create_server(connection, "127.0.0.1", 0, backlog=2048)
     door = protocol.keywords["door"] if hasattr(protocol, "keywords") else None
+    listener = Listener(server.sockets[0].getsockname()[1], state, door, connection)
     try:
-        yield Listener(server.sockets[0].getsockname()[1], state, door, connection)
+        yield listener
     finally:
         server.close()
         for left in list(state.connections):
             left.shutdown()
+        await listener.leave()
         await until(lambda: not state.connections and not state.tasks)
         assert door is None or (door.connections, door.body_bytes) == (0, 0)
 
