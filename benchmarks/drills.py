@@ -82,6 +82,7 @@ async def disconnects(count: int, *, seed: int = 1) -> None:
             port=port,
             limits=door_limits(gateway.settings),
             drain_seconds=gateway.settings.drain_seconds,
+            outbox=gateway.outbox,
         )
         serving = asyncio.create_task(server.serve())
         while not server.started:

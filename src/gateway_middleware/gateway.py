@@ -30,6 +30,7 @@ from gateway_middleware.composition.telemetry import telemetry_layers
 from gateway_middleware.composition.tenants import Tenants
 from gateway_middleware.composition.upstream import Upstream
 from gateway_middleware.core.clocks import Clocks
+from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.edge.middleware import EdgeMiddleware
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.limiting.middleware import CallLimitMiddleware
@@ -84,8 +85,15 @@ class Gateway:
         leases = ProbeLeases(clocks.monotonic)
         self.breakers = Breakers(settings, config, clocks, gate=leases)
         self.peers = build_peers(settings, self.breakers, leases, clocks, fleet=self.fleet)
+        self.outbox = Outbox()
+        """Where the gateway's engine writes: a server whose protocol writes there too answers in the same step."""
         self.upstream = Upstream(
-            config, clocks, transport=transport, exchange=exchange, on_provider_error=self.log.provider_error
+            config,
+            clocks,
+            transport=transport,
+            exchange=exchange,
+            outbox=self.outbox,
+            on_provider_error=self.log.provider_error,
         )
         collectors = [*self.limits.collectors(), *self.metering.collectors(), *self.upstream.collectors()]
         self.stats = Stats(

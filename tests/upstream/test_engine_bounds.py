@@ -14,6 +14,7 @@ from gateway_middleware.core.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connection import Connection
@@ -145,7 +146,8 @@ class Wire(asyncio.Transport):
 
 
 def connection_of(wire: Wire) -> Connection:
-    connection = Connection(on_idle=lambda _: None, on_lost=lambda _: None)
+    loop = asyncio.get_running_loop()
+    connection = Connection(on_idle=lambda _: None, on_lost=lambda _: None, outbox=Outbox(), loop=loop)
     wire.protocol = connection
     connection.connection_made(wire)
     return connection
@@ -157,6 +159,31 @@ def answer_on(connection: Connection) -> EngineAnswer:
 
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
+
+
+async def test_bytes_that_come_before_the_request_was_written_are_no_answer() -> None:
+    wire = Wire()
+    connection = connection_of(wire)
+    answer = answer_on(connection)
+    connection.send(b"HEAD", b"BODY", answer)
+    assert wire.written == []
+    connection.data_received(plain())
+    await asyncio.sleep(0)
+    assert (wire.written, wire.is_closing(), answer.has_bytes) == ([], True, False)
+    connection.connection_lost(None)
+    with pytest.raises(UpstreamProtocolError, match="without an answer"):
+        await answer.head()
+    answer.close()
+
+
+async def test_a_request_that_nobody_waits_for_any_more_is_not_written() -> None:
+    wire = Wire()
+    connection = connection_of(wire)
+    answer = answer_on(connection)
+    connection.send(b"HEAD", b"BODY", answer)
+    answer.close()
+    await asyncio.sleep(0)
+    assert (wire.written, wire.is_closing()) == ([], True)
 
 
 async def test_a_large_body_waits_for_the_socket() -> None:

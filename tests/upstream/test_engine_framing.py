@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import UpstreamProtocolError
+from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connection import Connection
@@ -231,11 +232,13 @@ async def test_any_response_in_any_segments(
         response = b"HTTP/1.1 200 OK\r\n" + extra + b"\r\n" + body
     response = (INTERIM if interim else b"") + response.replace(b"200 OK", b"%d Status" % status)
 
-    connection = Connection(on_idle=lambda _: None, on_lost=lambda _: None)
+    loop = asyncio.get_running_loop()
+    connection = Connection(on_idle=lambda _: None, on_lost=lambda _: None, outbox=Outbox(), loop=loop)
     answer = EngineAnswer(connection, asyncio.get_running_loop(), first_byte=5, idle=5, until=1e12)
     transport = _Transport()
     connection.connection_made(transport)
     connection.send(b"POST / HTTP/1.1\r\n\r\n", b"", answer)
+    await asyncio.sleep(0)  # it is written at the end of the turn; what came before that would be no answer to it
     edges = sorted({0, len(response), *(cut for cut in cuts if cut < len(response))})
     for start, end in itertools.pairwise(edges):
         connection.data_received(response[start:end])

@@ -89,12 +89,14 @@ async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
         simulator = await stack.enter_async_context(Simulator().serve(host="127.0.0.1", port=0))
         journal = str(Path(folder) / "journal.db")
         settings = Settings.from_env(demo_environment(simulator.url, key, port, journal=journal))
+        app = create_app(settings)
         server = make_server(
-            create_app(settings),
+            app,
             host="127.0.0.1",
             port=port,
             limits=door_limits(settings),
             drain_seconds=settings.drain_seconds,
+            outbox=app.gateway.outbox,
         )
         async with _serving(server):
             url = f"http://127.0.0.1:{port}"

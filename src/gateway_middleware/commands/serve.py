@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from gateway_middleware.core.asgi import ASGIApp
+    from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.serving.server import Patience
 
 _BACKLOG = 2048
@@ -54,16 +55,17 @@ def door_limits(settings: Settings) -> DoorLimits:
     )
 
 
-def server_options(*, limits: DoorLimits, drain_seconds: float) -> dict[str, object]:
+def server_options(*, limits: DoorLimits, drain_seconds: float, outbox: Outbox | None = None) -> dict[str, object]:
     """How uvicorn serves the gateway: our protocol, the fast loop, and nothing that costs without being used.
 
-    They are for one server: the protocol in them counts its connections.
+    They are for one server: the protocol in them counts its connections. With the gateway's own `outbox` answers to
+    clients and requests to providers are written together.
     """
     from gateway_middleware.serving.http.protocol import http_protocol
     from gateway_middleware.serving.refusals import refuse_in_dialect
 
     return {
-        "http": http_protocol(limits, refuse=refuse_in_dialect),
+        "http": http_protocol(limits, refuse=refuse_in_dialect, outbox=outbox),
         "loop": "uvloop",
         "ws": "none",
         "lifespan": "on",
@@ -76,11 +78,13 @@ def server_options(*, limits: DoorLimits, drain_seconds: float) -> dict[str, obj
     }
 
 
-def make_server(app: ASGIApp, *, host: str, port: int, limits: DoorLimits, drain_seconds: float) -> uvicorn.Server:
+def make_server(
+    app: ASGIApp, *, host: str, port: int, limits: DoorLimits, drain_seconds: float, outbox: Outbox | None = None
+) -> uvicorn.Server:
     """A uvicorn server for one process, without a supervisor."""
     import uvicorn
 
-    options = server_options(limits=limits, drain_seconds=drain_seconds)
+    options = server_options(limits=limits, drain_seconds=drain_seconds, outbox=outbox)
     return uvicorn.Server(uvicorn.Config(app, host=host, port=port, **options))  # type: ignore[arg-type]
 
 
@@ -139,7 +143,9 @@ class _Server:
 
         settings = self._current() if is_replacement else self._settings
         gateway = Gateway(settings, reread=lambda: Settings.from_env(self._environment))
-        options = server_options(limits=door_limits(settings), drain_seconds=settings.drain_seconds)
+        options = server_options(
+            limits=door_limits(settings), drain_seconds=settings.drain_seconds, outbox=gateway.outbox
+        )
         config = uvicorn.Config(gateway, **{**options, "lifespan": "off"})  # type: ignore[arg-type]
         return Worker(
             gateway,

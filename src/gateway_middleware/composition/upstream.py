@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.core.clocks import Clocks
+    from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.upstream.dispatch import OnProviderError
     from gateway_middleware.upstream.exchange import Exchange
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 class Upstream(Fixed):
     """Reaches providers through `transport` or `exchange` where the host gives one, else through its own engine.
 
-    `on_provider_error` hears of each failed attempt.
+    The engine's requests leave by `outbox`, together with what else of this gateway does. `on_provider_error` hears of
+    each failed attempt.
     """
 
     def __init__(
@@ -38,9 +40,12 @@ class Upstream(Fixed):
         *,
         transport: httpx.AsyncBaseTransport | None,
         exchange: Exchange | None,
+        outbox: Outbox,
         on_provider_error: OnProviderError,
     ) -> None:
-        self._exchange: Exchange = exchange or (HttpxExchange(transport) if transport is not None else Engine())
+        self._exchange: Exchange = exchange or (
+            HttpxExchange(transport) if transport is not None else Engine(outbox=outbox)
+        )
         self._drain = UsageDrain()
         self.dispatch = Dispatch(
             providers=config.providers,

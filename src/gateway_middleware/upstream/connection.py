@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.core.domain import HeaderList
+    from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.upstream.answer import EngineAnswer
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -24,6 +25,7 @@ _SWITCHING = 101
 _OK = 200
 _CONTINUE = 100
 _TOO_LONG = "The head or the trailers of the provider's answer are too long."
+_OUTGOING = 64 * 1024  # a larger request is written at once
 _SLICE = 256 * 1024  # of a large request body, written while the socket takes it
 _KEEP_ALIVE = [  # a provider may think for minutes, longer than a NAT on the way remembers a silent connection
     (getattr(socket, name), value)
@@ -35,7 +37,8 @@ _KEEP_ALIVE = [  # a provider may think for minutes, longer than a NAT on the wa
 class Connection(asyncio.Protocol):
     """Serves one response at a time.
 
-    `on_idle` is called with the connection when it may serve another one, `on_lost` when it is gone.
+    `on_idle` is called with the connection when it may serve another one, `on_lost` when it is gone. Requests are
+    written with whatever else is in the `outbox` of the loop's turn.
     """
 
     def __init__(
@@ -43,7 +46,12 @@ class Connection(asyncio.Protocol):
         *,
         on_idle: Callable[[Connection], None],
         on_lost: Callable[[Connection], None],
+        outbox: Outbox,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self._outbox = outbox
+        self._loop = loop
+        self._outgoing = b""
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -81,11 +89,13 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once; what was not sent is dropped. An answer in progress is cut, never ended."""
         self._ends_with_connection = False
+        self._outgoing = b""
         if self._transport is not None:
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._outgoing = b""
         self._parser = None
         self._unsent = None
         answer = self._answer
@@ -105,12 +115,21 @@ class Connection(asyncio.Protocol):
         self._has_no_body = has_no_body
         if self._transport is None:
             answer.put_error(_cut(answer))
+        elif len(body) <= _OUTGOING:
+            self._outgoing = head + body
+            self._outbox.add(self, self._loop)
         elif len(body) <= _SLICE:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._unsent = memoryview(body)
             self._send_more()
+
+    def write_out(self) -> None:
+        """Write the request that is kept until the end of the turn."""
+        data, self._outgoing = self._outgoing, b""
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
@@ -137,6 +156,7 @@ class Connection(asyncio.Protocol):
             self._is_complete
             and self._is_reusable
             and self._unsent is None
+            and not self._outgoing
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
         ):
@@ -161,7 +181,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
-        if answer is None or self._is_complete or self._parser is None:
+        if answer is None or self._is_complete or self._parser is None or self._outgoing:
             # Nobody asked for these bytes: whatever they are, they must not become the next answer.
             self._is_reusable = False
             self.abort()

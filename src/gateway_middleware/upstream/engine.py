@@ -10,6 +10,7 @@ import certifi
 
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
+from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.client_types import httpx
@@ -29,7 +30,7 @@ class Engine(httpx.AsyncBaseTransport):
 
     No proxies, no redirects, nothing from the environment. `ssl_context` replaces the default one, which trusts the
     bundle of certifi. `max_connections` bounds those of one origin; a call waits for one as long as it may connect.
-    `opened` and `reused` count connections since the start.
+    `opened` and `reused` count connections since the start. Requests leave with the `outbox` of the loop's turn.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Engine(httpx.AsyncBaseTransport):
         ssl_context: ssl.SSLContext | None = None,
         keep_alive: float = KEEP_ALIVE_SECONDS,
         max_connections: int | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self._ssl = ssl_context
+        self._outbox = outbox or Outbox()
         self._ssl_lock = asyncio.Lock()
         self._keep_alive = keep_alive
         self._max_connections = max_connections
@@ -131,7 +134,7 @@ class Engine(httpx.AsyncBaseTransport):
             raise UpstreamConnectError(f"No connection to {origin.host}: the engine is closed.")
         try:
             async with asyncio.timeout(seconds):
-                connection = await self._open_connection(origin, self._factory(pool))
+                connection = await self._open_connection(origin, pool)
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"No connection to {origin.host} in time.", phase="connect") from error
         except (OSError, ssl.SSLError, UnicodeError) as error:
@@ -146,12 +149,12 @@ class Engine(httpx.AsyncBaseTransport):
         if not connection.is_closing:  # a connection that is lost already would never leave the pool
             pool.open.add(connection)
 
-    async def _open_connection(self, origin: Origin, factory: Callable[[], Connection]) -> Connection:
+    async def _open_connection(self, origin: Origin, pool: Pool) -> Connection:
         loop = asyncio.get_running_loop()
         context = await self._context() if origin.is_tls else None
         name = origin.host if origin.is_tls else None
         _, connection = await loop.create_connection(
-            factory, origin.host, origin.port, ssl=context, server_hostname=name
+            self._factory(pool, loop), origin.host, origin.port, ssl=context, server_hostname=name
         )
         return connection
 
@@ -161,15 +164,14 @@ class Engine(httpx.AsyncBaseTransport):
                 self._ssl = await asyncio.to_thread(default_context)
             return self._ssl
 
-    def _factory(self, pool: Pool) -> Callable[[], Connection]:
+    def _factory(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> Callable[[], Connection]:
         def on_idle(connection: Connection) -> None:
-            loop = asyncio.get_running_loop()
             connection.idle_since = loop.time()
             pool.idle[connection] = None
             if self._pruning is None:
                 self._pruning = loop.call_later(self._keep_alive, self._prune)
 
-        return lambda: Connection(on_idle=on_idle, on_lost=pool.forget)
+        return lambda: Connection(on_idle=on_idle, on_lost=pool.forget, outbox=self._outbox, loop=loop)
 
     def _prune(self) -> None:
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from gateway_middleware.core.domain import Clock, HeaderList
+from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.serving.http.answer import header_lines
 from gateway_middleware.serving.http.limits import DoorLimits
 from gateway_middleware.serving.http.refusal import Refuse, plain_refusal
@@ -25,7 +26,8 @@ class Door:
     """Shared by all connections of one server, on one event loop.
 
     `clock` gives monotonic seconds (None: the time of the loop); deadlines are looked at every `period` seconds. It can
-    be pickled, without its counts: each worker process begins with its own.
+    be pickled, without its counts and its outbox: each worker process begins with its own. Answers are written with
+    whatever else is in the `outbox`.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class Door:
         refuse: Refuse = plain_refusal,
         clock: Clock | None = None,
         period: float = 0.25,
+        outbox: Outbox | None = None,
     ) -> None:
+        self.outbox = outbox or Outbox()
         self.limits = limits
         self.refuse = refuse
         self._clock = clock

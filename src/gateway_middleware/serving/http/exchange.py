@@ -35,6 +35,10 @@ class Link(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
+    def write_soon(self) -> None:
+        """Ask for `take_head` at the end of this turn of the loop."""
+        ...
+
     def regulate(self) -> None:
         """Read on, or no further: what is unread has changed."""
         ...
@@ -66,7 +70,6 @@ class Exchange:
         "_changed",
         "_counted",
         "_expects_continue",
-        "_flush",
         "_has_given_end",
         "_link",
         "_pace",
@@ -92,7 +95,6 @@ class Exchange:
         self._counted = 0
         self._expects_continue = head.expects_continue and not self.framing.is_whole
         self._unwritten_head = b""
-        self._flush: asyncio.Handle | None = None
         self._has_given_end = self.has_left = self.is_finished = False
 
     # What the connection tells.
@@ -138,7 +140,7 @@ class Exchange:
     def leave(self) -> None:
         """The client is gone, or was answered without the application."""
         self.has_left = True
-        self._drop_head()
+        self._unwritten_head = b""
         self._changed.wake()
         self._link.writable.wake()
 
@@ -226,7 +228,7 @@ class Exchange:
             self._start(message)
             return
         before, body, after = self.answer.body(message)
-        head = self._drop_head()
+        head = self.take_head()
         if len(body) <= _SLICE:
             if data := b"".join((head, before, body, after)):
                 link.write(data)
@@ -236,23 +238,16 @@ class Exchange:
             self._finish()
 
     def _start(self, message: Any) -> None:
-        """Make the head. It goes out with the body, or at the next turn of the loop if there is none by then."""
+        """Make the head. It goes out with the body, or at the end of this turn of the loop if there is none by then."""
         answer = self.answer
         if not self.framing.is_whole:
             answer.keep_alive = False
         self._unwritten_head = answer.start(message, self._link.default_lines())
         self._expects_continue = False
-        self._flush = self._link.loop.call_soon(self._write_head)
+        self._link.write_soon()
 
-    def _write_head(self) -> None:
-        self._flush = None
-        if head := self._drop_head():
-            self._link.write(head)
-
-    def _drop_head(self) -> bytes:
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
+    def take_head(self) -> bytes:
+        """The head of the answer, if it was not written yet: to be written now."""
         head, self._unwritten_head = self._unwritten_head, b""
         return head
 

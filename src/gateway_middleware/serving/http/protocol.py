@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from gateway_middleware.core.domain import Clock
+from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.serving.http.answer import whole_answer
 from gateway_middleware.serving.http.door import Door
 from gateway_middleware.serving.http.exchange import Exchange
@@ -34,6 +35,7 @@ _NEVER = float("inf")
 _END_OF_HEAD = b"\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _LEAST_LINGER = 64 * 1024
+_MAX_OUTGOING = 16 * 1024
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -73,6 +75,8 @@ class HTTPProtocol(asyncio.Protocol):
         self._has_eof = False
         self._linger_left: int | None = None
         self._unflushed = 0
+        self._outgoing = b""  # what is sent at the end of this turn
+        self._has_mail = False
 
     # The connection's life.
 
@@ -102,6 +106,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.deadline = _NEVER
         self._drop()
         self._hold(b"")
+        self._outgoing = b""
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -112,6 +117,7 @@ class HTTPProtocol(asyncio.Protocol):
         if exchange is not None and exchange.answer.ends_with_connection:
             self.cut(exchange)
         self._drop()
+        self.write_out()
         self._watch_flush()
         return False
 
@@ -230,8 +236,27 @@ class HTTPProtocol(asyncio.Protocol):
     # Answers.
 
     def write(self, data: bytes) -> None:
-        """Send, unless the connection is already closed."""
-        if not self._transport.is_closing():
+        """Send at the end of this turn of the loop, or now if it is much. Nothing if the connection is closed."""
+        if self._outgoing:
+            data = self._outgoing + data
+        self._outgoing = data
+        if len(data) > _MAX_OUTGOING:
+            self.write_out()
+        elif not self._has_mail:
+            self.write_soon()
+
+    def write_soon(self) -> None:
+        """Have `write_out` called at the end of this turn of the loop."""
+        self._has_mail = True
+        self.door.outbox.add(self, self.loop)
+
+    def write_out(self) -> None:
+        """Send what is kept until the end of the turn."""
+        self._has_mail = False
+        data, self._outgoing = self._outgoing, b""
+        if self._exchange is not None:
+            data += self._exchange.take_head()
+        if data and not self._transport.is_closing():
             self._transport.write(data)
 
     def default_lines(self) -> bytes:
@@ -283,6 +308,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._drop()
         raw = self._transport.get_extra_info("socket")
         if exchange.answer.ends_with_connection and raw is not None and not self._transport.is_closing():
+            self.write_out()
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._transport.abort()
         else:
@@ -314,12 +340,14 @@ class HTTPProtocol(asyncio.Protocol):
         self._hold(b"")
         self._linger_left = max(_LEAST_LINGER, limits.linger_bytes - received)
         self.deadline = self.clock() + limits.linger_seconds
+        self.write_out()
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
         self.regulate()
 
     def _close(self) -> None:
         if not self._transport.is_closing():
+            self.write_out()
             self._transport.close()
             self._watch_flush()
 
@@ -353,10 +381,12 @@ def http_protocol(
     refuse: Refuse = plain_refusal,
     clock: Clock | None = None,
     period: float = 0.25,
+    outbox: Outbox | None = None,
 ) -> Callable[..., HTTPProtocol]:
     """What to give to uvicorn's `http=`: makes the protocol of each connection, all within the same `limits`.
 
     One for each server. `refuse` renders what is refused without asking the application. `clock` and `period` are those
-    of `Door`. It can be pickled if `refuse` and `clock` can, as worker processes ask.
+    of `Door`, `outbox` is that of the gateway that is served, in the same process. It can be pickled if `refuse` and
+    `clock` can, as worker processes ask.
     """
-    return functools.partial(HTTPProtocol, door=Door(limits, refuse=refuse, clock=clock, period=period))
+    return functools.partial(HTTPProtocol, door=Door(limits, refuse=refuse, clock=clock, period=period, outbox=outbox))

@@ -1,0 +1,48 @@
+"""What one turn of an event loop wants to send, sent together at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Sender(Protocol):
+    """A connection that keeps the bytes of this turn until it is told to write them."""
+
+    def write_out(self) -> None:
+        """Write what is kept, if anything is left of it."""
+        ...
+
+
+class Outbox:
+    """Lets the connections of one event loop write once a turn: those of clients and those to providers together.
+
+    Each keeps its own bytes, in their order, and may write them earlier: when they are many, or before it closes. So
+    several messages of one turn are one write, and all writes of a turn follow each other. It costs no timer, only one
+    callback for each turn in which something is sent. Not for several threads.
+    """
+
+    __slots__ = ("_loop", "_senders")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._senders: list[Sender] = []
+
+    def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
+        """Have `sender.write_out` called at the end of this turn of the loop that runs."""
+        if not self._senders or loop is not self._loop:
+            self._loop, self._senders = loop, []  # whatever another loop has left, nobody can send any more
+            loop.call_soon(self._flush, loop)
+        self._senders.append(sender)
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            return
+        senders, self._senders = self._senders, []
+        for sender in senders:
+            try:
+                sender.write_out()
+            except Exception as error:  # noqa: BLE001 - one broken connection must not silence the others
+                loop.call_exception_handler({"message": "A connection could not write.", "exception": error})

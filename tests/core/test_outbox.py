@@ -1,0 +1,66 @@
+"""Writes of one turn of the loop, together at its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway_middleware.core.outbox import Outbox
+
+
+class Connection:
+    """Writes its bytes into a common list."""
+
+    def __init__(self, name: str, written: list[str], *, is_broken: bool = False) -> None:
+        self.name = name
+        self._written = written
+        self._is_broken = is_broken
+
+    def write_out(self) -> None:
+        if self._is_broken:
+            raise RuntimeError(self.name)
+        self._written.append(self.name)
+
+
+@pytest.mark.anyio
+async def test_everything_of_a_turn_is_written_at_its_end_in_order() -> None:
+    outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    one, other = Connection("one", written), Connection("other", written)
+    outbox.add(one, loop)
+    loop.call_soon(outbox.add, other, loop)  # by somebody else in the same turn
+    assert written == []
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert written == ["one", "other"]
+    outbox.add(other, loop)
+    await asyncio.sleep(0)
+    assert written == ["one", "other", "other"]
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_cannot_write_silences_nobody() -> None:
+    outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    reports: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, report: reports.append(report))
+    outbox.add(Connection("bad", written, is_broken=True), loop)
+    outbox.add(Connection("good", written), loop)
+    await asyncio.sleep(0)
+    assert written == ["good"]
+    assert [str(report["exception"]) for report in reports] == ["bad"]
+
+
+def test_what_a_dead_loop_has_left_holds_up_no_other_loop() -> None:
+    outbox, written = Outbox(), list[str]()
+
+    async def add(name: str, turns: int) -> None:
+        outbox.add(Connection(name, written), asyncio.get_running_loop())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    dead = asyncio.new_event_loop()
+    outbox.add(Connection("lost", written), dead)
+    dead.close()
+    asyncio.run(add("late", 1))
+    assert written == ["late"]
