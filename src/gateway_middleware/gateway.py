@@ -117,6 +117,7 @@ class Gateway:
         )
         self._life = Life(self.parts)
         self.operations = Operations(
+            config=config,
             breakers=self.breakers.operator,
             peers=self.peers,
             fleet=self.fleet,

@@ -272,6 +272,19 @@ async def test_commands_of_operators_reach_every_worker_and_hold_over_a_restart(
             await until(is_closed)
 
 
+async def test_a_worker_that_never_called_a_provider_takes_commands_for_it(tmp_path: Path) -> None:
+    one, two = gateway(tmp_path), gateway(tmp_path)
+    async with running(one, two):
+        answer = await one.command("b", "force-open", {"ttl": 600})
+        assert (answer.status, answer.json()["circuit_breakers"]) == (200, [])
+        assert (await one.command("nobody", "force-open")).status == 404
+
+        async def is_forced() -> bool:
+            return [(await post(rig, KEPT, CHAT, model="b/m", messages=ASK)).status for rig in (one, two)] == [503, 503]
+
+        await until(is_forced)
+
+
 # Owners of stored responses.
 
 STORED = b'{"id":"resp_1","object":"response","output":[{"id":"msg_1","type":"message"}]}'

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.breaker.state.overrides import Command
 from gateway_middleware.composition.fleet_reload import FleetReload
-from gateway_middleware.core.errors import InvalidRequestError, SettingsError
+from gateway_middleware.composition.peers import FORCE_SECONDS
+from gateway_middleware.core.errors import InvalidRequestError, PathNotFoundError, SettingsError
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
+    from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.composition.fleet import Fleet
     from gateway_middleware.composition.log import Log
     from gateway_middleware.composition.peers import FleetPeers, NoPeers, RedisPeers
@@ -23,12 +25,14 @@ class Operations:
     def __init__(
         self,
         *,
+        config: LiveConfig,
         breakers: Operator,
         peers: RedisPeers | FleetPeers | NoPeers,
         fleet: Fleet,
         reload: Reload,
         log: Log,
     ) -> None:
+        self._config = config
         self._breakers = breakers
         self._peers = peers
         self._reload = FleetReload(reload, fleet, log)
@@ -36,7 +40,7 @@ class Operations:
 
     async def command_breaker(self, key: str, command: str, options: CommandOptions, by: Requester) -> dict[str, Any]:
         """Reset or force the breakers of a provider, a deployment or a host."""
-        concerned = self._breakers.command(key, Command(command), ttl=options.ttl, reason=options.reason)
+        concerned = self._carry_out(key, Command(command), options)
         self._log.audit(
             f"circuit-breaker {command}",
             key=key,
@@ -48,6 +52,17 @@ class Operations:
         document = {"key": key, "command": command, "ttl": options.ttl, "circuit_breakers": concerned}
         shared = await self._peers.command(key, Command(command), options.ttl, reason=options.reason, actor=by.client)
         return document if shared is None else {**document, "is_shared": shared}
+
+    def _carry_out(self, key: str, command: Command, options: CommandOptions) -> list[str]:
+        """Raises `PathNotFoundError` for what is no provider's."""
+        try:
+            return self._breakers.command(key, command, ttl=options.ttl, reason=options.reason)
+        except PathNotFoundError:
+            if key.partition("/")[0] not in self._config.provider_names:
+                raise
+            # This worker has called the provider never yet; others may have, and it will go by the command itself.
+            self._breakers.obey(key, command, options.ttl or FORCE_SECONDS, options.reason)
+            return []
 
     async def reload_for(self, by: Requester) -> dict[str, Any]:
         """Have every process read its settings again and take them; what came of it in each.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 KIND = "breaker"
-_FORCE_SECONDS = 3600.0
+FORCE_SECONDS = 3600.0
 _ENDING_SECONDS = 7 * 86400.0
 """What ends a force is remembered for as long as the longest force is."""
 
@@ -61,7 +61,7 @@ class FleetPeers(NoPeers):
 
     async def command(self, key: str, command: Command, ttl: float | None, *, reason: str, actor: str) -> bool | None:
         """Tell an operator's command; whether the others will hear of it within a second."""
-        seconds = (ttl or _FORCE_SECONDS) if command in FORCES else _ENDING_SECONDS
+        seconds = (ttl or FORCE_SECONDS) if command in FORCES else _ENDING_SECONDS
         return await self._fleet.publish(KIND, key, BreakerCommand(command, reason, actor), seconds=seconds)
 
     def _hear(self, entry: Entry) -> None:

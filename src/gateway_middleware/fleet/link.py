@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 INTERVAL = 0.25
 """Seconds between two looks at a store."""
+_AWAY_FAILURES = 2
 _log = logging.getLogger("gateway_middleware")
 
 
@@ -47,8 +48,8 @@ class StoreLink:
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
         self.processes: Sequence[Process] = ()
-        self.is_away: bool | None = None
-        """None: it was not asked yet."""
+        self._failures = 0
+        self.is_away = False
 
     def post(self, name: tuple[str, str]) -> None:
         """Tell the store, soon, what the log holds by this name."""
@@ -122,9 +123,10 @@ class StoreLink:
         return news.has_more
 
     def _note(self, error: StoreAwayError | None) -> None:
-        is_away = error is not None
-        if is_away and not self.is_away:
+        """One failure may be a connection that was lost; two in a row are the store."""
+        self._failures = 0 if error is None else self._failures + 1
+        if self._failures == _AWAY_FAILURES:
             _log.error("Fleet: %s is away: %s. Other processes hear nothing of this one.", self.store.name, error)
-        if self.is_away and not is_away:
+        if self.is_away and error is None:
             _log.warning("Fleet: %s is back.", self.store.name)
-        self.is_away = is_away
+        self.is_away = self._failures >= _AWAY_FAILURES

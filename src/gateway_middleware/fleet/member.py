@@ -53,6 +53,7 @@ class FleetMember:
         interval: float = INTERVAL,
     ) -> None:
         self._config_hash = config_hash
+        self._wall = wall
         self._process = _this_process(wall())
         self._shared_log = SharedLog(self._process.id, clock=clock, wall=wall)
         self._listeners: dict[str, list[Listener]] = {}
@@ -73,6 +74,9 @@ class FleetMember:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Hear what is known, then stay in touch; on the way out take leave."""
+        # Who made this may have forked since.
+        self._process = _this_process(self._wall())
+        self._shared_log.origin = self._process.id
         async with AsyncExitStack() as stack:
             for link in self.links:
                 stack.push_async_callback(link.aclose)

@@ -12,7 +12,7 @@ import msgspec
 from gateway_middleware.fleet import lua
 from gateway_middleware.fleet.entries import Entry, Owned, Owner, Process
 from gateway_middleware.fleet.store import MAX_OWNED, OWNED_SECONDS, PAGE, SILENT_SECONDS, News, StoreAwayError
-from gateway_middleware.redis.caller import DEADLINE, RedisError
+from gateway_middleware.redis.caller import RedisError
 from gateway_middleware.redis.connect import redis_caller
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gateway_middleware.redis.resp import Reply
 
 PREFIX = "gateway:"
+DEADLINE = 0.25
+"""Seconds within which Redis has to answer: no call waits for it but one that goes on from a stored response."""
 _MILLISECONDS = 1000
 _FOR_GOOD = b"-1"
 _APPENDED_AT_ONCE = 200

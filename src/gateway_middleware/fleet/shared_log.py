@@ -27,7 +27,7 @@ class SharedLog:
     """
 
     def __init__(self, origin: str, *, clock: Clock, wall: Clock, max_entries: int = MAX_ENTRIES) -> None:
-        self._origin = origin
+        self.origin = origin
         self._clock = clock
         self._wall = wall
         self._max_entries = max_entries
@@ -37,7 +37,7 @@ class SharedLog:
     def write(self, kind: str, key: str, body: bytes, seconds: float | None) -> Entry:
         """A new entry of this process, newer than all that are known."""
         self._version = max(self._version + 1, int(self._wall() * _MICROSECONDS))
-        entry = Entry(kind=kind, key=key, body=body, origin=self._origin, version=self._version, seconds=seconds)
+        entry = Entry(kind=kind, key=key, body=body, origin=self.origin, version=self._version, seconds=seconds)
         self._keep(entry)
         return entry
 

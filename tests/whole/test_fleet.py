@@ -1,0 +1,289 @@
+"""A fleet as it runs: workers of `serve`, replicas on one Redis, signals, `kill -9`, restarts. All processes real."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway_middleware.simulator import Simulator
+from gateway_middleware.tenancy.keys import digest
+from redis_process import RedisProcess, free_port
+from running import KEY
+
+pytestmark = pytest.mark.anyio
+ADMIN, OTHER = "an-admin-token-of-some-length", "gw-tests-other-0123456789abcdef"
+AT_ONCE = 30
+"""Connections that are open at the same time, so that every worker takes some."""
+ASK: Any = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[str]:
+    async with Simulator().serve() as simulator:
+        yield simulator.url
+
+
+class Server:
+    """A `serve` of this test, with a configuration file of its own."""
+
+    def __init__(self, folder: Path, upstream: str, **extra: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.file = folder / "gateway.toml"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OPENAI_", "ANTHROPIC_", "AZURE_"))
+        }
+        self._environment = {
+            **kept,
+            "OPENAI_BASE_URL": f"{upstream}/v1",
+            "OPENAI_API_KEY": "sk-simulated",
+            "GATEWAY_PORT": str(self.port),
+            "GATEWAY_CONFIG_FILE": str(self.file),
+            "GATEWAY_ADMIN_TOKEN": ADMIN,
+            "GATEWAY_JOURNAL": str(folder / "journal.db"),
+            **extra,
+        }
+        self.list_keys(KEY, OTHER)
+
+    def list_keys(self, *keys: str) -> None:
+        """One tenant for each key."""
+        names = {KEY: "acme", OTHER: "other"}
+        lines = [f'[tenants.{names[key]}]\nkeys = ["{digest(key.encode())}"]\n' for key in keys]
+        draft = self.file.with_suffix(".draft")
+        draft.write_text("".join(lines))
+        draft.replace(self.file)
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[subprocess.Popen[bytes]]:
+        """It runs until the end of the block; then it has ended by itself."""
+        command = [sys.executable, "-m", "gateway_middleware", "serve"]
+        with subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            try:
+                yield process
+                process.send_signal(signal.SIGTERM)
+                process.wait(timeout=20)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    async def ask(self, method: str, path: str, key: str = KEY, body: Any = None) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False, timeout=15) as client:
+            headers = {"authorization": f"Bearer {key}"}
+            return await client.request(method, self.url + path, headers=headers, json=body)
+
+    async def everywhere(self, method: str, path: str, key: str = KEY, body: Any = None) -> list[httpx.Response]:
+        """The answers on many connections, which every worker takes some of."""
+        async with httpx.AsyncClient(trust_env=False, timeout=15) as client:
+            headers = {"authorization": f"Bearer {key}"}
+            asked = [client.request(method, self.url + path, headers=headers, json=body) for _ in range(AT_ONCE)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if failures:
+            raise failures[0]
+        return [answer for answer in answers if isinstance(answer, httpx.Response)]
+
+    async def statuses(self, key: str = KEY, path: str = "/v1/chat/completions", body: Any = ASK) -> set[int]:
+        return {answer.status_code for answer in await self.everywhere("POST", path, key, body)}
+
+    async def workers(self) -> dict[int, list[int]]:
+        """Of each worker that answered, the processes it knows; itself first."""
+        found: dict[int, list[int]] = {}
+        for answer in await self.everywhere("GET", "/v1/health"):
+            pids = [row["pid"] for row in answer.json()["fleet"]["processes"]]
+            found[pids[0]] = sorted(pids)
+        return found
+
+    async def wait_for(self, processes: int, *, workers: int = 1) -> None:
+        """Until every worker takes calls and knows all processes."""
+
+        async def all_know() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                await self.ask("GET", "/readyz")
+                known = await self.workers()
+                return len(known) == workers and all(len(pids) == processes for pids in known.values())
+            return False
+
+        await until(all_know, 20.0)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 1.0) -> None:
+    end = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        await asyncio.sleep(0.1)
+
+
+async def become(expected: int, *servers: Server, key: str = KEY) -> None:
+    """A call that begins a second from now, or before, gets nothing else from any worker."""
+    deadline = time.monotonic() + 1.0
+    await asyncio.sleep(0.5)
+    while True:
+        began = time.monotonic()
+        if [await server.statuses(key) for server in servers] == [{expected}] * len(servers):
+            return
+        assert began < deadline, "not within a second"
+
+
+def continued(document: Any) -> list[Any]:
+    """What goes on from a response: by its id, and by that of an item."""
+    reference = {"type": "item_reference", "id": document["output"][0]["id"]}
+    return [
+        {"model": "gpt-5-mini", "input": "go on", "previous_response_id": document["id"]},
+        {"model": "gpt-5-mini", "input": [reference, {"role": "user", "content": "go on"}]},
+    ]
+
+
+async def check_ownership(document: Any, *servers: Server) -> None:
+    for body in continued(document):
+        for server in servers:
+            assert await server.statuses(KEY, "/v1/responses", body) == {200}
+            assert await server.statuses(OTHER, "/v1/responses", body) == {400}
+
+
+async def test_two_workers_are_one_server(upstream: str, tmp_path: Path) -> None:
+    server = Server(tmp_path, upstream, GATEWAY_WORKERS="2")
+    with server.run():
+        await server.wait_for(2, workers=2)
+        pids = next(iter((await server.workers()).values()))
+        stored = (await server.ask("POST", "/v1/responses", body={"model": "gpt-5-mini", "input": "hello"})).json()
+        await asyncio.sleep(0.2)
+        await check_ownership(stored, server)
+
+        server.list_keys(KEY)
+        answer = (await server.ask("POST", "/v1/admin/reload", ADMIN)).json()
+        assert sorted(row["pid"] for row in answer["processes"]) == pids
+        assert [row["standing"] for row in answer["processes"]] == ["same", "same"]
+        await become(401, server, key=OTHER)
+
+        forced = await server.ask("POST", "/v1/admin/circuit-breakers/openai/force-open", ADMIN, {"ttl": 600})
+        assert forced.json()["is_shared"] is True
+        await become(503, server)
+
+        # One worker is killed: it is not waited for, and whoever comes in its place knows everything.
+        os.kill(pids[0], signal.SIGKILL)
+        await until(lambda: answers_with(server, 2, without=pids[0]), 20.0)
+        await become(503, server)
+        began = time.monotonic()
+        answer = (await server.ask("POST", "/v1/admin/reload", ADMIN)).json()
+        assert time.monotonic() - began < 1.5
+        assert pids[0] not in [row["pid"] for row in answer["processes"]]
+        assert await server.statuses(OTHER) == {401}
+
+    server.list_keys(KEY, OTHER)  # an old file that is put back: a restart gives no key back
+    with server.run():
+        await server.wait_for(2, workers=2)
+        assert await server.statuses() == {503}
+        assert await server.statuses(OTHER) == {401}
+        reset = await server.ask("POST", "/v1/admin/circuit-breakers/openai/reset", ADMIN)
+        assert (reset.status_code, reset.json()["is_shared"]) == (200, True)
+        revoked = f"/v1/admin/revocations/{digest(OTHER.encode())}"
+        assert (await server.ask("DELETE", revoked, ADMIN)).status_code == 200
+        await become(200, server, key=OTHER)
+        await check_ownership(stored, server)
+
+
+async def answers_with(server: Server, workers: int, *, without: int) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        known = await server.workers()
+        return len(known) == workers and all(without not in pids for pids in known.values())
+    return False
+
+
+async def test_workers_without_a_journal_are_one_server_too(upstream: str, tmp_path: Path) -> None:
+    server = Server(tmp_path, upstream, GATEWAY_WORKERS="2", GATEWAY_JOURNAL="off")
+    with server.run():
+        await server.wait_for(2, workers=2)
+        server.list_keys(KEY)
+        await server.ask("POST", "/v1/admin/reload", ADMIN)
+        await become(401, server, key=OTHER)
+
+
+async def test_a_signal_to_one_server_reloads_every_replica(
+    upstream: str, tmp_path: Path, own_redis: RedisProcess
+) -> None:
+    servers = [
+        Server(tmp_path / name, upstream, GATEWAY_WORKERS=workers, GATEWAY_STORAGE_URI=own_redis.uri)
+        for name, workers in (("a", "2"), ("b", "1"))
+    ]
+    with servers[0].run() as process, servers[1].run():
+        await servers[0].wait_for(3, workers=2)
+        await servers[1].wait_for(3)
+        for server in servers:
+            server.list_keys(KEY)
+        process.send_signal(signal.SIGHUP)
+        await become(401, *servers, key=OTHER)
+        for server in servers:
+            assert await server.statuses() == {200}
+
+
+async def test_three_replicas_on_one_redis(upstream: str, tmp_path: Path, own_redis: RedisProcess) -> None:
+    servers = [Server(tmp_path / name, upstream, GATEWAY_STORAGE_URI=own_redis.uri) for name in "abc"]
+    first, second, third = servers
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(server.run()) for server in servers]
+        for server in servers:
+            await server.wait_for(3)
+        pids = [next(iter(await server.workers())) for server in servers]
+        stored = (await first.ask("POST", "/v1/responses", body={"model": "gpt-5-mini", "input": "hello"})).json()
+        await asyncio.sleep(0.2)
+        await check_ownership(stored, *servers)
+
+        # Only the first has the new file; the second has a broken one, the third the old one.
+        first.list_keys(KEY)
+        second.file.write_text("this is no TOML")
+        answer = (await first.ask("POST", "/v1/admin/reload", ADMIN)).json()
+        assert Counter(row["standing"] for row in answer["processes"]) == {"same": 1, "refused": 1, "differs": 1}
+        assert {row["pid"] for row in answer["processes"]} == set(pids)
+        await become(401, *servers, key=OTHER)
+
+        await third.ask("POST", "/v1/admin/circuit-breakers/openai/force-open", ADMIN, {"ttl": 600})
+        await asyncio.sleep(0.4)
+        await become(503, *servers)
+
+        # A process that hangs is named.
+        os.kill(pids[2], signal.SIGSTOP)
+        answer = (await first.ask("POST", "/v1/admin/reload", ADMIN)).json()
+        os.kill(pids[2], signal.SIGCONT)
+        assert Counter(row["standing"] for row in answer["processes"]) == {"same": 1, "refused": 1, "silent": 1}
+        await second.ask("POST", "/v1/admin/circuit-breakers/openai/reset", ADMIN)
+        processes[1].kill()
+
+    # The second comes back with the old file, on another disk: Redis alone tells it.
+    fresh = Server(tmp_path / "d", upstream, GATEWAY_STORAGE_URI=own_redis.uri)
+    with third.run(), fresh.run():
+        for server in (third, fresh):
+            await server.wait_for(2)
+            assert await server.statuses(OTHER) == {401}
+            assert await server.statuses() == {200}
+        for body in continued(stored):
+            assert await fresh.statuses(KEY, "/v1/responses", body) == {200}
+        # It is given back where it had been dropped.
+        assert (await fresh.ask("DELETE", f"/v1/admin/revocations/{digest(OTHER.encode())}", ADMIN)).status_code == 200
+        await become(200, third, fresh, key=OTHER)
+        await check_ownership(stored, third, fresh)
+
+
+async def test_health_shows_no_secret(upstream: str, tmp_path: Path) -> None:
+    server = Server(tmp_path, upstream)
+    with server.run():
+        await server.wait_for(1)
+        text = json.dumps((await server.ask("GET", "/v1/health", "nobody")).json()["fleet"])
+        assert KEY not in text
+        assert ADMIN not in text
+        assert digest(KEY.encode()) not in text
