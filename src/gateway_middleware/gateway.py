@@ -167,7 +167,6 @@ class Gateway:
     ) -> list[Middleware]:
         """The stack, outermost layer first."""
         return [
-            Middleware(LateStart, life=self._life),
             Middleware(
                 EdgeMiddleware,
                 access_log=self.log.lines,
@@ -178,6 +177,7 @@ class Gateway:
                 is_leaving=lambda: self._life.is_stopping,
                 price=self.pricing.of_answer,
             ),
+            Middleware(LateStart, life=self._life),
             Middleware(
                 TenantMiddleware,
                 resolver=self.tenants.resolver,

@@ -11,6 +11,7 @@ import pytest
 from gateway_middleware.composition.life import Life, Phase
 from gateway_middleware.composition.part import Fixed
 from gateway_middleware.core.errors import GatewayNotStartedError
+from rig import Rig
 
 pytestmark = pytest.mark.anyio
 
@@ -121,6 +122,16 @@ async def test_a_late_start_warns_once(caplog: pytest.LogCaptureFixture) -> None
     await life.start_late()
     assert caplog.text.count("did not enter gateway.lifespan()") == 1
     await life.stop()
+
+
+async def test_whoever_calls_a_gateway_that_is_closed_is_told_in_the_dialect() -> None:
+    rig = Rig()
+    assert (await rig.call()).status == 200
+    await rig.gateway.aclose()
+    answer = await rig.call(path="/v1/messages")
+    assert (answer.status, answer.json()["error"]["type"]) == (503, "overloaded_error")
+    assert answer.headers["retry-after"] == "1"
+    assert (await rig.call()).json()["error"]["code"] == "not_running"
 
 
 async def test_a_life_that_never_began_can_be_stopped() -> None:

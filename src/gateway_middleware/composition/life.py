@@ -106,6 +106,7 @@ class Life:
 
     def _fail(self, started: asyncio.Future[None], error: BaseException) -> None:
         failure = GatewayNotStartedError(f"The gateway could not start: {error!r}")
+        _log.error("Model Gateway: %s", failure)
         failure.__cause__ = error
         started.set_exception(failure)
         started.exception()  # somebody has looked: whoever waits gets it all the same

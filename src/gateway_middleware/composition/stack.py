@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from gateway_middleware.core.endpoints import ENDPOINTS
+from gateway_middleware.core.errors import GatewayNotStartedError, UnavailableError
 from gateway_middleware.core.scope import REQUEST
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class LateStart:
-    """Starts a gateway whose host forgot its lifespan, at the first call."""
+    """Starts a gateway whose host forgot its lifespan, at the first call.
+
+    Raises `UnavailableError` where it cannot be started, or was closed.
+    """
 
     def __init__(self, app: ASGIApp, *, life: Life) -> None:
         self.app = app
@@ -32,7 +36,10 @@ class LateStart:
         return self._start(scope, receive, send)
 
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._life.start_late()
+        try:
+            await self._life.start_late()
+        except GatewayNotStartedError as error:
+            raise UnavailableError("The gateway is not running.", code="not_running", retry_after=1.0) from error
         await self.app(scope, receive, send)
 
 
