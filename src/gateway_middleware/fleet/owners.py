@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -39,7 +39,8 @@ class StoredOwners:
         self, stores: Sequence[FleetStore], *, clock: Clock = time.monotonic, max_remembered: int = MAX_REMEMBERED
     ) -> None:
         self._remembered: TTLCache[bytes, Owner] = TTLCache(max_remembered, OWNED_SECONDS, timer=clock)
-        self._queues = tuple(_Queue(store) for store in stores)
+        self._fresh: list[tuple[Iterable[str], Owner]] = []
+        self._queues = tuple(_Queue(store, self._take_fresh) for store in stores)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -55,14 +56,25 @@ class StoredOwners:
 
     def remember(self, ids: Iterable[str], owner: Owner) -> None:
         """All of these are the owner's from now on."""
-        for resource_id in ids:
-            digest = id_digest(resource_id)
-            self._remembered[digest] = owner
-            for queue in self._queues:
-                queue.put(Owned(digest, owner))
+        self._fresh.append((ids, owner))
+        for queue in self._queues:
+            queue.wake.set()
+        if len(self._fresh) >= _AT_ONCE:
+            self._take_fresh()
+
+    def _take_fresh(self) -> None:
+        """Off the path of the calls that made it, unless it is very much."""
+        fresh, self._fresh = self._fresh, []
+        for ids, owner in fresh:
+            for resource_id in ids:
+                digest = id_digest(resource_id)
+                self._remembered[digest] = owner
+                for queue in self._queues:
+                    queue.put(Owned(digest, owner))
 
     async def find(self, ids: Sequence[str]) -> Mapping[str, Owner]:
         """The owners of those that are known. Raises `StoreAwayError` where a store that is away may know one more."""
+        self._take_fresh()
         digests = {resource_id: id_digest(resource_id) for resource_id in ids}
         found = {digest: owner for digest in digests.values() if (owner := self._remembered.get(digest)) is not None}
         away: StoreAwayError | None = None
@@ -82,27 +94,29 @@ class StoredOwners:
 class _Queue:
     """What one store has still to be told: a dictionary, so that its oldest can be dropped."""
 
-    def __init__(self, store: FleetStore) -> None:
+    def __init__(self, store: FleetStore, take_fresh: Callable[[], None]) -> None:
         self.store = store
+        self._take_fresh = take_fresh
         self._owned: dict[bytes, Owned] = {}
-        self._wake = asyncio.Event()
+        self.wake = asyncio.Event()
         self._turn = asyncio.Lock()
 
     def put(self, owned: Owned) -> None:
         if len(self._owned) >= _MAX_UNSTORED:
             del self._owned[next(iter(self._owned))]
         self._owned[owned.digest] = owned
-        self._wake.set()
+        self.wake.set()
 
     async def run(self) -> None:
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self.wake.wait()
+            self._take_fresh()
+            self.wake.clear()
             try:
                 await self._write()
             except StoreAwayError:
                 await asyncio.sleep(_RETRY_SECONDS)
-                self._wake.set()
+                self.wake.set()
 
     async def _write(self) -> None:
         async with self._turn:
@@ -114,6 +128,7 @@ class _Queue:
                         del self._owned[one.digest]
 
     async def finish(self) -> None:
+        self._take_fresh()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._write()
