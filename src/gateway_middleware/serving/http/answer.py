@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import http
 import re
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any
 from gateway_middleware.core.domain import HeaderList
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = bytes([*range(9), *range(10, 32), 127])
 _NO_BODY = frozenset({204, 304})
 
 
@@ -26,11 +25,20 @@ def _status_line(status: int) -> bytes:
 _STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
 
 
-@functools.lru_cache(maxsize=512)
+_MAX_STARTS = 512
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_line_starts: dict[bytes, bytes] = {}
+"""The beginning of the line of a header, by its name as applications write it; of those that frame an answer: none."""
+
+
 def _line_start(name: bytes) -> bytes:
     if not _NAME.fullmatch(name):
         raise RuntimeError("Invalid HTTP header name.")
-    return name.lower() + b": "
+    if len(_line_starts) >= _MAX_STARTS:
+        _line_starts.clear()
+    lower = name.lower()
+    start = _line_starts[name] = b"" if lower in _FRAMING else lower + b": "
+    return start
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -88,26 +96,35 @@ class Answer:
         count = 1 + defaults.count(b"\n") + self._add_headers(message.get("headers", ()), parts)
         count += self._add_framing(status, parts)
         head = b"".join(parts)
-        if head.count(b"\n") != count or head.count(b"\r") != count or _CONTROL.search(head):
+        is_clean = len(head) - len(head.translate(None, _CONTROL)) == 2 * count == 2 * head.count(b"\r\n")
+        if not is_clean:
             raise RuntimeError("Invalid HTTP header value.")
         self.is_started = True
         return head + b"\r\n"
 
     def _add_headers(self, headers: Iterable[tuple[bytes, bytes]], parts: list[bytes]) -> int:
         """Append the lines of the application's headers, without those that are the protocol's own; their number."""
-        count = 0
+        before = len(parts)
+        starts = _line_starts
         for name, value in headers:
-            start = _line_start(name)
-            if start == b"content-length: ":
-                self._announce(value)
-            elif start == b"transfer-encoding: ":
-                continue
-            elif start == b"connection: ":
-                self.keep_alive = self.keep_alive and b"close" not in value.lower()
-                continue
+            start = starts.get(name)
+            if start is None:
+                start = _line_start(name)
+            if not start:
+                start = self._frame(name.lower(), value)
+                if not start:
+                    continue
             parts += (start, value, b"\r\n")
-            count += 1
-        return count
+        return (len(parts) - before) // 3
+
+    def _frame(self, name: bytes, value: bytes) -> bytes:
+        """Note what the application says of the framing; the beginning of its line, if it is written."""
+        if name == b"content-length":
+            self._announce(value)
+            return b"content-length: "
+        if name == b"connection":
+            self.keep_alive = self.keep_alive and b"close" not in value.lower()
+        return b""
 
     def _announce(self, value: bytes) -> None:
         if self._left is not None:

@@ -30,8 +30,11 @@ class Link(Protocol):
     clock: Clock
     door: Door
     deadline: float
+    is_read_paused: bool
     is_write_paused: bool
     writable: Waiters
+    changed: Waiters
+    """Woken when more of a request has come, when its client leaves and when it is answered."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -67,7 +70,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "_changed",
         "_counted",
         "_expects_continue",
         "_has_given_end",
@@ -89,7 +91,6 @@ class Exchange:
         self.scope = scope
         self.framing = body_framing(head.content_length, link.door.limits.max_head_bytes)
         self.answer = Answer(method=head.method, version=head.version, keep_alive=head.keep_alive)
-        self._changed = Waiters(link.loop)
         self._pace: Pace | None = None
         self._unread: bytes | bytearray = b""
         self._counted = 0
@@ -120,7 +121,7 @@ class Exchange:
         if body:
             self._store(body)
         if body or self.framing.is_whole:
-            self._changed.wake()
+            self._link.changed.wake()
         return rest
 
     def _store(self, body: bytes) -> None:
@@ -141,7 +142,7 @@ class Exchange:
         """The client is gone, or was answered without the application."""
         self.has_left = True
         self._unwritten_head = b""
-        self._changed.wake()
+        self._link.changed.wake()
         self._link.writable.wake()
 
     def is_too_slow(self, now: float) -> bool:
@@ -193,7 +194,7 @@ class Exchange:
             if self._unread or (self.framing.is_whole and not self._has_given_end):
                 return self._take()
             if self.framing.is_whole:
-                await self._changed.wait()
+                await self._link.changed.wait()
             else:
                 await self._wait_for_body()
         return {"type": "http.disconnect"}
@@ -201,7 +202,8 @@ class Exchange:
     def _take(self) -> dict[str, Any]:
         body, self._unread = self._unread, b""
         self._has_given_end = is_whole = self.framing.is_whole
-        self._link.regulate()
+        if self._link.is_read_paused:
+            self._link.regulate()
         return {"type": "http.request", "body": bytes(body), "more_body": not is_whole}
 
     async def _wait_for_body(self) -> None:
@@ -211,7 +213,7 @@ class Exchange:
             pace = self._pace = Pace(limits.body_seconds, limits.min_body_rate)
         link.deadline = pace.start(link.clock())
         try:
-            await self._changed.wait()
+            await self._link.changed.wait()
         finally:
             pace.stop(link.clock())
             if not (self.has_left or self.is_finished):
@@ -265,5 +267,5 @@ class Exchange:
 
     def _finish(self) -> None:
         self.is_finished = True
-        self._changed.wake()
+        self._link.changed.wake()
         self._link.finish(self)

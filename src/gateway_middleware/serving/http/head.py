@@ -57,8 +57,6 @@ class RequestHead:
         if name in _FRAMING:
             value = self._note(name, value)
         self.headers.append((name, value))
-        if len(self.headers) > self._max_headers:
-            raise RefusedRequestError(431, f"The request has more than {self._max_headers} header fields.")
 
     def on_headers_complete(self) -> None:
         self._is_complete = True
@@ -83,7 +81,9 @@ class RequestHead:
         except httptools.HttpParserUpgrade:
             pass  # nothing is switched to: it is a request like any other, whose body is framed as usual
         except httptools.HttpParserError as error:
+            self._check_number()
             raise _reason(error) from None
+        self._check_number()
         if version is None:
             raise RefusedRequestError(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         if not self._is_complete:
@@ -91,6 +91,10 @@ class RequestHead:
         self.version = version
         self.method = parser.get_method().decode("ascii")
         self._conclude()
+
+    def _check_number(self) -> None:
+        if len(self.headers) > self._max_headers:
+            raise RefusedRequestError(431, f"The request has more than {self._max_headers} header fields.")
 
     def _conclude(self) -> None:
         seen, is_old = self._seen, self.version == "1.0"
@@ -101,7 +105,8 @@ class RequestHead:
             raise RefusedRequestError(400, "The request has no Host header.")
         if host and not _HOST.fullmatch(host):
             raise RefusedRequestError(400, "The Host header is not valid.")
-        tokens = [token.strip() for token in seen.get(b"connection", b"").lower().split(b",")]
+        connection = seen.get(b"connection")
+        tokens = [] if connection is None else [token.strip() for token in connection.lower().split(b",")]
         self.keep_alive = b"close" not in tokens and (not is_old or b"keep-alive" in tokens)
         self.expects_continue = not is_old and seen.get(b"expect", b"").lower() == b"100-continue"
         self.content_length = _content_length(seen, is_old=is_old)

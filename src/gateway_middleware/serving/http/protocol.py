@@ -61,8 +61,9 @@ class HTTPProtocol(asyncio.Protocol):
         self.loop = _loop or asyncio.get_running_loop()
         self.clock = door.clock_of(self.loop)
         self.deadline = _NEVER
-        self.is_write_paused = False
+        self.is_read_paused = self.is_write_paused = False
         self.writable = Waiters(self.loop)
+        self.changed = Waiters(self.loop)
         self._config = config
         self._state = server_state
         self._app_state = app_state
@@ -71,7 +72,6 @@ class HTTPProtocol(asyncio.Protocol):
         self._searched = 0  # bytes of it in which the end of a head was looked for
         self._counted = 0  # bytes of it that the door counts
         self._is_in_head = True
-        self._is_read_paused = False
         self._has_eof = False
         self._linger_left: int | None = None
         self._unflushed = 0
@@ -225,9 +225,9 @@ class HTTPProtocol(asyncio.Protocol):
             is_full = unread > self.door.limits.max_unread_bytes
         else:
             is_full = False  # a head is bounded by itself
-        if is_full is self._is_read_paused or self._transport.is_closing():
+        if is_full is self.is_read_paused or self._transport.is_closing():
             return
-        self._is_read_paused = is_full
+        self.is_read_paused = is_full
         if is_full:
             self._transport.pause_reading()
         else:
