@@ -75,7 +75,7 @@ class Gateway:
     ) -> None:
         clocks = clocks or Clocks()
         self.config = config = LiveConfig(settings, kinds)
-        self.log = Log(write_log, scrub=config.scrub)
+        self.log = Log(settings, write_log, scrub=config.scrub)
         self.fleet = build_fleet(settings, config, clocks)
         self.revocations = Revocations(self.fleet, self.log)
         self.tenants = Tenants(settings, resolver, revocations=self.revocations, owners=self.fleet.owners)

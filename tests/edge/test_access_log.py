@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import threading
+import warnings
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +22,7 @@ from gateway_middleware.core.record import Attempt, CallRecord
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.fd_sink import FdSink, _whole_lines
 from gateway_middleware.edge.log_line import HumanForm, shown
+from gateway_middleware.edge.python_logging import logging_to
 
 
 def record(**changes: Any) -> CallRecord:
@@ -167,7 +172,7 @@ def test_a_terminal_gets_what_a_person_looks_for() -> None:
     written = Written()
     log = AccessLog(written, form=HumanForm(), wall=lambda: 1_700_000_000.0)
     log.call(full_record())
-    log.call(record(status=429, error_code="rate_limit_exceeded", outcome=Outcome.REFUSED))
+    log.call(record(status=429, error_code="rate_limit_exceeded", outcome=Outcome.REFUSED, refused_by="tpm"))
     log.call(record(status=None))
     log.event("note", message="plain")
     log.event("note", level="warning", message="loud")
@@ -176,9 +181,10 @@ def test_a_terminal_gets_what_a_person_looks_for() -> None:
     moment = datetime.fromtimestamp(1_700_000_000).astimezone().strftime("%H:%M:%S")
     arrow = "\N{RIGHTWARDS ARROW}"
     assert first == (
-        f"{moment} \x1b[32m200\x1b[0m POST /v1/chat/completions fast {arrow} openai/gpt-5-mini 250 ms 12+0 tokens"
+        f"{moment} \x1b[32m200\x1b[0m POST /v1/chat/completions fast {arrow} openai/gpt-5-mini 250 ms 12+0 tokens "
+        "acme id-1"
     )
-    assert second.endswith("\x1b[33m429\x1b[0m POST /v1/chat/completions 250 ms rate_limit_exceeded")
+    assert second.endswith("\x1b[33m429\x1b[0m POST /v1/chat/completions 250 ms rate_limit_exceeded (tpm) id-1")
     assert " --- POST" in third
     assert plain == f"{moment} plain"
     assert loud == f"{moment} \x1b[33mloud\x1b[0m"
@@ -247,6 +253,87 @@ def test_what_a_sink_refuses_is_counted_and_breaks_nothing() -> None:
     log.call(record())
     log.call(record())
     assert log.dropped == 2
+
+
+def test_a_refusal_names_its_limit_and_an_answer_the_providers_own_request_id() -> None:
+    refused = json.loads(logged(record(status=429, tenant="acme", refused_by="model-tpm")))
+    assert (refused["tenant"], refused["limit"]) == ("acme", "model-tpm")
+    call = full_record()
+    call.attempts[-1].upstream_request_id = "req_up\n1"
+    line = json.loads(logged(call))
+    assert line["upstream_request_id"] == "req_up\\n1"
+    assert "limit" not in line
+
+
+@pytest.mark.parametrize("endpoint", ["healthz", "readyz", "health", "metrics"])
+def test_probes_can_be_left_out_unless_they_fail(endpoint: str) -> None:
+    written = Written()
+    log = AccessLog(written, omits_probes=True)
+    for status in (200, 503, None):
+        log.call(record(endpoint=endpoint, status=status))
+    log.call(record(endpoint="chat", status=200))
+    assert [line.get("status") for line in written.lines] == [503, None, 200]
+
+
+@pytest.mark.parametrize(("log_format", "is_json"), [("json", True), ("human", False), (None, True)])
+def test_the_format_can_be_forced(log_format: str | None, is_json: bool) -> None:
+    for make in (AccessLog.to_fd, AccessLog.to_fd_at_once):
+        reader, writer = os.pipe()
+        log = make(writer, log_format=log_format)
+        log.event("bye", message="gone")
+        log.close()
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            assert pipe.read().startswith(b"{") is is_json
+
+
+@pytest.fixture
+def log_of_python() -> Iterator[Written]:
+    written = Written()
+    log = AccessLog(written, scrub=lambda text: text.replace("sk-secret", "***"))
+    with logging_to(log):
+        yield written
+
+
+def test_what_python_logs_is_a_line_of_this_log_with_its_traceback(log_of_python: Written) -> None:
+    logger = logging.getLogger("somebody")
+    logger.info("not worth a line")
+    logger.warning("odd: %s", "sk-secret")
+    try:
+        raise ValueError("sk-secret\x1b[2J")
+    except ValueError:
+        logger.exception("broken\nin two")
+    warnings.simplefilter("always")
+    warnings.warn("old", DeprecationWarning, stacklevel=1)
+    odd, broken, old = log_of_python.lines
+    assert (odd["event"], odd["level"], odd["logger"], odd["message"]) == ("log", "warning", "somebody", "odd: ***")
+    assert (broken["level"], broken["message"]) == ("error", "broken")
+    assert broken["traceback"].startswith("in two")
+    assert "ValueError: ***\\x1b[2J" in broken["traceback"].splitlines()[-1]
+    assert "DeprecationWarning: old" in old["message"]
+
+
+def test_threads_may_log_and_a_broken_record_breaks_nobody(log_of_python: Written) -> None:
+    logger = logging.getLogger("somebody")
+    thread = threading.Thread(target=lambda: logger.error("from a thread"))
+    thread.start()
+    thread.join()
+    assert [line["message"] for line in log_of_python.lines] == ["from a thread"]
+
+
+def test_on_a_terminal_the_traceback_follows_its_line() -> None:
+    written = Written()
+    AccessLog(written, form=HumanForm()).event_now("log", level="error", message="broken", traceback="one\ntwo")
+    assert b"".join(written.pieces).decode().endswith("broken\x1b[0m\none\ntwo\n")
+
+
+def test_a_line_that_cannot_be_written_at_once_is_counted() -> None:
+    def refuse(_: bytes) -> None:
+        raise OSError
+
+    log = AccessLog(refuse)
+    log.event_now("log", message="lost")
+    assert log.dropped == 1
 
 
 def test_a_descriptor_gets_everything() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -13,8 +12,11 @@ from typing import TYPE_CHECKING
 from gateway_middleware._version import __version__
 from gateway_middleware.commands.compose import add_overrides, compose, environment_of
 from gateway_middleware.commands.extras import require_serve
+from gateway_middleware.composition.pricing import price_warnings
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.core.secret import redact
 from gateway_middleware.edge.access_log import AccessLog
+from gateway_middleware.edge.python_logging import logging_to
 from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.settings import Settings
 
@@ -73,6 +75,7 @@ def server_options(*, limits: DoorLimits, drain_seconds: float, outbox: Outbox |
         "proxy_headers": False,
         "server_header": False,
         "date_header": False,
+        "log_config": None,
         "log_level": "warning",
         "timeout_graceful_shutdown": round(drain_seconds) + 5,
     }
@@ -97,8 +100,6 @@ def run(args: argparse.Namespace) -> int:
     with _listening(settings) as listener, _shared_directories(settings, environment):
         if settings.workers > 1:
             settings = Settings.from_env(environment)
-        for line in settings.warnings():
-            print(f"WARNING: {line}", file=sys.stderr)
         return _Server(settings, environment, listener).run()
 
 
@@ -109,12 +110,14 @@ class _Server:
         self._settings = settings
         self._environment = environment
         self._listener = listener
+        secrets = [provider.api_key.reveal() for provider in settings.providers]
+        self._log = AccessLog.to_fd_at_once(1, log_format=settings.log_format, scrub=lambda text: redact(text, secrets))
 
     def run(self) -> int:
         from gateway_middleware.serving.supervisor import Supervisor
 
         settings = self._settings
-        log = AccessLog.to_fd_at_once(1)
+        log = self._log
         log.event(
             "start",
             message=f"Model Gateway {__version__} listens on {_url(self._listener)}, configuration "
@@ -124,6 +127,8 @@ class _Server:
             config_hash=settings.config_hash,
             workers=settings.workers,
         )
+        for line in [*settings.warnings(), *price_warnings(settings)]:
+            log.event("configuration_warning", level="warning", message=line)
         supervisor = Supervisor(
             self._work,
             size=settings.workers,
@@ -147,21 +152,25 @@ class _Server:
             limits=door_limits(settings), drain_seconds=settings.drain_seconds, outbox=gateway.outbox
         )
         config = uvicorn.Config(gateway, **{**options, "lifespan": "off"})  # type: ignore[arg-type]
-        return Worker(
+        worker = Worker(
             gateway,
             config=config,
             listener=self._listener,
             control=control,
             patience=_patience(settings),
             reload=gateway.operations.reload_on_signal,
-        ).run()
+            tell=self._log.event,
+        )
+        with logging_to(gateway.log.lines):
+            return worker.run()
 
     def _current(self) -> Settings:
         """The settings of the moment; those of the start where they have become unusable."""
         try:
             return Settings.from_env(self._environment)
         except SettingsError as error:
-            print(f"serve: the configuration has become unusable, going on with the last one: {error}", file=sys.stderr)
+            message = f"The configuration has become unusable, going on with the last one: {error}"
+            self._log.event("configuration_unusable", level="error", message=message)
             return self._settings
 
 

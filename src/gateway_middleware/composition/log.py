@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from gateway_middleware.breaker.failure.classes import classify
 from gateway_middleware.composition.part import Fixed
 from gateway_middleware.edge.access_log import AccessLog
+from gateway_middleware.edge.log_line import HumanForm, JsonForm
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.events import CooldownEvent
     from gateway_middleware.breaker.state.transitions import Transition
     from gateway_middleware.core.errors import UpstreamError
     from gateway_middleware.core.record import Attempt, CallRecord
+    from gateway_middleware.settings import Settings
 
 
 class Log(Fixed):
@@ -23,8 +25,15 @@ class Log(Fixed):
     `write` takes the bytes of lines (None: standard output); `scrub` removes secrets.
     """
 
-    def __init__(self, write: Callable[[bytes], None] | None, *, scrub: Callable[[str], str]) -> None:
-        self.lines = AccessLog(write, scrub=scrub) if write else AccessLog.to_fd(1, scrub=scrub)
+    def __init__(
+        self, settings: Settings, write: Callable[[bytes], None] | None, *, scrub: Callable[[str], str]
+    ) -> None:
+        omits_probes, log_format = not settings.log_probes, settings.log_format
+        if write is None:
+            self.lines = AccessLog.to_fd(1, log_format=log_format, scrub=scrub, omits_probes=omits_probes)
+        else:
+            form = HumanForm() if log_format == "human" else JsonForm()
+            self.lines = AccessLog(write, form=form, scrub=scrub, omits_probes=omits_probes)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

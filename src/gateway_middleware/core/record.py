@@ -78,6 +78,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     status: int | None = None
     outcome: Outcome | None = None
     error_code: str | None = None
+    refused_by: str | None = None
+    """The name of the limit that refused the call."""
     answered_by: Attempt | None = None
     """The attempt whose answer is that of the call: the last one, or the one that won a hedged race."""
     trace_id: str | None = None
@@ -97,6 +99,11 @@ class CallRecord(msgspec.Struct, kw_only=True):
     def delivered_tokens(self) -> int | None:
         """Estimated output tokens of what was relayed of an answer whose provider did not come to tell."""
         return None if self.answered_by is None else self.answered_by.delivered_tokens
+
+    @property
+    def upstream_request_id(self) -> str | None:
+        """The provider's own id of its answer, or of its last failure: what its support asks for."""
+        return self.attempts[-1].upstream_request_id if self.attempts else None
 
     @property
     def response_id(self) -> str | None:

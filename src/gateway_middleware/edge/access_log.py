@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 _BATCH = 64
 _MAX_TEXT = 1024
+_MAX_TRACEBACK_LINES = 200
+_PROBES = frozenset({"healthz", "readyz", "health", "metrics"})
+_FAILED = 400
 
 
 class AccessLog:
     """Collects lines and hands them to `write` after `delay` seconds, or when there are 64, or at `close`.
 
     `write` gets whole lines and should not block; what it refuses by raising is dropped and counted. `scrub` removes
-    secrets from the texts of events. To be used in one event loop at a time.
+    secrets from the texts of events. With `omits_probes` probes and scrapes that were answered well have no line. To
+    be used in one event loop at a time, but for `event_now`.
     """
 
     def __init__(
@@ -37,26 +41,36 @@ class AccessLog:
         scrub: Callable[[str], str] | None = None,
         wall: Clock = time.time,
         delay: float = 0.05,
+        omits_probes: bool = False,
     ) -> None:
         self._write = write
         self._form = form or JsonForm()
         self._scrub = scrub
         self._wall = wall
         self._delay = delay
+        self._omits_probes = omits_probes
         self._lines: list[bytes | CallRecord] = []
         self._timer: asyncio.TimerHandle | None = None
         self._refused = 0
 
     @classmethod
-    def to_fd(cls, fd: int, *, scrub: Callable[[str], str] | None = None) -> AccessLog:
-        """A log to a file descriptor: JSON, or for people when it is a terminal."""
-        return cls(FdSink(fd), form=HumanForm() if os.isatty(fd) else JsonForm(), scrub=scrub)
+    def to_fd(
+        cls,
+        fd: int,
+        *,
+        log_format: str | None = None,
+        scrub: Callable[[str], str] | None = None,
+        omits_probes: bool = False,
+    ) -> AccessLog:
+        """A log to a file descriptor. `log_format` is `json` or `human`; None: for people when it is a terminal."""
+        return cls(FdSink(fd), form=_form(log_format, fd), scrub=scrub, omits_probes=omits_probes)
 
     @classmethod
-    def to_fd_at_once(cls, fd: int) -> AccessLog:
+    def to_fd_at_once(
+        cls, fd: int, *, log_format: str | None = None, scrub: Callable[[str], str] | None = None
+    ) -> AccessLog:
         """A log for a process without an event loop: each line is written when it is logged, without a thread."""
-        form = HumanForm() if os.isatty(fd) else JsonForm()
-        return cls(lambda lines: _write_all(fd, lines), form=form)
+        return cls(lambda lines: _write_all(fd, lines), form=_form(log_format, fd), scrub=scrub)
 
     @property
     def dropped(self) -> int:
@@ -65,13 +79,25 @@ class AccessLog:
 
     def call(self, record: CallRecord) -> None:
         """Log a call that has ended. The record must not change any more: its line is made with the batch."""
+        if self._omits_probes and record.endpoint in _PROBES and (record.status or _FAILED) < _FAILED:
+            return
         self._add(record)
 
     def event(self, name: str, /, *, level: str = "info", **fields: Any) -> None:
         """Log anything else. Fields are text, numbers, booleans or None."""
+        self._add(self._event_line(name, level, fields))
+
+    def event_now(self, name: str, /, *, level: str = "info", **fields: Any) -> None:
+        """The same from any thread: the line goes out at once. `traceback` may have many lines."""
+        try:
+            self._write(self._event_line(name, level, fields))
+        except Exception:  # noqa: BLE001 - a broken sink must not break whoever logs
+            self._refused += 1
+
+    def _event_line(self, name: str, level: str, fields: dict[str, Any]) -> bytes:
         moment = datetime.fromtimestamp(self._wall(), UTC)
-        safe = {key: self._safe(value) if isinstance(value, str) else value for key, value in fields.items()}
-        self._add(self._form.event({"ts": moment, "level": level, "event": name, **safe}))
+        safe = {key: self._safe(key, value) for key, value in fields.items()}
+        return self._form.event({"ts": moment, "level": level, "event": name, **safe})
 
     def provider_error(
         self, record: CallRecord, attempt: Attempt, error: UpstreamError, kind: str | None = None
@@ -159,8 +185,13 @@ class AccessLog:
         if isinstance(self._write, FdSink):
             self._write.close()
 
-    def _safe(self, text: str) -> str:
-        return shown(self._scrub(text) if self._scrub is not None else text, _MAX_TEXT)
+    def _safe(self, key: str, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        text = self._scrub(value) if self._scrub is not None else value
+        if key != "traceback":
+            return shown(text, _MAX_TEXT)
+        return "\n".join(shown(line, _MAX_TEXT) for line in text.splitlines()[-_MAX_TRACEBACK_LINES:])
 
     def _add(self, line: bytes | CallRecord) -> None:
         self._lines.append(line)
@@ -176,6 +207,11 @@ class AccessLog:
             self.flush()
         else:
             self._timer = loop.call_later(self._delay, self.flush)
+
+
+def _form(log_format: str | None, fd: int) -> Form:
+    is_human = os.isatty(fd) if log_format is None else log_format == "human"
+    return HumanForm() if is_human else JsonForm()
 
 
 def _write_all(fd: int, lines: bytes) -> None:

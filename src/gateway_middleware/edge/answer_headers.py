@@ -42,6 +42,9 @@ def _add_attempts(headers: HeaderList, record: CallRecord, now: float) -> float:
         outcome = attempt.outcome or ("streaming" if record.is_stream else "success")
         entries.append(f"{attempt.deployment.provider};{outcome};{seconds * 1000:.0f}")
     deployment = record.attempts[-1].deployment
+    upstream_request_id = record.upstream_request_id
+    if upstream_request_id is not None:
+        headers.append((b"x-gateway-upstream-request-id", _value(upstream_request_id)))
     headers += (
         (b"x-gateway-provider", deployment.provider.encode()),
         (b"x-gateway-deployment", _value(deployment.key)),

@@ -52,7 +52,9 @@ class CallLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     route: str | None = None
     provider: str | None = None
     deployment: str | None = None
+    upstream_request_id: str | None = None
     error_code: str | None = None
+    limit: str | None = None
     ttft_ms: float | None = None
     upstream_ms: float | None = None
     input_tokens: int | None = None
@@ -89,6 +91,7 @@ def call_line(record: CallRecord) -> CallLine:
         key_id=_name(record.key_id),
         surface=None if record.surface is None else record.surface.label,
         error_code=record.error_code,
+        limit=record.refused_by,
         ttft_ms=None if record.first_byte is None else _ms(record.first_byte - started),
     )
     if record.model is not None:
@@ -110,6 +113,7 @@ def _add_attempts(line: CallLine, record: CallRecord) -> None:
             spent += attempt.ended - attempt.started
     line.provider = deployment.provider
     line.deployment = shown(deployment.key, _MAX_PATH)
+    line.upstream_request_id = _name(record.upstream_request_id)
     line.upstream_ms = _ms(spent)
 
 
@@ -160,14 +164,17 @@ class HumanForm:
         if line.input_tokens is not None or line.output_tokens is not None:
             parts.append(f"{line.input_tokens or 0}+{line.output_tokens or 0} tokens")
         if line.error_code is not None:
-            parts.append(line.error_code)
+            parts.append(line.error_code if line.limit is None else f"{line.error_code} ({line.limit})")
+        parts += [part for part in (line.tenant, line.request_id) if part]
         return " ".join(parts).encode() + b"\n"
 
     def event(self, fields: dict[str, Any]) -> bytes:
         text = str(fields.get("message", fields["event"]))
         level = fields["level"]
         coloured = f"\x1b[33m{text}\x1b[0m" if level in self._LEVELS else text
-        return f"{self._clock(fields['ts'])} {coloured}\n".encode()
+        traceback = fields.get("traceback")
+        rest = "" if traceback is None else f"\n{traceback}"
+        return f"{self._clock(fields['ts'])} {coloured}{rest}\n".encode()
 
     @staticmethod
     def _clock(moment: datetime) -> str:

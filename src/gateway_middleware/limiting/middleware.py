@@ -109,6 +109,7 @@ class CallLimitMiddleware:
                 return await limits.waiting_room.reserve(claims, call.tenant.name, priority=plan.priority)
         except LimitReachedError as error:
             limits.counters.note(call.tenant.name, error.decision)
+            call.record.refused_by = error.limit_status.claim.limit.name
             error.limit_headers = limit_headers(error.decision, call.record.dialect, self._wall())
             raise
 

@@ -67,7 +67,8 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
     """What one attempt used. `id` is that of its `OpenCall`; `time` is fixed once, in seconds since the epoch.
 
     `cost` is in US dollars as an exact decimal (`"0.00123"`), None where no price is known; `price_version` names the
-    price list. `ttft` and `duration` are seconds. `flags` names what was odd about the provider's numbers.
+    price list. `ttft` and `duration` are seconds. `upstream_request_id` is the provider's own id.
+    `flags` names what was odd about the provider's numbers.
     """
 
     outcome: str
@@ -80,6 +81,7 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
     price_version: str | None = None
     ttft: float | None = None
     duration: float | None = None
+    upstream_request_id: str | None = None
     flags: tuple[str, ...] = ()
 
     @classmethod
@@ -97,6 +99,7 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
         price_version: str | None = None,
         ttft: float | None = None,
         duration: float | None = None,
+        upstream_request_id: str | None = None,
         flags: tuple[str, ...] = (),
     ) -> Self:
         """The event that ends `call`."""
@@ -123,6 +126,7 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
             price_version=price_version,
             ttft=ttft,
             duration=duration,
+            upstream_request_id=upstream_request_id,
             flags=flags,
         )
 
@@ -150,6 +154,7 @@ def event_of(call: OpenCall, attempt: Attempt) -> UsageEvent | None:
         price_version=measured.price_version,
         ttft=None if attempt.first_content is None else round(attempt.first_content - attempt.started, 6),
         duration=round(ended - attempt.started, 6),
+        upstream_request_id=attempt.upstream_request_id,
         flags=measured.flags,
     )
 

@@ -192,8 +192,9 @@ class Supervisor:
             status = self._work(control, is_replacement)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
-        except BaseException:  # noqa: BLE001  # nothing of the child may run the parent's code
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001  # nothing of the child may run the parent's code
+            message, trace = f"Worker {os.getpid()} failed: {error!r}", traceback.format_exc()
+            self._tell("worker_fault", level="error", message=message, traceback=trace)
         finally:
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.core.errors import GatewayNotStartedError
 from gateway_middleware.serving.heap import settle_heap
 from gateway_middleware.serving.server import GatewayServer, Patience
-from gateway_middleware.serving.supervisor import DRAIN, HURRY, READY, REFUSED, RELOAD, TAKEN
+from gateway_middleware.serving.supervisor import DRAIN, HURRY, READY, REFUSED, RELOAD, TAKEN, Tell
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 class Worker:
     """Serves on `listener` until the supervisor says so at the other end of `control`, or is gone.
 
-    `gateway` must have `lifespan`, `drain` and `is_watched`; `reload` returns whether the configuration was taken.
+    `gateway` must have `lifespan`, `drain` and `is_watched`; `reload` returns whether the configuration was taken;
+    `tell` writes a line at once, whether or not the gateway runs.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Worker:
         control: socket.socket,
         patience: Patience,
         reload: Callable[[], bool],
+        tell: Tell,
     ) -> None:
         self._gateway = gateway
         self._config = config
@@ -42,6 +43,7 @@ class Worker:
         self._control = control
         self._patience = patience
         self._reload = reload
+        self._tell = tell
 
     def run(self) -> int:
         """Serve; returns the exit status."""
@@ -53,7 +55,7 @@ class Worker:
         try:
             await lifespan.__aenter__()
         except GatewayNotStartedError as error:
-            print(error, file=sys.stderr)  # noqa: T201  # there is no log yet
+            self._tell("start_failed", level="error", message=str(error))
             return 1
         try:
             await self._serve()

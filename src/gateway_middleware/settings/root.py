@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_directory: str | None = None
     fleet_directory: str | None = None
     tracing: str = "off"
+    log_format: str | None = None
+    log_probes: bool = True
     metrics_token: Secret | None = None
     admin_token: Secret | None = None
     default_requests: str | None = None

@@ -208,6 +208,20 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="OpenTelemetry spans of calls and attempts (extra `otel`); `content` puts prompts into them.",
     ),
     Variable(
+        name="GATEWAY_LOG_FORMAT",
+        field="log_format",
+        read=lambda node: scalars.choice(node, ["json", "human"]),
+        default="by terminal",
+        meaning="How lines of the log are written: `json`, one object a line, or `human`, for a terminal.",
+    ),
+    Variable(
+        name="GATEWAY_LOG_PROBES",
+        field="log_probes",
+        read=scalars.boolean,
+        meaning="Whether probes and scrapes that were answered well (`/healthz`, `/readyz`, `/v1/health`, `/metrics`) "
+        "have a line in the access log.",
+    ),
+    Variable(
         name="GATEWAY_METRICS_TOKEN",
         field="metrics_token",
         read=Node.secret,

@@ -23,6 +23,7 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
                      raw_usage                      the provider's own usage object
                      cost, price_version            US dollars as an exact decimal ("0.00123"), and the price list
                      ttft, duration                 seconds
+                     upstream_request_id            the provider's own id of its answer
                      flags                          what was odd about the provider's numbers
 
 Every member of `data` is always there; what is not known is null, which is not 0. The bytes of an event depend on
@@ -73,6 +74,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
     price_version: str | None
     ttft: float | None
     duration: float | None
+    upstream_request_id: str | None
     flags: tuple[str, ...]
 
 
@@ -128,6 +130,7 @@ def _data(event: UsageEvent) -> _Data:
         price_version=event.price_version,
         ttft=event.ttft,
         duration=event.duration,
+        upstream_request_id=event.upstream_request_id,
         flags=event.flags if is_readable else (*event.flags, UNREADABLE),
     )
 
