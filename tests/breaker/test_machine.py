@@ -358,7 +358,9 @@ def test_cb21_forced_open_lets_nothing_through_until_its_time_is_over(clock: Clo
     for _ in range(29):
         clock.advance(0.1)
         assert breaker.try_acquire() is None
-    assert breaker.snapshot().forced_until == pytest.approx(clock.wall() + 0.1)
+    forced_until = breaker.snapshot().forced_until
+    assert forced_until is not None
+    assert forced_until.timestamp() == pytest.approx(clock.wall() + 0.1)
     clock.advance(0.11)
     succeed(breaker, 2)
     assert breaker.current_state() is State.CLOSED
@@ -450,10 +452,11 @@ def test_snapshot_says_why(clock: Clock) -> None:
     clock.advance(4)
     snapshot = breaker.snapshot()
     assert snapshot.why == {"truncated": 2, "server_error": 3}
-    assert (snapshot.since, snapshot.reason, snapshot.next_probe_in) == (opened, "5 failures in a row", 6.0)
+    assert (snapshot.since.timestamp(), snapshot.reason, snapshot.next_probe_in) == (opened, "5 failures in a row", 6.0)
     assert (snapshot.failure_ratio, snapshot.next_open_seconds, snapshot.forced_until) == (1.0, 20.0, None)
     document = msgspec.json.decode(msgspec.json.encode(snapshot))
     assert (document["state"], document["mode"]) == ("open", "on")
+    assert document["since"].endswith("Z"), "RFC 3339"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from gateway_middleware.breaker.operator import Operator
 from gateway_middleware.breaker.state.overrides import Command
 from gateway_middleware.breaker.state.policy import Mode
 from gateway_middleware.breaker.state.transitions import State, Transition, Trigger
+from gateway_middleware.core.domain import Deployment, Route
 from gateway_middleware.core.errors import InvalidRequestError, PathNotFoundError
 
 A, B = "a/m", "a/n"
@@ -52,6 +53,62 @@ def test_a_command_names_the_breakers_that_it_concerns(operator: Operator) -> No
         operator.command("nobody", Command.RESET, ttl=None, reason="drill")
 
 
+@pytest.mark.parametrize("key", ["a/typo", "endpoint:a.example.com:80", "A", "a/m/"])
+def test_a_reset_of_what_nobody_has_called_is_no_success(operator: Operator, key: str) -> None:
+    for command in (Command.RESET, Command.AUTO):
+        with pytest.raises(PathNotFoundError) as refusal:
+            operator.command(key, command, ttl=None, reason="drill")
+        assert refusal.value.error_code == "unknown_circuit_breaker"
+
+
+def test_what_was_forced_or_is_left_alone_can_be_reset(calls: Calls, operator: Operator) -> None:
+    assert operator.command("a/new", Command.FORCE_OPEN, ttl=None, reason="drill") == []
+    assert operator.command("a/new", Command.RESET, ttl=None, reason="drill") == []
+    operator.cool_down("a/cool", "a", 30.0)
+    assert operator.command("a/cool", Command.RESET, ttl=None, reason="drill") == []
+    assert cooling(calls) == set()
+
+
+def test_problems_are_refusals_providers_that_are_out_and_routes_that_nobody_serves(
+    calls: Calls, operator: Operator
+) -> None:
+    routes = [
+        Route(name="fast", deployments=(Deployment(provider="a", model="m"),)),
+        Route(name="both", deployments=tuple(Deployment(provider="a", model=model) for model in "mn")),
+    ]
+
+    def problems() -> list[tuple[str, str]]:
+        return [(problem.kind, problem.name) for problem in operator.problems(["a"], routes)]
+
+    assert problems() == []
+    operator.command(A, Command.FORCE_OPEN, ttl=60.0, reason="drill")
+    assert problems() == [("route_out", "fast")]
+    operator.command(B, Command.FORCE_OPEN, ttl=60.0, reason="drill")
+    assert problems() == [("provider_out", "a"), ("route_out", "fast"), ("route_out", "both")]
+    operator.command("a", Command.RESET, ttl=None, reason="drill")
+    end(calls, B, 429)
+    assert problems() == []
+    end(calls, A, 429)
+    assert problems() == [("route_out", "fast"), ("route_out", "both")]
+
+
+def test_a_refused_key_is_a_problem_until_it_serves_again(calls: Calls, operator: Operator) -> None:
+    end(calls, A, 401, "invalid_api_key")
+    (problem,) = operator.problems(["a"], [])
+    assert (problem.kind, problem.name) == ("provider_auth", "a")
+    calls.clock.advance(3600)
+    assert operator.problems(["a"], []) == [problem], "its cooldown is over, and still nothing was served"
+    assert operator.problems(["b"], []) == [], "a provider that is no longer configured"
+    sequence = calls.begin(A)
+    sequence.succeeded(sequence.first(), None)
+    assert operator.problems(["a"], []) == []
+
+
+def test_a_model_that_only_a_client_has_named_is_no_problem(calls: Calls, operator: Operator) -> None:
+    end(calls, A, 403, "model_access_denied")
+    assert operator.problems(["a"], []) == []
+
+
 @pytest.mark.parametrize(("key", "left"), [("a", set()), (A, {(B, "a")})])
 def test_a_reset_forgets_cooldowns(calls: Calls, operator: Operator, key: str, left: set[tuple[str, str]]) -> None:
     end(calls, A, 429)
@@ -91,9 +148,9 @@ def test_the_status_of_a_provider_is_that_of_its_worst_breaker(calls: Calls, ope
     status = operator.status("a")
 
     assert (status["breaker"], status["reason"]) == (A, "5 failures in a row")
-    assert status["why"] == {"server_error": 6}
+    assert status["why"] == {"server_error": 6, "rate_limited": 1}
     assert status["next_probe_in"] == 10.0
-    assert status["cooldowns"] == [{"deployment": B, "seconds": 5.0}]
+    assert status["cooldowns"] == [{"deployment": B, "seconds": 5.0, "class": "rate_limited"}]
     assert set(status["circuit_breakers"]) == {A, B, "endpoint:a.example.com:443"}
 
 

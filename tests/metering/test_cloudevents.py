@@ -86,6 +86,7 @@ def test_every_attribute_and_member() -> None:
             "price_version": "2026-05",
             "ttft": 0.25,
             "duration": 1.5,
+            "upstream_request_id": None,
             "flags": ["clamped"],
         },
     }

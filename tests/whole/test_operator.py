@@ -48,7 +48,7 @@ async def test_the_status_of_a_provider_says_why_and_until_when() -> None:
     assert status["last_minute"]["error_rate"] == 1.0
     assert status["deployments"]["a/m"]["circuit_breaker"]["state"] == "open"
     cooling = (await rig.get("/v1/providers/b/status"))["cooldowns"]
-    assert cooling == [{"deployment": "b/other", "seconds": 30.0}]
+    assert cooling == [{"deployment": "b/other", "seconds": 30.0, "class": "rate_limited"}]
 
 
 async def test_a_reset_closes_at_once_and_leaves_an_audit_line() -> None:
@@ -306,3 +306,33 @@ async def test_the_quickest_is_asked_first() -> None:
         await rig.call(stream=True)
 
     assert (rig.calls["a"], rig.calls["b"]) == (1, 9)
+
+
+async def test_health_names_a_refused_key_and_the_client_hears_why() -> None:
+    rig = Rig(ONE, GATEWAY_MAX_ATTEMPTS="1")
+    assert (await rig.get("/v1/health"))["status"] == "ok"
+    rig.scripts["a"] = failing(401, "invalid_api_key", headers={"x-request-id": "req_up_1"})
+
+    first = await rig.call()
+    assert (first.status, first.headers["x-gateway-upstream-request-id"]) == (502, "req_up_1")
+    health = await rig.get("/v1/health")
+    assert health["status"] == "degraded"
+    assert {(p["kind"], p["name"]) for p in health["problems"]} == {("provider_auth", "a"), ("route_out", "fast")}
+    assert health["circuit_breakers"]["a"]["cooldowns"][0]["class"] == "provider_auth"
+    assert (await rig.get("/v1/providers/a/status"))["why"] == {"provider_auth": 1}
+    assert (await drive(rig.gateway, path="/readyz")).status == 200, "another replica would fare no better"
+
+    refused = await rig.call()
+    error = refused.json()["error"]
+    assert (refused.status, error["code"]) == (503, "provider_auth")
+    assert "refuses the gateway's own credential" in error["message"]
+    (line, *_) = rig.lines("provider_error")
+    assert line["upstream_request_id"] == "req_up_1"
+    (call,) = [line for line in rig.lines("call") if line["status"] == 502]
+    assert call["upstream_request_id"] == "req_up_1"
+
+    assert (await rig.command("a/typo", "reset")).status == 404
+    rig.scripts["a"] = answering()
+    await rig.command("a", "reset")
+    assert (await rig.call()).status == 200
+    assert (await rig.get("/v1/health"))["status"] == "ok"

@@ -32,14 +32,16 @@ class _Cooling(msgspec.Struct):
     until: float
     step: float
     """How long it will be the next time nobody says how long."""
+    why: FailureClass | None = None
 
 
 class Cooling(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is left alone, as an operator sees it."""
+    """One thing that is left alone, as an operator sees it: for how long, and why, as far as it was seen here."""
 
     deployment: str | None
     credential: str
     seconds: float
+    why: FailureClass | None = None
 
 
 class Cooldowns:
@@ -55,7 +57,7 @@ class Cooldowns:
         self._entries: dict[_Key, _Cooling] = {}
         self._max_entries = max_entries
 
-    def cool(self, cooldown: Cooldown, *, deployment: str, credential: str) -> float:
+    def cool(self, cooldown: Cooldown, *, deployment: str, credential: str, why: FailureClass | None = None) -> float:
         """Leave it alone; returns for how many seconds from now.
 
         Where the provider named no time it is 5 s, doubled each time up to 60 s. Refusals that arrive while it is left
@@ -66,6 +68,7 @@ class Cooldowns:
         cooling = self._entries.get(key)
         if cooling is None:
             cooling = self._add(key, now)
+        cooling.why = why or cooling.why
         if cooldown.seconds is not None:
             cooling.until = max(cooling.until, now + cooldown.seconds)
         elif now >= cooling.until:
@@ -75,14 +78,19 @@ class Cooldowns:
 
     def wait(self, deployment: str, credential: str) -> float:
         """Seconds until both may be asked again; 0 when they may now."""
-        entries = self._entries
-        if not entries:
-            return 0.0
-        own, shared = entries.get((deployment, credential)), entries.get((None, credential))
-        if own is None and shared is None:
-            return 0.0
-        until = max(cooling.until for cooling in (own, shared) if cooling is not None)
-        return max(until - self._clock(), 0.0)
+        cooling = self._longest(deployment, credential) if self._entries else None
+        return 0.0 if cooling is None else max(cooling.until - self._clock(), 0.0)
+
+    def why(self, deployment: str, credential: str) -> FailureClass | None:
+        """What was last seen of the one that lasts longer."""
+        cooling = self._longest(deployment, credential)
+        return None if cooling is None else cooling.why
+
+    def _longest(self, deployment: str, credential: str) -> _Cooling | None:
+        own, shared = self._entries.get((deployment, credential)), self._entries.get((None, credential))
+        if own is None or shared is None:
+            return own or shared
+        return max(own, shared, key=lambda cooling: cooling.until)
 
     def succeeded(self, deployment: str, credential: str) -> None:
         """A call was answered. What is left alone now stays so: the call was sent before."""
@@ -102,13 +110,25 @@ class Cooldowns:
         """Forget one thing only."""
         self._entries.pop((deployment, credential), None)
 
+    def knows(self, deployment: str, credential: str) -> bool:
+        """Whether this one is left alone, or was until lately."""
+        return (deployment, credential) in self._entries
+
     def snapshot(self) -> list[Cooling]:
         """What is left alone now."""
+        return [cooling for cooling in self._all() if cooling.seconds > 0]
+
+    def unhealed(self) -> list[Cooling]:
+        """What an operator must look at and has not served since, though its time may be over (`seconds` is 0)."""
+        return [cooling for cooling in self._all() if cooling.why is not None and RULES[cooling.why].is_alarming]
+
+    def _all(self) -> list[Cooling]:
         now = self._clock()
         return [
-            Cooling(deployment=deployment, credential=credential, seconds=cooling.until - now)
+            Cooling(
+                deployment=deployment, credential=credential, seconds=max(cooling.until - now, 0.0), why=cooling.why
+            )
             for (deployment, credential), cooling in self._entries.items()
-            if cooling.until > now
         ]
 
     def _add(self, key: _Key, now: float) -> _Cooling:
@@ -142,6 +162,10 @@ class Throttling:
         """Seconds for which this deployment is to be left alone."""
         return self.cooldowns.wait(deployment.key, deployment.provider) if self._mode is Mode.ON else 0.0
 
+    def why(self, deployment: Deployment) -> FailureClass | None:
+        """Why it is to be left alone, as far as it was seen here."""
+        return self.cooldowns.why(deployment.key, deployment.provider)
+
     def learn(self, deployment: Deployment, judgement: Judgement) -> None:
         """Remember what an attempt says of throttling."""
         if judgement.failure_class in _DENIED:
@@ -163,7 +187,9 @@ class Throttling:
         return RULES[FailureClass.PROVIDER_AUTH]
 
     def _cool(self, deployment: Deployment, judgement: Judgement, cooldown: Cooldown) -> None:
-        seconds = self.cooldowns.cool(cooldown, deployment=deployment.key, credential=deployment.provider)
+        seconds = self.cooldowns.cool(
+            cooldown, deployment=deployment.key, credential=deployment.provider, why=judgement.failure_class
+        )
         if self._on_cooldown is not None:
             is_one = cooldown.scope is CooldownScope.DEPLOYMENT
             self._on_cooldown(

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway_middleware.breaker.budget import backoff
 from gateway_middleware.breaker.failure.rules import SUCCEEDED, Fallback, Judgement, Retry, Verdict, judge
-from gateway_middleware.breaker.state.errors import CircuitOpenError, CoolingDownError
+from gateway_middleware.breaker.refusal import Obstacle, refusal
 from gateway_middleware.breaker.state.pairs import Admission
 from gateway_middleware.core.domain import Balance, Outcome
 from gateway_middleware.core.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
@@ -137,12 +137,12 @@ class AttemptSequence:
         "_failover",
         "_fresh",
         "_max_attempts",
+        "_obstacles",
         "_repeatable",
         "_route",
         "_taken",
         "_unsettled",
         "_until",
-        "_waits",
     )
 
     def __init__(self, failover: Failover, route: Route, order: list[Deployment], started: float) -> None:
@@ -157,8 +157,8 @@ class AttemptSequence:
         self._barred: set[str] = set()
         """Providers whose credential is of no use to this call."""
         self._taken: set[Fallback] = set()
-        self._waits: list[tuple[float, bool]] = []
-        """Seconds until each of those that could not be asked may be, and whether it is a cooldown."""
+        self._obstacles: list[Obstacle] = []
+        """What stood in the way of each that could not be asked."""
         self._attempts = 0
         self._max_attempts = route.max_attempts or failover.max_attempts
         self._until = started + failover.first_content
@@ -256,7 +256,7 @@ class AttemptSequence:
                 continue
             wait = self._failover.throttling.wait(deployment)
             if wait > 0:
-                self._waits.append((wait, True))
+                self._obstacles.append(Obstacle(wait, cooldown=self._failover.throttling.why(deployment)))
                 continue
             planned = self._admitted(deployment, 0.0, pays=pays)
             if planned is not None:
@@ -281,7 +281,7 @@ class AttemptSequence:
         failover = self._failover
         admission = failover.registry.admit(deployment, failover.provider_of(deployment).origin)
         if not isinstance(admission, Admission):
-            self._waits.append((admission.retry_after, False))
+            self._obstacles.append(Obstacle(admission.retry_after, breaker=admission))
             return None
         in_time = self._in_time(deployment, wait) if self._attempts else deployment
         self._attempts += 1
@@ -308,12 +308,7 @@ class AttemptSequence:
         return msgspec.structs.replace(deployment, timeouts=shorter)
 
     def _refusal(self) -> UnavailableError:
-        wait = min((wait for wait, _ in self._waits), default=1.0)
-        if self._waits and all(is_cooling for _, is_cooling in self._waits):
-            message = f"Every provider of `{self._route.name}` has asked the gateway to wait."
-            return CoolingDownError(message, retry_after=wait)
-        message = f"No deployment of `{self._route.name}` can take the call now: the circuit breaker is open."
-        return CircuitOpenError(message, retry_after=wait)
+        return refusal(self._route.name, self._obstacles)
 
 
 def _special(route: Route, fallback: Fallback) -> tuple[Deployment, ...]:

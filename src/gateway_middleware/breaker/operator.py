@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
+from gateway_middleware.breaker.problems import problems_of
 from gateway_middleware.breaker.state.overrides import FORCES, Command
+from gateway_middleware.breaker.state.policy import Mode
+from gateway_middleware.breaker.state.registry import unknown_key
 from gateway_middleware.breaker.state.transitions import State
 from gateway_middleware.core.errors import InvalidRequestError
 
@@ -15,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway_middleware.breaker.cooldown import Cooldowns
-    from gateway_middleware.breaker.state.policy import Mode
+    from gateway_middleware.breaker.problems import Problem
     from gateway_middleware.breaker.state.registry import BreakerRegistry, ProviderBreakers
     from gateway_middleware.breaker.state.snapshot import BreakerSnapshot
+    from gateway_middleware.core.domain import Route
 
 _MAX_FORCE_SECONDS = 7 * 86400.0
 _SEVERITY = (State.CLOSED, State.FORCED_CLOSED, State.HALF_OPEN, State.OPEN, State.FORCED_OPEN)
@@ -35,10 +39,14 @@ class Operator:
         """Carry out a command; returns the keys of the breakers concerned.
 
         A reset forgets cooldowns as well. `ttl` (seconds) is for the two forces. Raises `PathNotFoundError` for a key
-        that is none and `InvalidRequestError` for a `ttl` that is out of range.
+        that is none and `InvalidRequestError` for a `ttl` that is out of range. A force may name a deployment that has
+        not been called yet.
         """
         if ttl is not None and (command not in FORCES or not 0 < ttl <= _MAX_FORCE_SECONDS):
             raise InvalidRequestError("`ttl` is for force-open and force-close: seconds up to a week.", param="ttl")
+        is_known = self._registry.knows(key) or self._cooldowns.knows(key, key.partition("/")[0])
+        if command not in FORCES and not is_known:
+            raise unknown_key(key)
         breakers = self._registry.command(key, command, ttl=ttl, reason=reason)
         if command is Command.RESET:
             self.forget_cooldowns(key)
@@ -82,12 +90,26 @@ class Operator:
     def _cooldown_rows(self) -> dict[str, list[dict[str, Any]]]:
         rows: dict[str, list[dict[str, Any]]] = {}
         for cooling in self._cooldowns.snapshot():
-            row = {"deployment": cooling.deployment, "seconds": round(cooling.seconds, 3)}
+            row = {"deployment": cooling.deployment, "seconds": round(cooling.seconds, 3), "class": cooling.why}
             rows.setdefault(cooling.credential, []).append(row)
         return rows
 
+    def problems(self, providers: Iterable[str], routes: Iterable[Route]) -> list[Problem]:
+        """Why the gateway cannot do all that it is configured for: see `problems_of`."""
+        is_on = self._mode is Mode.ON
+        return problems_of(
+            providers,
+            routes,
+            unhealed=self._cooldowns.unhealed(),
+            state_of=self._registry.state_of if is_on else lambda _: None,
+            is_cooling=lambda d: is_on and self._cooldowns.wait(d.key, d.provider) > 0,
+        )
+
     def status(self, provider: str) -> dict[str, Any]:
-        """The state of a provider as the worst of its breakers explains it: since when, why, when it is tried again."""
+        """The state of a provider as the worst of its breakers explains it: since when, why, when it is tried again.
+
+        `why` counts the classes of the last failures, and of what is left alone now.
+        """
         row = self.circuit_breakers([provider])[provider]
         snapshots: dict[str, BreakerSnapshot] = {**row["deployments"], **row["endpoints"]}
         worst = max(snapshots, key=lambda key: _SEVERITY.index(snapshots[key].state), default=None)
@@ -97,7 +119,7 @@ class Operator:
             cause |= {
                 "since": snapshot.since,
                 "reason": snapshot.reason,
-                "why": _summed(snapshots.values()),
+                "why": _summed(snapshots.values(), row["cooldowns"]),
                 "next_probe_in": snapshot.next_probe_in,
             }
         return {"state": row["state"], "mode": row["mode"], **cause, "cooldowns": row["cooldowns"], **_parts(row)}
@@ -107,9 +129,12 @@ def _parts(row: dict[str, Any]) -> dict[str, Any]:
     return {"circuit_breakers": {**row["deployments"], **row["endpoints"]}}
 
 
-def _summed(snapshots: Iterable[BreakerSnapshot]) -> dict[str, int]:
-    """The last failures of all breakers, by class."""
+def _summed(snapshots: Iterable[BreakerSnapshot], cooldowns: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """The last failures of all breakers and the cooldowns of now, by class."""
     counts: dict[str, int] = {}
+    for row in cooldowns:
+        if row["class"] is not None:
+            counts[row["class"]] = counts.get(row["class"], 0) + 1
     for snapshot in snapshots:
         for name, count in snapshot.why.items():
             counts[name] = counts.get(name, 0) + count

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def row_of(process: Process) -> dict[str, Any]:
     return {
         "host": process.host,
         "pid": process.pid,
-        "started": process.started,
+        "started": datetime.fromtimestamp(process.started, UTC),
         "version": process.version,
         "config_hash": process.config_hash,
         "silent_seconds": round(process.silent, 1),

@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.metering.counters import UsageCounters
-from gateway_middleware.metering.delivery.delivery import Delivery
+from gateway_middleware.metering.delivery.delivery import Delivery, DeliveryState
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.middleware import MeteringMiddleware
@@ -38,13 +38,19 @@ if TYPE_CHECKING:
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.settings import Settings
 
-BACKLOG = Gauge("model_gateway_journal_backlog", "Usage events that are not delivered.", aggregation=Aggregation.MAX)
+BACKLOG = Gauge(
+    "model_gateway_journal_backlog",
+    "Usage events that are not delivered. Without GATEWAY_USAGE_METERING_URL all that are kept.",
+    aggregation=Aggregation.MAX,
+)
 STATE = Gauge("model_gateway_journal_state", "0 ok, 1 degraded, 2 unavailable.", aggregation=Aggregation.MAX)
 DEAD_LETTERS = Gauge(
     "model_gateway_journal_dead_letters", "Usage events that the sink refused.", aggregation=Aggregation.MAX
 )
 DELIVERY_LAG = Gauge(
-    "model_gateway_usage_delivery_lag_seconds", "Age of the oldest undelivered event.", aggregation=Aggregation.MAX
+    "model_gateway_usage_delivery_lag_seconds",
+    "Age of the oldest undelivered event; 0 without a metering URL.",
+    aggregation=Aggregation.MAX,
 )
 DELIVERY_FAILURES = Gauge(
     "model_gateway_usage_delivery_failures", "Failures of delivery in a row.", aggregation=Aggregation.MAX
@@ -62,10 +68,14 @@ _STATES = {"ok": 0.0, "degraded": 1.0, "unavailable": 2.0}
 OFF = "off"
 
 
+_NO_DELIVERY = {"standing": "off", "reason": "GATEWAY_USAGE_METERING_URL is not set: events stay in the journal"}
+
+
 class MeteringOff(Fixed, Lifeless):
     """No call is metered: `GATEWAY_JOURNAL` is off."""
 
     reason_not_ready: str | None = None
+    reason_degraded: str | None = None
 
     def layers(self, estimator: Estimator) -> list[Middleware]:
         """None."""
@@ -208,11 +218,17 @@ class Metering(Fixed):
             "backlog": spool.backlog,
             "oldest_seconds": round(spool.oldest_age, 3),
             "dead_letters": spool.dead_letters,
-            "delivery": None,
+            "delivery": _NO_DELIVERY,
         }
         if self._delivery is not None:
-            health["delivery"] = self._delivery.state
+            health["delivery"] = _delivery_document(self._delivery.state)
         return health
+
+    @property
+    def reason_degraded(self) -> str | None:
+        """What does not work of it, if anything."""
+        state = self.journal.state
+        return None if state.status == "ok" else state.reason or state.status
 
     @property
     def reason_not_ready(self) -> str | None:
@@ -253,7 +269,7 @@ class Metering(Fixed):
         yield BACKLOG.family(spool.backlog)
         yield STATE.family(_STATES[self.journal.state.status])
         yield DEAD_LETTERS.family(spool.dead_letters)
-        yield DELIVERY_LAG.family(spool.oldest_age)
+        yield DELIVERY_LAG.family(0.0 if delivery is None else spool.oldest_age)
         yield DELIVERY_FAILURES.family(0 if delivery is None else delivery.state.consecutive_failures)
 
     def _note_health(self, health: str) -> None:
@@ -266,6 +282,17 @@ class Metering(Fixed):
 
     def _note_dead(self, event_id: str, reason: str) -> None:
         self._log.event("usage_dead_letter", level="error", message=f"Usage event {event_id}: {reason}", id=event_id)
+
+
+def _delivery_document(state: DeliveryState) -> dict[str, Any]:
+    """With its moments as RFC 3339."""
+    document = msgspec.structs.asdict(state)
+    moments = {name: _moment(document.pop(name)) for name in ("last_success", "retry_at")}
+    return {"standing": document.pop("health"), **document, **moments}
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _day(text: str | None, name: str) -> date | None:

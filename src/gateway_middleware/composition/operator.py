@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway_middleware.breaker.state.overrides import Command
+from gateway_middleware.breaker.state.overrides import FORCES, Command
 from gateway_middleware.composition.fleet_reload import FleetReload
 from gateway_middleware.composition.peers import FORCE_SECONDS
 from gateway_middleware.core.errors import InvalidRequestError, PathNotFoundError, SettingsError
@@ -35,6 +35,7 @@ class Operations:
         self._config = config
         self._breakers = breakers
         self._peers = peers
+        self._fleet = fleet
         self._reload = FleetReload(reload, fleet, log)
         self._log = log.lines
 
@@ -54,11 +55,13 @@ class Operations:
         return document if shared is None else {**document, "is_shared": shared}
 
     def _carry_out(self, key: str, command: Command, options: CommandOptions) -> list[str]:
-        """Raises `PathNotFoundError` for what is no provider's."""
+        """Raises `PathNotFoundError` for what is no provider's, and a reset of a deployment that nobody has called."""
         try:
             return self._breakers.command(key, command, ttl=options.ttl, reason=options.reason)
         except PathNotFoundError:
-            if key.partition("/")[0] not in self._config.provider_names:
+            provider, _, model = key.partition("/")
+            is_typo = bool(model) and command not in FORCES and not self._fleet.others()
+            if provider not in self._config.provider_names or is_typo:
                 raise
             # This worker has called the provider never yet; others may have, and it will go by the command itself.
             self._breakers.obey(key, command, options.ttl or FORCE_SECONDS, options.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -72,7 +73,11 @@ class Revocations:
         rows = [(entry, _decode(entry.body)) for entry in self._fleet.entries(KIND)]
         return {
             "revocations": [
-                {"digest": entry.key, "since": entry.version / _MICROSECONDS, "by": state.by}
+                {
+                    "digest": entry.key,
+                    "since": datetime.fromtimestamp(entry.version / _MICROSECONDS, UTC),
+                    "by": state.by,
+                }
                 for entry, state in rows
                 if state.is_revoked
             ]
@@ -97,3 +102,7 @@ class Revocations:
             self._digests.discard(digest)
         for listener in self._listeners:
             listener()
+
+
+def _moment(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(entry.version / _MICROSECONDS, UTC)

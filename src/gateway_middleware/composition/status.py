@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway_middleware._version import __version__
+from gateway_middleware.breaker.problems import Problem
 from gateway_middleware.composition.life import Phase
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.operations import documents
@@ -83,8 +84,11 @@ class Status:
         return self._metering.reason_not_ready if phase is Phase.SERVING else phase.value
 
     def _health(self) -> dict[str, Any]:
+        problems = self._problems()
+        well = "degraded" if problems else Phase.SERVING.value
         return {
-            "status": Phase.DRAINING if self._phase() is Phase.DRAINING else Phase.SERVING,
+            "status": Phase.DRAINING.value if self._phase() is Phase.DRAINING else well,
+            "problems": problems,
             "version": __version__,
             "config_hash": self._config.config_hash,
             "uptime_seconds": round(self._clock() - self._began, 1),
@@ -94,6 +98,14 @@ class Status:
             "sharing": self._peers.snapshot(),
             "fleet": self._fleet.health(),
         }
+
+    def _problems(self) -> list[Problem]:
+        routes = [route.route for route in self._config.settings.routes]
+        problems = self._breakers.problems(self._config.provider_names, routes)
+        reason = self._metering.reason_degraded
+        if reason is not None:
+            problems.append(Problem(kind="journal", name="metering", message=reason))
+        return problems
 
     async def _usage_of(self, tenant: Tenant) -> dict[str, Any]:
         limits = await self._limits.of_tenant(tenant)

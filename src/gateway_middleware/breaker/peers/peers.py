@@ -11,6 +11,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from urllib.parse import quote
 
 import msgspec
@@ -40,11 +41,11 @@ _MAX_COOLDOWNS, _MAX_LEASES_AT_ONCE = 2048, 64
 
 
 class PeersSnapshot(msgspec.Struct, frozen=True):
-    """For `/v1/health`. `mode` is `shared` or `alone`, `since` the time of day; `dropped` counts cooldowns not told."""
+    """For `/v1/health`. `mode` is `shared` or `alone`, `since` when, in UTC; `dropped` counts cooldowns not told."""
 
     mode: str
     replicas: int
-    since: float
+    since: datetime
     dropped: int
 
 
@@ -144,7 +145,7 @@ class Peers:
         """How things stand."""
         mode = "shared" if self._mode.is_shared else "alone"
         replicas = self._replicas if self._mode.is_shared else 1
-        return PeersSnapshot(mode, replicas, self._mode.since, self._cooldowns.dropped)
+        return PeersSnapshot(mode, replicas, datetime.fromtimestamp(self._mode.since, UTC), self._cooldowns.dropped)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

@@ -24,6 +24,9 @@ class CircuitOpenError(UnavailableError):
 
 
 class CoolingDownError(UnavailableError):
-    """Every provider that could take this call has asked the gateway to come back later."""
+    """Every provider that could take this call is left alone: it asked for time, or refuses the gateway itself.
+
+    `error_code` names the class of what no time heals: `provider_auth`, `quota_exhausted`.
+    """
 
     code = "provider_cooling_down"

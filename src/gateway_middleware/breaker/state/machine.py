@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from gateway_middleware.breaker.state.errors import CircuitOpenError
@@ -346,7 +347,7 @@ class CircuitBreaker:
         return BreakerSnapshot(
             state=self.state,
             mode=self._policy.mode,
-            since=self._since_wall,
+            since=_moment(self._since_wall),
             reason=self._reason,
             generation=self.generation,
             consecutive_failures=evidence.consecutive,
@@ -358,5 +359,9 @@ class CircuitBreaker:
             refused=self._refused,
             next_probe_in=max(self._until - now, 0.0) if self.state is _OPEN else None,
             next_open_seconds=self._policy.grown_seconds(self._level(now)),
-            forced_until=self._since_wall + self._until - self._since if self.state in FORCED else None,
+            forced_until=_moment(self._since_wall + self._until - self._since) if self.state in FORCED else None,
         )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

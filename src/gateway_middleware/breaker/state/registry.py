@@ -187,13 +187,26 @@ class BreakerRegistry:
             return [self._pairs[key].breaker]
         pairs = [pair for pair in self._pairs.values() if pair.deployment.provider == key.partition("/")[0]]
         if not pairs or key.startswith(_ENDPOINT):
-            raise PathNotFoundError(f"No circuit breaker is called `{key}`.", code="unknown_circuit_breaker")
+            raise unknown_key(key)
         if "/" in key:
             return []
         hosts = {} if command is Command.FORCE_OPEN else {pair.host.key: pair.host for pair in pairs}
         return [pair.breaker for pair in pairs] + list(hosts.values())
 
     # Looking.
+
+    def knows(self, key: str) -> bool:
+        """Whether it is the key of a provider, a deployment or an endpoint that has breakers, or was forced."""
+        if key in self._pairs or key in self._hosts or self._overrides.find(key, self._clock()) is not None:
+            return True
+        return any(pair.deployment.provider == key for pair in self._pairs.values())
+
+    def state_of(self, key: str) -> State | None:
+        """What a caller of a deployment, or of any of a provider, meets; None for a key without breakers."""
+        pair = self._pairs.get(key)
+        if pair is not None:
+            return pair.state
+        return self.state(key) if self.knows(key) else None
 
     def state(self, provider: str) -> State:
         """Of the whole provider: open when all its deployments with traffic in the last minute are shut."""
@@ -222,6 +235,11 @@ class BreakerRegistry:
         if states and states <= SHUT:
             return State.FORCED_OPEN if states == {State.FORCED_OPEN} else State.OPEN
         return State.HALF_OPEN if states and states <= SHUT | {State.HALF_OPEN} else State.CLOSED
+
+
+def unknown_key(key: str) -> PathNotFoundError:
+    """For a key that no breaker has."""
+    return PathNotFoundError(f"No circuit breaker is called `{key}`.", code="unknown_circuit_breaker")
 
 
 def _carry_out(breaker: CircuitBreaker, command: Command, ttl: float | None, reason: str) -> None:

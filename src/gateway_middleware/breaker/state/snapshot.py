@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from gateway_middleware.breaker.state.policy import Mode
@@ -11,14 +13,14 @@ from gateway_middleware.breaker.state.transitions import State
 class BreakerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """State, counts and deadlines of one breaker.
 
-    `since` and `forced_until` are seconds since the epoch, all other times are durations. `successes`, `failures`,
+    `since` and `forced_until` are moments in UTC, all other times are durations in seconds. `successes`, `failures`,
     `slow` and `failure_ratio` are those of the window. `why` counts the last failures by class. `refused` counts calls
     since the last transition; in shadow mode those that would have been refused.
     """
 
     state: State
     mode: Mode
-    since: float
+    since: datetime
     reason: str
     generation: int
     consecutive_failures: int
@@ -30,4 +32,4 @@ class BreakerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     next_probe_in: float | None
     next_open_seconds: float
-    forced_until: float | None
+    forced_until: datetime | None
