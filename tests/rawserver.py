@@ -239,6 +239,16 @@ async def stopped(peer: Peer, limit: int) -> None:
         await asyncio.sleep(0.1)
 
 
+def deliver(connection: Connection, data: bytes) -> None:
+    """Give the bytes to a connection as an event loop does that has read them."""
+    while data:
+        buffer = connection.get_buffer(-1)
+        taken = min(len(buffer), len(data))
+        buffer[:taken] = data[:taken]
+        connection.buffer_updated(taken)
+        data = data[taken:]
+
+
 def idle_connection(engine: Engine, origin: Origin) -> Connection:
     """The one connection that waits for a request: its socket and its age have no other way out."""
     (connection,) = engine._pools[origin].idle  # noqa: SLF001  # which one is idle is nobody's business outside of tests

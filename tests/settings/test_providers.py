@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.core.provider_api import Proxy
+from gateway_middleware.core.secret import Secret
+from gateway_middleware.providers import KINDS
 from gateway_middleware.settings import ProviderSettings, Settings
 
 OPEN = {"GATEWAY_OPEN": "true"}
@@ -136,7 +140,7 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
             entry(zzz="x"),
             (
                 f"{P}.zzz: unknown name; expected one of kind, base_url, api_key, api_version, timeouts, insecure, "
-                "organization, project, breaker, on_disconnect, stream_options"
+                "organization, project, breaker, on_disconnect, stream_options, ca_file, proxy, stateless"
             ),
         ),
         (entry(api_key=7), f"{P}.api_key=[redacted]: expected text, env:NAME or file:/path"),
@@ -229,3 +233,57 @@ def test_a_secret_in_the_wrong_place_is_struck_out() -> None:
     lines = complaints(OPENAI_API_KEY=key, OPENAI_BASE_URL=f"https://h/{key}//", GATEWAY_ROUTES=json.dumps({key: key}))
     assert lines
     assert all("canary" not in line for line in lines)
+
+
+def _reaching(**options: Any) -> Any:
+    entry = {"kind": "openai", "api_key": "env:KEY", **options}
+    return {"GATEWAY_PROVIDERS": json.dumps({"own": entry}), "KEY": "sk-of-some-length", "GATEWAY_OPEN": "true"}
+
+
+def test_a_provider_behind_a_proxy_and_an_authority_of_its_own(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(bundle)
+    proxy = {"url": "http://proxy.test:3128", "credentials": "env:PROXY"}
+
+    environment = {**_reaching(ca_file=str(bundle), proxy=proxy), "PROXY": "user:pass-word"}
+    settings = Settings.from_env(environment)
+
+    (own,) = settings.providers
+    assert own.ca_file == str(bundle)
+    assert own.proxy == Proxy(host="proxy.test", port=3128, credentials=Secret("user:pass-word"))
+    assert settings.config_hash == Settings.from_env({**environment, "PROXY": "user:other"}).config_hash
+    assert "pass-word" not in repr(settings)
+    provider = KINDS["openai"](own)
+    assert provider.origin.proxy == own.proxy
+    assert {"user:pass-word", "pass-word"} < set(provider.secrets)
+
+
+def test_a_proxy_without_credentials_is_its_address() -> None:
+    (own,) = Settings.from_env(_reaching(proxy="http://10.0.0.1")).providers
+
+    assert own.proxy == Proxy(host="10.0.0.1", port=80)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"ca_file": "/nowhere.pem"}, "No such file"),
+        ({"ca_file": __file__}, "no certificate is in it"),
+        ({"ca_file": 5}, "expected the path"),
+        ({"proxy": "https://proxy.test"}, "expected http://host[:port] of a proxy"),
+        ({"proxy": "http://proxy.test/path"}, "expected http://host[:port] of a proxy"),
+        ({"proxy": "socks5://proxy.test"}, "expected http(s)://host"),
+        ({"proxy": "http://user:hidden-word@proxy.test"}, "without user"),
+        ({"proxy": {"credentials": "env:PROXY"}}, "missing: expected http://host"),
+        ({"proxy": {"url": "http://p.test", "credentials": "env:PROXY"}}, "expected user:password"),
+        ({"proxy": {"url": "http://p.test", "user": "x"}}, "unknown name"),
+        ({"proxy": 5}, "expected an object"),
+    ],
+)
+def test_ways_that_lead_nowhere(options: Any, says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**_reaching(**options), "PROXY": "no-colon-in-here"})
+
+    assert says in str(caught.value)
+    assert "hidden-word" not in str(caught.value)
+    assert "no-colon-in-here" not in str(caught.value)

@@ -19,7 +19,7 @@ from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.engine import Engine
-from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, call, eventually, plain, raw_server, request_to, respond
+from rawserver import BOTH_LOOPS, TIMEOUTS, Peer, call, deliver, eventually, plain, raw_server, request_to, respond
 
 pytestmark = [pytest.mark.anyio, BOTH_LOOPS]
 
@@ -167,7 +167,7 @@ async def test_bytes_that_come_before_the_request_was_written_are_no_answer() ->
     answer = answer_on(connection)
     connection.send(b"HEAD", b"BODY", answer)
     assert wire.written == []
-    connection.data_received(plain())
+    deliver(connection, plain())
     await asyncio.sleep(0)
     assert (wire.written, wire.is_closing(), answer.has_bytes) == ([], True, False)
     connection.connection_lost(None)
@@ -200,7 +200,7 @@ async def test_a_large_body_waits_for_the_socket() -> None:
     assert b"".join(wire.written) == b"HEAD" + BODY
     connection.resume_writing()
     assert b"".join(wire.written) == b"HEAD" + BODY
-    connection.data_received(plain())
+    deliver(connection, plain())
     answer.close()
     assert not wire.is_closing()
 
@@ -211,7 +211,7 @@ async def test_a_body_cut_short_by_its_answer_costs_the_connection() -> None:
     connection = connection_of(wire)
     answer = answer_on(connection)
     connection.send(b"HEAD", BODY, answer)
-    connection.data_received(plain(status=b"413 X"))
+    deliver(connection, plain(status=b"413 X"))
     await answer.head()
     assert (answer.status, await answer.read(10)) == (413, b"hello")
     answer.close()

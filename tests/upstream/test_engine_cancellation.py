@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 
 from gateway_middleware.core.provider_api import Origin
-from gateway_middleware.upstream.engine import Engine, default_context
+from gateway_middleware.upstream.connecting import default_context
+from gateway_middleware.upstream.engine import Engine
 from rawserver import (
     BOTH_LOOPS,
     Peer,

@@ -12,7 +12,7 @@ import pytest
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.core.provider_api import Origin
-from gateway_middleware.upstream.engine import default_context
+from gateway_middleware.upstream.connecting import default_context
 from rawserver import (
     BOTH_LOOPS,
     TIMEOUTS,

@@ -21,6 +21,7 @@ from rawserver import (
     TIMEOUTS,
     Peer,
     chunked,
+    deliver,
     eventually,
     plain,
     raw_server,
@@ -241,7 +242,7 @@ async def test_any_response_in_any_segments(
     await asyncio.sleep(0)  # it is written at the end of the turn; what came before that would be no answer to it
     edges = sorted({0, len(response), *(cut for cut in cuts if cut < len(response))})
     for start, end in itertools.pairwise(edges):
-        connection.data_received(response[start:end])
+        deliver(connection, response[start:end])
     if framing == "eof":
         connection.eof_received()
         connection.connection_lost(None)

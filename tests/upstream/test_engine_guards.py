@@ -16,7 +16,7 @@ from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
-from gateway_middleware.upstream.engine import default_context
+from gateway_middleware.upstream.connecting import default_context
 from gateway_middleware.upstream.httpx_mapping import origin_of
 from rawserver import (
     BOTH_LOOPS,

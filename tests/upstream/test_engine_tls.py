@@ -12,7 +12,7 @@ import trustme
 
 from gateway_middleware.core.errors import UpstreamConnectError, UpstreamError, UpstreamProtocolError
 from gateway_middleware.core.provider_api import Origin
-from gateway_middleware.upstream.engine import default_context
+from gateway_middleware.upstream.connecting import default_context
 from rawserver import (
     BOTH_LOOPS,
     TIMEOUTS,

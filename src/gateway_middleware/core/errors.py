@@ -13,7 +13,8 @@ GatewayError                     rendered for the client, in the client's dialec
 ├── UnavailableError             503  nothing can take the call now
 │   └── ShutdownError            503  the gateway leaves before the call has ended
 └── UpstreamError                502  the provider failed
-    ├── UpstreamConnectError     502  no connection: DNS, refused, TLS
+    ├── UpstreamConnectError     502  no connection: DNS, refused, TLS, a proxy that will not
+    │   └── GatewayShortageError 503  the gateway has no descriptor, memory, port or thread left for one
     ├── UpstreamTimeoutError     504  connect, first byte, idle or total deadline
     ├── UpstreamProtocolError    502  broken HTTP, garbage, truncation, over a cap
     ├── UpstreamStreamError      502  an error event inside a stream that began with 200
@@ -178,9 +179,17 @@ class UpstreamError(GatewayError):
 
 
 class UpstreamConnectError(UpstreamError):
-    """No connection to the provider: name, route, refusal or TLS."""
+    """No connection to the provider: name, route, refusal, TLS, or the proxy on the way."""
 
     code = "upstream_unreachable"
+
+
+class GatewayShortageError(UpstreamConnectError):
+    """No connection, for want of what the gateway itself has run out of: the provider has nothing to do with it."""
+
+    status = 503
+    kind = "service_unavailable_error"
+    code = "gateway_overloaded"
 
 
 class UpstreamTimeoutError(UpstreamError):

@@ -12,13 +12,22 @@ from gateway_middleware.core.secret import Secret
 from gateway_middleware.core.sse import MAX_EVENT_BYTES
 
 
+class Proxy(msgspec.Struct, frozen=True, kw_only=True):
+    """An HTTP proxy that leads on to a provider by CONNECT. `credentials` are `user:password`."""
+
+    host: str
+    port: int
+    credentials: Secret | None = None
+
+
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A configured provider: the vendor's wire format (`kind`), address and credential.
 
     `base_url` is what the vendor's SDK takes. `api_version` None is the adapter's own default. `organization` and
     `project` are OpenAI's. `reads_on_disconnect`: a stream whose client has left is read to its end for its usage.
     `stream_options`: it takes the option by which OpenAI's format asks for the usage of a stream. `max_event_bytes`
-    bounds one event of a stream.
+    bounds one event of a stream. `ca_file` names authorities that its certificate may come from, besides the public
+    ones. `proxy` is the only way to it. `is_stateless`: it keeps nothing that a request could name.
     """
 
     name: str
@@ -31,15 +40,20 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     project: str | None = None
     reads_on_disconnect: bool = False
     stream_options: bool = True
+    ca_file: str | None = None
+    proxy: Proxy | None = None
+    is_stateless: bool = False
     max_event_bytes: int = MAX_EVENT_BYTES
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where connections go."""
+    """Where connections go, and how: `ca_file` and `proxy` are those of `ProviderConfig`."""
 
     host: str
     port: int
     is_tls: bool
+    ca_file: str | None = None
+    proxy: Proxy | None = None
 
     @property
     def authority(self) -> str:

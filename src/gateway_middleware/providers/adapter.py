@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
 
 from gateway_middleware.core.domain import Dialect
 from gateway_middleware.providers.targets import TargetCache, parse_base_url
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Deployment, HeaderList, ModelRequest
     from gateway_middleware.core.errors import UpstreamStatusError
-    from gateway_middleware.core.provider_api import ProviderConfig
+    from gateway_middleware.core.provider_api import ProviderConfig, Proxy
     from gateway_middleware.providers.targets import Headers, PathOf
 
 _EVENT_STREAM = b"text/event-stream"
@@ -39,8 +42,9 @@ class Adapter:
         self.timeouts = config.timeouts
         self.reads_on_disconnect = config.reads_on_disconnect
         self._max_event_bytes = config.max_event_bytes
-        self.secrets: tuple[str, ...] = (config.api_key.reveal(),)
-        self.origin, path = parse_base_url(config.base_url)
+        self.secrets: tuple[str, ...] = (config.api_key.reveal(), *_proxy_secrets(config.proxy))
+        origin, path = parse_base_url(config.base_url)
+        self.origin = msgspec.structs.replace(origin, ca_file=config.ca_file, proxy=config.proxy)
         self._targets = TargetCache(self.origin, addressing(path), headers)
 
     def is_stream(self, headers: HeaderList) -> bool:
@@ -53,3 +57,12 @@ class Adapter:
     def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
         """The gateway adds nothing that a provider could refuse."""
         return False
+
+
+def _proxy_secrets(proxy: Proxy | None) -> tuple[str, ...]:
+    """The credentials of a proxy, as they are written and as they are sent."""
+    if proxy is None or proxy.credentials is None:
+        return ()
+    credentials = proxy.credentials.reveal()
+    _, _, password = credentials.partition(":")
+    return (credentials, password, b64encode(credentials.encode()).decode())

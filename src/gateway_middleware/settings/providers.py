@@ -12,6 +12,7 @@ from gateway_middleware.core.provider_api import ProviderKind
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.breakers import read_breaker
 from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.reaching import read_ca_file, read_proxy
 from gateway_middleware.settings.tree import ProviderSettings
 
 _KINDS = Mapping[str, ProviderKind]
@@ -59,6 +60,9 @@ _OPTIONS = (
     "breaker",
     "on_disconnect",
     "stream_options",
+    "ca_file",
+    "proxy",
+    "stateless",
 )
 _OF_SOME_KINDS = ("api_version", "organization", "project")
 _NO_ENTRA = "without a key means Entra ID, which is not supported yet: set"
@@ -144,6 +148,9 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
     breaker = read_breaker(members.get("breaker"))
     reads_on_disconnect = _reads_on(members.get("on_disconnect"))
     stream_options = "stream_options" not in members or scalars.boolean(members["stream_options"])
+    ca_file = read_ca_file(members["ca_file"]) if "ca_file" in members else None
+    proxy = read_proxy(members["proxy"]) if "proxy" in members else None
+    is_stateless = "stateless" in members and scalars.boolean(members["stateless"])
     if key is None or base_url is None:
         return None
     return ProviderSettings(
@@ -159,6 +166,9 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
         breaker=breaker,
         reads_on_disconnect=reads_on_disconnect,
         stream_options=stream_options,
+        ca_file=ca_file,
+        proxy=proxy,
+        is_stateless=is_stateless,
     )
 
 

@@ -59,8 +59,8 @@ VARIABLES: tuple[Variable, ...] = (
         '"env:AZURE_EU_KEY"}}`. `kind` is `openai`, `anthropic` or `azure_openai`; also `api_version`, `timeouts` '
         "(`connect`, `first_byte`, `first_content`, `answer`, `idle`, `total`, `write_stall`, `heartbeat`, in "
         "seconds), `insecure` (plain http), `organization`, `project`, `on_disconnect` (`cancel`, `drain`), "
-        "`stream_options` (`false`: it "
-        "does not take them), "
+        "`stream_options` (`false`: it does not take them), `ca_file` (authorities besides the public ones), `proxy` "
+        '(`"http://host:port"`, or `{"url": ..., "credentials": "env:NAME"}`), `stateless` (docs/providers.md), '
         "`breaker` (docs/circuit-breaking.md). An entry named as a built-in "
         "provider replaces it.",
     ),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import HeaderList
     from gateway_middleware.core.errors import UpstreamError
 
-HIGH_WATER = 64 * 1024
+HIGH_WATER = 32 * 1024
+"""From so many bytes on that nobody has taken, the connection is not read. One read more may have come by then."""
+_MAX_PIECES = 64
 _LINGER_SECONDS = 1.0
 
 
@@ -98,6 +100,8 @@ class EngineAnswer:
         """Take body bytes; true when no more should be read for now."""
         self._chunks.append(data)
         self._size += len(data)
+        if len(self._chunks) > _MAX_PIECES:  # an object each: thousands of single bytes would weigh more than they hold
+            self._chunks = [b"".join(self._chunks)]
         self._wake()
         return self._size > HIGH_WATER
 

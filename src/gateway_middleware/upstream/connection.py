@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.upstream.answer import EngineAnswer
 
+READ_BYTES = 64 * 1024
+"""The most that one read takes from the socket: also what may still come once a reader is too slow."""
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
 _NO_BODY = frozenset({204, 304})
@@ -34,11 +36,12 @@ _KEEP_ALIVE = [  # a provider may think for minutes, longer than a NAT on the wa
 ]
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Serves one response at a time.
 
     `on_idle` is called with the connection when it may serve another one, `on_lost` when it is gone. Requests are
-    written with whatever else is in the `outbox` of the loop's turn.
+    written with whatever else is in the `outbox` of the loop's turn. What is received goes through `buffer`, which
+    bounds what one read can bring; connections of one loop may share it, because what is in it is used up at once.
     """
 
     def __init__(
@@ -48,10 +51,12 @@ class Connection(asyncio.Protocol):
         on_lost: Callable[[Connection], None],
         outbox: Outbox,
         loop: asyncio.AbstractEventLoop,
+        buffer: bytearray | None = None,
     ) -> None:
         self._outbox = outbox
         self._loop = loop
         self._outgoing = b""
+        self._buffer = memoryview(bytearray(READ_BYTES) if buffer is None else buffer)
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -60,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._headers: HeaderList = []
         self._bare_bytes = 0  # received since the last byte of a body
         self._body: list[bytes] = []  # of the read that is under way
+        self._early: bytes | None = b""  # received before the first request; None from then on
         self._unsent: memoryview | None = None
         self._is_write_paused = False
         self._has_eof = False
@@ -97,7 +103,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._outgoing = b""
-        self._parser = None
+        if not self._early:
+            self._parser = None
         self._unsent = None
         answer = self._answer
         if answer is not None and not self._is_complete:
@@ -114,9 +121,11 @@ class Connection(asyncio.Protocol):
         self._bare_bytes = 0
         self._is_complete = self._is_interim = self._ends_with_connection = False
         self._has_no_body = has_no_body
+        if self._early is not None:
+            self._take_early()
         if self._transport is None:
             answer.put_error(_cut(answer))
-        elif len(body) <= _OUTGOING:
+        elif len(body) <= _OUTGOING and not answer.has_bytes:
             self._outgoing = head + body
             self._outbox.add(self, self._loop)
         elif len(body) <= _SLICE:
@@ -131,6 +140,15 @@ class Connection(asyncio.Protocol):
         data, self._outgoing = self._outgoing, b""
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def _take_early(self) -> None:
+        """A provider may answer before it is asked (413, 503): the answer has waited for the request it is about."""
+        early, self._early = self._early, None
+        if early:
+            self._receive(memoryview(early))
+            self.resume()
+        if self._transport is None:
+            self._parser = None
 
     def pause_writing(self) -> None:
         self._is_write_paused = True
@@ -180,7 +198,17 @@ class Connection(asyncio.Protocol):
 
     # Bytes.
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._early is None:
+            self._receive(self._buffer[:nbytes])
+        else:
+            self._early += self._buffer[:nbytes]
+            self._pause()
+
+    def _receive(self, data: memoryview) -> None:
         answer = self._answer
         if answer is None or self._is_complete or self._parser is None or self._outgoing:
             # Nobody asked for these bytes: whatever they are, they must not become the next answer.

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING
-
-import certifi
 
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
@@ -14,11 +11,13 @@ from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.client_types import httpx
-from gateway_middleware.upstream.connection import Connection
+from gateway_middleware.upstream.connecting import Connector
+from gateway_middleware.upstream.connection import READ_BYTES, Connection
 from gateway_middleware.upstream.httpx_mapping import as_httpx_error, response_of, upstream_request_of
 from gateway_middleware.upstream.pool import Pool
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
 KEEP_ALIVE_SECONDS = 15.0
@@ -28,9 +27,10 @@ _CLOSING_STEPS = 10  # of the event loop; a TLS connection needs more than one t
 class Engine(httpx.AsyncBaseTransport):
     """Connections to providers: kept alive, reused last in first out, closed after 15 s of idleness.
 
-    No proxies, no redirects, nothing from the environment. `ssl_context` replaces the default one, which trusts the
-    bundle of certifi. `max_connections` bounds those of one origin; a call waits for one as long as it may connect.
-    `opened` and `reused` count connections since the start. Requests leave with the `outbox` of the loop's turn.
+    No redirects, nothing from the environment, a proxy only where the origin names one. `ssl_context` replaces the
+    default ones, which trust the bundle of certifi and the origin's `ca_file`. `max_connections` bounds those of one
+    origin; a call waits for one as long as it may connect. `opened` and `reused` count connections since the start.
+    Requests leave with the `outbox` of the loop's turn.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Engine(httpx.AsyncBaseTransport):
         max_connections: int | None = None,
         outbox: Outbox | None = None,
     ) -> None:
-        self._ssl = ssl_context
+        self._connector = Connector(ssl_context)
         self._outbox = outbox or Outbox()
-        self._ssl_lock = asyncio.Lock()
+        self._buffer = bytearray(READ_BYTES)
         self._keep_alive = keep_alive
         self._max_connections = max_connections
         self._pools: dict[Origin, Pool] = {}
@@ -134,11 +134,10 @@ class Engine(httpx.AsyncBaseTransport):
             raise UpstreamConnectError(f"No connection to {origin.host}: the engine is closed.")
         try:
             async with asyncio.timeout(seconds):
-                connection = await self._open_connection(origin, pool)
+                factory = self._factory(pool, asyncio.get_running_loop())
+                connection = await self._connector.connect(origin, factory)
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"No connection to {origin.host} in time.", phase="connect") from error
-        except (OSError, ssl.SSLError, UnicodeError) as error:
-            raise UpstreamConnectError(f"No connection to {origin.host}: {_reason(error)}.") from error
         self.opened += 1
         self._admit(connection, pool)
         return connection
@@ -149,21 +148,6 @@ class Engine(httpx.AsyncBaseTransport):
         if not connection.is_closing:  # a connection that is lost already would never leave the pool
             pool.open.add(connection)
 
-    async def _open_connection(self, origin: Origin, pool: Pool) -> Connection:
-        loop = asyncio.get_running_loop()
-        context = await self._context() if origin.is_tls else None
-        name = origin.host if origin.is_tls else None
-        _, connection = await loop.create_connection(
-            self._factory(pool, loop), origin.host, origin.port, ssl=context, server_hostname=name
-        )
-        return connection
-
-    async def _context(self) -> ssl.SSLContext:
-        async with self._ssl_lock:
-            if self._ssl is None:
-                self._ssl = await asyncio.to_thread(default_context)
-            return self._ssl
-
     def _factory(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> Callable[[], Connection]:
         def on_idle(connection: Connection) -> None:
             connection.idle_since = loop.time()
@@ -171,7 +155,9 @@ class Engine(httpx.AsyncBaseTransport):
             if self._pruning is None:
                 self._pruning = loop.call_later(self._keep_alive, self._prune)
 
-        return lambda: Connection(on_idle=on_idle, on_lost=pool.forget, outbox=self._outbox, loop=loop)
+        return lambda: Connection(
+            on_idle=on_idle, on_lost=pool.forget, outbox=self._outbox, loop=loop, buffer=self._buffer
+        )
 
     def _prune(self) -> None:
         loop = asyncio.get_running_loop()
@@ -180,16 +166,6 @@ class Engine(httpx.AsyncBaseTransport):
             pool.expire(oldest)
         has_idle = any(pool.idle for pool in self._pools.values())
         self._pruning = loop.call_later(self._keep_alive / 2, self._prune) if has_idle else None
-
-
-def default_context() -> ssl.SSLContext:
-    """TLS 1.2 or newer, hostnames verified, the CA bundle of certifi whatever the environment says."""
-    # ssl.create_default_context would write the session keys to the file that SSLKEYLOGFILE names.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cafile=certifi.where())
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 class _Call:
@@ -235,11 +211,3 @@ def _head_of(request: UpstreamRequest) -> bytes:
             raise ValueError("control character in an upstream request header")
         head += lines
     return head + b"content-length: %d\r\n\r\n" % len(request.body)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return "TLS failed"
-    return getattr(error, "strerror", None) or type(error).__name__

@@ -14,6 +14,7 @@ from gateway_middleware.core.errors import (
 )
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest, UpstreamTarget
 from gateway_middleware.upstream.client_types import httpx
+from gateway_middleware.upstream.connecting import no_connection_for_want, shortage_behind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,6 +29,7 @@ _PHASE_ERRORS: dict[str, type[httpx.TimeoutException]] = {
     "write": httpx.WriteTimeout,
 }
 _PHASES = {error: phase for phase, error in _PHASE_ERRORS.items() if phase != "write"}
+_MAX_CAUSES = 8
 
 
 def origin_of(url: httpx.URL) -> Origin:
@@ -74,8 +76,24 @@ def from_httpx_error(error: httpx.HTTPError, *, phase: str) -> UpstreamError:
         phase = _PHASES.get(type(error), phase)
         return UpstreamTimeoutError(f"The provider did not answer in time ({phase}).", phase=phase)
     if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol):
+        shortage = _shortage(error)
+        if shortage is not None:
+            return no_connection_for_want(shortage)
         return UpstreamConnectError("No connection to the provider.")
     return UpstreamProtocolError("The connection to the provider broke.", fault=ProtocolFault.TRUNCATED)
+
+
+def _shortage(error: BaseException) -> Exception | None:
+    """Httpx wraps what its backends raise, several times over."""
+    cause: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if cause is None:
+            return None
+        shortage = shortage_behind(cause)
+        if shortage is not None:
+            return shortage
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 class _Body(httpx.AsyncByteStream):

@@ -260,6 +260,8 @@ def _denied(status: int, body: ErrorBody) -> FailureClass:
 
 def _of_connect(error: errors.UpstreamConnectError) -> FailureClass:
     """By what it was raised from."""
+    if isinstance(error, errors.GatewayShortageError):
+        return FailureClass.GATEWAY_FAULT
     cause: BaseException | None = error
     for _ in range(8):
         if isinstance(cause, ssl.SSLError):
