@@ -331,6 +331,17 @@ async def test_a_fault_after_the_end_is_only_logged(caplog: pytest.LogCaptureFix
     assert "late" in caplog.text
 
 
+@pytest.mark.parametrize("more", [False, True])
+async def test_nothing_replaces_or_overtakes_the_end_of_an_answer(more: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await fine(scope, receive, send)
+        await body(send, b"more", more=more)
+
+    with caplog.at_level(logging.CRITICAL):
+        answer = await Kit(app).call()
+    assert (answer.status, answer.body, len(answer.messages)) == (200, b"fine", 2)
+
+
 async def test_an_app_that_does_not_answer_is_a_fault() -> None:
     async def silent(scope: Scope, receive: Receive, send: Send) -> None:
         return

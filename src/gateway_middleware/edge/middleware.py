@@ -258,7 +258,12 @@ class _Reply:
         return not self._newest or self._newest.endswith(_BLANK_LINES)
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message on, unless it is the last. No coroutine of its own: a stream has many messages."""
+        """Pass a message on, unless it is the last. No coroutine of its own: a stream has many messages.
+
+        Raises `RuntimeError`, as servers do, for a message after the last.
+        """
+        if self.is_ended:
+            raise RuntimeError(f"Unexpected ASGI message '{message['type']}' sent, after response already completed.")
         if message["type"] == "http.response.start":
             return self._send(self._start(message))
         body = message.get("body")
