@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -394,3 +395,22 @@ def test_closing_does_not_wait_for_ever() -> None:
     sink.close(timeout=0.01)
     os.close(reader)
     FdSink(writer).close()
+
+
+def test_a_log_without_a_loop_drops_what_its_reader_has_no_room_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    size = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            size += os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    log = AccessLog.to_fd_at_once(writer)
+    log.event("stopping")
+    assert log.dropped == 1
+    while size:
+        size -= len(os.read(reader, size))
+    log.event("stopped")
+    assert json.loads(os.read(reader, 4096))["event"] == "stopped"
+    os.close(reader)
+    os.close(writer)

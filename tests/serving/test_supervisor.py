@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import psutil
@@ -102,3 +103,84 @@ def test_orphans_of_others_are_reaped_as_by_process_one() -> None:
     process.send_signal(signal.SIGINT)
     lines(process)
     assert process.returncode == 0
+
+
+SILENT = """
+def work(control, is_replacement):
+    control.send(READY)
+    while word := control.recv(1):
+        if word in b"dh":
+            return 0
+"""
+
+
+def test_a_worker_that_does_not_answer_a_reload_holds_no_signal_back() -> None:
+    process = start(SILENT)
+    wait_for(process, "serving")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert [line["event"] for line in lines(process)] == ["stopping"]  # within 20 seconds: a reload has 30
+
+
+def test_a_dead_worker_is_replaced_while_another_one_does_not_answer_a_reload() -> None:
+    process = start(SILENT)
+    wait_for(process, "serving")
+    process.send_signal(signal.SIGHUP)
+    first, second = sorted(child.pid for child in psutil.Process(process.pid).children())
+    os.kill(second, signal.SIGKILL)
+    assert wait_for(process, "worker_died")["pid"] == second
+    process.send_signal(signal.SIGTERM)
+    lines(process)
+    assert first != second
+    assert process.returncode == 0
+
+
+def test_a_worker_that_becomes_ready_during_a_reload_has_not_refused_it() -> None:
+    """Its first word is no answer: that comes after it."""
+    process = start("""
+def work(control, is_replacement):
+    time.sleep(0.5)
+    control.send(READY)
+    while word := control.recv(1):
+        if word == b"r":
+            control.send(b"t")
+            os.write(1, b'{"event": "taken"}\\n')
+        elif word in b"dh":
+            return 0
+""")
+    workers = wait_for_children(process, 2)
+    process.send_signal(signal.SIGHUP)
+    events = [wait_for(process, "taken")["event"] for _ in workers]
+    process.send_signal(signal.SIGTERM)
+    assert {line["event"] for line in lines(process)} <= {"serving", "stopping"}
+    assert events == ["taken", "taken"]
+
+
+def wait_for_children(process: subprocess.Popen[str], count: int) -> list[psutil.Process]:
+    while len(children := psutil.Process(process.pid).children()) < count:
+        time.sleep(0.01)
+    return children
+
+
+def test_a_hangup_of_the_whole_group_ends_no_worker() -> None:
+    """The end of a terminal, or `pkill -HUP`, reaches the workers as well."""
+    process = start("work = serve")
+    wait_for(process, "serving")
+    workers = psutil.Process(process.pid).children()
+    for worker in workers:
+        worker.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert [line["event"] for line in lines(process)] == ["stopping"]
+
+
+def test_further_signals_do_not_put_off_the_end() -> None:
+    process = start(
+        "def work(control, is_replacement):\n    control.send(READY)\n    while True: time.sleep(60)", size=1
+    )
+    wait_for(process, "serving")
+    began = time.monotonic()
+    while process.poll() is None and time.monotonic() - began < 15:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert process.poll() == 0
+    lines(process)

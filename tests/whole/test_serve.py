@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -38,7 +39,7 @@ async def upstream() -> AsyncIterator[str]:
 
 
 @contextlib.contextmanager
-def serve(upstream: str, port: int, **extra: str) -> Iterator[subprocess.Popen[str]]:
+def serve(upstream: str, port: int, *, _shell: str = 'exec "$@"', **extra: str) -> Iterator[subprocess.Popen[str]]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OPENAI_", "ANTHROPIC_", "AZURE_"))}
     environment = {
         **kept,
@@ -50,7 +51,7 @@ def serve(upstream: str, port: int, **extra: str) -> Iterator[subprocess.Popen[s
         **extra,
     }
     with subprocess.Popen(
-        [sys.executable, "-m", "gateway_middleware", "serve"],
+        ["/bin/sh", "-c", _shell, "sh", sys.executable, "-m", "gateway_middleware", "serve"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
@@ -159,3 +160,60 @@ async def test_the_bounds_of_clients_hold_in_every_worker(upstream: str) -> None
         assert 0.4 < time.monotonic() - began < 3
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
+
+
+async def ask(port: int) -> int:
+    url = f"http://127.0.0.1:{port}"
+    await wait_until_it_answers(url)
+    async with httpx.AsyncClient(base_url=f"{url}/v1", trust_env=False, headers={"x-api-key": KEY}) as client:
+        return (await client.post("/chat/completions", json={"model": "gpt-5-mini", "messages": ASK})).status_code
+
+
+async def test_with_its_output_closed_it_serves_and_leaves(upstream: str, tmp_path: Path) -> None:
+    """The numbers of closed descriptors are those that the listener or the journal would get."""
+    port, journal = free_port(), tmp_path / "journal.db"
+    with serve(upstream, port, _shell='exec "$@" <&- >&- 2>&-', GATEWAY_JOURNAL=str(journal)) as process:
+        assert await ask(port) == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert b"gpt-5-mini" in written
+    assert b"x-api-key" not in written
+    assert b"listens on" not in written
+
+
+async def test_a_reader_that_has_stopped_holds_no_end_back(upstream: str) -> None:
+    port = free_port()
+    with serve(upstream, port) as process:
+        assert process.stdout is not None
+        assert await ask(port) == 200
+        size, end = 0, os.open(f"/proc/{process.pid}/fd/1", os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                size += os.write(end, b"x")
+        os.close(end)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert size > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_during_the_start_is_taken(upstream: str, number: signal.Signals) -> None:
+    """SIGTERM and SIGINT end it, SIGHUP changes nothing: the configuration is being read anyway."""
+    port = free_port()
+    with serve(upstream, port, GATEWAY_DRAIN_LAG_SECONDS="0") as process:
+        while not takes(process.pid, number):
+            time.sleep(0.001)
+        process.send_signal(number)
+        if number == signal.SIGHUP:
+            assert await ask(port) == 200
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def takes(pid: int, number: int) -> bool:
+    """Whether a process has said what is to become of a signal (proc(5): SigIgn, SigCgt)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn", "SigCgt"))]
+    both = masks[0] | masks[1]
+    return all(both >> (n - 1) & 1 for n in (number, signal.SIGHUP))

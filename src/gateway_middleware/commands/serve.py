@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from gateway_middleware._version import __version__
 from gateway_middleware.commands.compose import add_overrides, compose, environment_of
@@ -23,6 +25,7 @@ from gateway_middleware.settings import Settings
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+    from types import FrameType
 
     import uvicorn
 
@@ -94,6 +97,8 @@ def make_server(
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Raises `SettingsError` for a configuration that `check` refuses as well."""
     require_serve("serve")
+    _open_standard_descriptors()
+    _take_signals_of_the_start()
     environment = environment_of(args)
     settings = Settings.from_env(environment)
     compose(settings)
@@ -101,6 +106,32 @@ def run(args: argparse.Namespace) -> int:
         if settings.workers > 1:
             settings = Settings.from_env(environment)
         return _Server(settings, environment, listener).run()
+
+
+def _open_standard_descriptors() -> None:
+    """Where one is closed, the next file or socket would get its number, and the log would be written into that."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    # Python has None in the place of such a stream, and uvicorn asks it what it is.
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _take_signals_of_the_start() -> None:
+    """Until the supervisor takes them: the end is one at once, and the configuration is being read anyway.
+
+    Process 1 of a container would not even get a signal that nobody takes.
+    """
+
+    def leave(_: int, __: FrameType | None) -> NoReturn:
+        raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 class _Server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,11 @@ class AccessLog:
     def to_fd_at_once(
         cls, fd: int, *, log_format: str | None = None, scrub: Callable[[str], str] | None = None
     ) -> AccessLog:
-        """A log for a process without an event loop: each line is written when it is logged, without a thread."""
-        return cls(lambda lines: _write_all(fd, lines), form=_form(log_format, fd), scrub=scrub)
+        """A log for a process without an event loop: each line is written when it is logged, without a thread.
+
+        What the reader has no room for is dropped.
+        """
+        return cls(lambda lines: _write_if_ready(fd, lines), form=_form(log_format, fd), scrub=scrub)
 
     @property
     def dropped(self) -> int:
@@ -214,6 +218,11 @@ def _form(log_format: str | None, fd: int) -> Form:
     return HumanForm() if is_human else JsonForm()
 
 
-def _write_all(fd: int, lines: bytes) -> None:
+def _write_if_ready(fd: int, lines: bytes) -> None:
+    """Raises `BlockingIOError` in place of waiting. A pipe that is ready takes a whole line (PIPE_BUF of them)."""
     while lines:
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        if not poll.poll(0):
+            raise BlockingIOError
         lines = lines[os.write(fd, lines) :]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from gateway_middleware.serving.crew import Crew, Ending, Slot
+from gateway_middleware.serving.rolling_reload import RollingReload
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -25,7 +26,6 @@ READY, TAKEN, REFUSED = b"R", b"t", b"x"
 _LEAVING = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (*_LEAVING, signal.SIGHUP, signal.SIGCHLD)
 _SOFTWARE_FAULT = 70
-_RELOAD_SECONDS = 30.0
 _GRACE_SECONDS = 5.0
 """How long a worker may outlive its own deadline before it is killed."""
 
@@ -55,6 +55,7 @@ class Supervisor:
         self._leave_seconds = leave_seconds
         self._crew = Crew(size, now=time.monotonic())
         self._controls: dict[int, socket.socket] = {}
+        self._reload = RollingReload()
         self._signals: list[int] = []
         self._leaves_until: float | None = None
         self._status = 0
@@ -65,14 +66,16 @@ class Supervisor:
             while not (self._crew.is_leaving and not self._crew.pids):
                 for slot in self._crew.due(time.monotonic()):
                     self._start(slot)
+                self._ask_for_reload()
                 self._wait(wakeup)
                 self._handle_signals(wakeup)
         return self._status
 
     def _wait(self, wakeup: socket.socket) -> None:
-        pauses = [self._crew.next_due(time.monotonic())]
+        now = time.monotonic()
+        pauses = [self._crew.next_due(now), self._reload.seconds_left(now)]
         if self._leaves_until is not None:
-            pauses.append(max(self._leaves_until - time.monotonic(), 0.0))
+            pauses.append(max(self._leaves_until - now, 0.0))
         known = [pause for pause in pauses if pause is not None]
         readable, _, _ = select.select([wakeup, *self._controls.values()], [], [], min(known) if known else None)
         for pid, control in list(self._controls.items()):
@@ -91,6 +94,8 @@ class Supervisor:
             self._crew.ready(pid)
             if self._crew.is_ready and not was_ready:
                 self._tell("serving", message=f"{len(self._crew.slots)} worker(s) take calls")
+        if TAKEN in words or REFUSED in words:
+            self._reload_answered(pid, is_taken=REFUSED not in words)
         if not words:
             self._controls.pop(pid).close()
 
@@ -102,37 +107,41 @@ class Supervisor:
             if number in _LEAVING:
                 self._leave(signal.Signals(number).name)
             elif number == signal.SIGHUP:
-                self._reload()
+                self._reload.begin(self._crew.pids)
         self._reap()
 
     def _leave(self, reason: str) -> None:
         is_second = self._crew.is_leaving
         self._crew.leave()
-        self._leaves_until = time.monotonic() + _GRACE_SECONDS + (0.0 if is_second else self._leave_seconds)
+        self._reload.stop()
+        self._leave_within(_GRACE_SECONDS + (0.0 if is_second else self._leave_seconds))
+        self._ask_all(HURRY if is_second else DRAIN)
         what = "the rest is cut off" if is_second else "calls under way may end"
         self._tell("stopping", message=f"{reason}: the gateway leaves, {what}", signal=reason)
-        self._ask_all(HURRY if is_second else DRAIN)
+
+    def _leave_within(self, seconds: float) -> None:
+        """A further signal never makes the end later."""
+        until = time.monotonic() + seconds
+        self._leaves_until = until if self._leaves_until is None else min(until, self._leaves_until)
 
     def _ask_all(self, word: bytes) -> None:
         for control in self._controls.values():
             with contextlib.suppress(OSError):
                 control.sendall(word)
 
-    def _reload(self) -> None:
-        """One worker after the other; where one refuses, the others keep what they have."""
-        for pid, control in list(self._controls.items()):
-            if not self._reloads(pid, control):
-                return
+    def _ask_for_reload(self) -> None:
+        """One worker after the other. Signals and deaths are seen to while one takes its time."""
+        now = time.monotonic()
+        if (silent := self._reload.silent(now)) is not None:
+            self._reload_answered(silent, is_taken=False)
+        if (worker := self._reload.next(now)) is not None and worker in self._controls:
+            with contextlib.suppress(OSError):
+                self._controls[worker].sendall(RELOAD)
 
-    def _reloads(self, pid: int, control: socket.socket) -> bool:
-        with contextlib.suppress(OSError):
-            control.sendall(RELOAD)
-            readable, _, _ = select.select([control], [], [], _RELOAD_SECONDS)
-            words = control.recv(64) if readable else b""
-            if TAKEN in words:
-                return True
-        self._tell("reload_refused", level="error", message=f"Worker {pid} did not take the configuration")
-        return False
+    def _reload_answered(self, pid: int, *, is_taken: bool) -> None:
+        self._reload.answered(pid, is_taken=is_taken)
+        if not is_taken:
+            self._tell("reload_refused", level="error", message=f"Worker {pid} did not take the configuration")
 
     def _kill(self) -> None:
         for pid in self._crew.pids:
@@ -153,6 +162,7 @@ class Supervisor:
 
     def _ended(self, pid: int, code: int) -> None:
         ending = self._crew.ended(pid, time.monotonic())
+        self._reload.gone(pid)
         control = self._controls.pop(pid, None)
         if control is not None:
             control.close()
@@ -164,12 +174,11 @@ class Supervisor:
             self._tell("worker_failed", level="error", message=f"Worker {pid} could not start: it ended {how}", pid=pid)
             self._crew.leave()
             self._ask_all(HURRY)
-            self._leaves_until = time.monotonic() + _GRACE_SECONDS
+            self._leave_within(_GRACE_SECONDS)
 
     def _start(self, slot: Slot) -> None:
         ours, theirs = socket.socketpair()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -185,7 +194,7 @@ class Supervisor:
         try:
             signal.set_wakeup_fd(-1)
             for number in _WATCHED:
-                signal.signal(number, signal.SIG_IGN if number in _LEAVING else signal.SIG_DFL)
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
             for other in self._controls.values():
                 other.close()
             _die_with(parent)
@@ -196,15 +205,13 @@ class Supervisor:
             message, trace = f"Worker {os.getpid()} failed: {error!r}", traceback.format_exc()
             self._tell("worker_fault", level="error", message=message, traceback=trace)
         finally:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            _flush()
             os._exit(status)
 
 
 @contextlib.contextmanager
 def _signals_to(arrived: list[int]) -> Iterator[socket.socket]:
-    """Collects signals; the socket becomes readable when one comes."""
+    """Collects signals; the socket becomes readable when one comes. Afterwards they are ignored: the process ends."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
@@ -212,16 +219,24 @@ def _signals_to(arrived: list[int]) -> Iterator[socket.socket]:
     def note(number: int, _: FrameType | None) -> None:
         arrived.append(number)
 
-    before = {number: signal.signal(number, note) for number in _WATCHED}
+    for number in _WATCHED:
+        signal.signal(number, note)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield reader
     finally:
         signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in _WATCHED:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
         reader.close()
         writer.close()
+
+
+def _flush() -> None:
+    """What is buffered would be written by parent and child. A stream may have lost its reader, or be None: closed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
 
 
 def _die_with(parent: int) -> None:
