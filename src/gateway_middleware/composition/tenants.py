@@ -36,7 +36,7 @@ class Tenants(Lifeless):
         self.resolver = Switch(resolver or make_resolver(settings, revocations.digests))
         self._digests = _digests(settings)
         revocations.subscribe(self.resolver.forget)
-        self.owners = ResponseOwners(owners, is_shared=self._is_shared(settings))
+        self.owners = ResponseOwners(owners, is_shared=self._is_shared(settings), stateless=_stateless(settings))
         self._listed = _by_name(settings)
 
     @property
@@ -54,6 +54,7 @@ class Tenants(Lifeless):
                 self.resolver.to(resolver)
                 self._take(digests)
             self.owners.is_shared = self._is_shared(new)
+            self.owners.stateless = _stateless(new)
             self._listed = _by_name(new)
 
         return commit
@@ -106,6 +107,11 @@ def make_resolver(settings: Settings, revoked: Container[str]) -> ApiKeyResolver
 
 def _digests(settings: Settings) -> frozenset[str]:
     return frozenset(digest for tenant in settings.tenants for digest in tenant.keys)
+
+
+def _stateless(settings: Settings) -> frozenset[str]:
+    """Providers that keep nothing that a request could name."""
+    return frozenset(provider.name for provider in settings.providers if provider.is_stateless)
 
 
 def _by_name(settings: Settings) -> dict[str, Tenant]:

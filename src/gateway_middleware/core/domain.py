@@ -137,6 +137,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     is_configured: bool = True
 
     @property
+    def everything(self) -> tuple[Deployment, ...]:
+        """All deployments that a call may come to."""
+        return self.deployments + self.on_context_window + self.on_content_policy
+
+    @property
     def has_alternatives(self) -> bool:
         """Whether a failure may find another deployment."""
         return len(self.deployments) > 1 or bool(self.on_context_window or self.on_content_policy)

@@ -33,7 +33,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     """Whether the provider has told its last count, though the rest of the answer did not come."""
     response_id: str | None = None
     item_ids: tuple[str, ...] = ()
-    """The provider's ids of the items of a response, as far as it may have stored them."""
+    """The provider's ids of the items of a response and of their containers, as far as it may have stored them."""
     response_model: str | None = None
     service_tier: str | None = None
     delivered_tokens: int | None = None

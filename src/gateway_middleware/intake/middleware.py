@@ -14,12 +14,12 @@ from gateway_middleware.intake.body import read_body
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
     from gateway_middleware.core.domain import Tenant
     from gateway_middleware.core.endpoints import Endpoint
-    from gateway_middleware.intake.ownership import References, ResponseOwners
+    from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.intake.parsing import ParsedBody
     from gateway_middleware.intake.routing import RouteTable
 
@@ -62,9 +62,8 @@ class IntakeMiddleware:
             headers.get(b"content-type"), headers.get(b"content-encoding"), endpoint.surface
         )
         body = await read_body(headers.get(b"content-length"), receive, limit=self._max_body_bytes)
-        request = self._read(scope, endpoint, endpoint.surface, content_type, body)
-        references = self._owners.references(request.fields, body)
-        if references is not None:
+        request, references = self._read(scope, endpoint, endpoint.surface, content_type, body)
+        if references:
             request = await self._stick(request, references, TENANT.get(scope))
         REQUEST.set(scope, request)
         try:
@@ -75,7 +74,8 @@ class IntakeMiddleware:
 
     def _read(
         self, scope: Scope, endpoint: Endpoint, surface: Surface, content_type: bytes, body: bytes
-    ) -> ModelRequest:
+    ) -> tuple[ModelRequest, Mapping[str, str]]:
+        """The request, and the ids of stored things that it names."""
         tenant, record = TENANT.get(scope), RECORD.get(scope)
         record.bytes_in = len(body)
         parsed = parse(body, content_type, surface)
@@ -83,7 +83,8 @@ class IntakeMiddleware:
         record.is_stream = parsed.is_stream
         route = self._table().resolve(model, surface=surface, dialect=endpoint.dialect, tenant=tenant)
         record.route = route.name
-        return ModelRequest(
+        references = self._owners.references(surface, parsed, route)
+        request = ModelRequest(
             surface=surface,
             dialect=endpoint.dialect,
             model=model,
@@ -97,8 +98,9 @@ class IntakeMiddleware:
             choices=parsed.choices,
             headers=_allowed_headers(scope, endpoint.dialect),
         )
+        return request, references
 
-    async def _stick(self, request: ModelRequest, references: References, tenant: Tenant) -> ModelRequest:
+    async def _stick(self, request: ModelRequest, references: Mapping[str, str], tenant: Tenant) -> ModelRequest:
         """The request with its route narrowed to the one deployment that holds what it goes on from."""
         key = await self._owners.holder(references, tenant)
         route = request.route

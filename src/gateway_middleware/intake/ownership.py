@@ -1,48 +1,34 @@
-"""Checks that stored provider resources (responses, files, ...) belong to the tenant that names them.
+"""Checks that stored provider resources (responses, containers, files, ...) belong to the tenant that names them.
 
-A provider keeps responses, conversations, files and containers under ids that any key of the account may use. So an id
-that a client sends is let through only when the gateway knows that the same tenant got it.
+A provider keeps responses, conversations, files and containers under ids that any key of the account may use. So where
+tenants share accounts, a request holds only what is complete in itself (`resources/`), and ids of which the gateway
+knows that the same tenant got them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from gateway_middleware.core.errors import InvalidRequestError, UnavailableError
 from gateway_middleware.fleet.entries import Owner
 from gateway_middleware.fleet.store import StoreAwayError
+from gateway_middleware.intake.resources.media import check_form
+from gateway_middleware.intake.resources.rules import NULL
+from gateway_middleware.intake.resources.tables import references_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from gateway_middleware.core.domain import Tenant
+    from gateway_middleware.core.domain import Route, Surface, Tenant
+    from gateway_middleware.intake.parsing import ParsedBody
 
-_MAX_REFERENCES = 1000
+_PREVIOUS = "previous_response_id"
 _RETRY_SECONDS = 1.0
-_REFERENCE = frozenset({"id", "type", "content"})
-_MAX_ELEMENTS = 200_000
-_TOP_LEVEL = ("conversation", "container", "prompt")
-_NESTED = ("file_id", "file_ids", "vector_store_ids", "vector_store_id", "container_id", "skill_id")
-_OPAQUE = frozenset({"metadata", "parameters", "input_schema", "schema"})
-"""Members whose content is the client's own: no provider looks for resources there."""
-_NEEDLES = (b'"file_id', b'"vector_store_id', b'"container_id"', b'"skill_id"', b'"item_reference"')
-_LETTERS = (b"\\u005", b"\\u006", b"\\u007")
-"""Escapes of what those names are made of. Accents (`\\u00e9`) are in many bodies and spell none of them."""
-
-
-class _Item(msgspec.Struct):
-    """An input item of the Responses API: one with an id and nothing else refers to a stored one, `type` or not."""
-
-    id: Any = None
-    type: Any = None
-    content: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_decode = msgspec.json.Decoder().decode
-_decode_texts = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_items = msgspec.json.Decoder(list[_Item | list[Any] | str | int | float | bool | None]).decode
+_NONE: Mapping[str, str] = MappingProxyType({})
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 class OwnerStore(Protocol):
@@ -57,71 +43,68 @@ class OwnerStore(Protocol):
         ...
 
 
-class References(msgspec.Struct, frozen=True):
-    """What a request names of what is stored: the response that it continues, and items of its input."""
-
-    previous: str | None = None
-    items: tuple[str, ...] = ()
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """All of them, that of the response first."""
-        return self.items if self.previous is None else (self.previous, *self.items)
-
-
 class ResponseOwners:
-    """The tenant and deployment of each stored response and of its output items.
+    """The tenant and deployment of each stored response, of its output items and containers.
 
     `is_shared`: several tenants use the provider accounts; with one, everything is its own and nothing is checked.
+    `stateless` are the names of providers that keep nothing: nothing is checked of what goes to none but these.
     """
 
-    def __init__(self, store: OwnerStore, *, is_shared: bool) -> None:
+    def __init__(self, store: OwnerStore, *, is_shared: bool, stateless: frozenset[str] = frozenset()) -> None:
         self._store = store
         self.is_shared = is_shared
+        self.stateless = stateless
 
     def remember(self, ids: Iterable[str], tenant: Tenant, deployment: str) -> None:
         """Note that this tenant got this response and these items from this deployment (its key)."""
         self._store.remember(ids, Owner(tenant.name, deployment))
 
-    def references(self, fields: Mapping[str, msgspec.Raw], body: bytes) -> References | None:
-        """What `holder` has to be asked about; None where a request names nothing that is stored.
+    def references(self, surface: Surface, parsed: ParsedBody, route: Route) -> Mapping[str, str]:
+        """The ids that `holder` has to be asked about, each with the field that names it.
 
         Raises `InvalidRequestError` that names the field for stored resources whose owners nobody knows.
         """
-        previous = _previous(fields)
-        items: tuple[str, ...] = ()
-        if self.is_shared:
-            _check_top_level(fields)
-            items = _check_nested(fields, may_be_escaped=b"\\u00" in body)
-        return References(previous, items) if previous is not None or items else None
+        if not self.is_shared or self._is_stateless(route):
+            return _previous(parsed.fields)
+        if parsed.form:
+            check_form(parsed.form)
+        return references_of(surface, parsed.fields)
 
-    async def holder(self, references: References, tenant: Tenant) -> str | None:
+    def _is_stateless(self, route: Route) -> bool:
+        return bool(self.stateless) and all(d.provider in self.stateless for d in route.everything)
+
+    async def holder(self, references: Mapping[str, str], tenant: Tenant) -> str | None:
         """The deployment (its key) that holds what the request goes on from, if it is known.
 
         Raises `InvalidRequestError` that names the field when something is not the tenant's own, and
         `UnavailableError` when it cannot be known at the moment.
         """
+        ids = sorted(references, key=lambda name: references[name] != _PREVIOUS)
         try:
-            owners = await self._store.find(references.ids)
+            owners = await self._store.find(ids)
         except StoreAwayError:
             if self.is_shared:
-                raise _unknown(references) from None
+                raise _unknown(references[ids[0]]) from None
             return None
         own = {name: owner for name, owner in owners.items() if owner.tenant == tenant.name}
-        if self.is_shared:
-            _check_own(references, own)
-        return next((own[name].deployment for name in references.ids if name in own), None)
+        foreign = [name for name in ids if name not in own]
+        if self.is_shared and foreign:
+            raise _refusal(references[foreign[0]])
+        return next((own[name].deployment for name in ids if name in own), None)
 
 
-def _check_own(references: References, own: Mapping[str, Owner]) -> None:
-    if references.previous is not None and references.previous not in own:
-        raise _refusal("previous_response_id", "names a response that is not known to be yours")
-    if any(name not in own for name in references.items):
-        raise _refusal("input", "refers to an item that is not known to be yours")
+def _previous(fields: Mapping[str, msgspec.Raw]) -> Mapping[str, str]:
+    """What a tenant alone goes on from, so that it comes to the deployment that holds it."""
+    raw = fields.get(_PREVIOUS, NULL)
+    if raw == NULL:
+        return _NONE
+    try:
+        return {_decode_text(raw): _PREVIOUS}
+    except (ValueError, RecursionError):
+        raise InvalidRequestError(f"The field `{_PREVIOUS}` must be a string.", param=_PREVIOUS) from None
 
 
-def _unknown(references: References) -> UnavailableError:
-    field = "input" if references.previous is None else "previous_response_id"
+def _unknown(field: str) -> UnavailableError:
     return UnavailableError(
         f"Whether what `{field}` names is yours cannot be checked at the moment. Try again.",
         param=field,
@@ -130,135 +113,10 @@ def _unknown(references: References) -> UnavailableError:
     )
 
 
-def _previous(fields: Mapping[str, msgspec.Raw]) -> str | None:
-    raw = fields.get("previous_response_id")
-    if raw is None or raw == msgspec.Raw(b"null"):
-        return None
-    return _text(raw, "previous_response_id")
-
-
-def _read(raw: msgspec.Raw | bytes, field: str, decode: Any = _decode) -> Any:
-    try:
-        return decode(raw)
-    except (ValueError, RecursionError):
-        raise InvalidRequestError(f"The field `{field}` holds what cannot be checked.", param=field) from None
-
-
-def _text(raw: msgspec.Raw, field: str) -> str:
-    value = _read(raw, field)
-    if not isinstance(value, str):
-        raise InvalidRequestError(f"The field `{field}` must be a string.", param=field)
-    return value
-
-
-def _check_top_level(fields: Mapping[str, msgspec.Raw]) -> None:
-    if fields.get("background") == msgspec.Raw(b"true"):
-        raise _refusal("background", "makes a response that could not be fetched: there is no endpoint for it")
-    for field in _TOP_LEVEL:
-        raw = fields.get(field)
-        if raw is None:
-            continue
-        value = _read(raw, field)
-        # A prompt that is text is what completions and images are made from.
-        is_reference = value.get("id") is not None if isinstance(value, dict) else isinstance(value, str)
-        if is_reference and not (field == "prompt" and isinstance(value, str)):
-            raise _refusal(field, "names a stored resource of a shared provider account")
-
-
-def _check_nested(fields: Mapping[str, msgspec.Raw], *, may_be_escaped: bool) -> tuple[str, ...]:
-    """Returns the ids of items that `input` refers to."""
-    items: tuple[str, ...] = ()
-    for name, raw in fields.items():
-        text = bytes(raw)
-        if text[:1] not in {b"[", b"{"} or name in _OPAQUE:
-            continue
-        is_escaped = may_be_escaped and any(letter in text for letter in _LETTERS)
-        member = None
-        if name == "input" and (is_escaped or _may_refer(text)):
-            items, rest = _split(raw)
-            member = next(_stored(rest, name), None) or ("id" if any(map(_is_bare, rest)) else None)
-        elif is_escaped or _is_suspect(text):
-            member = next(_stored(_read(raw, name), name), None)
-        if member is not None:
-            raise _refusal(name, f"holds `{member}`, which names a stored resource of a shared provider account")
-    return items
-
-
-def _may_refer(text: bytes) -> bool:
-    """Whether something in `input` may be stored, or an item may stand for a stored one."""
-    return _is_suspect(text) or (b'"id"' in text and _has_reference(text))
-
-
-def _split(raw: msgspec.Raw) -> tuple[tuple[str, ...], Any]:
-    """The ids of the items of `input` that are nothing but references, and everything else."""
-    value = _read(raw, "input")
-    if not isinstance(value, list):
-        return (), [value]
-    texts = _read(raw, "input", _decode_texts)
-    ids = [item["id"] for item, text in zip(value, texts, strict=True) if _is_reference(item, text)]
-    if len(ids) > _MAX_REFERENCES:
-        raise InvalidRequestError(f"The field `input` refers to more than {_MAX_REFERENCES} items.", param="input")
-    return tuple(dict.fromkeys(ids)), [v for v, text in zip(value, texts, strict=True) if not _is_reference(v, text)]
-
-
-def _is_reference(item: Any, text: msgspec.Raw) -> bool:
-    """Whether an item says which stored one it stands for, in one way only, and nothing else."""
-    if not isinstance(item, dict) or not item.keys() <= _REFERENCE or item.get("content") is not None:
-        return False
-    is_clear = bytes(text).count(b'"id"') == 1 and b"\\" not in bytes(text)
-    return is_clear and isinstance(item.get("id"), str) and item.get("type") in {None, "item_reference"}
-
-
-def _is_bare(item: Any) -> bool:
-    """Whether an item has an id and nothing that a provider could take in its place."""
-    return isinstance(item, dict) and bool(item.get("id")) and item.get("type") is None and item.get("content") is None
-
-
-def _is_suspect(text: bytes) -> bool:
-    """Whether one of the names may be in it. One byte that is seldom in prose is looked for before the names are."""
-    return b'"container"' in text or (b"_" in text and any(needle in text for needle in _NEEDLES))
-
-
-def _has_reference(text: bytes) -> bool:
-    items = _read(text, "input", _decode_items) if text.startswith(b"[") else ()
-    return any(
-        isinstance(item, _Item) and item.id and item.type is None and item.content == msgspec.Raw(b"null")
-        for item in items
-    )
-
-
-def _stored(value: Any, field: str) -> Iterator[str]:
-    """Members anywhere in a value that name something stored."""
-    pending, left = [value], _MAX_ELEMENTS
-    while pending:
-        current = pending.pop()
-        left -= len(current)
-        if left < 0:
-            raise InvalidRequestError(f"The field `{field}` holds too many elements to be checked.", param=field)
-        if isinstance(current, dict):
-            yield from _named(current)
-            current = _visible(current)
-        pending += [inner for inner in current if isinstance(inner, (dict, list))]
-
-
-def _named(current: dict[str, Any]) -> Iterator[str]:
-    # Only text, or a list, can be an id: a schema may well describe a member of that name.
-    yield from (name for name in _NESTED if isinstance(current.get(name), (str, list)) and current[name])
-    if isinstance(current.get("container"), str):
-        yield "container"
-    if current.get("type") == "item_reference":
-        yield "item_reference"
-
-
-def _visible(current: dict[str, Any]) -> list[Any]:
-    """The values that a provider reads: not what the arguments of a tool call hold."""
-    is_call = current.get("type") == "tool_use"
-    return [value for name, value in current.items() if name not in _OPAQUE and not (is_call and name == "input")]
-
-
-def _refusal(field: str, what: str) -> InvalidRequestError:
+def _refusal(field: str) -> InvalidRequestError:
+    what = "names a response" if field == _PREVIOUS else "refers to something stored"
     return InvalidRequestError(
-        f"The field `{field}` {what}. Tenants of this gateway share provider accounts.",
+        f"The field `{field}` {what} that is not known to be yours. Tenants of this gateway share provider accounts.",
         param=field,
         code="shared_resource",
     )

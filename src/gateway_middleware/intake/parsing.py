@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -39,9 +40,13 @@ _decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
 
 
 class ParsedBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What intake reads of a body. `model` is None when the body names none, and as unchecked as it came."""
+    """What intake reads of a body. `model` is None when the body names none, and as unchecked as it came.
+
+    `fields` are those of a JSON body, `form` the short ones of a form.
+    """
 
     fields: Mapping[str, msgspec.Raw]
+    form: Mapping[bytes, bytes] = MappingProxyType({})
     model: str | None = None
     is_stream: bool = False
     wants_stream_usage: bool = False
@@ -183,6 +188,7 @@ def _parse_form(body: bytes, content_type: bytes) -> ParsedBody:
     model = fields.get(b"model")
     return ParsedBody(
         fields={},
+        form=fields,
         model=None if model is None else model.decode("utf-8", "replace"),
         is_stream=fields.get(b"stream", b"").strip().lower() == b"true",
     )

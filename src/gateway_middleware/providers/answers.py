@@ -31,9 +31,10 @@ class AnswerHead(msgspec.Struct):
 
 
 class _OutputItem(msgspec.Struct):
-    """What is read of an item of a response."""
+    """What is read of an item of a response: its id, and that of the container in which its code ran."""
 
     id: msgspec.Raw = msgspec.Raw()
+    container_id: msgspec.Raw = msgspec.Raw()
 
 
 NOTHING = frozenset({b"", b"null", b"false", b'""', b"{}", b"[]", b"0"})
@@ -64,14 +65,15 @@ def text_of(raw: msgspec.Raw) -> str | None:
 
 
 def item_ids_of(output: msgspec.Raw) -> tuple[str, ...]:
-    """The ids of the items of a response; none, where it is no list of objects."""
+    """The ids of the items of a response and of their containers; none, where it is no list of objects."""
     if not output:
         return ()
     try:
         items = _decode_output(output)
     except (ValueError, RecursionError):
         return ()
-    return tuple(name for item in items[:_MAX_ITEMS] if (name := text_of(item.id)) is not None)
+    raws = [raw for item in items[:_MAX_ITEMS] for raw in (item.id, item.container_id) if raw]
+    return tuple(dict.fromkeys(name for raw in raws if (name := text_of(raw)) is not None))
 
 
 def reported_failure(

@@ -27,7 +27,7 @@ from gateway_middleware.intake.resources.rules import (
 _CITATION = Kinds(
     {
         "url_citation": anything,
-        "container_file_citation": Members({"container_id": reference, "file_id": reference, "filename": anything}),
+        "container_file_citation": Members({"container_id": reference, **all_of("file_id filename")}),
         **all_of("file_citation file_path", Members({"file_id": nothing, "filename": anything})),
     }
 )
