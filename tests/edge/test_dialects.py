@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway_middleware.core import errors
 from gateway_middleware.core.domain import Dialect, HeaderList, Surface
-from gateway_middleware.edge.dialects import render, stream_frame
+from gateway_middleware.edge.dialects import StreamPlace, render, stream_frame
 
 MESSAGE = 'a "quoted" message\nof two lines, é'
 ERRORS: dict[str, errors.GatewayError] = {
@@ -245,3 +245,17 @@ def test_anthropics_type_survives_in_a_stream() -> None:
     assert json.loads(got.partition(b"data: ")[2])["error"]["type"] == "overloaded_error"
     got = stream_frame(stream_error(b"", kind="made_up"), Surface.MESSAGES, Dialect.ANTHROPIC, "r")
     assert json.loads(got.partition(b"data: ")[2])["error"]["type"] == "api_error"
+
+
+def test_a_broken_responses_stream_ends_as_a_failed_response_in_its_place() -> None:
+    place = StreamPlace(7, "resp_1", "gpt-x")
+    got = stream_frame(
+        errors.UpstreamTimeoutError("Too late.", phase="idle"), Surface.RESPONSES, Dialect.OPENAI, "r", place
+    )
+    head, _, data = got.partition(b"\ndata: ")
+    event = json.loads(data)
+    assert head == b"event: response.failed"
+    assert (event["type"], event["sequence_number"]) == ("response.failed", 7)
+    assert (event["response"]["id"], event["response"]["status"]) == ("resp_1", "failed")
+    assert event["response"]["error"] == {"code": "upstream_timeout", "message": "Too late."}
+    assert event["error"]["code"] == "upstream_timeout"

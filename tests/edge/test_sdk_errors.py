@@ -138,8 +138,9 @@ def test_openai_raises_inside_a_responses_stream(error: errors.GatewayError) -> 
     with openai_client(answering(200, STREAM, body)) as sdk:
         stream = sdk.responses.create(model="m", input="hello", stream=True)
         assert next(stream).type == "response.output_text.delta"
-        with pytest.raises(openai.APIError, match="broke"):
+        with pytest.raises(openai.APIError, match="broke") as caught:
             next(stream)
+    assert caught.value.code == error.error_code
 
 
 @pytest.mark.parametrize("error", MID_STREAM, ids=lambda e: type(e).__name__)

@@ -80,11 +80,32 @@ def test_a_model_that_is_not_allowed_looks_like_one_that_is_not_there() -> None:
 def test_what_a_tenant_sees() -> None:
     limited = Tenant(name="small", models=("f*",))
 
-    assert [r.name for r in TABLE.visible(ALL)] == ["fast", "both"]
-    assert [r.name for r in TABLE.visible(limited)] == ["fast"]
-    assert TABLE.find("both", limited) is None
-    assert TABLE.find("openai/any", ALL) is not None
-    assert TABLE.find("nobody/any", ALL) is None
+    assert [r.name for r in TABLE.visible(ALL, Dialect.OPENAI)] == ["fast", "both"]
+    assert [r.name for r in TABLE.visible(limited, Dialect.OPENAI)] == ["fast"]
+    assert TABLE.find("both", limited, Dialect.OPENAI) is None
+
+
+def test_names_that_a_tenant_is_given_are_listed_where_they_lead_somewhere() -> None:
+    named = Tenant(name="small", models=("gpt-4o", "fast", "antropic/x", "claude-*", "azure/mini"))
+
+    listed = [(r.name, r.deployments[0].key) for r in TABLE.visible(named, Dialect.AZURE)]
+    assert listed == [("fast", "openai/gpt-5-mini"), ("gpt-4o", "azure/gpt-4o"), ("azure/mini", "azure/mini")]
+
+
+@given(
+    st.sampled_from(["fast", "both", "gpt-4o", "claude-x", "openai/x", "nobody/any", "antropic/c", "opnai/x", "/"]),
+    st.sampled_from(list(Dialect)),
+    st.sampled_from([ALL, Tenant(name="s", models=("f*", "gpt-4o")), Tenant(name="n", models=("claude-x",))]),
+)
+def test_what_is_found_is_what_may_be_called(model: str, dialect: Dialect, tenant: Tenant) -> None:
+    def leads(surface: Surface) -> bool:
+        try:
+            TABLE.resolve(model, surface=surface, dialect=dialect, tenant=tenant)
+        except (UnknownModelError, InvalidRequestError):
+            return False
+        return True
+
+    assert (TABLE.find(model, tenant, dialect) is not None) is any(map(leads, Surface))
 
 
 def test_claude_where_only_anthropic_is_says_where_it_is() -> None:
@@ -136,7 +157,7 @@ def test_a_hundred_and_fifty_routes_over_a_dozen_providers() -> None:
 
 
 def test_a_route_is_found_by_its_name_on_whatever_surface() -> None:
-    found = TABLE.find("fast", ALL)
+    found = TABLE.find("fast", ALL, Dialect.OPENAI)
 
     assert found is not None
     assert [d.key for d in found.deployments] == ["openai/gpt-5-mini", "azure/mini"]
@@ -147,8 +168,8 @@ def test_what_was_found_out_about_names_does_not_pile_up() -> None:
     table = RouteTable({}, {"openai": OPENAI})
 
     for n in range(1100):
-        assert table.find(f"no-{n}", limited) is None
-    assert table.find("openai/x", limited) is None
+        assert table.find(f"no-{n}", limited, Dialect.OPENAI) is None
+    assert table.find("openai/x", limited, Dialect.OPENAI) is None
     assert table.resolve("ok-1", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=limited).name == "ok-1"
     assert len(table._allowed) < 1024  # noqa: SLF001  the bound is what is tested
 

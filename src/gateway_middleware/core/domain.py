@@ -67,7 +67,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     `first_byte`: from the request sent to the head of a stream, and the longest silence until its first content;
     `first_content`: from the request sent to that content, for a stream that says by pings or comments that it is
     alive; `answer`: from the request sent to the head of an answer that is not streamed, which a provider begins only
-    when all of it is ready; `idle`: the longest silence in a stream; `total`: the whole attempt; `write_stall`: how
+    when all of it is ready; `idle`: the longest silence in a stream; `content_idle`: how long a stream may bring pings
+    and comments only, once it has had content; `total`: the whole attempt; `write_stall`: how
     long a client may leave its answer unread; `heartbeat`: the silence in a stream after which the gateway sends a ping
     of its own.
     """
@@ -77,6 +78,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     first_content: float = 600.0
     answer: float = 600.0
     idle: float = 60.0
+    content_idle: float = 300.0
     total: float = 1800.0
     write_stall: float = 60.0
     heartbeat: float = 15.0

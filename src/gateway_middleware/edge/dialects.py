@@ -72,7 +72,20 @@ def render(error: GatewayError, dialect: Dialect, request_id: str) -> tuple[int,
     return status, [_JSON, (b"content-length", b"%d" % len(body)), *_headers(error)], body
 
 
-def stream_frame(error: GatewayError, surface: Surface | None, dialect: Dialect, request_id: str) -> bytes:
+class StreamPlace(msgspec.Struct, frozen=True, gc=False):
+    """Where a stream of the Responses API broke: the number of the event to come, and the response as far as known."""
+
+    sequence_number: int = 0
+    response_id: str | None = None
+    model: str | None = None
+
+
+_NO_PLACE = StreamPlace()
+
+
+def stream_frame(
+    error: GatewayError, surface: Surface | None, dialect: Dialect, request_id: str, place: StreamPlace = _NO_PLACE
+) -> bytes:
     """The server-sent event that ends a stream which had begun well. It makes the official SDKs raise."""
     if isinstance(error, UpstreamStreamError) and _fits(error.frame, surface, dialect):
         return error.frame if error.frame.endswith(_BLANK_LINES) else error.frame + b"\n\n"
@@ -82,7 +95,7 @@ def stream_frame(error: GatewayError, surface: Surface | None, dialect: Dialect,
         document = _document(words, dialect, status, request_id)
         return b"event: error\ndata: " + _ENCODE(document) + b"\n\n"
     if surface is Surface.RESPONSES:
-        return b"event: error\ndata: " + _ENCODE(_responses_event(words)) + b"\n\n"
+        return b"event: response.failed\ndata: " + _ENCODE(_response_failed(words, place)) + b"\n\n"
     return b"data: " + _ENCODE({"error": words}) + b"\n\n"
 
 
@@ -146,10 +159,22 @@ def _document(words: _ErrorWords, dialect: Dialect, status: int, request_id: str
     return {"type": "error", "error": {"type": kind, "message": words.message}, "request_id": request_id}
 
 
-def _responses_event(words: _ErrorWords) -> dict[str, Any]:
-    """OpenAI's `error` event, flat, with the nested object that openai-python looks for."""
-    flat = {"type": "error", "code": words.code, "message": words.message, "param": words.param}
-    return {**flat, "sequence_number": 0, "error": words}
+def _response_failed(words: _ErrorWords, place: StreamPlace) -> dict[str, Any]:
+    """OpenAI's `response.failed`, which Codex reads, with the `error` beside it for which openai-python raises."""
+    response: dict[str, Any] = {
+        "id": place.response_id,
+        "object": "response",
+        "status": "failed",
+        "model": place.model,
+        "output": [],
+        "error": {"code": words.code or "server_error", "message": words.message},
+    }
+    return {
+        "type": "response.failed",
+        "sequence_number": place.sequence_number,
+        "response": response,
+        "error": words,
+    }
 
 
 def _fits(frame: bytes, surface: Surface | None, dialect: Dialect) -> bool:

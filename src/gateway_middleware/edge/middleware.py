@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import traceback
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from gateway_middleware.core.record import CallRecord
 from gateway_middleware.core.scope import ENDPOINT, RECORD
 from gateway_middleware.edge.admission import check_host, check_method, dialect_of, path_not_found
 from gateway_middleware.edge.answer_headers import answer_headers
-from gateway_middleware.edge.dialects import render, stream_frame
+from gateway_middleware.edge.dialects import StreamPlace, render, stream_frame
 from gateway_middleware.edge.request_id import accepted, new_request_ids
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gateway_middleware")
 _CLIENT_LEFT = 499
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
+_SEQUENCE_NUMBERS = re.compile(rb'(?<!\\)"sequence_number":\s*(\d{1,9})')
+"""Quotes inside of JSON texts have a backslash before them."""
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -151,7 +154,8 @@ class EdgeMiddleware:
             await reply.send({"type": "http.response.body", "body": body})
             return True
         if reply.is_event_stream:
-            frame = stream_frame(shown, record.surface, record.dialect, record.request_id)
+            place = StreamPlace(reply.next_number, record.response_id, record.response_model)
+            frame = stream_frame(shown, record.surface, record.dialect, record.request_id, place)
             body = frame if reply.is_between_events else b"\n\n" + frame
             await reply.send({"type": "http.response.body", "body": body})
         return reply.is_event_stream
@@ -257,6 +261,12 @@ class _Reply:
     def is_between_events(self) -> bool:
         return not self._newest or self._newest.endswith(_BLANK_LINES)
 
+    @property
+    def next_number(self) -> int:
+        """What follows the last `sequence_number` that was sent."""
+        numbers = _SEQUENCE_NUMBERS.findall(self._newest)
+        return int(numbers[-1]) + 1 if numbers else 0
+
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on, unless it is the last. No coroutine of its own: a stream has many messages.
 
@@ -269,7 +279,8 @@ class _Reply:
         body = message.get("body")
         if body:
             self._record.bytes_out += len(body)
-            self._newest = body
+            if not body.startswith(b":"):  # a comment of ours stands between events
+                self._newest = body
         if self._is_last(message):
             self.is_ended = True
             self._last = message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MAX_RESOLVED = 1024
 _EVERYTHING = ("*",)
+_WILDCARDS = frozenset("*?[")
 _MIN_SUGGESTED = 4
 """Two edits of a shorter name may be another name altogether."""
 _PUBLISHERS = frozenset({
@@ -56,6 +58,9 @@ class RouteTable:
         """
         if not self._may(tenant, model):
             raise unknown(model)
+        return self._resolve(model, surface, dialect)
+
+    def _resolve(self, model: str, surface: Surface, dialect: Dialect) -> Route:
         route = self._by_surface.get((model, surface))
         if route is not None:
             return route
@@ -68,19 +73,22 @@ class RouteTable:
         self._resolved.move_to_end(key)
         return route
 
-    def visible(self, tenant: Tenant) -> tuple[Route, ...]:
-        """The explicit routes this tenant may call, in their written order."""
-        return tuple(route for name, route in self._routes.items() if self._may(tenant, name))
+    def visible(self, tenant: Tenant, dialect: Dialect) -> tuple[Route, ...]:
+        """What this tenant may call, as far as it has names: explicit routes, then models that its `models` spell out.
 
-    def find(self, model: str, tenant: Tenant) -> Route | None:
-        """The route of a name on whatever surface, or None when it does not exist for this tenant."""
+        Each can be called on some surface, as `find` finds it.
+        """
+        named = [pattern for pattern in tenant.models if not _WILDCARDS.intersection(pattern)]
+        found = (self.find(name, tenant, dialect) for name in dict.fromkeys([*self._routes, *named]))
+        return tuple(route for route in found if route is not None)
+
+    def find(self, model: str, tenant: Tenant, dialect: Dialect) -> Route | None:
+        """What a call of this name leads to on the first surface that has it; None where none has."""
         if not self._may(tenant, model):
             return None
-        if model in self._routes:
-            return self._routes[model]
-        provider, _, name = model.partition("/")
-        if provider in self._providers and name:
-            return _single(model, provider, name)
+        for surface in Surface:
+            with suppress(InvalidRequestError, UnknownModelError):
+                return self._resolve(model, surface, dialect)
         return None
 
     def _may(self, tenant: Tenant, model: str) -> bool:

@@ -65,11 +65,11 @@ class Readiness:
 class ModelIndex(Protocol):
     """What a tenant may call, by name."""
 
-    def visible(self, tenant: Tenant) -> tuple[Route, ...]:
-        """The configured routes of this tenant."""
+    def visible(self, tenant: Tenant, dialect: Dialect) -> tuple[Route, ...]:
+        """What this tenant may call, as far as it has names."""
         ...
 
-    def find(self, model: str, tenant: Tenant) -> Route | None:
+    def find(self, model: str, tenant: Tenant, dialect: Dialect) -> Route | None:
         """The route of one name, or None when it does not exist for this tenant."""
         ...
 
@@ -85,14 +85,14 @@ class Models:
         is_anthropic = endpoint.dialect is Dialect.ANTHROPIC or header(scope, b"anthropic-version") is not None
         shape = _anthropic_model if is_anthropic else _openai_model
         if endpoint.argument is None:
-            models = [shape(route) for route in self._index().visible(tenant)]
+            models = [shape(route) for route in self._index().visible(tenant, endpoint.dialect)]
             document = _anthropic_page(models) if is_anthropic else {"object": "list", "data": models}
         else:
-            document = shape(self._one(endpoint.argument, tenant))
+            document = shape(self._one(endpoint.argument, tenant, endpoint.dialect))
         await answer(send, _JSON.encode(document))
 
-    def _one(self, model: str, tenant: Tenant) -> Route:
-        route = self._index().find(model, tenant)
+    def _one(self, model: str, tenant: Tenant, dialect: Dialect) -> Route:
+        route = self._index().find(model, tenant, dialect)
         if route is None:
             raise UnknownModelError(
                 f"The model `{model}` does not exist or you do not have access to it.", param="model"

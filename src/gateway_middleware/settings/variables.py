@@ -57,9 +57,10 @@ VARIABLES: tuple[Variable, ...] = (
         default="`{}`",
         meaning='Further providers: `{"azure-eu": {"kind": "azure_openai", "base_url": "...", "api_key": '
         '"env:AZURE_EU_KEY"}}`. `kind` is `openai`, `anthropic` or `azure_openai`; also `api_version`, `timeouts` '
-        "(`connect`, `first_byte`, `first_content`, `answer`, `idle`, `total`, `write_stall`, `heartbeat`, in "
-        "seconds), `insecure` (plain http), `organization`, `project`, `on_disconnect` (`cancel`, `drain`), "
-        "`stream_options` (`false`: it does not take them), `ca_file` (authorities besides the public ones), `proxy` "
+        "(`connect`, `first_byte`, `first_content`, `answer`, `idle`, `content_idle`, `total`, `write_stall`, "
+        "`heartbeat`, in seconds), `insecure` (plain http), `organization`, `project`, "
+        "`on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it does not take them), "
+        "`ca_file` (authorities besides the public ones), `proxy` "
         '(`"http://host:port"`, or `{"url": ..., "credentials": "env:NAME"}`), `stateless` (docs/providers.md), '
         "`breaker` (docs/circuit-breaking.md). An entry named as a built-in "
         "provider replaces it.",

@@ -128,7 +128,8 @@ class Dispatch:
                 raise await self._failure(provider, answer)
             media = content_type_of(headers.get(b"content-type"), request.surface)
             passed = self._clock() - attempt.started
-            patience = Patience(content=timeouts.first_content - passed, silence=first_byte)
+            left = timeouts.first_content - passed
+            patience = Patience(content=left, silence=first_byte, gap=timeouts.content_idle)
             await relay.answer(answer, request, provider, media, limit=self._max_answer_bytes, patience=patience)
         except BaseException:
             if not relay.reads_on(answer, self._usage_drain if provider.reads_on_disconnect else None):

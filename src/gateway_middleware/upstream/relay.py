@@ -10,6 +10,7 @@ import msgspec
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
 from gateway_middleware.upstream.decoding import PeekedAnswer
 from gateway_middleware.upstream.heartbeat import Heartbeat
+from gateway_middleware.upstream.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,10 +34,14 @@ _STREAM_HEADERS: HeaderList = [
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How long a stream may take until its first content, and how long it may be silent until then, in seconds."""
+    """How long a stream may take until its first content, and how long it may be silent until then, in seconds.
+
+    `gap` is how long it may bring no content after that.
+    """
 
     content: float
     silence: float
+    gap: float
 
 
 class Relay:
@@ -158,6 +163,7 @@ class Relay:
         if not self._is_started:
             await self._start_stream()
         relayed, self._held = self._held, b""
+        progress = Progress(patience.gap, self._clock)
         while not reader.is_complete:
             if relayed:
                 await self._pass_on(relayed)
@@ -165,6 +171,7 @@ class Relay:
             relayed = reader.feed(chunk) if chunk else reader.finish()
             if reader.error is not None or not (chunk or reader.is_complete):
                 await self._break_off(reader, relayed)
+            progress.check(chunk)
         if reader.failure is not None:
             self.attempt.failure = reader.failure
         if relayed and self._is_uncounted(reader):
