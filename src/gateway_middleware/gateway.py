@@ -188,6 +188,7 @@ class Gateway:
                 IntakeMiddleware,
                 table=lambda: self.config.table,
                 max_body_bytes=settings.max_body_bytes,
+                max_tenant_bodies_bytes=settings.max_tenant_bodies_bytes,
                 owners=self.tenants.owners,
             ),
             *telemetry_layers(self.config, tracer_provider),

@@ -49,6 +49,7 @@ def complaints(**variables: str) -> tuple[str, ...]:
         ("GATEWAY_MAX_HEADERS", "50", "max_headers", 50),
         ("GATEWAY_MAX_CONNECTIONS", "500", "max_connections", 500),
         ("GATEWAY_MAX_BODIES_BYTES", "536870912", "max_bodies_bytes", 536870912),
+        ("GATEWAY_MAX_TENANT_BODIES_BYTES", "67108865", "max_tenant_bodies_bytes", 67108865),
         ("GATEWAY_HALF_CLOSE", "allow", "half_close", "allow"),
         ("GATEWAY_METRICS_TOKEN", "t", "metrics_token", Secret("t")),
         ("GATEWAY_ADMIN_TOKEN", "0123456789abcdef", "admin_token", Secret("0123456789abcdef")),

@@ -7,27 +7,34 @@ from typing import TYPE_CHECKING
 from gateway_middleware.core.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway_middleware.core.asgi import Message, Receive
 
 
-async def read_body(declared: bytes | None, receive: Receive, *, limit: int) -> bytes:
+async def read_body(
+    declared: bytes | None, receive: Receive, *, limit: int, on_bytes: Callable[[int], None] | None = None
+) -> bytes:
     """The whole body. A declared length (the content-length header) over the limit is refused unread.
 
-    Raises `RequestTooLargeError`, `InvalidRequestError` (a length that is none) and `ClientDisconnectedError`.
+    `on_bytes` is told of each piece that came, and may refuse it by an exception. Raises `RequestTooLargeError`,
+    `InvalidRequestError` (a length that is none) and `ClientDisconnectedError`.
     """
     _check_declared(declared, limit)
     message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        return _within(message.get("body", b""), limit)
     pieces = [_within(_piece(message), limit)]
     size = len(pieces[0])
+    if on_bytes is not None:
+        on_bytes(size)
     while message.get("more_body", False):
         message = await receive()
         pieces.append(_piece(message))
         size += len(pieces[-1])
         if size > limit:
             raise _too_large(limit)
-    return b"".join(pieces)
+        if on_bytes is not None:
+            on_bytes(len(pieces[-1]))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _check_declared(declared: bytes | None, limit: int) -> None:

@@ -12,6 +12,7 @@ from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
 from gateway_middleware.intake.body import read_body
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
+from gateway_middleware.intake.tenant_bodies import MAX_TENANT_BODIES_BYTES, TenantBodies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.intake.parsing import ParsedBody
     from gateway_middleware.intake.routing import RouteTable
+    from gateway_middleware.intake.tenant_bodies import Share
 
 _FALSE = msgspec.Raw(b"false")
 _TRACING = {b"traceparent": 128, b"tracestate": 512}
@@ -34,8 +36,9 @@ class IntakeMiddleware:
     """Sets REQUEST for model calls; every other endpoint passes.
 
     `table` gives the route table of the moment, so that it can be swapped while calls are in flight. `owners`
-    checks ids of stored provider resources, and sends a continued response back to its deployment. Raises
-    `InvalidRequestError`, `RequestTooLargeError`, `UnsupportedMediaTypeError`, `UnknownModelError`, and
+    checks ids of stored provider resources, and sends a continued response back to its deployment. The bodies of one
+    tenant's calls that have not ended may hold `max_tenant_bodies_bytes`. Raises `InvalidRequestError`,
+    `RateLimitedError`, `RequestTooLargeError`, `UnsupportedMediaTypeError`, `UnknownModelError`, and
     `UnavailableError` while nobody can say whose a stored resource is.
     """
 
@@ -46,31 +49,42 @@ class IntakeMiddleware:
         table: Callable[[], RouteTable],
         max_body_bytes: int,
         owners: ResponseOwners,
+        max_tenant_bodies_bytes: int = MAX_TENANT_BODIES_BYTES,
     ) -> None:
         self.app = app
         self._table = table
         self._max_body_bytes = max_body_bytes
         self._owners = owners
+        self._bodies = TenantBodies(max_tenant_bodies_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = ENDPOINT.peek(scope) if scope["type"] == "http" else None
         if endpoint is None or endpoint.surface is None:
             await self.app(scope, receive, send)
             return
+        share = self._bodies.share_of(TENANT.get(scope).name)
+        try:
+            request, body = await self._take_in(scope, receive, endpoint, endpoint.surface, share)
+            REQUEST.set(scope, request)
+            try:
+                await self.app(scope, _Replay(body, receive), send)
+            finally:
+                # A client that leaves has its response id as well, and may continue from it.
+                self._remember(scope, request)
+        finally:
+            share.close()
+
+    async def _take_in(
+        self, scope: Scope, receive: Receive, endpoint: Endpoint, surface: Surface, share: Share
+    ) -> tuple[ModelRequest, bytes]:
         headers = dict(scope["headers"])
-        content_type = check_media_type(
-            headers.get(b"content-type"), headers.get(b"content-encoding"), endpoint.surface
-        )
-        body = await read_body(headers.get(b"content-length"), receive, limit=self._max_body_bytes)
-        request, references = self._read(scope, endpoint, endpoint.surface, content_type, body)
+        content_type = check_media_type(headers.get(b"content-type"), headers.get(b"content-encoding"), surface)
+        limit = min(self._max_body_bytes, self._bodies.max_bytes)
+        body = await read_body(headers.get(b"content-length"), receive, limit=limit, on_bytes=share.add)
+        request, references = self._read(scope, endpoint, surface, content_type, body)
         if references:
             request = await self._stick(request, references, TENANT.get(scope))
-        REQUEST.set(scope, request)
-        try:
-            await self.app(scope, _Replay(body, receive), send)
-        finally:
-            # A client that leaves has its response id as well, and may continue from it.
-            self._remember(scope, request)
+        return request, body
 
     def _read(
         self, scope: Scope, endpoint: Endpoint, surface: Surface, content_type: bytes, body: bytes

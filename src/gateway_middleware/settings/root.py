@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_headers: int = 100
     max_connections: int = 10_000
     max_bodies_bytes: int = 256 * 1024 * 1024
+    max_tenant_bodies_bytes: int = 64 * 1024 * 1024
     half_close: str = "leave"
     drain_seconds: float = 30.0
     drain_lag_seconds: float = 3.0
@@ -186,6 +187,11 @@ def _warnings(settings: Settings) -> Iterable[str]:
         yield (
             f"GATEWAY_MAX_BODIES_BYTES: {settings.max_bodies_bytes} for all requests under way is less than "
             f"GATEWAY_MAX_BODY_BYTES, {settings.max_body_bytes}, for one"
+        )
+    if settings.max_tenant_bodies_bytes < settings.max_body_bytes:
+        yield (
+            f"GATEWAY_MAX_TENANT_BODIES_BYTES: {settings.max_tenant_bodies_bytes} for all requests of a tenant is less "
+            f"than GATEWAY_MAX_BODY_BYTES, {settings.max_body_bytes}, for one"
         )
 
 

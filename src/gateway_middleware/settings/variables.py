@@ -169,6 +169,12 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="Of all requests under way in a process; more is answered 503.",
     ),
     Variable(
+        name="GATEWAY_MAX_TENANT_BODIES_BYTES",
+        field="max_tenant_bodies_bytes",
+        read=lambda node: scalars.integer(node, 1024, 1 << 40),
+        meaning="Of the bodies of one tenant's requests under way in a process; more is answered 429.",
+    ),
+    Variable(
         name="GATEWAY_HALF_CLOSE",
         field="half_close",
         read=lambda node: scalars.choice(node, ["leave", "allow"]),
