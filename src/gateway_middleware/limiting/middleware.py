@@ -80,7 +80,7 @@ class CallLimitMiddleware:
         scope, receive, send = connection
         limits = self._limits
         limits.reservations.start_late()
-        call.needs_price = plan.needs_price
+        call.needs_price, call.allows_unpriced = plan.needs_price, plan.allows_unpriced
         if plan.needs_estimate and call.request.surface.uses_tokens:
             call.estimate = limits.estimator.estimate(call.request, call.tenant.name)
         price = _quote(limits, plan, call)
@@ -117,14 +117,14 @@ class CallLimitMiddleware:
 class _Call:
     """A model call on its way through the limits."""
 
-    __slots__ = ("estimate", "needs_price", "record", "request", "tenant")
+    __slots__ = ("allows_unpriced", "estimate", "needs_price", "record", "request", "tenant")
 
     def __init__(self, request: ModelRequest, tenant: Tenant, record: CallRecord) -> None:
         self.request = request
         self.tenant = tenant
         self.record = record
         self.estimate: Estimate | None = None
-        self.needs_price = False
+        self.needs_price = self.allows_unpriced = False
 
 
 def _quote(limits: CallLimits, plan: Plan, call: _Call) -> Quote | None:
@@ -152,4 +152,6 @@ async def _settle(limits: CallLimits, reservation: Reservation, call: _Call, err
 
 
 def _cost(limits: CallLimits, call: _Call, usage: Usage) -> int | None:
-    return None if limits.pricing is None else limits.pricing.cost(call.record, usage)
+    """Micro-dollars. Of an answer without a known price: what was reserved (None), or nothing where that may pass."""
+    cost = None if limits.pricing is None else limits.pricing.cost(call.record, usage)
+    return 0 if cost is None and call.allows_unpriced else cost
