@@ -139,3 +139,17 @@ async def test_a_life_that_never_began_can_be_stopped() -> None:
     await life.stop()
     with pytest.raises(GatewayNotStartedError):
         await life.start()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_stop_at_any_moment_of_the_start_leaves_nobody_waiting(turns: int) -> None:
+    log: list[str] = []
+    life = Life(steps(log))
+    waiting = [asyncio.create_task(life.start()) for _ in range(2)]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await life.stop()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(result is None or isinstance(result, GatewayNotStartedError) for result in results)
+    assert log in ([], ["+a", "+b", "+c", "-c", "-b", "-a"])

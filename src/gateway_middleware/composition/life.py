@@ -65,6 +65,7 @@ class Life:
             loop = asyncio.get_running_loop()
             self._started, self._ends = loop.create_future(), asyncio.Event()
             self._owner = loop.create_task(self._own(self._started, self._ends), name="model-gateway")
+            self._owner.add_done_callback(self._never_began)
         await asyncio.shield(self._started)
 
     async def start_late(self) -> None:
@@ -85,7 +86,14 @@ class Life:
         self._ends.set()
         if not self._started.done():
             self._owner.cancel()
-        await asyncio.shield(self._owner)
+        await asyncio.wait([self._owner])
+        if not self._owner.cancelled():
+            self._owner.result()
+
+    def _never_began(self, owner: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step runs nothing of its own."""
+        if self._started is not None and not self._started.done():
+            self._fail(self._started, asyncio.CancelledError())
 
     async def _own(self, started: asyncio.Future[None], ends: asyncio.Event) -> None:
         try:
