@@ -100,6 +100,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     weight: int = 1
     timeouts: Timeouts | None = None
+    speak: Surface | None = None
+    """The surface of the provider that translated calls go to; None: as the model has it."""
     key: str = ""
     """`provider/model`, as written in `GATEWAY_ROUTES`: made from the two, never given."""
 
@@ -168,6 +170,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     wants_stream_usage: bool = False
     output_cap: int | None = None
     choices: int = 1
+    is_strict: bool = False
+    """A field that would be lost in translation is an error."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """Client headers that may go upstream: `anthropic-version`, `anthropic-beta`, `openai-beta`, `traceparent`."""
 

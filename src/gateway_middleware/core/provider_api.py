@@ -89,12 +89,22 @@ class UpstreamTarget(msgspec.Struct, frozen=True, kw_only=True):
         return cls(origin=origin, method=method, path=path, headers=headers, head=head)
 
 
+class Translation(msgspec.Struct, frozen=True, kw_only=True):
+    """How a call was translated: to which surface, what was lost, and who reads the answer back."""
+
+    surface: Surface
+    dropped: tuple[str, ...]
+    reader: ReaderFactory
+    """Gives out the answer in the client's dialect."""
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to send upstream: the constant part, the headers of this call, the body."""
 
     target: UpstreamTarget
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    translation: Translation | None = None
 
 
 class ResponseReader(Protocol):
@@ -131,6 +141,12 @@ class ResponseReader(Protocol):
     def finish(self) -> bytes:
         """The provider ended its body: return what was held back."""
         ...
+
+
+class ReaderFactory(Protocol):
+    """Makes the reader of one 2xx answer."""
+
+    def __call__(self, *, is_event_stream: bool) -> ResponseReader: ...
 
 
 class Provider(Protocol):

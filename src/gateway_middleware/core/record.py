@@ -10,6 +10,7 @@ import msgspec
 from gateway_middleware.core.domain import Deployment, Dialect, Outcome, Surface, Usage
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.price import Cost
+from gateway_middleware.core.provider_api import Translation
 
 
 class Attempt(msgspec.Struct, kw_only=True):
@@ -42,6 +43,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """Set while the answer is read on for its usage after the client has left."""
     failure: UpstreamError | None = None
     """What a complete answer said of its own failure. It was relayed as it came."""
+    translation: Translation | None = None
+    """Set when the provider was asked in another dialect than the client's."""
 
 
 class Meter(Protocol):

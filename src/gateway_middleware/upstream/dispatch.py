@@ -115,6 +115,7 @@ class Dispatch:
     ) -> None:
         attempt = relay.attempt
         upstream = provider.prepare(request, attempt.deployment)
+        attempt.translation = upstream.translation
         if meter is not None:
             meter.begin(attempt)
         first_byte = timeouts.first_byte if request.is_stream else timeouts.answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -85,7 +86,9 @@ class Relay:
             answer = peeked = PeekedAnswer(answer)
             is_event_stream = await peeked.begins_like_events()
         self._writes_text = request.surface.writes_text
-        self._reader = reader = provider.reader(request, is_event_stream=is_event_stream)
+        translation = self.attempt.translation
+        read = partial(provider.reader, request) if translation is None else translation.reader
+        self._reader = reader = read(is_event_stream=is_event_stream)
         can_move = request.route.has_alternatives
         try:
             if is_event_stream:

@@ -1,0 +1,131 @@
+"""What is known of models: limits and which options they take. Unknown models follow safe rules.
+
+The rules read a model's name, as vendors, Azure deployments and clouds write it: `claude-sonnet-4-5-20250929`,
+`anthropic.claude-opus-4-1-20250805-v1:0`, `gpt-5-mini`, `ft:gpt-4o:acme`. Figures per model are in `model_table`.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from functools import lru_cache
+
+import msgspec
+
+from gateway_middleware.core.model_table import LIMITS
+
+
+class ThinkingStyle(StrEnum):
+    """How a Claude model is asked to think: with a budget in tokens, with an effort, in either way, or not at all."""
+
+    NONE = "none"
+    BUDGET = "budget"
+    EITHER = "either"
+    ADAPTIVE = "adaptive"
+
+
+class Sampling(StrEnum):
+    """Which of temperature and top_p a model takes: FIXED none, ONE only one of them.
+
+    WITHOUT_EFFORT: any, unless the model is asked to reason.
+    """
+
+    ANY = "any"
+    ONE = "one"
+    FIXED = "fixed"
+    WITHOUT_EFFORT = "without_effort"
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """`max_output` and `context_window` are in tokens, None where unknown.
+
+    `reasons`: takes OpenAI's reasoning effort, and `max_completion_tokens` in the place of `max_tokens`.
+    `prefers_responses`: keeps its reasoning on Responses, `only_responses`: lives nowhere else. `has_schemas`: takes an
+    output schema.
+    """
+
+    max_output: int | None = None
+    context_window: int | None = None
+    thinking: ThinkingStyle = ThinkingStyle.NONE
+    sampling: Sampling = Sampling.ANY
+    has_schemas: bool = True
+    reasons: bool = False
+    prefers_responses: bool = False
+    only_responses: bool = False
+    is_known: bool = False
+
+
+_CLAUDE = re.compile(
+    r"claude-(?:(?P<old>\d)(?:[-.](?P<older>\d))?-)?(?P<line>[a-z]+)"
+    r"(?:-(?P<major>\d)(?!\d)(?:[-.](?P<minor>\d)(?!\d))?)?"
+)
+_GPT = re.compile(r"gpt-(?P<major>\d)(?P<omni>o)?(?:\.(?P<minor>\d+))?(?P<rest>[a-z0-9.-]*)")
+_O_SERIES = re.compile(r"(?:^|[^a-z0-9])(o[134])(?:-|$)")
+_RESPONSES_ONLY = re.compile(r"-pro\b|codex|deep-research|computer-use")
+
+
+@lru_cache(maxsize=1024)
+def facts_of(model: str) -> ModelFacts:
+    """What is known of the model with this name."""
+    name = model.lower()
+    claude = _CLAUDE.search(name)
+    facts = _claude_facts(claude) if claude else _openai_facts(name)
+    limits = _limits(name)
+    if limits is None:
+        return facts
+    window, output = limits
+    return msgspec.structs.replace(facts, context_window=window, max_output=output or facts.max_output)
+
+
+def _limits(name: str) -> tuple[int | None, int | None] | None:
+    """The entry of the longest name in the table that this one contains."""
+    matches = [known for known in LIMITS if known in name]
+    return LIMITS[max(matches, key=len)] if matches else None
+
+
+def _claude_facts(match: re.Match[str]) -> ModelFacts:
+    major = int(match["major"] or match["old"] or 0)
+    minor = int(match["minor"] or match["older"] or 0)
+    version = (major, minor)
+    if match["line"] in {"fable", "mythos"} or version >= (4, 7):
+        return ModelFacts(max_output=128_000, thinking=ThinkingStyle.ADAPTIVE, sampling=Sampling.FIXED, is_known=True)
+    if version >= (4, 6):
+        return ModelFacts(max_output=64_000, thinking=ThinkingStyle.EITHER, sampling=Sampling.ONE, is_known=True)
+    if version >= (3, 7):
+        output = 32_000 if match["line"] == "opus" and version < (4, 5) else 64_000
+        return ModelFacts(
+            max_output=output,
+            thinking=ThinkingStyle.BUDGET,
+            sampling=Sampling.ONE if version >= (4, 1) else Sampling.ANY,
+            has_schemas=version >= (4, 5) or (match["line"] == "opus" and version == (4, 1)),
+            is_known=True,
+        )
+    return ModelFacts(max_output=8192 if version == (3, 5) else 4096, has_schemas=False, is_known=major > 0)
+
+
+def _openai_facts(name: str) -> ModelFacts:
+    is_only = bool(_RESPONSES_ONLY.search(name))
+    if _O_SERIES.search(name):
+        return ModelFacts(
+            max_output=100_000,
+            sampling=Sampling.FIXED,
+            reasons=True,
+            prefers_responses=True,
+            only_responses=is_only,
+            is_known=True,
+        )
+    match = _GPT.search(name)
+    if match is None:
+        return ModelFacts()
+    version = (int(match["major"]), int(match["minor"] or 0))
+    if version < (5, 0) or "chat" in match["rest"]:
+        return ModelFacts(max_output=16_384, is_known=True)
+    is_mild = (5, 1) <= version <= (5, 5)
+    return ModelFacts(
+        max_output=128_000,
+        sampling=Sampling.WITHOUT_EFFORT if is_mild else Sampling.FIXED,
+        reasons=True,
+        prefers_responses=True,
+        only_responses=is_only,
+        is_known=True,
+    )

@@ -1,0 +1,61 @@
+"""What each surface brings to translation: how its requests, answers and streams are read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gateway_middleware.core.domain import Surface
+from gateway_middleware.core.models import ModelFacts
+from gateway_middleware.translation.chat import request_decoder as chat_requests
+from gateway_middleware.translation.chat.answer_encoder import write_answer as write_chat_answer
+from gateway_middleware.translation.chat.stream_encoder import ChatStreamEncoder
+from gateway_middleware.translation.context import (
+    AnswerDecoder,
+    AnswerEncoder,
+    Context,
+    StreamDecoder,
+    StreamEncoder,
+)
+from gateway_middleware.translation.fields import Losses
+from gateway_middleware.translation.messages.answer_decoder import read_answer as read_message
+from gateway_middleware.translation.messages.request_encoder import write_request as write_messages_request
+from gateway_middleware.translation.messages.stream_decoder import MessagesStreamDecoder
+from gateway_middleware.translation.vocabulary import Conversation
+
+
+class ClientSide(msgspec.Struct, frozen=True, kw_only=True):
+    """A surface as clients speak it. `names` are its words for what the vocabulary names."""
+
+    names: dict[str, str]
+    read_request: Callable[[dict[str, Any], Losses], Conversation]
+    write_answer: AnswerEncoder
+    stream_encoder: Callable[[Context], StreamEncoder]
+
+
+class ProviderSide(msgspec.Struct, frozen=True, kw_only=True):
+    """A surface as providers speak it."""
+
+    write_request: Callable[[Conversation, str, ModelFacts, Losses], dict[str, Any]]
+    read_answer: AnswerDecoder
+    stream_decoder: Callable[[Context], StreamDecoder]
+
+
+CLIENTS = {
+    Surface.CHAT: ClientSide(
+        names=chat_requests.NAMES,
+        read_request=chat_requests.read_request,
+        write_answer=write_chat_answer,
+        stream_encoder=ChatStreamEncoder,
+    ),
+}
+PROVIDERS = {
+    Surface.MESSAGES: ProviderSide(
+        write_request=write_messages_request,
+        read_answer=read_message,
+        stream_decoder=MessagesStreamDecoder,
+    ),
+}
+"""Every surface of one table can be translated to every other of the second."""

@@ -1,0 +1,124 @@
+"""A provider's adapter that takes clients of other dialects as well."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway_middleware.core.domain import ProviderKind, Surface
+from gateway_middleware.core.errors import InvalidRequestError
+from gateway_middleware.core.models import facts_of
+from gateway_middleware.core.provider_api import Translation, UpstreamRequest
+from gateway_middleware.translation.context import Context
+from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
+from gateway_middleware.translation.fields import Losses
+from gateway_middleware.translation.reader import TranslatedAnswer, TranslatedStream
+from gateway_middleware.translation.targets import target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.core.domain import Deployment, ModelRequest
+    from gateway_middleware.core.provider_api import Provider, ResponseReader
+    from gateway_middleware.translation.vocabulary import Conversation
+
+_TRACING = frozenset({b"traceparent", b"tracestate"})
+_BYTES_PER_TOKEN = 4
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class TranslatingProvider:
+    """Wraps an adapter. What it supports itself passes untouched; other surfaces are translated to one it has.
+
+    `native` are the surfaces that the provider really has, None for all of its kind. `now` gives seconds since the
+    epoch. A deployment may say which surface it speaks to those who must be translated.
+    """
+
+    __slots__ = ("_inner", "_native", "_now", "drains", "kind", "name", "origin", "secrets", "timeouts")
+
+    def __init__(self, inner: Provider, *, now: Callable[[], float], native: frozenset[Surface] | None = None) -> None:
+        self._inner = inner
+        self._now = now
+        self._native = native
+        self.name, self.kind, self.origin = inner.name, inner.kind, inner.origin
+        self.timeouts, self.drains, self.secrets = inner.timeouts, inner.drains, inner.secrets
+
+    def supports(self, surface: Surface) -> bool:
+        return self.is_native(surface) or (surface in CLIENTS and any(self.is_native(s) for s in PROVIDERS))
+
+    def is_native(self, surface: Surface) -> bool:
+        """Whether the provider speaks this surface without translation."""
+        return self._inner.supports(surface) and (self._native is None or surface in self._native)
+
+    def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
+        """Raises `InvalidRequestError` for a field that cannot be translated, or that a strict client would lose."""
+        target = target_of(request.surface, deployment, self._inner.kind, self.is_native)
+        if target is None or target is request.surface:
+            return self._inner.prepare(request, deployment)
+        losses = Losses(CLIENTS[request.surface].names)
+        body = _decode(request.body)
+        conversation = CLIENTS[request.surface].read_request(body, losses)
+        written = PROVIDERS[target].write_request(conversation, deployment.model, facts_of(deployment.model), losses)
+        _check_strict(request, losses)
+        upstream = self._inner.prepare(_upstream_request(request, target, written), deployment)
+        context = self._context(body, conversation, written)
+        translation = Translation(
+            surface=target,
+            dropped=losses.dropped,
+            reader=partial(self._reader, request, target, context),
+        )
+        return msgspec.structs.replace(upstream, translation=translation)
+
+    def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
+        return self._inner.reader(request, is_event_stream=is_event_stream)
+
+    def _reader(
+        self, request: ModelRequest, target: Surface, context: Context, *, is_event_stream: bool
+    ) -> ResponseReader:
+        translated = msgspec.structs.replace(request, surface=target, wants_stream_usage=False)
+        inner = self._inner.reader(translated, is_event_stream=is_event_stream)
+        client, provider = CLIENTS[request.surface], PROVIDERS[target]
+        if is_event_stream:
+            return TranslatedStream(inner, provider.stream_decoder(context), client.stream_encoder(context))
+        return TranslatedAnswer(inner, provider.read_answer, client.write_answer, context)
+
+    def _context(self, body: dict[str, Any], conversation: Conversation, written: dict[str, Any]) -> Context:
+        output = conversation.output_format
+        is_schema = output is not None and output.schema is not None
+        return Context(
+            created=int(self._now()),
+            wants_usage=conversation.wants_usage,
+            has_answer_tool=is_schema
+            and self.kind is ProviderKind.ANTHROPIC
+            and "format" not in written.get("output_config", {}),
+            free_form=frozenset(tool.name for tool in conversation.tools if tool.is_free_form),
+            estimated_input=len(_encode(written)) // _BYTES_PER_TOKEN,
+            request=body,
+        )
+
+
+def _check_strict(request: ModelRequest, losses: Losses) -> None:
+    if request.is_strict and losses.dropped:
+        names = ", ".join(f"`{name}`" for name in losses.dropped)
+        raise InvalidRequestError(
+            f"The provider of this model cannot take {names}, and the call asked for a strict translation.",
+            param=losses.dropped[0],
+            code="lossy_translation",
+        )
+
+
+def _upstream_request(request: ModelRequest, target: Surface, written: dict[str, Any]) -> ModelRequest:
+    """The request as the adapter would have read it from a client of the target surface."""
+    fields = {name: msgspec.Raw(_encode(value)) for name, value in written.items()}
+    return msgspec.structs.replace(
+        request,
+        surface=target,
+        body=_encode(fields),
+        fields=fields,
+        content_type=b"application/json",
+        wants_stream_usage=False,
+        headers=tuple(pair for pair in request.headers if pair[0] in _TRACING),
+    )

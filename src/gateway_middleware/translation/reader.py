@@ -1,0 +1,114 @@
+"""Readers that follow an answer in the provider's format and give it out in the client's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway_middleware.core.sse import parse_event, split_events
+
+if TYPE_CHECKING:
+    from gateway_middleware.core.domain import Usage
+    from gateway_middleware.core.errors import UpstreamStreamError
+    from gateway_middleware.core.provider_api import ResponseReader
+    from gateway_middleware.translation.context import (
+        AnswerDecoder,
+        AnswerEncoder,
+        Context,
+        StreamDecoder,
+        StreamEncoder,
+    )
+
+
+class _TranslatingReader:
+    """What both have in common: the provider's own reader learns, and finds the end and errors."""
+
+    __slots__ = ("_inner", "error", "failure", "has_content", "is_complete", "raw_usage", "response_id",
+                 "response_model", "service_tier", "usage")  # fmt: skip
+
+    def __init__(self, inner: ResponseReader) -> None:
+        self._inner = inner
+        self.usage: Usage | None = None
+        self.raw_usage: bytes | None = None
+        self.service_tier: str | None = None
+        self.response_id: str | None = None
+        self.response_model: str | None = None
+        self.is_complete = False
+        self.error: UpstreamStreamError | None = None
+        self.failure: UpstreamStreamError | None = None
+        self.has_content = False
+
+    def _learn(self) -> None:
+        inner = self._inner
+        self.usage, self.raw_usage, self.service_tier = inner.usage, inner.raw_usage, inner.service_tier
+        self.response_id, self.response_model = inner.response_id, inner.response_model
+        self.has_content, self.is_complete, self.error = inner.has_content, inner.is_complete, inner.error
+
+
+class TranslatedAnswer(_TranslatingReader):
+    """A whole answer: it is given out when all of it has come."""
+
+    __slots__ = ("_chunks", "_context", "_read", "_write")
+
+    def __init__(self, inner: ResponseReader, read: AnswerDecoder, write: AnswerEncoder, context: Context) -> None:
+        super().__init__(inner)
+        self._read = read
+        self._write = write
+        self._context = context
+        self._chunks: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._chunks.append(self._inner.feed(chunk))
+        self._learn()
+        return b""
+
+    def finish(self) -> bytes:
+        """Raises `UpstreamStreamError` when the answer reports a failure, `UpstreamProtocolError` for another shape."""
+        body = b"".join([*self._chunks, self._inner.finish()])
+        self._chunks.clear()
+        self._learn()
+        if self._inner.failure is not None:
+            raise self._inner.failure
+        if not self.is_complete:
+            return b""
+        answer = self._read(body, self._context)
+        return self._write(msgspec.structs.replace(answer, usage=self.usage), self._context)
+
+
+class TranslatedStream(_TranslatingReader):
+    """A stream: each event is given out as soon as it has come. A failure that ends it is an error of the stream."""
+
+    __slots__ = ("_decoder", "_encoder", "_is_over")
+
+    def __init__(self, inner: ResponseReader, decoder: StreamDecoder, encoder: StreamEncoder) -> None:
+        super().__init__(inner)
+        self._decoder = decoder
+        self._encoder = encoder
+        self._is_over = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        return self._translate(self._inner.feed(chunk))
+
+    def finish(self) -> bytes:
+        return self._translate(self._inner.finish())
+
+    def _translate(self, whole: bytes) -> bytes:
+        self._learn()
+        if self._inner.failure is not None:
+            self.error = self._inner.failure
+        if not whole:
+            return self._finish_once()
+        written = []
+        for raw in split_events(whole):
+            name, data = parse_event(raw)
+            if data:
+                written += [self._encoder.encode(event, self.usage) for event in self._decoder.decode(name, data)]
+        written.append(self._finish_once())
+        return b"".join(written)
+
+    def _finish_once(self) -> bytes:
+        if not self.is_complete or self._is_over or self.error is not None:
+            return b""
+        self._is_over = True
+        return b"".join([self._encoder.encode(event, self.usage) for event in self._decoder.finish()])

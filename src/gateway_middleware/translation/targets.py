@@ -1,0 +1,38 @@
+"""Which surface of a provider a translated call goes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_middleware.core.domain import ProviderKind, Surface
+from gateway_middleware.core.models import facts_of
+from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway_middleware.core.domain import Deployment
+
+
+def target_of(
+    surface: Surface, deployment: Deployment, kind: ProviderKind, is_native: Callable[[Surface], bool]
+) -> Surface | None:
+    """The surface to speak: the client's own where the model is on it, else the one it is best spoken to on.
+
+    None where the client's surface is none that is translated.
+    """
+    if surface not in CLIENTS:
+        return None
+    facts = facts_of(deployment.model)
+    lives_here = not (surface is Surface.CHAT and facts.only_responses and kind is not ProviderKind.ANTHROPIC)
+    if is_native(surface) and lives_here:
+        return surface
+    candidates = [s for s in _preferred(deployment, prefers_responses=facts.prefers_responses) if s in PROVIDERS]
+    return next((s for s in candidates if is_native(s) and (s is not surface or not lives_here)), surface)
+
+
+def _preferred(deployment: Deployment, *, prefers_responses: bool) -> list[Surface]:
+    if deployment.speak is not None:
+        return [deployment.speak, Surface.MESSAGES]
+    openai = [Surface.RESPONSES, Surface.CHAT] if prefers_responses else [Surface.CHAT, Surface.RESPONSES]
+    return [*openai, Surface.MESSAGES]
