@@ -41,7 +41,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `reasons`: takes OpenAI's reasoning effort, and `max_completion_tokens` in the place of `max_tokens`.
     `prefers_responses`: keeps its reasoning on Responses, `only_responses`: lives nowhere else. `has_schemas`: takes an
-    output schema.
+    output schema. `efforts` are those that it knows; `has_effort_apart_from_tools`: on chat, never both.
+    `has_parallel_option`: takes `parallel_tool_calls`.
     """
 
     max_output: int | None = None
@@ -52,9 +53,14 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     reasons: bool = False
     prefers_responses: bool = False
     only_responses: bool = False
+    efforts: tuple[str, ...] = ()
+    has_parallel_option: bool = True
+    has_effort_apart_from_tools: bool = False
     is_known: bool = False
 
 
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""OpenAI's words for reasoning effort, from the least to the most."""
 _CLAUDE = re.compile(
     r"claude-(?:(?P<old>\d)(?:[-.](?P<older>\d))?-)?(?P<line>[a-z]+)"
     r"(?:-(?P<major>\d)(?!\d)(?:[-.](?P<minor>\d)(?!\d))?)?"
@@ -112,6 +118,8 @@ def _openai_facts(name: str) -> ModelFacts:
             reasons=True,
             prefers_responses=True,
             only_responses=is_only,
+            efforts=("low", "medium", "high"),
+            has_parallel_option=False,
             is_known=True,
         )
     match = _GPT.search(name)
@@ -127,5 +135,15 @@ def _openai_facts(name: str) -> ModelFacts:
         reasons=True,
         prefers_responses=True,
         only_responses=is_only,
+        efforts=_efforts(version),
+        has_effort_apart_from_tools=version >= (5, 6),
         is_known=True,
     )
+
+
+def _efforts(version: tuple[int, int]) -> tuple[str, ...]:
+    if version < (5, 1):
+        return ("minimal", "low", "medium", "high")
+    if version < (5, 2):
+        return ("none", "low", "medium", "high")
+    return ("none", "low", "medium", "high", "xhigh", "max") if version >= (5, 6) else EFFORTS[:1] + EFFORTS[2:6]

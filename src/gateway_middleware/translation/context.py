@@ -51,10 +51,10 @@ class StreamEncoder(Protocol):
 
 
 class AnswerDecoder(Protocol):
-    def __call__(self, body: bytes, context: Context) -> Answer:
+    def __call__(self, body: bytes, context: Context, /) -> Answer:
         """Raises `UpstreamProtocolError` for what is no answer of the format."""
         ...
 
 
 class AnswerEncoder(Protocol):
-    def __call__(self, answer: Answer, context: Context) -> bytes: ...
+    def __call__(self, answer: Answer, context: Context, /) -> bytes: ...

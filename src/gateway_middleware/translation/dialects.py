@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from gateway_middleware.core.domain import Surface
-from gateway_middleware.core.models import ModelFacts
 from gateway_middleware.translation.chat import request_decoder as chat_requests
+from gateway_middleware.translation.chat.answer_decoder import read_answer as read_chat_answer
 from gateway_middleware.translation.chat.answer_encoder import write_answer as write_chat_answer
+from gateway_middleware.translation.chat.request_encoder import write_request as write_chat_request
+from gateway_middleware.translation.chat.stream_decoder import ChatStreamDecoder
 from gateway_middleware.translation.chat.stream_encoder import ChatStreamEncoder
 from gateway_middleware.translation.context import (
     AnswerDecoder,
@@ -20,9 +22,13 @@ from gateway_middleware.translation.context import (
     StreamEncoder,
 )
 from gateway_middleware.translation.fields import Losses
+from gateway_middleware.translation.messages import request_decoder as messages_requests
 from gateway_middleware.translation.messages.answer_decoder import read_answer as read_message
+from gateway_middleware.translation.messages.answer_encoder import write_answer as write_message
 from gateway_middleware.translation.messages.request_encoder import write_request as write_messages_request
 from gateway_middleware.translation.messages.stream_decoder import MessagesStreamDecoder
+from gateway_middleware.translation.messages.stream_encoder import MessagesStreamEncoder
+from gateway_middleware.translation.target import Target
 from gateway_middleware.translation.vocabulary import Conversation
 
 
@@ -38,7 +44,7 @@ class ClientSide(msgspec.Struct, frozen=True, kw_only=True):
 class ProviderSide(msgspec.Struct, frozen=True, kw_only=True):
     """A surface as providers speak it."""
 
-    write_request: Callable[[Conversation, str, ModelFacts, Losses], dict[str, Any]]
+    write_request: Callable[[Conversation, Target, Losses], dict[str, Any]]
     read_answer: AnswerDecoder
     stream_decoder: Callable[[Context], StreamDecoder]
 
@@ -50,8 +56,19 @@ CLIENTS = {
         write_answer=write_chat_answer,
         stream_encoder=ChatStreamEncoder,
     ),
+    Surface.MESSAGES: ClientSide(
+        names=messages_requests.NAMES,
+        read_request=messages_requests.read_request,
+        write_answer=write_message,
+        stream_encoder=MessagesStreamEncoder,
+    ),
 }
 PROVIDERS = {
+    Surface.CHAT: ProviderSide(
+        write_request=write_chat_request,
+        read_answer=read_chat_answer,
+        stream_decoder=ChatStreamDecoder,
+    ),
     Surface.MESSAGES: ProviderSide(
         write_request=write_messages_request,
         read_answer=read_message,

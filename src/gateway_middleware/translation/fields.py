@@ -120,7 +120,17 @@ class Fields:
 
     def put_back(self, name: str, value: Any) -> None:
         """Undo a take."""
-        self._left[name] = value
+        if value is not None:
+            self._left[name] = value
+
+    def lose(self, name: str) -> None:
+        """List a member as dropped."""
+        self._losses.drop(self.at(name))
+
+    def drop_whole(self, kind: str) -> None:
+        """List this whole object, by its kind, as dropped."""
+        self._left.clear()
+        self._losses.drop(f"{self._path}.{kind}")
 
     def ignore(self, *names: str) -> None:
         """Take what says nothing to any provider."""

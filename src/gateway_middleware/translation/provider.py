@@ -15,6 +15,7 @@ from gateway_middleware.translation.context import Context
 from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
 from gateway_middleware.translation.fields import Losses
 from gateway_middleware.translation.reader import TranslatedAnswer, TranslatedStream
+from gateway_middleware.translation.target import Target
 from gateway_middleware.translation.targets import target_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class TranslatingProvider:
         losses = Losses(CLIENTS[request.surface].names)
         body = _decode(request.body)
         conversation = CLIENTS[request.surface].read_request(body, losses)
-        written = PROVIDERS[target].write_request(conversation, deployment.model, facts_of(deployment.model), losses)
+        written = PROVIDERS[target].write_request(
+            conversation, Target(model=deployment.model, kind=self.kind, facts=facts_of(deployment.model)), losses
+        )
         _check_strict(request, losses)
         upstream = self._inner.prepare(_upstream_request(request, target, written), deployment)
         context = self._context(body, conversation, written)

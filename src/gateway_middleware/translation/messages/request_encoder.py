@@ -16,14 +16,16 @@ from gateway_middleware.translation.vocabulary import Choice, ToolChoice
 
 if TYPE_CHECKING:
     from gateway_middleware.translation.fields import Losses
+    from gateway_middleware.translation.target import Target
     from gateway_middleware.translation.vocabulary import Conversation, OutputFormat
 
 _UNKNOWN_HERE = ("seed", "logit_bias", "top_logprobs", "verbosity", "frequency_penalty", "presence_penalty", "logprobs")
 _TIERS = {"default": "standard_only", "standard_only": "standard_only"}
 
 
-def write_request(conversation: Conversation, model: str, facts: ModelFacts, losses: Losses) -> dict[str, Any]:
+def write_request(conversation: Conversation, target: Target, losses: Losses) -> dict[str, Any]:
     """The body. `losses` takes what Messages, or this model, has no word for."""
+    facts = target.facts
     check_calls(conversation, losses)
     output = conversation.output_format
     is_by_tool = output is not None and output.schema is not None and not facts.has_schemas
@@ -34,7 +36,7 @@ def write_request(conversation: Conversation, model: str, facts: ModelFacts, los
         if not is_by_tool:
             losses.drop("tool_choice")
         conversation = msgspec.structs.replace(conversation, tool_choice=ToolChoice(choice=Choice.AUTO))
-    body: dict[str, Any] = {"model": model, "max_tokens": plan.max_tokens}
+    body: dict[str, Any] = {"model": target.model, "max_tokens": plan.max_tokens}
     _put_prompt(body, conversation, losses)
     _put_tools(body, conversation, facts, losses)
     _put_output(body, None if is_by_tool else output, plan)

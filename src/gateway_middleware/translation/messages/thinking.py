@@ -1,14 +1,11 @@
-"""How a Claude model is asked to reason, from OpenAI's effort and back.
-
-Efforts and budgets in tokens: minimal and low 1,024 to 2,048, medium 8,192, high 16,384, xhigh and max 32,000. Both
-directions read one table.
-"""
+"""How a Claude model is asked to reason: with a budget in tokens, or adaptively with an effort."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.core.models import ModelFacts, ThinkingStyle
+from gateway_middleware.translation.efforts import BUDGETS, effort_of_budget
 from gateway_middleware.translation.vocabulary import Choice, Reasoning, Role, Thinking, ToolCall, Vendor
 
 if TYPE_CHECKING:
@@ -16,7 +13,6 @@ if TYPE_CHECKING:
     from gateway_middleware.translation.vocabulary import Conversation
 
 MIN_BUDGET = 1024
-_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384, "xhigh": 32_000, "max": 32_000}
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 _MAX_DEFAULT_OUTPUT = 32_000
 _UNKNOWN_OUTPUT = 4096
@@ -37,12 +33,6 @@ class Plan:
         return self.thinking is not None
 
 
-def effort_of_budget(budget: int) -> str:
-    """The effort nearest to a budget, from below."""
-    fitting = [effort for effort in ("low", "medium", "high") if _BUDGETS[effort] <= budget]
-    return fitting[-1] if fitting else "low"
-
-
 def plan_thinking(conversation: Conversation, facts: ModelFacts, losses: Losses) -> Plan:
     """What to send. An effort that the model cannot take is listed."""
     default = min(facts.max_output or _UNKNOWN_OUTPUT, _MAX_DEFAULT_OUTPUT)
@@ -61,15 +51,15 @@ def plan_thinking(conversation: Conversation, facts: ModelFacts, losses: Losses)
 def _effort(conversation: Conversation) -> str | None:
     """The effort that was asked for; None where none was, or none is wanted."""
     if conversation.effort is not None:
-        return conversation.effort if conversation.effort in _BUDGETS else None
+        return conversation.effort if conversation.effort in BUDGETS else None
     if conversation.thinking in {Thinking.ON, Thinking.ADAPTIVE}:
-        return effort_of_budget(conversation.thinking_budget or _BUDGETS["high"])
+        return effort_of_budget(conversation.thinking_budget or BUDGETS["high"])
     return None
 
 
 def _budgeted(conversation: Conversation, effort: str, cap: int, facts: ModelFacts, losses: Losses) -> Plan:
     """With a budget below the cap. A turn in the middle of tool calls must begin with the thinking that led to them."""
-    budget = conversation.thinking_budget or _BUDGETS[effort]
+    budget = conversation.thinking_budget or BUDGETS[effort]
     if conversation.max_tokens is None:
         room = min(cap + budget, facts.max_output or cap + budget)
     else:

@@ -1,0 +1,112 @@
+"""A whole chat completion, read into the vocabulary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway_middleware.core.errors import UpstreamProtocolError
+from gateway_middleware.translation.vocabulary import Answer, Citation, Reasoning, Refusal, Stop, Text, ToolCall
+
+if TYPE_CHECKING:
+    from gateway_middleware.translation.context import Context
+
+
+class Called(msgspec.Struct):
+    """A function or a free-form tool with what it is called with."""
+
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+
+
+class _Call(msgspec.Struct):
+    id: str = ""
+    type: str = "function"
+    function: Called | None = None
+    custom: Called | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+    annotations: list[dict[str, Any]] | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+    id: str = ""
+    model: str = ""
+    created: int | None = None
+
+
+STOPS = {
+    "stop": Stop.END,
+    "length": Stop.LENGTH,
+    "tool_calls": Stop.TOOL_CALLS,
+    "function_call": Stop.TOOL_CALLS,
+    "content_filter": Stop.CONTENT_FILTER,
+}
+_decode = msgspec.json.Decoder(_Completion).decode
+
+
+def read_answer(body: bytes, _context: Context) -> Answer:
+    """Raises `UpstreamProtocolError` for what is no chat completion with a choice."""
+    try:
+        completion = _decode(body)
+    except (ValueError, RecursionError):
+        raise UpstreamProtocolError("The provider's answer is no chat completion.") from None
+    if not completion.choices:
+        raise UpstreamProtocolError("The provider's answer has no choices.")
+    choice = completion.choices[0]
+    parts = _parts(choice.message)
+    has_calls = any(isinstance(part, ToolCall) for part in parts)
+    has_refusal = any(isinstance(part, Refusal) for part in parts)
+    return Answer(
+        id=completion.id,
+        model=completion.model,
+        parts=tuple(parts),
+        stop=stop_of(choice.finish_reason, has_calls=has_calls, has_refusal=has_refusal),
+        created=completion.created,
+    )
+
+
+def stop_of(reason: str | None, *, has_calls: bool, has_refusal: bool) -> Stop:
+    """Why it stopped. Some end with `stop` although they call a tool."""
+    stop = STOPS.get(reason or "", Stop.END)
+    if stop is not Stop.END:
+        return stop
+    return Stop.TOOL_CALLS if has_calls else Stop.REFUSAL if has_refusal else Stop.END
+
+
+def _parts(message: _Message) -> list[Text | ToolCall | Reasoning | Refusal]:
+    parts: list[Text | ToolCall | Reasoning | Refusal] = []
+    if message.reasoning_content:
+        parts.append(Reasoning(text=message.reasoning_content))
+    if message.content:
+        citations = tuple(_citation(annotation) for annotation in message.annotations or ())
+        parts.append(Text(text=message.content, citations=citations))
+    if message.refusal:
+        parts.append(Refusal(text=message.refusal))
+    return parts + [_call(call) for call in message.tool_calls or ()]
+
+
+def _call(call: _Call) -> ToolCall:
+    called = call.function or call.custom or Called()
+    is_free_form = call.custom is not None
+    text = called.input if is_free_form else called.arguments
+    return ToolCall(id=call.id, name=called.name or "", arguments=text or "", is_free_form=is_free_form)
+
+
+def _citation(annotation: dict[str, Any]) -> Citation:
+    cited = annotation.get("url_citation")
+    found = cited if isinstance(cited, dict) else {}
+    return Citation(raw=annotation, url=found.get("url"), title=found.get("title"))

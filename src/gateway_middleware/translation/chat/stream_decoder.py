@@ -1,0 +1,171 @@
+"""The chunks of a chat completion, read into events of the vocabulary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway_middleware.core.errors import UpstreamProtocolError
+from gateway_middleware.translation.chat.answer_decoder import Called, stop_of
+from gateway_middleware.translation.events import (
+    CallDelta,
+    CallStarted,
+    Ended,
+    Event,
+    PartEnded,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway_middleware.translation.context import Context
+
+
+class _Call(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: Called | None = None
+    custom: Called | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    id: str = ""
+    model: str = ""
+    choices: list[_Choice] | None = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class _OpenCall:
+    """A call whose arguments are on their way."""
+
+    __slots__ = ("arguments", "index", "started")
+
+    def __init__(self, index: int, started: CallStarted) -> None:
+        self.index = index
+        self.started = started
+        self.arguments: list[str] = []
+
+    @property
+    def is_whole(self) -> bool:
+        try:
+            _decode_any("".join(self.arguments))
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+
+class ChatStreamDecoder:
+    """Follows one stream. Calls come out one after the other, also where their pieces come mixed.
+
+    Pieces of a later call wait only while the arguments of the one before it are not a whole JSON value.
+    """
+
+    __slots__ = ("_calls", "_has_refusal", "_has_started", "_order", "_reason")
+
+    def __init__(self, context: Context) -> None:
+        self._has_started = False
+        self._has_refusal = False
+        self._reason: str | None = None
+        self._calls: dict[int, _OpenCall] = {}
+        self._order: list[int] = []
+
+    def decode(self, name: bytes, data: bytes) -> Iterable[Event]:
+        if data.startswith(b"[DONE]"):
+            return ()
+        try:
+            chunk = _decode(data)
+        except (ValueError, RecursionError):
+            raise UpstreamProtocolError("The provider sent an event that is no chunk of a chat completion.") from None
+        events: list[Event] = []
+        for choice in chunk.choices or ():
+            if not self._has_started:
+                self._has_started = True
+                events.append(Started(chunk.id, chunk.model))
+            if choice.index == 0:
+                self._reason = choice.finish_reason or self._reason
+                self._read(choice.delta, events)
+        return events
+
+    def finish(self) -> Iterable[Event]:
+        events: list[Event] = [] if self._has_started else [Started("", "")]
+        while self._order:
+            self._close_first(events)
+        stop = stop_of(self._reason, has_calls=bool(self._calls), has_refusal=self._has_refusal)
+        return [*events, Ended(stop)]
+
+    def _read(self, delta: _Delta | None, events: list[Event]) -> None:
+        if delta is None:
+            return
+        if delta.reasoning_content:
+            events.append(ReasoningDelta(delta.reasoning_content))
+        if delta.content:
+            events.append(TextDelta(delta.content))
+        if delta.refusal:
+            self._has_refusal = True
+            events.append(RefusalDelta(delta.refusal))
+        for call in delta.tool_calls or ():
+            self._read_call(call, events)
+
+    def _read_call(self, piece: _Call, events: list[Event]) -> None:
+        index = self._index_of(piece)
+        called = piece.function or piece.custom or Called()
+        call = self._calls.get(index)
+        if call is None:
+            call = self._open(index, piece, called, events)
+        arguments = called.arguments or called.input or ""
+        if not arguments:
+            return
+        call.arguments.append(arguments)
+        if self._order[0] == index:
+            events.append(CallDelta(call.started.index, arguments))
+        elif self._calls[self._order[0]].is_whole:
+            self._close_first(events)
+
+    def _index_of(self, piece: _Call) -> int:
+        """Some leave the index out: an id then says that another call begins."""
+        if piece.index is not None:
+            return piece.index
+        return len(self._calls) if piece.id or not self._calls else len(self._calls) - 1
+
+    def _open(self, index: int, piece: _Call, called: Called, events: list[Event]) -> _OpenCall:
+        started = CallStarted(
+            len(self._calls), piece.id or f"call_{index}", called.name or "", piece.custom is not None
+        )
+        call = self._calls[index] = _OpenCall(index, started)
+        self._order.append(index)
+        if len(self._order) > 1 and self._calls[self._order[0]].is_whole:
+            self._close_first(events)
+        elif len(self._order) == 1:
+            events.append(started)
+        return call
+
+    def _close_first(self, events: list[Event]) -> None:
+        """The first open call is whole; the next one comes out with what of it has waited."""
+        ended = self._calls[self._order.pop(0)]
+        ended.arguments.clear()
+        events.append(PartEnded(ended.started.index))
+        if self._order:
+            following = self._calls[self._order[0]]
+            events.append(following.started)
+            events += [CallDelta(following.started.index, piece) for piece in following.arguments]
