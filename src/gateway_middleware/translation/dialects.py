@@ -28,6 +28,12 @@ from gateway_middleware.translation.messages.answer_encoder import write_answer 
 from gateway_middleware.translation.messages.request_encoder import write_request as write_messages_request
 from gateway_middleware.translation.messages.stream_decoder import MessagesStreamDecoder
 from gateway_middleware.translation.messages.stream_encoder import MessagesStreamEncoder
+from gateway_middleware.translation.responses import request_decoder as responses_requests
+from gateway_middleware.translation.responses.answer_decoder import read_answer as read_response
+from gateway_middleware.translation.responses.answer_encoder import write_answer as write_response
+from gateway_middleware.translation.responses.request_encoder import write_request as write_responses_request
+from gateway_middleware.translation.responses.stream_decoder import ResponsesStreamDecoder
+from gateway_middleware.translation.responses.stream_encoder import ResponsesStreamEncoder
 from gateway_middleware.translation.target import Target
 from gateway_middleware.translation.vocabulary import Conversation
 
@@ -50,6 +56,12 @@ class ProviderSide(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CLIENTS = {
+    Surface.RESPONSES: ClientSide(
+        names=responses_requests.NAMES,
+        read_request=responses_requests.read_request,
+        write_answer=write_response,
+        stream_encoder=ResponsesStreamEncoder,
+    ),
     Surface.CHAT: ClientSide(
         names=chat_requests.NAMES,
         read_request=chat_requests.read_request,
@@ -64,6 +76,11 @@ CLIENTS = {
     ),
 }
 PROVIDERS = {
+    Surface.RESPONSES: ProviderSide(
+        write_request=write_responses_request,
+        read_answer=read_response,
+        stream_decoder=ResponsesStreamDecoder,
+    ),
     Surface.CHAT: ProviderSide(
         write_request=write_chat_request,
         read_answer=read_chat_answer,

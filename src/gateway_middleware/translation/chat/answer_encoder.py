@@ -8,6 +8,7 @@ import msgspec
 
 from gateway_middleware.translation.chat.usage import usage_of
 from gateway_middleware.translation.ids import answer_id
+from gateway_middleware.translation.thinking_blocks import shown_block
 from gateway_middleware.translation.vocabulary import Answer, Citation, Reasoning, Refusal, Stop, Text, ToolCall
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _message(answer: Answer) -> dict[str, Any]:
     shown = "".join(part.text for part in reasoning)
     if shown:
         message["reasoning_content"] = shown
-    blocks = [thinking_block(part) for part in reasoning if part.proof is not None]
+    blocks = [shown_block(part) for part in reasoning if part.proof is not None]
     if blocks:
         message["thinking_blocks"] = blocks
     return message
@@ -91,10 +92,3 @@ def tool_call(call: ToolCall) -> dict[str, Any]:
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
     function = {"name": call.name, "arguments": call.arguments or "{}"}
     return {"id": call.id, "type": "function", "function": function}
-
-
-def thinking_block(reasoning: Reasoning) -> dict[str, Any]:
-    """What a client brings back so that the model can read its own reasoning."""
-    if reasoning.is_redacted:
-        return {"type": "redacted_thinking", "data": reasoning.proof}
-    return {"type": "thinking", "thinking": reasoning.text, "signature": reasoning.proof}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.translation.fields import Fields, Losses
 from gateway_middleware.translation.options import OPENAI_OPTIONS, take_options, take_shared
 from gateway_middleware.translation.sources import file_of, image_at
+from gateway_middleware.translation.thinking_blocks import read_redacted, read_thinking
 from gateway_middleware.translation.vocabulary import (
     Choice,
     Conversation,
@@ -21,7 +22,6 @@ from gateway_middleware.translation.vocabulary import (
     ToolCall,
     ToolChoice,
     ToolResult,
-    Vendor,
 )
 
 if TYPE_CHECKING:
@@ -295,6 +295,5 @@ def _reasoning(entry: Fields) -> list[Part]:
 
 def _thinking_block(block: Fields) -> Part:
     if block.text("type") == "redacted_thinking":
-        return Reasoning(proof=block.needed_text("data"), vendor=Vendor.ANTHROPIC, is_redacted=True)
-    text, signature = block.text("thinking") or "", block.text("signature")
-    return Reasoning(text=text, proof=signature, vendor=Vendor.ANTHROPIC if signature else None)
+        return read_redacted(block.needed_text("data"))
+    return read_thinking(block.text("thinking") or "", block.text("signature") or "")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.translation.chat.answer_encoder import FINISH_REASONS, annotation_of, thinking_block
+from gateway_middleware.translation.chat.answer_encoder import FINISH_REASONS, annotation_of
 from gateway_middleware.translation.chat.usage import usage_of
 from gateway_middleware.translation.events import (
     CallDelta,
@@ -22,6 +22,7 @@ from gateway_middleware.translation.events import (
     TextDelta,
 )
 from gateway_middleware.translation.ids import answer_id
+from gateway_middleware.translation.thinking_blocks import shown_block
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Usage
@@ -64,7 +65,7 @@ class ChatStreamEncoder:
         if type(event) is PartEnded:
             return self._end_part(event.index)
         if type(event) is ReasoningEnded:
-            blocks = [thinking_block(event.whole)] if event.whole.proof is not None else []
+            blocks = [shown_block(event.whole)] if event.whole.proof is not None else []
             return self._chunk(_encode({"thinking_blocks": blocks})) if blocks else b""
         if type(event) is RefusalDelta:
             return self._chunk(b'{"refusal":' + _encode(event.text) + b"}")

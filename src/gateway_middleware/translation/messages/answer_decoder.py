@@ -8,9 +8,9 @@ import msgspec
 
 from gateway_middleware.core.errors import UpstreamProtocolError
 from gateway_middleware.translation.free_form import unwrap
-from gateway_middleware.translation.messages.reasoning import read_redacted, read_thinking
 from gateway_middleware.translation.messages.stops import STOPS
 from gateway_middleware.translation.structured import ANSWER_TOOL
+from gateway_middleware.translation.thinking_blocks import read_redacted, read_thinking
 from gateway_middleware.translation.vocabulary import Answer, Citation, Reasoning, Refusal, Stop, Text, ToolCall
 
 if TYPE_CHECKING:

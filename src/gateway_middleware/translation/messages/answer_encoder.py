@@ -8,9 +8,9 @@ import msgspec
 
 from gateway_middleware.translation.ids import answer_id
 from gateway_middleware.translation.messages.content import safe_id
-from gateway_middleware.translation.messages.reasoning import shown_block
 from gateway_middleware.translation.messages.stops import STOP_REASONS
 from gateway_middleware.translation.messages.usage import usage_of
+from gateway_middleware.translation.thinking_blocks import shown_block
 from gateway_middleware.translation.vocabulary import Answer, Reasoning, Refusal, Text, ToolCall
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.translation.messages.reasoning import block_of
+from gateway_middleware.translation.thinking_blocks import block_of
 from gateway_middleware.translation.vocabulary import (
     Document,
     Image,

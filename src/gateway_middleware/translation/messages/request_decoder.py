@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway_middleware.translation.fields import Fields, Losses
-from gateway_middleware.translation.messages.reasoning import read_redacted, read_thinking
 from gateway_middleware.translation.messages.tools import read_choice, read_tool
 from gateway_middleware.translation.options import take_options
+from gateway_middleware.translation.thinking_blocks import read_redacted, read_thinking
 from gateway_middleware.translation.vocabulary import (
     Conversation,
     Document,

@@ -22,8 +22,8 @@ from gateway_middleware.translation.events import (
 )
 from gateway_middleware.translation.free_form import Unwrapper
 from gateway_middleware.translation.messages.answer_decoder import StopDetails, citation_of, stop_of
-from gateway_middleware.translation.messages.reasoning import read_redacted, read_thinking
 from gateway_middleware.translation.structured import ANSWER_TOOL
+from gateway_middleware.translation.thinking_blocks import read_redacted, read_thinking
 from gateway_middleware.translation.vocabulary import Stop
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from gateway_middleware.translation.events import (
 )
 from gateway_middleware.translation.ids import answer_id
 from gateway_middleware.translation.messages.content import safe_id
-from gateway_middleware.translation.messages.reasoning import shown_block, signature_of
 from gateway_middleware.translation.messages.stops import STOP_REASONS
 from gateway_middleware.translation.messages.usage import usage_of
+from gateway_middleware.translation.thinking_blocks import shown_block, signature_of
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Usage

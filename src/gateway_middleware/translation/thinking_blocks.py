@@ -1,4 +1,4 @@
-"""Reasoning as Messages has it: `thinking` and `redacted_thinking` blocks.
+"""Reasoning as Messages has it, and chat as an extension: `thinking` and `redacted_thinking` blocks.
 
 An Anthropic signature stays as it is. What another vendor made travels inside a signature that names its vendor, so
 that a client which echoes the block brings it back.

@@ -1,0 +1,161 @@
+"""A Responses request, read into the vocabulary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway_middleware.translation.fields import Fields, Losses
+from gateway_middleware.translation.options import OPENAI_OPTIONS, take_options, take_shared
+from gateway_middleware.translation.responses.items_decoder import read_input
+from gateway_middleware.translation.vocabulary import Choice, Conversation, OutputFormat, Role, Text, Tool, ToolChoice
+
+if TYPE_CHECKING:
+    from gateway_middleware.translation.vocabulary import Message
+
+NAMES = {
+    "cache": "cache_control",
+    "part.cache": "input[].content[].cache_control",
+    "system.cache": "input[].content[].cache_control",
+    "tool.cache": "tools[].cache_control",
+    "citations": "input[].content[].annotations",
+    "effort": "reasoning.effort",
+    "thinking": "reasoning",
+    "output_format": "text.format",
+    "verbosity": "text.verbosity",
+    "max_tokens": "max_output_tokens",
+    "cache_key": "prompt_cache_key",
+    "may_call_parallel": "parallel_tool_calls",
+    "image.detail": "input[].content[].detail",
+    "image.url": "input[].content[].image_url",
+    "document": "input[].content[].file_data",
+    "document.name": "input[].content[].filename",
+    "message.role": "input[].role",
+    "message.content": "input[].content",
+    "messages": "input",
+    "reasoning": "input[].reasoning",
+    "refusal": "input[].content[].refusal",
+    "call.arguments": "input[].arguments",
+    "call.id": "input[].call_id",
+    "result.image": "input[].output",
+    "tool.strict": "tools[].strict",
+    "tool.form": "tools[].format",
+    "tools": "tools",
+}
+_STATE = ("previous_response_id", "conversation", "prompt", "background", "store")
+_ONLY_OPENAI = "is only for providers that have Responses themselves"
+_DEFAULTS = {"truncation": "disabled", "modalities": ["text"]}
+_NO_LOSS = {"context": "auto", "mode": "standard"}
+_CARRIED_INCLUDES = {"reasoning.encrypted_content"}
+
+
+def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
+    """Raises `InvalidRequestError` that names a field which is wrong, or which no other surface has."""
+    fields = Fields(body, "", losses)
+    fields.ignore("model")
+    for name in _STATE:
+        if fields.any(name):
+            fields.refuse(name, _ONLY_OPENAI)
+    _ignore_defaults(fields, _DEFAULTS)
+    if set(fields.items("include")) - _CARRIED_INCLUDES:
+        losses.drop("include")
+    fields.nested("stream_options").ignore("include_obfuscation")
+    text, reasoning = fields.nested("text"), fields.nested("reasoning")
+    system, messages = _split_system(fields.text("instructions"), read_input(fields))
+    options = take_options(fields)
+    conversation = Conversation(
+        system=system,
+        messages=messages,
+        tools=tuple(_read_tool(tool) for tool in fields.children("tools")),
+        tool_choice=_read_choice(fields),
+        may_call_parallel=fields.flag("parallel_tool_calls"),
+        max_tokens=fields.integer("max_output_tokens"),
+        output_format=_read_format(text.nested("format")),
+        verbosity=text.text("verbosity"),
+        wants_usage=True,
+        openai=take_shared(fields, OPENAI_OPTIONS),
+        **{**options, **_read_reasoning(reasoning)},
+    )
+    fields.close()
+    return conversation
+
+
+def _ignore_defaults(fields: Fields, defaults: dict[str, Any]) -> None:
+    for name, default in defaults.items():
+        value = fields.any(name)
+        if value != default:
+            fields.put_back(name, value)
+
+
+def _split_system(
+    instructions: str | None, messages: tuple[Message, ...]
+) -> tuple[tuple[Text, ...], tuple[Message, ...]]:
+    """The instructions, and the system prompt that stands before everything else."""
+    system = [Text(text=instructions)] if instructions else []
+    if messages and messages[0].role is Role.SYSTEM:
+        system += [part for part in messages[0].parts if isinstance(part, Text)]
+        messages = messages[1:]
+    return tuple(system), messages
+
+
+def _read_reasoning(fields: Fields) -> dict[str, Any]:
+    """Effort, and whether the reasoning is to be shown."""
+    _ignore_defaults(fields, _NO_LOSS)
+    effort = fields.text("effort")
+    summary = fields.text("summary") or fields.text("generate_summary")
+    if summary is not None and effort is None:
+        fields.lose("summary")
+        summary = None
+    return {"effort": effort, "thinking_display": None if summary is None else "summarized"}
+
+
+def _read_format(fields: Fields) -> OutputFormat | None:
+    kind = fields.text("type")
+    if kind == "json_object":
+        return OutputFormat()
+    if kind != "json_schema":
+        if kind not in {None, "text"}:
+            fields.refuse("type", "must be text, json_object or json_schema")
+        return None
+    return OutputFormat(
+        name=fields.text("name") or "output",
+        description=fields.text("description"),
+        schema=fields.object("schema"),
+        is_strict=fields.flag("strict"),
+    )
+
+
+def _read_tool(fields: Fields) -> Tool:
+    kind = fields.text("type")
+    if kind not in {"function", "custom", None}:
+        fields.refuse("type", f"is `{kind}`: a tool that runs at the provider {_ONLY_OPENAI}")
+    fields.ignore("output_schema")
+    return Tool(
+        name=fields.needed_text("name"),
+        description=fields.text("description"),
+        schema=fields.any("parameters"),
+        is_strict=fields.flag("strict"),
+        is_free_form=kind == "custom",
+        form=fields.object("format"),
+        cache=fields.object("cache_control"),
+    )
+
+
+def _read_choice(fields: Fields) -> ToolChoice | None:
+    value = fields.any("tool_choice")
+    if value is None or isinstance(value, str):
+        return None if value is None else ToolChoice(choice=_mode(fields, value))
+    choice = fields.child("tool_choice", value)
+    kind = choice.needed_text("type")
+    if kind == "allowed_tools":
+        mode = _mode(fields, choice.needed_text("mode"))
+        names = tuple(tool.needed_text("name") for tool in choice.children("tools") if tool.text("type") is not None)
+        return ToolChoice(choice=mode, allowed=names)
+    if kind not in {"function", "custom"}:
+        choice.refuse("type", f"is `{kind[:32]}`: a tool that runs at the provider {_ONLY_OPENAI}")
+    return ToolChoice(choice=Choice.NAMED, name=choice.needed_text("name"))
+
+
+def _mode(fields: Fields, mode: str) -> Choice:
+    if mode not in {"auto", "none", "required"}:
+        fields.refuse("tool_choice", "must be auto, none, required or an object")
+    return Choice(mode)

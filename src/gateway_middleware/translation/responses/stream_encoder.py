@@ -1,0 +1,139 @@
+"""Events of the vocabulary, written as a stream of Responses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway_middleware.translation.events import (
+    CallDelta,
+    CallStarted,
+    CitationAdded,
+    Ended,
+    Event,
+    PartEnded,
+    ReasoningDelta,
+    ReasoningEnded,
+    RefusalDelta,
+    Started,
+    TextDelta,
+)
+from gateway_middleware.translation.ids import answer_id
+from gateway_middleware.translation.responses.envelope import ending, envelope, incomplete_reason
+from gateway_middleware.translation.responses.open_items import OpenCall, OpenItem, OpenReasoning, OpenText
+from gateway_middleware.translation.vocabulary import Reasoning
+
+if TYPE_CHECKING:
+    from gateway_middleware.core.domain import Usage
+    from gateway_middleware.translation.context import Context
+
+_encode = msgspec.json.Encoder().encode
+_Body = dict[str, Any]
+
+
+class ResponsesStreamEncoder:
+    """Writes one stream: items one after the other, each with its done events, and the whole response at the end.
+
+    The format repeats all that was said at the end, so that the text of the answer is held until then.
+    """
+
+    __slots__ = ("_context", "_has_refusal", "_open", "_output", "_response", "_sequence", "_suffix")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sequence = 0
+        self._suffix = ""
+        self._response: _Body = {}
+        self._output: list[_Body] = []
+        self._open: OpenItem | None = None
+        self._has_refusal = False
+
+    def encode(self, event: Event, usage: Usage | None) -> bytes:
+        if type(event) is TextDelta:
+            return self._text(event.text, is_refusal=False)
+        if type(event) is CallDelta:
+            return self._say(event.arguments)
+        if type(event) is ReasoningDelta:
+            return self._inside(OpenReasoning) + self._say(event.text)
+        if type(event) is RefusalDelta:
+            self._has_refusal = True
+            return self._text(event.text, is_refusal=True)
+        if type(event) is CallStarted:
+            return self._close() + self._add(OpenCall(self._id("ctc" if event.is_free_form else "fc"), event))
+        if type(event) is PartEnded:
+            return self._close() if event.index is not None else self._end_text()
+        if type(event) is Ended:
+            return self._end(event, usage)
+        return self._start(event) if type(event) is Started else self._other(event)
+
+    def _other(self, event: Event) -> bytes:
+        if type(event) is ReasoningEnded:
+            return self._end_reasoning(event.whole)
+        if type(event) is CitationAdded and isinstance(self._open, OpenText):
+            return self._write(self._open.cite(event.citation))
+        return b""
+
+    def _write(self, events: list[_Body]) -> bytes:
+        """Each event with its name and its number."""
+        written = []
+        for event in events:
+            event["sequence_number"] = self._sequence
+            self._sequence += 1
+            written.append(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event)))
+        return b"".join(written)
+
+    def _id(self, prefix: str) -> str:
+        return f"{prefix}_{self._suffix}_{len(self._output)}"
+
+    def _start(self, event: Started) -> bytes:
+        response_id = answer_id(event.id, "resp_")
+        self._suffix = response_id.removeprefix("resp_")
+        self._response = envelope(response_id, event.model, self._context.created, self._context)
+        return self._write(
+            [{"type": f"response.{kind}", "response": self._response} for kind in ("created", "in_progress")]
+        )
+
+    def _add(self, item: OpenItem) -> bytes:
+        self._open = item
+        item.output_index = len(self._output)
+        return self._write(item.added())
+
+    def _inside(self, kind: type[OpenReasoning]) -> bytes:
+        return b"" if type(self._open) is kind else self._close() + self._add(kind(self._id("rs")))
+
+    def _text(self, text: str, *, is_refusal: bool) -> bytes:
+        opened = b""
+        if not isinstance(self._open, OpenText):
+            opened = self._close() + self._add(OpenText(self._id("msg")))
+        if isinstance(self._open, OpenText):
+            opened += self._write(self._open.turn_to(is_refusal=is_refusal))
+        return opened + self._say(text)
+
+    def _say(self, text: str) -> bytes:
+        return b"" if self._open is None else self._write(self._open.say(text))
+
+    def _end_text(self) -> bytes:
+        """A text is whole; the next one, if it follows, is another part of the same message."""
+        return self._write(self._open.end_part()) if isinstance(self._open, OpenText) else b""
+
+    def _end_reasoning(self, whole: Reasoning) -> bytes:
+        opened = self._inside(OpenReasoning)
+        if isinstance(self._open, OpenReasoning):
+            self._open.whole = whole
+        return opened + self._close()
+
+    def _close(self) -> bytes:
+        if self._open is None:
+            return b""
+        item, self._open = self._open, None
+        written = self._write(item.done())
+        self._output.append(item.whole_item())
+        return written
+
+    def _end(self, event: Ended, usage: Usage | None) -> bytes:
+        closed = self._close()
+        reason = incomplete_reason(event.stop, has_refusal=self._has_refusal)
+        kind = "completed" if reason is None else "incomplete"
+        whole = self._response | ending(self._output, usage, reason)
+        return closed + self._write([{"type": f"response.{kind}", "response": whole}])
