@@ -11,7 +11,7 @@ from gateway_middleware.breaker.failure.rules import SUCCEEDED, Fallback, Judgem
 from gateway_middleware.breaker.refusal import Obstacle, refusal
 from gateway_middleware.breaker.state.pairs import Admission
 from gateway_middleware.core.domain import Balance, Outcome
-from gateway_middleware.core.errors import UnavailableError, UpstreamError, UpstreamTimeoutError
+from gateway_middleware.core.errors import TranslationError, UnavailableError, UpstreamError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,7 +190,10 @@ class AttemptSequence:
             judgement = _OUR_DEADLINE
         self._settle(planned, judgement)
         following = None
-        if isinstance(error, UpstreamError):
+        if isinstance(error, TranslationError) and can_move:
+            self._attempts -= 1  # nobody was asked
+            following = self._next_fresh()
+        elif isinstance(error, UpstreamError):
             error.outcome = judgement.outcome
             may_go_on = self._may_go_on(planned.deployment, judgement)
             following = self._next() if can_move and may_go_on else None

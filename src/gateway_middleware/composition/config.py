@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from time import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway_middleware.composition.part import Commit, Lifeless
+from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.secret import redact
 from gateway_middleware.intake.routing import RouteTable
+from gateway_middleware.translation.provider import TranslatingProvider
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Deployment
-    from gateway_middleware.core.provider_api import Provider, ProviderKind
+    from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind
     from gateway_middleware.core.secret import Secret
     from gateway_middleware.settings import Settings
+
+_OPENAI_HOST = "api.openai.com"
+_AZURE_VERSIONS = frozenset({None, "v1", "preview", "latest"})
+"""Those of Azure's v1 API."""
 
 
 class LiveConfig(Lifeless):
@@ -26,7 +33,7 @@ class LiveConfig(Lifeless):
     calls that began with it. `table` is another value after each reload.
     """
 
-    takes = frozenset({"providers", "routes", "max_event_bytes"})
+    takes = frozenset({"providers", "routes", "max_event_bytes", "translation"})
 
     def __init__(self, settings: Settings, kinds: Mapping[str, ProviderKind]) -> None:
         self._kinds = kinds
@@ -87,7 +94,7 @@ def revealed(secret: Secret | None) -> str | None:
     return None if secret is None else secret.reveal()
 
 
-def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind]) -> dict[str, Provider]:
+def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind]) -> dict[str, TranslatingProvider]:
     """The adapters of all configured providers, by name. Raises `SettingsError` for a kind that is not among these."""
     unknown = [
         f"provider {p.name}: no kind {p.kind!r}; expected one of {', '.join(kinds)}"
@@ -97,12 +104,30 @@ def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind]) -> dic
     if unknown:
         raise SettingsError(unknown)
     limit = settings.max_event_bytes
-    return {p.name: kinds[p.kind](msgspec.structs.replace(p, max_event_bytes=limit)) for p in settings.providers}
+    return {
+        p.name: _translating(p, kinds[p.kind](msgspec.structs.replace(p, max_event_bytes=limit)))
+        for p in settings.providers
+    }
 
 
-def make_route_table(settings: Settings, providers: Mapping[str, Provider]) -> RouteTable:
+def _translating(config: ProviderConfig, adapter: Provider) -> TranslatingProvider:
+    """The adapter for clients of every dialect. Responses are sure at the vendor, and where the operator names them."""
+    surfaces = config.surfaces
+    is_at_vendor = adapter.origin.host == _OPENAI_HOST or (
+        adapter.dialect is Dialect.AZURE and config.api_version in _AZURE_VERSIONS
+    )
+    has_responses = is_at_vendor if surfaces is None else Surface.RESPONSES in surfaces
+    return TranslatingProvider(adapter, now=time, native=surfaces, has_responses=has_responses)
+
+
+def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProvider]) -> RouteTable:
     """The routes of the configuration."""
-    return RouteTable({route.name: route.route for route in settings.routes}, providers)
+    return RouteTable(
+        {route.name: route.route for route in settings.routes},
+        providers,
+        is_native=lambda name, surface: providers[name].is_native(surface),
+        translation=settings.translation,
+    )
 
 
 def deployments_of(settings: Settings) -> list[Deployment]:

@@ -109,6 +109,18 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "key", f"{self.provider}/{self.model}")
 
 
+class Translate(StrEnum):
+    """What is done for a client whose dialect a deployment does not speak.
+
+    ALLOW: the call is translated, what is lost is listed in `x-gateway-dropped`. STRICT: a call that would lose
+    anything is refused. OFF: only deployments that speak the client's dialect are asked.
+    """
+
+    ALLOW = "allow"
+    STRICT = "strict"
+    OFF = "off"
+
+
 class Balance(StrEnum):
     """In which order the deployments of equal priority are asked.
 
@@ -127,7 +139,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     `max_attempts` None: the gateway's own. `on_context_window` and `on_content_policy` are asked instead of the rest
     when a provider refuses the prompt as too long, or for what it says. `hedge_after`: seconds without content after
-    which the next deployment is asked as well; 0: after the p95 of this route; None: never. `is_configured`: it is
+    which the next deployment is asked as well; 0: after the p95 of this route; None: never. `translate` None: the
+    gateway's own. `is_configured`: it is
     written in `GATEWAY_ROUTES`.
     """
 
@@ -138,6 +151,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     on_context_window: tuple[Deployment, ...] = ()
     on_content_policy: tuple[Deployment, ...] = ()
     hedge_after: float | None = None
+    translate: Translate | None = None
     is_configured: bool = True
 
     @property

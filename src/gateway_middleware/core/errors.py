@@ -2,6 +2,7 @@
 
 GatewayError                     rendered for the client, in the client's dialect
 ├── InvalidRequestError          400  the request itself is wrong
+│   └── TranslationError         400  a deployment's dialect cannot say what is in it
 ├── AuthenticationError          401  no credential, or not one of ours
 ├── PermissionDeniedError        403  known, but not allowed
 ├── PathNotFoundError            404  no such endpoint
@@ -77,6 +78,10 @@ class InvalidRequestError(GatewayError):
 
     status = 400
     kind = "invalid_request_error"
+
+
+class TranslationError(InvalidRequestError):
+    """A deployment's dialect has no word for something that is in the request: another deployment may have."""
 
 
 class AuthenticationError(GatewayError):

@@ -42,7 +42,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     `reasons`: takes OpenAI's reasoning effort, and `max_completion_tokens` in the place of `max_tokens`.
     `prefers_responses`: keeps its reasoning on Responses, `only_responses`: lives nowhere else. `has_schemas`: takes an
     output schema. `efforts` are those that it knows; `has_effort_apart_from_tools`: on chat, never both.
-    `has_parallel_option`: takes `parallel_tool_calls`.
+    `has_parallel_option`: takes `parallel_tool_calls`. `is_openai`: the name is one of OpenAI's.
     """
 
     max_output: int | None = None
@@ -56,6 +56,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     efforts: tuple[str, ...] = ()
     has_parallel_option: bool = True
     has_effort_apart_from_tools: bool = False
+    is_openai: bool = False
     is_known: bool = False
 
 
@@ -120,6 +121,7 @@ def _openai_facts(name: str) -> ModelFacts:
             only_responses=is_only,
             efforts=("low", "medium", "high"),
             has_parallel_option=False,
+            is_openai=True,
             is_known=True,
         )
     match = _GPT.search(name)
@@ -127,7 +129,7 @@ def _openai_facts(name: str) -> ModelFacts:
         return ModelFacts()
     version = (int(match["major"]), int(match["minor"] or 0))
     if version < (5, 0) or "chat" in match["rest"]:
-        return ModelFacts(max_output=16_384, is_known=True)
+        return ModelFacts(max_output=16_384, is_openai=True, is_known=True)
     is_mild = (5, 1) <= version <= (5, 5)
     return ModelFacts(
         max_output=128_000,
@@ -137,6 +139,7 @@ def _openai_facts(name: str) -> ModelFacts:
         only_responses=is_only,
         efforts=_efforts(version),
         has_effort_apart_from_tools=version >= (5, 6),
+        is_openai=True,
         is_known=True,
     )
 

@@ -44,6 +44,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     proxy: Proxy | None = None
     is_stateless: bool = False
     max_event_bytes: int = MAX_EVENT_BYTES
+    surfaces: frozenset[Surface] | None = None
+    """The surfaces that this provider really has; None: all of its kind."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _NO_SNIFF: tuple[bytes, bytes] = (b"x-content-type-options", b"nosniff")
 """A browser takes an answer for what its content type says, whatever a model has written into it."""
+_MAX_NAME, _MAX_LIST = 128, 2048
+
 
 
 def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> HeaderList:
@@ -41,16 +43,25 @@ def _add_attempts(headers: HeaderList, record: CallRecord, now: float) -> float:
         upstream += seconds
         outcome = attempt.outcome or ("streaming" if record.is_stream else "success")
         entries.append(f"{attempt.deployment.provider};{outcome};{seconds * 1000:.0f}")
-    deployment = record.attempts[-1].deployment
     upstream_request_id = record.upstream_request_id
     if upstream_request_id is not None:
         headers.append((b"x-gateway-upstream-request-id", _value(upstream_request_id)))
+    last = record.attempts[-1]
+    deployment = last.deployment
     headers += (
         (b"x-gateway-provider", deployment.provider.encode()),
         (b"x-gateway-deployment", _value(deployment.key)),
         (b"x-gateway-attempts", ", ".join(entries).encode()),
     )
+    if last.translation is not None and last.translation.dropped:
+        headers.append((b"x-gateway-dropped", _value(_listed(last.translation.dropped))))
     return upstream
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """Names with commas between them, as many as fit."""
+    listed = ", ".join(name[:_MAX_NAME] for name in names)
+    return listed if len(listed) <= _MAX_LIST else f"{listed[:_MAX_LIST].rpartition(',')[0]}, ..."
 
 
 def _value(text: str) -> bytes:

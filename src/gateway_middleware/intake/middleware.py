@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import Dialect, ModelRequest, Surface
+from gateway_middleware.core.domain import Dialect, ModelRequest, Surface, Translate
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway_middleware.intake.tenant_bodies import Share
 
 _FALSE = msgspec.Raw(b"false")
+_STRICT = b"x-gateway-strict"
 _TRACING = {b"traceparent": 128, b"tracestate": 512}
 _OPENAI_HEADERS = {b"openai-beta": 256, **_TRACING}
 _ANTHROPIC_HEADERS = {b"anthropic-version": 32, b"anthropic-beta": 1024, **_TRACING}
@@ -110,6 +111,7 @@ class IntakeMiddleware:
             wants_stream_usage=parsed.wants_stream_usage,
             output_cap=parsed.output_cap,
             choices=parsed.choices,
+            is_strict=route.translate is Translate.STRICT or _asks_strictness(scope),
             headers=_allowed_headers(scope, endpoint.dialect),
         )
         return request, references
@@ -157,6 +159,14 @@ def _model_of(endpoint: Endpoint, surface: Surface, parsed: ParsedBody) -> str:
     if parsed.model is None:
         raise InvalidRequestError("You must provide a model parameter.", param="model")
     return check_model(parsed.model)
+
+
+def _asks_strictness(scope: Scope) -> bool:
+    """Whether a loss in translation is an error for this client. Raises `InvalidRequestError`."""
+    value = next((value for name, value in scope["headers"] if name == _STRICT), b"false").strip().lower()
+    if value not in {b"true", b"false"}:
+        raise InvalidRequestError("The header x-gateway-strict must be true or false.", param="x-gateway-strict")
+    return bool(value == b"true")
 
 
 def _allowed_headers(scope: Scope, dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:

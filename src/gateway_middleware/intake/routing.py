@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface
+from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface, Translate
 from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.models import facts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gateway_middleware.core.domain import Tenant
     from gateway_middleware.core.provider_api import Provider
@@ -35,11 +36,24 @@ class RouteTable:
     """Explicit routes first, then `provider/model`, then plain names by provider.
 
     A plain name goes to the first configured provider that speaks the surface; before others come those to whom names
-    with this beginning belong (`claude`), else those whose own dialect is the client's.
+    with this beginning belong (`claude`), else those whose own dialect is the client's. OpenAI's model names do not
+    go to a provider of the Anthropic dialect while there is another.
+
+    `is_native` says whether a provider (by name) speaks a surface without translation; None: all that it supports.
+    `translation` is for routes that say nothing of it.
     """
 
-    def __init__(self, routes: Mapping[str, Route], providers: Mapping[str, Provider]) -> None:
-        self._routes = dict(routes)
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        providers: Mapping[str, Provider],
+        *,
+        is_native: Callable[[str, Surface], bool] | None = None,
+        translation: Translate = Translate.ALLOW,
+    ) -> None:
+        self._is_native = is_native
+        self._translation = translation
+        self._routes = {name: self._with_translation(route) for name, route in routes.items()}
         self._providers = dict(providers)
         self._by_surface = {
             (name, surface): able
@@ -91,6 +105,16 @@ class RouteTable:
                 return self._resolve(model, surface, dialect)
         return None
 
+    def _with_translation(self, route: Route) -> Route:
+        if route.translate is not None or self._translation is Translate.ALLOW:
+            return route
+        return msgspec.structs.replace(route, translate=self._translation)
+
+    def _supports(self, provider: str, surface: Surface, translate: Translate | None) -> bool:
+        if translate is Translate.OFF and self._is_native is not None:
+            return self._is_native(provider, surface)
+        return self._providers[provider].supports(surface)
+
     def _may(self, tenant: Tenant, model: str) -> bool:
         if tenant.models == _EVERYTHING:
             return True
@@ -105,7 +129,7 @@ class RouteTable:
 
     def _serving(self, route: Route, surface: Surface) -> Route | None:
         lists = (route.deployments, route.on_context_window, route.on_content_policy)
-        able = [tuple(d for d in listed if self._providers[d.provider].supports(surface)) for listed in lists]
+        able = [tuple(d for d in listed if self._supports(d.provider, surface, route.translate)) for listed in lists]
         if able == list(lists):
             return route
         if not able[0]:
@@ -115,15 +139,15 @@ class RouteTable:
     def _derive(self, model: str, surface: Surface, dialect: Dialect) -> Route:
         provider, _, name = model.partition("/")
         if provider in self._providers and name:
-            if not self._providers[provider].supports(surface):
+            if not self._supports(provider, surface, self._translation):
                 raise self._not_here(model, surface, [provider])
-            return _single(model, provider, name)
+            return self._with_translation(_single(model, provider, name))
         if name and provider[:1].isalnum() and provider.casefold() not in _PUBLISHERS:
             self._complain_about_misspelling(model, provider, name)
         chosen = self._by_preference(model, surface, dialect)
         if chosen is None:
             raise unknown(model)
-        return _single(model, chosen, model)
+        return self._with_translation(_single(model, chosen, model))
 
     def _complain_about_misspelling(self, model: str, provider: str, name: str) -> None:
         """Raises `UnknownModelError` with a suggestion where the provider's name is nearly a configured one."""
@@ -135,7 +159,9 @@ class RouteTable:
     def _by_preference(self, model: str, surface: Surface, dialect: Dialect) -> str | None:
         """The name of the provider for a model without a route."""
         owners = self._owners(model)
-        able = [name for name in owners or self._providers if self._providers[name].supports(surface)]
+        able = [name for name in owners or self._providers if self._supports(name, surface, self._translation)]
+        if facts_of(model).is_openai:
+            able = [name for name in able if self._providers[name].dialect is not Dialect.ANTHROPIC] or able
         if owners and not able:
             raise self._not_here(model, surface, owners)
         return min(able, key=lambda name: self._providers[name].dialect is not dialect, default=None)
@@ -152,7 +178,7 @@ class RouteTable:
 
     def _not_here(self, model: str, surface: Surface, names: list[str]) -> InvalidRequestError:
         """`names` are those of the providers that have the model."""
-        surfaces = [s.value for s in Surface if any(self._providers[name].supports(s) for name in names)]
+        surfaces = [s.value for s in Surface if any(self._supports(name, s, self._translation) for name in names)]
         return InvalidRequestError(
             f"The model `{model}` is not available on {surface.value}; it is on {', '.join(surfaces)}.",
             param="model",

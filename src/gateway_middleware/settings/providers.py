@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway_middleware.core.domain import Timeouts
+from gateway_middleware.core.domain import Surface, Timeouts
 from gateway_middleware.core.provider_api import ProviderKind
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.breakers import read_breaker
@@ -63,6 +63,7 @@ _OPTIONS = (
     "ca_file",
     "proxy",
     "stateless",
+    "surfaces",
 )
 _OF_SOME_KINDS = ("api_version", "organization", "project")
 _NO_ENTRA = "without a key means Entra ID, which is not supported yet: set"
@@ -151,6 +152,7 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
     ca_file = read_ca_file(members["ca_file"]) if "ca_file" in members else None
     proxy = read_proxy(members["proxy"]) if "proxy" in members else None
     is_stateless = "stateless" in members and scalars.boolean(members["stateless"])
+    surfaces = _surfaces(members.get("surfaces"))
     if key is None or base_url is None:
         return None
     return ProviderSettings(
@@ -169,7 +171,16 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
         ca_file=ca_file,
         proxy=proxy,
         is_stateless=is_stateless,
+        surfaces=surfaces,
     )
+
+
+def _surfaces(node: Node | None) -> frozenset[Surface] | None:
+    if node is None:
+        return None
+    names = {surface.label: surface for surface in Surface}
+    listed = node.items(f"expected a list of surfaces: {', '.join(names)}")
+    return frozenset(names[scalars.choice(item, list(names))] for item in listed)
 
 
 def _reads_on(node: Node | None) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import msgspec
 
+from gateway_middleware.core.domain import Translate
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.price import Price
 from gateway_middleware.core.provider_api import ProviderKind
@@ -76,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None = None
     journal: str = "./gateway-journal.db"
     max_attempts: int = 3
+    translation: Translate = Translate.ALLOW
     breaker: str = "on"
     usage_metering_url: str | None = None
     usage_metering_token: Secret | None = None

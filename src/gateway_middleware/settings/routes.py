@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway_middleware.core.domain import Balance, Timeouts
+from gateway_middleware.core.domain import Balance, Surface, Timeouts, Translate
 from gateway_middleware.core.model_names import RULE, is_model_name
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import nearest, shown_name
@@ -15,7 +15,8 @@ from gateway_middleware.settings.tree import DeploymentSettings, ProviderSetting
 
 _PROVIDERS = Mapping[str, ProviderSettings | None]
 _OPTIONS = ("to", "timeouts", "max_attempts", "balance", "on_context_window", "on_content_policy", "hedge",
-            "limits")  # fmt: skip
+            "limits", "translate")  # fmt: skip
+_SPOKEN = {"chat": Surface.CHAT, "responses": Surface.RESPONSES}
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 
 
@@ -43,6 +44,7 @@ def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
         on_context_window=_read_list(options.get("on_context_window"), providers, over),
         on_content_policy=_read_list(options.get("on_content_policy"), providers, over),
         hedge_after=_hedge(options.get("hedge")),
+        translate=Translate(scalars.choice(options["translate"], list(Translate))) if "translate" in options else None,
         limits=read_limits(options.get("limits")),
     )
 
@@ -93,7 +95,7 @@ def _read_target(node: Node, providers: _PROVIDERS, over: Node | None) -> Deploy
     if isinstance(node.raw, str):
         members = {"to": node}
     elif isinstance(node.raw, dict):
-        members = node.members(("to", "weight", "priority", "timeouts"))
+        members = node.members(("to", "weight", "priority", "timeouts", "speak"))
     else:
         node.fault('expected "provider/model" or an object with "to"')
         return None
@@ -108,6 +110,7 @@ def _read_target(node: Node, providers: _PROVIDERS, over: Node | None) -> Deploy
         weight=scalars.integer(members["weight"], 1, 1000) if "weight" in members else 1,
         priority=scalars.integer(members["priority"], 0, 1000) if "priority" in members else 0,
         timeouts=_lay_over(providers.get(provider), timeouts) if timeouts else None,
+        speak=_SPOKEN[scalars.choice(members["speak"], list(_SPOKEN))] if "speak" in members else None,
     )
 
 

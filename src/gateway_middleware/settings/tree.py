@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway_middleware.core.domain import Balance, Deployment, Route, Timeouts
+from gateway_middleware.core.domain import Balance, Deployment, Route, Surface, Timeouts, Translate
 from gateway_middleware.core.provider_api import ProviderConfig
 
 
@@ -49,13 +49,17 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One target of a route. `timeouts` are complete: those of provider, route and entry laid over each other."""
+    """One target of a route. `timeouts` are complete: those of provider, route and entry laid over each other.
+
+    `speak`: the surface of an OpenAI or Azure provider that translated calls go to; None: as the model has it.
+    """
 
     provider: str
     model: str
     weight: int = 1
     priority: int = 0
     timeouts: Timeouts | None = None
+    speak: Surface | None = None
 
     @property
     def deployment(self) -> Deployment:
@@ -66,6 +70,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
             priority=self.priority,
             weight=self.weight,
             timeouts=self.timeouts,
+            speak=self.speak,
         )
 
 
@@ -79,6 +84,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_context_window: tuple[DeploymentSettings, ...] = ()
     on_content_policy: tuple[DeploymentSettings, ...] = ()
     hedge_after: float | None = None
+    translate: Translate | None = None
     limits: LimitSettings = LimitSettings()
 
     @property
@@ -97,6 +103,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
             on_context_window=_nouns(self.on_context_window),
             on_content_policy=_nouns(self.on_content_policy),
             hedge_after=self.hedge_after,
+            translate=self.translate,
         )
 
 

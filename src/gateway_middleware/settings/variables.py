@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gateway_middleware.core.domain import Translate
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.prices import read_prices
@@ -308,6 +309,13 @@ VARIABLES: tuple[Variable, ...] = (
         field="max_attempts",
         read=lambda node: scalars.integer(node, 1, 10),
         meaning="Upstream tries per call, over all deployments of its route.",
+    ),
+    Variable(
+        name="GATEWAY_TRANSLATION",
+        field="translation",
+        read=lambda node: Translate(scalars.choice(node, list(Translate))),
+        meaning="For clients whose dialect a deployment does not speak: `allow` translates and lists what was lost in "
+        "`x-gateway-dropped`; `strict` refuses what would lose anything; `off`. A route may have its own `translate`.",
     ),
     Variable(
         name="GATEWAY_BREAKER",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from gateway_middleware.core.errors import InvalidRequestError
+from gateway_middleware.core.errors import TranslationError
 
 
 class Losses:
@@ -34,8 +34,8 @@ class Losses:
 
 
 def refuse(path: str, reason: str) -> NoReturn:
-    """Raise `InvalidRequestError`: `reason` completes "The field `x` ..."."""
-    raise InvalidRequestError(f"The field `{path}` {reason}.", param=path)
+    """Raise `TranslationError`: `reason` completes "The field `x` ..."."""
+    raise TranslationError(f"The field `{path}` {reason}.", param=path)
 
 
 class Fields:

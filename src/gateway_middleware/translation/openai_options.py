@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.core.domain import ProviderKind
+from gateway_middleware.core.domain import Dialect
 from gateway_middleware.core.models import EFFORTS, Sampling
 from gateway_middleware.translation.efforts import effort_of_budget
 from gateway_middleware.translation.vocabulary import Document, Image, Text, Thinking, ToolCall, ToolResult
@@ -79,7 +79,7 @@ def _cache_key(conversation: Conversation, target: Target, losses: Losses) -> st
     marks = list(_marks(conversation))
     for name in marks:
         losses.drop(name)
-    if not marks or target.kind is not ProviderKind.OPENAI or not target.facts.is_known:
+    if not marks or target.dialect is not Dialect.OPENAI or not target.facts.is_known:
         return None
     beginning = ([text.text for text in conversation.system], [tool.name for tool in conversation.tools])
     return sha256(_encode(beginning)).hexdigest()[:32]

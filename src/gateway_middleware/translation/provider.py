@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.core.domain import ProviderKind, Surface
-from gateway_middleware.core.errors import InvalidRequestError
+from gateway_middleware.core.domain import Surface
+from gateway_middleware.core.errors import TranslationError
 from gateway_middleware.core.models import facts_of
 from gateway_middleware.core.provider_api import Translation, UpstreamRequest
 from gateway_middleware.translation.context import Context
 from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
 from gateway_middleware.translation.fields import Losses
 from gateway_middleware.translation.reader import TranslatedAnswer, TranslatedStream
+from gateway_middleware.translation.structured import ANSWER_TOOL
 from gateway_middleware.translation.target import Target
 from gateway_middleware.translation.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.core.domain import Deployment, ModelRequest
+    from gateway_middleware.core.domain import Deployment, Dialect, HeaderList, ModelRequest
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.translation.vocabulary import Conversation
 
@@ -34,18 +35,58 @@ _encode = msgspec.json.Encoder().encode
 class TranslatingProvider:
     """Wraps an adapter. What it supports itself passes untouched; other surfaces are translated to one it has.
 
-    `native` are the surfaces that the provider really has, None for all of its kind. `now` gives seconds since the
-    epoch. A deployment may say which surface it speaks to those who must be translated.
+    `has_responses`: the provider is known to have OpenAI's Responses. `native` are the surfaces that the provider
+    really has, None for all of its kind. `now` gives seconds since the epoch. A deployment may say which surface it
+    speaks to those who must be translated.
     """
 
-    __slots__ = ("_inner", "_native", "_now", "drains", "kind", "name", "origin", "secrets", "timeouts")
+    __slots__ = (
+        "_has_responses",
+        "_inner",
+        "_native",
+        "_now",
+        "kind",
+        "name",
+        "origin",
+        "reads_on_disconnect",
+        "secrets",
+        "timeouts",
+    )
 
-    def __init__(self, inner: Provider, *, now: Callable[[], float], native: frozenset[Surface] | None = None) -> None:
+    def __init__(
+        self,
+        inner: Provider,
+        *,
+        now: Callable[[], float],
+        native: frozenset[Surface] | None = None,
+        has_responses: bool = False,
+    ) -> None:
         self._inner = inner
+        self._has_responses = has_responses
         self._now = now
         self._native = native
         self.name, self.kind, self.origin = inner.name, inner.kind, inner.origin
-        self.timeouts, self.drains, self.secrets = inner.timeouts, inner.drains, inner.secrets
+        self.timeouts, self.secrets = inner.timeouts, inner.secrets
+        self.reads_on_disconnect = inner.reads_on_disconnect
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._inner.dialect
+
+    @property
+    def model_prefixes(self) -> tuple[str, ...]:
+        return self._inner.model_prefixes
+
+    @property
+    def otel_name(self) -> str:
+        return self._inner.otel_name
+
+    @property
+    def price_id(self) -> str | None:
+        return self._inner.price_id
+
+    def is_stream(self, headers: HeaderList) -> bool:
+        return self._inner.is_stream(headers)
 
     def supports(self, surface: Surface) -> bool:
         return self.is_native(surface) or (surface in CLIENTS and any(self.is_native(s) for s in PROVIDERS))
@@ -55,15 +96,15 @@ class TranslatingProvider:
         return self._inner.supports(surface) and (self._native is None or surface in self._native)
 
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
-        """Raises `InvalidRequestError` for a field that cannot be translated, or that a strict client would lose."""
-        target = target_of(request.surface, deployment, self._inner.kind, self.is_native)
+        """Raises `TranslationError` for a field that cannot be translated, or that a strict client would lose."""
+        target = target_of(request.surface, deployment, self.is_native, has_responses=self._has_responses)
         if target is None or target is request.surface:
             return self._inner.prepare(request, deployment)
         losses = Losses(CLIENTS[request.surface].names)
         body = _decode(request.body)
         conversation = CLIENTS[request.surface].read_request(body, losses)
         written = PROVIDERS[target].write_request(
-            conversation, Target(model=deployment.model, kind=self.kind, facts=facts_of(deployment.model)), losses
+            conversation, Target(model=deployment.model, dialect=self.dialect, facts=facts_of(deployment.model)), losses
         )
         _check_strict(request, losses)
         upstream = self._inner.prepare(_upstream_request(request, target, written), deployment)
@@ -94,9 +135,7 @@ class TranslatingProvider:
         return Context(
             created=int(self._now()),
             wants_usage=conversation.wants_usage,
-            has_answer_tool=is_schema
-            and self.kind is ProviderKind.ANTHROPIC
-            and "format" not in written.get("output_config", {}),
+            has_answer_tool=is_schema and any(tool.get("name") == ANSWER_TOOL for tool in written.get("tools", ())),
             free_form=frozenset(tool.name for tool in conversation.tools if tool.is_free_form),
             estimated_input=len(_encode(written)) // _BYTES_PER_TOKEN,
             request=body,
@@ -106,7 +145,7 @@ class TranslatingProvider:
 def _check_strict(request: ModelRequest, losses: Losses) -> None:
     if request.is_strict and losses.dropped:
         names = ", ".join(f"`{name}`" for name in losses.dropped)
-        raise InvalidRequestError(
+        raise TranslationError(
             f"The provider of this model cannot take {names}, and the call asked for a strict translation.",
             param=losses.dropped[0],
             code="lossy_translation",
@@ -125,3 +164,7 @@ def _upstream_request(request: ModelRequest, target: Surface, written: dict[str,
         wants_stream_usage=False,
         headers=tuple(pair for pair in request.headers if pair[0] in _TRACING),
     )
+
+
+if TYPE_CHECKING:
+    _: type[Provider] = TranslatingProvider

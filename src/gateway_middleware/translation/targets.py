@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.core.domain import ProviderKind, Surface
+from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.models import facts_of
-from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
+from gateway_middleware.translation.dialects import CLIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
 
 
 def target_of(
-    surface: Surface, deployment: Deployment, kind: ProviderKind, is_native: Callable[[Surface], bool]
+    surface: Surface, deployment: Deployment, is_native: Callable[[Surface], bool], *, has_responses: bool
 ) -> Surface | None:
     """The surface to speak: the client's own where the model is on it, else the one it is best spoken to on.
 
-    None where the client's surface is none that is translated.
+    None where the client's surface is none that is translated. `has_responses`: the provider is known to have
+    Responses, so that models may be asked there which keep their reasoning, or live, nowhere else.
     """
     if surface not in CLIENTS:
         return None
     facts = facts_of(deployment.model)
-    lives_here = not (surface is Surface.CHAT and facts.only_responses and kind is not ProviderKind.ANTHROPIC)
+    lives_here = not (surface is Surface.CHAT and facts.only_responses and has_responses)
     if is_native(surface) and lives_here:
         return surface
-    candidates = [s for s in _preferred(deployment, prefers_responses=facts.prefers_responses) if s in PROVIDERS]
+    candidates = _preferred(deployment, prefers_responses=facts.prefers_responses and has_responses)
     return next((s for s in candidates if is_native(s) and (s is not surface or not lives_here)), surface)
 
 

@@ -94,6 +94,8 @@ def _document(document: Document, losses: Losses) -> dict[str, Any]:
 
 
 def _assistant(message: Message, losses: Losses) -> list[dict[str, Any]]:
+    if any(isinstance(part, (Image, Document, ToolResult)) for part in message.parts):
+        losses.refuse("message.content", "holds what an assistant cannot say")
     texts = [part for part in message.parts if isinstance(part, Text)]
     calls = [_call(part) for part in message.parts if isinstance(part, ToolCall)]
     refusals = [part.text for part in message.parts if isinstance(part, Refusal)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway_middleware.core.domain import ProviderKind
+from gateway_middleware.core.domain import Dialect
 from gateway_middleware.translation.calls import check_calls
 from gateway_middleware.translation.chat.content import messages_of
 from gateway_middleware.translation.messages.tools import object_schema
@@ -44,7 +44,7 @@ def write_request(conversation: Conversation, target: Target, losses: Losses) ->
 
 def _cap_name(target: Target) -> str:
     """Reasoning models only know the newer name; so may an Azure deployment, whose name says little."""
-    is_opaque = target.kind is ProviderKind.AZURE_OPENAI and not target.facts.is_known
+    is_opaque = target.dialect is Dialect.AZURE and not target.facts.is_known
     return "max_completion_tokens" if target.facts.reasons or is_opaque else "max_tokens"
 
 

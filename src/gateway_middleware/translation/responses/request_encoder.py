@@ -30,7 +30,7 @@ def write_request(conversation: Conversation, target: Target, losses: Losses) ->
     body["store"] = False
     _put_tools(body, conversation, target, losses)
     _put_reasoning(body, conversation, target, losses)
-    _put_cap(body, conversation, losses)
+    _put_cap(body, conversation, target, losses)
     _put_text(body, conversation, target, losses)
     for name in _UNKNOWN_HERE:
         if getattr(conversation, name):
@@ -55,13 +55,15 @@ def _put_reasoning(body: dict[str, Any], conversation: Conversation, target: Tar
     body |= sampling_of(conversation, target, effort, losses)
 
 
-def _put_cap(body: dict[str, Any], conversation: Conversation, losses: Losses) -> None:
+def _put_cap(body: dict[str, Any], conversation: Conversation, target: Target, losses: Losses) -> None:
+    """OpenAI refuses a cap that is too small to end anything."""
     cap = conversation.max_tokens
     if cap is None:
         return
-    if cap < _MIN_OUTPUT:
+    if cap < _MIN_OUTPUT and target.facts.is_openai:
         losses.drop("max_tokens")
-    body["max_output_tokens"] = max(cap, _MIN_OUTPUT)
+        cap = _MIN_OUTPUT
+    body["max_output_tokens"] = cap
 
 
 def _put_text(body: dict[str, Any], conversation: Conversation, target: Target, losses: Losses) -> None:
