@@ -134,7 +134,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A tool of the client. `schema` is a JSON schema, as it came; a free-form tool has none and takes any text.
 
-    `form` is the format of a free-form tool, in OpenAI's words.
+    `form` is the format of a free-form tool, in the words of Responses.
     """
 
     name: str

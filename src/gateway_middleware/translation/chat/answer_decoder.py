@@ -22,8 +22,7 @@ class Called(msgspec.Struct):
 
 
 class _Call(msgspec.Struct):
-    id: str = ""
-    type: str = "function"
+    id: str | None = None
     function: Called | None = None
     custom: Called | None = None
 
@@ -37,14 +36,14 @@ class _Message(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    message: _Message
+    message: _Message = msgspec.field(default_factory=_Message)
     finish_reason: str | None = None
 
 
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     created: int | None = None
 
 
@@ -71,8 +70,8 @@ def read_answer(body: bytes, _context: Context) -> Answer:
     has_calls = any(isinstance(part, ToolCall) for part in parts)
     has_refusal = any(isinstance(part, Refusal) for part in parts)
     return Answer(
-        id=completion.id,
-        model=completion.model,
+        id=completion.id or "",
+        model=completion.model or "",
         parts=tuple(parts),
         stop=stop_of(choice.finish_reason, has_calls=has_calls, has_refusal=has_refusal),
         created=completion.created,
@@ -103,7 +102,7 @@ def _call(call: _Call) -> ToolCall:
     called = call.function or call.custom or Called()
     is_free_form = call.custom is not None
     text = called.input if is_free_form else called.arguments
-    return ToolCall(id=call.id, name=called.name or "", arguments=text or "", is_free_form=is_free_form)
+    return ToolCall(id=call.id or "", name=called.name or "", arguments=text or "", is_free_form=is_free_form)
 
 
 def _citation(annotation: dict[str, Any]) -> Citation:

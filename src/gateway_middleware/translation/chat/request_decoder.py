@@ -146,9 +146,15 @@ def _read_tool(fields: Fields) -> Tool:
         schema=inner.any("parameters"),
         is_strict=inner.flag("strict"),
         is_free_form=kind == "custom",
-        form=inner.object("format"),
+        form=_read_form(inner.object("format")),
         cache=cache,
     )
+
+
+def _read_form(form: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The format of a free-form tool; Responses writes a grammar without the object around it."""
+    grammar = form.get("grammar") if form is not None else None
+    return {"type": "grammar", **grammar} if isinstance(grammar, dict) else form
 
 
 def _read_choice(fields: Fields) -> ToolChoice | None:

@@ -101,9 +101,16 @@ def _tool(tool: Tool) -> dict[str, Any]:
     if tool.description is not None:
         described["description"] = tool.description
     if tool.is_free_form:
-        return {"type": "custom", "custom": described | ({"format": tool.form} if tool.form else {})}
+        return {"type": "custom", "custom": described | _form(tool.form)}
     strict = {} if tool.is_strict is None else {"strict": tool.is_strict}
     return {"type": "function", "function": {**described, "parameters": object_schema(tool.schema), **strict}}
+
+
+def _form(form: dict[str, Any] | None) -> dict[str, Any]:
+    if not form:
+        return {}
+    grammar = {name: value for name, value in form.items() if name != "type"}
+    return {"format": {"type": form["type"], "grammar": grammar} if grammar else form}
 
 
 def _choice(choice: ToolChoice, conversation: Conversation) -> str | dict[str, Any]:

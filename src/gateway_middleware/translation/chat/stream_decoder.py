@@ -47,8 +47,8 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     choices: list[_Choice] | None = None
 
 
@@ -101,7 +101,7 @@ class ChatStreamDecoder:
         for choice in chunk.choices or ():
             if not self._has_started:
                 self._has_started = True
-                events.append(Started(chunk.id, chunk.model))
+                events.append(Started(chunk.id or "", chunk.model or ""))
             if choice.index == 0:
                 self._reason = choice.finish_reason or self._reason
                 self._read(choice.delta, events)

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 class _Block(msgspec.Struct):
     type: str
-    text: str = ""
-    thinking: str = ""
-    signature: str = ""
-    data: str = ""
-    id: str = ""
-    name: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    id: str | None = None
+    name: str | None = None
     input: msgspec.Raw = msgspec.Raw(b"{}")
     citations: list[dict[str, Any]] | None = None
 
@@ -79,13 +79,13 @@ def citation_of(raw: dict[str, Any]) -> Citation:
 
 def _part(block: _Block, context: Context) -> Text | ToolCall | Reasoning | Refusal | None:
     if block.type == "text":
-        return Text(text=block.text, citations=tuple(citation_of(raw) for raw in block.citations or ()))
+        return Text(text=block.text or "", citations=tuple(citation_of(raw) for raw in block.citations or ()))
     if block.type == "tool_use":
         return _call(block, context)
     if block.type == "thinking":
-        return read_thinking(block.thinking, block.signature)
+        return read_thinking(block.thinking or "", block.signature or "")
     if block.type == "redacted_thinking":
-        return read_redacted(block.data)
+        return read_redacted(block.data or "")
     return None
 
 
@@ -95,8 +95,8 @@ def _call(block: _Block, context: Context) -> Text | ToolCall:
         return Text(text=arguments)
     is_free_form = block.name in context.free_form
     return ToolCall(
-        id=block.id,
-        name=block.name,
+        id=block.id or "",
+        name=block.name or "",
         arguments=unwrap(arguments) if is_free_form else arguments,
         is_free_form=is_free_form,
     )

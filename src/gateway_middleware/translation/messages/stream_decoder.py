@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 class _Delta(msgspec.Struct):
     type: str = ""
-    text: str = ""
-    partial_json: str = ""
+    text: str | None = None
+    partial_json: str | None = None
     thinking: str | None = None
-    signature: str = ""
+    signature: str | None = None
     citation: dict[str, Any] | None = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
@@ -46,12 +46,12 @@ class _Delta(msgspec.Struct):
 
 class _Block(msgspec.Struct):
     type: str
-    id: str = ""
-    name: str = ""
-    text: str = ""
-    thinking: str = ""
-    signature: str = ""
-    data: str = ""
+    id: str | None = None
+    name: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
     input: msgspec.Raw = msgspec.Raw(b"{}")
 
 
@@ -110,13 +110,13 @@ class MessagesStreamDecoder:
         if kind == "text_delta":
             return (TextDelta(delta.text),) if delta.text else ()
         if kind == "input_json_delta":
-            return self._arguments(delta.partial_json)
+            return self._arguments(delta.partial_json or "")
         if kind == "thinking_delta":
             text = delta.thinking or ""
             self._thinking.append(text)
             return (ReasoningDelta(text),) if text else ()
         if kind == "signature_delta":
-            self._signature += delta.signature
+            self._signature += delta.signature or ""
         elif kind == "citations_delta" and delta.citation is not None:
             return (CitationAdded(citation_of(delta.citation)),)
         return ()
@@ -133,10 +133,10 @@ class MessagesStreamDecoder:
         if block.type == _TEXT:
             return (TextDelta(block.text),) if block.text else ()
         if block.type == _THINKING:
-            self._thinking, self._signature = [block.thinking], block.signature
+            self._thinking, self._signature = [block.thinking or ""], block.signature or ""
             return (ReasoningDelta(block.thinking),) if block.thinking else ()
         if block.type == "redacted_thinking":
-            return (ReasoningEnded(read_redacted(block.data)),)
+            return (ReasoningEnded(read_redacted(block.data or "")),)
         return self._start_call(block) if block.type == _CALL else ()
 
     def _start_call(self, block: _Block) -> Iterable[Event]:
@@ -146,7 +146,7 @@ class MessagesStreamDecoder:
         is_free_form = block.name in self._context.free_form
         self._unwrapper = Unwrapper() if is_free_form else None
         self._calls += 1
-        started = CallStarted(self._calls - 1, block.id, block.name, is_free_form)
+        started = CallStarted(self._calls - 1, block.id or "", block.name or "", is_free_form)
         whole = bytes(block.input).decode()
         # Some hosts give all arguments at once, in the start of the block.
         return (started, *self._arguments(whole)) if whole != "{}" else (started,)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 class _Content(msgspec.Struct):
     type: str = ""
-    text: str = ""
-    refusal: str = ""
+    text: str | None = None
+    refusal: str | None = None
     annotations: list[dict[str, Any]] | None = None
 
 
@@ -26,8 +26,8 @@ class Item(msgspec.Struct):
 
     type: str
     id: str | None = None
-    call_id: str = ""
-    name: str = ""
+    call_id: str | None = None
+    name: str | None = None
     arguments: Any = None
     input: Any = None
     content: list[_Content] | None = None
@@ -42,8 +42,8 @@ class _Incomplete(msgspec.Struct):
 class Envelope(msgspec.Struct):
     """What of a response is read."""
 
-    id: str = ""
-    model: str = ""
+    id: str | None = None
+    model: str | None = None
     created_at: float | None = None
     status: str | None = None
     incomplete_details: _Incomplete | None = None
@@ -61,8 +61,8 @@ def read_answer(body: bytes, _context: Context) -> Answer:
         raise UpstreamProtocolError("The provider's answer is no response.") from None
     parts = tuple(part for item in response.output for part in _parts(item))
     return Answer(
-        id=response.id,
-        model=response.model,
+        id=response.id or "",
+        model=response.model or "",
         parts=parts,
         stop=stop_of(response, {type(part) for part in parts}),
         created=None if response.created_at is None else int(response.created_at),
@@ -83,7 +83,7 @@ def citation_of(annotation: dict[str, Any]) -> Citation:
 
 def reasoning_of(item: Item) -> Reasoning | None:
     """None for an item that neither shows nor proves anything."""
-    shown = "\n\n".join(part.text for part in (*(item.summary or ()), *(item.content or ())))
+    shown = "\n\n".join(part.text or "" for part in (*(item.summary or ()), *(item.content or ())))
     reasoning = read_proof(shown, item.encrypted_content, item.id)
     return reasoning if shown or reasoning.proof is not None else None
 
@@ -92,14 +92,15 @@ def _parts(item: Item) -> list[Text | ToolCall | Reasoning | Refusal]:
     if item.type == "message":
         return [_said(content) for content in item.content or ()]
     if item.type == "function_call":
-        return [ToolCall(id=item.call_id, name=item.name, arguments=str(item.arguments or ""))]
+        return [ToolCall(id=item.call_id or "", name=item.name or "", arguments=str(item.arguments or ""))]
     if item.type == "custom_tool_call":
-        return [ToolCall(id=item.call_id, name=item.name, arguments=str(item.input or ""), is_free_form=True)]
+        text = str(item.input or "")
+        return [ToolCall(id=item.call_id or "", name=item.name or "", arguments=text, is_free_form=True)]
     reasoning = reasoning_of(item) if item.type == "reasoning" else None
     return [] if reasoning is None else [reasoning]
 
 
 def _said(content: _Content) -> Text | Refusal:
     if content.type == "refusal":
-        return Refusal(text=content.refusal)
-    return Text(text=content.text, citations=tuple(citation_of(found) for found in content.annotations or ()))
+        return Refusal(text=content.refusal or "")
+    return Text(text=content.text or "", citations=tuple(citation_of(found) for found in content.annotations or ()))

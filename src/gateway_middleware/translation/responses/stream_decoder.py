@@ -34,8 +34,8 @@ class _Event(msgspec.Struct):
     delta: Any = None
     output_index: int = 0
     summary_index: int = 0
-    arguments: str = ""
-    input: str = ""
+    arguments: str | None = None
+    input: str | None = None
     item: Item | None = None
     annotation: dict[str, Any] | None = None
     response: Envelope | None = None
@@ -88,7 +88,7 @@ class ResponsesStreamDecoder:
         return (self._ended,)
 
     def _start(self, event: _Event) -> Iterable[Event]:
-        return (Started(event.response.id, event.response.model),) if event.response is not None else ()
+        return (Started(event.response.id or "", event.response.model or ""),) if event.response is not None else ()
 
     def _text(self, event: _Event) -> Iterable[Event]:
         return (TextDelta(str(event.delta)),) if event.delta else ()
@@ -112,7 +112,7 @@ class ResponsesStreamDecoder:
             return ()
         self._kinds.add(ToolCall)
         index = self._calls[event.output_index] = len(self._calls)
-        return (CallStarted(index, item.call_id, item.name, item.type == "custom_tool_call"),)
+        return (CallStarted(index, item.call_id or "", item.name or "", item.type == "custom_tool_call"),)
 
     def _arguments(self, event: _Event) -> Iterable[Event]:
         index = self._calls.get(event.output_index)
