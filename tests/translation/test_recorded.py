@@ -139,7 +139,7 @@ def _cut(exchange: Exchange) -> list[bytes]:
 def _texts(surface: Surface, body: dict[str, Any]) -> str:
     """Everything that is said to a reader, refusals too."""
     if surface is CHAT:
-        message = body["choices"][0]["message"]
+        message = body["choices"][0].get("message") or {}
         return (message.get("content") or "") + (message.get("refusal") or "")
     if surface is MESSAGES:
         return "".join(block["text"] for block in body["content"] if block["type"] == "text")

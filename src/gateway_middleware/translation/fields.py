@@ -144,6 +144,11 @@ class Fields:
             if value is not None and value is not False and value not in ("", [], {}):
                 self._losses.drop(self.at(name))
 
+    def ignore_direct_caller(self) -> None:
+        """Take a `caller` that says that the model itself called."""
+        if self._left.get("caller") == {"type": "direct"}:
+            del self._left["caller"]
+
     def refuse(self, name: str, reason: str) -> NoReturn:
         refuse(self.at(name), reason)
 

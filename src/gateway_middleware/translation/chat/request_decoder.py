@@ -35,6 +35,7 @@ NAMES = {
     "effort": "reasoning_effort",
     "thinking": "thinking",
     "output_format": "response_format",
+    "output_format.description": "response_format.json_schema.description",
     "max_tokens": "max_tokens",
     "cache_key": "prompt_cache_key",
     "may_call_parallel": "parallel_tool_calls",
@@ -124,6 +125,8 @@ def _read_format(fields: Fields) -> OutputFormat | None:
             fields.refuse("type", "must be text, json_object or json_schema")
         return None
     inner = fields.nested("json_schema")
+    if not inner.has("schema"):
+        inner.drop("description", "strict")
     return OutputFormat(
         name=inner.text("name") or "output",
         description=inner.text("description"),
@@ -241,11 +244,7 @@ def _content(entry: Fields, read: Callable[[Fields, str], Part]) -> list[Part]:
     if isinstance(value, str):
         return [Text(text=value, cache=entry.object("cache_control"))]
     entry.put_back("content", value)
-    parts = []
-    for part in entry.children("content"):
-        parts.append(read(part, part.needed_text("type")))
-        part.ignore("prompt_cache_breakpoint")
-    return parts
+    return [read(part, part.needed_text("type")) for part in entry.children("content")]
 
 
 def _text_part(part: Fields, kind: str) -> Part:

@@ -128,7 +128,10 @@ def _read_message(entry: Fields) -> Message:
     role = entry.needed_text("role")
     if role not in {"user", "assistant", "system"}:
         entry.refuse("role", f"is `{role[:32]}`, which is none of this dialect")
-    return Message(role=Role(role), parts=_read_content(entry, "content"))
+    parts = _read_content(entry, "content")
+    if role == "system" and not all(isinstance(part, Text) for part in parts):
+        entry.refuse("content", "of a system message must be text")
+    return Message(role=Role(role), parts=parts)
 
 
 def _read_content(entry: Fields, name: str) -> tuple[Part, ...]:
@@ -200,7 +203,7 @@ def _search_result(block: Fields) -> Part:
 
 def _call(block: Fields) -> Part:
     arguments = block.any("input")
-    block.ignore("caller")
+    block.ignore_direct_caller()
     return ToolCall(
         id=block.needed_text("id"),
         name=block.needed_text("name"),

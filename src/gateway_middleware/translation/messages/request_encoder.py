@@ -39,7 +39,7 @@ def write_request(conversation: Conversation, target: Target, losses: Losses) ->
     body: dict[str, Any] = {"model": target.model, "max_tokens": plan.max_tokens}
     _put_prompt(body, conversation, losses)
     _put_tools(body, conversation, facts, losses)
-    _put_output(body, None if is_by_tool else output, plan)
+    _put_output(body, None if is_by_tool else output, plan, losses)
     _put_sampling(body, conversation, facts, plan, losses)
     _put_options(body, conversation, losses)
     return body
@@ -81,7 +81,7 @@ def _put_tools(body: dict[str, Any], conversation: Conversation, facts: ModelFac
         body["tool_choice"] = choice
 
 
-def _put_output(body: dict[str, Any], output: OutputFormat | None, plan: Plan) -> None:
+def _put_output(body: dict[str, Any], output: OutputFormat | None, plan: Plan, losses: Losses) -> None:
     config: dict[str, Any] = {}
     if plan.thinking is not None:
         body["thinking"] = plan.thinking
@@ -89,6 +89,8 @@ def _put_output(body: dict[str, Any], output: OutputFormat | None, plan: Plan) -
         config["effort"] = plan.effort
     if output is not None and output.schema is not None:
         config["format"] = {"type": "json_schema", "schema": object_schema(output.schema)}
+        if output.description is not None:
+            losses.drop("output_format.description")
     if config:
         body["output_config"] = config
 

@@ -50,7 +50,8 @@ def read_input(fields: Fields) -> tuple[Message, ...]:
 
 def _read_item(item: Fields) -> Message | None:
     kind = item.text("type") or "message"
-    item.ignore("status", "caller", "phase")
+    item.ignore("status", "phase")
+    item.ignore_direct_caller()
     reader = _READERS.get(kind)
     if reader is not None:
         return reader(item)
@@ -65,7 +66,10 @@ def _message(item: Fields) -> Message:
     if role not in _ROLES:
         item.refuse("role", f"is `{role[:32]}`, which is none of this dialect")
     item.ignore("id")
-    return Message(role=_ROLES[role], parts=_content(item, "content"))
+    parts = _content(item, "content")
+    if _ROLES[role] is Role.SYSTEM and not all(isinstance(part, Text) for part in parts):
+        item.refuse("content", "of a system message must be text")
+    return Message(role=_ROLES[role], parts=parts)
 
 
 def _content(item: Fields, name: str) -> tuple[Part, ...]:
@@ -81,7 +85,7 @@ def _content(item: Fields, name: str) -> tuple[Part, ...]:
 def _part(part: Fields) -> Part:
     kind = part.needed_text("type")
     cache = part.object("cache_control")
-    part.ignore("prompt_cache_breakpoint", "logprobs")
+    part.ignore("logprobs")
     if kind in {"input_text", "output_text", "text"}:
         part.drop("annotations")
         return Text(text=part.text("text") or "", cache=cache)

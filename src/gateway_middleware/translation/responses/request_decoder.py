@@ -21,6 +21,7 @@ NAMES = {
     "effort": "reasoning.effort",
     "thinking": "reasoning",
     "output_format": "text.format",
+    "output_format.description": "text.format.description",
     "verbosity": "text.verbosity",
     "max_tokens": "max_output_tokens",
     "cache_key": "prompt_cache_key",
@@ -101,10 +102,9 @@ def _read_reasoning(fields: Fields) -> dict[str, Any]:
     """Effort, and whether the reasoning is to be shown."""
     _ignore_defaults(fields, _NO_LOSS)
     effort = fields.text("effort")
+    if effort is None:
+        fields.drop("summary", "generate_summary")
     summary = fields.text("summary") or fields.text("generate_summary")
-    if summary is not None and effort is None:
-        fields.lose("summary")
-        summary = None
     return {"effort": effort, "thinking_display": None if summary is None else "summarized"}
 
 
@@ -128,7 +128,6 @@ def _read_tool(fields: Fields) -> Tool:
     kind = fields.text("type")
     if kind not in {"function", "custom", None}:
         fields.refuse("type", f"is `{kind}`: a tool that runs at the provider {_ONLY_OPENAI}")
-    fields.ignore("output_schema")
     return Tool(
         name=fields.needed_text("name"),
         description=fields.text("description"),
