@@ -79,6 +79,8 @@ DEFAULTS = {
     "reasoning.mode": "standard",
     "detail": "auto",
     "modalities[]": "text",
+    "include[]": "reasoning.encrypted_content",
+    "parallel_tool_calls": True,
 }
 """Values that say what is so anyway."""
 
@@ -135,8 +137,10 @@ def is_within(body: Any, keys: list[Any], dropped: tuple[str, ...]) -> bool:
 
 
 def is_silent(path: str, value: Any) -> bool:
-    return any(path == end or path.endswith(f".{end}") for end in SILENT) or any(
-        (path == end or path.endswith(f".{end}")) and value == default for end, default in DEFAULTS.items()
+    return (
+        "logprobs[]" in path
+        or any(path == end or path.endswith(f".{end}") for end in SILENT)
+        or any((path == end or path.endswith(f".{end}")) and value == default for end, default in DEFAULTS.items())
     )
 
 

@@ -40,6 +40,8 @@ def sampling_of(conversation: Conversation, target: Target, effort: str | None, 
 def effort_of(conversation: Conversation, target: Target, losses: Losses) -> str | None:
     """The effort in a word that the model knows: the nearest one, which is listed where it is another."""
     wanted = conversation.effort
+    if wanted is not None and conversation.thinking_budget is not None:
+        losses.drop("thinking.budget_tokens")
     if wanted is None and conversation.thinking in {Thinking.ON, Thinking.ADAPTIVE}:
         budget = conversation.thinking_budget
         wanted = None if budget is None else effort_of_budget(budget)

@@ -25,6 +25,8 @@ def write_request(conversation: Conversation, target: Target, losses: Losses) ->
     body: dict[str, Any] = {"model": target.model, "messages": messages_of(conversation, losses)}
     _put_tools(body, conversation, target, losses)
     effort = effort_of(conversation, target, losses)
+    if conversation.thinking_display is not None:
+        losses.drop("thinking.display")
     if effort is not None:
         _put_effort(body, effort, target, losses)
     body |= sampling_of(conversation, target, effort, losses)

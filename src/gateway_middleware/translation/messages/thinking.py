@@ -38,6 +38,8 @@ def plan_thinking(conversation: Conversation, facts: ModelFacts, losses: Losses)
     default = min(facts.max_output or _UNKNOWN_OUTPUT, _MAX_DEFAULT_OUTPUT)
     cap = conversation.max_tokens or default
     effort = _effort(conversation)
+    if conversation.thinking_display is not None and (effort is None or facts.thinking is ThinkingStyle.NONE):
+        losses.drop("thinking.display")
     if effort is None:
         return Plan(cap)
     if facts.thinking is ThinkingStyle.NONE:

@@ -109,6 +109,8 @@ def _file(part: Fields, cache: dict[str, Any] | None) -> Document:
     data, url, name = part.text("file_data"), part.text("file_url"), part.text("filename")
     part.ignore("detail")
     if data is not None:
+        if url is not None:
+            part.lose("file_url")
         return file_of(data, name, cache)
     if url is None:
         part.refuse("file_id", _STORED)

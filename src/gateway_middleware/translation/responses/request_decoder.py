@@ -20,6 +20,7 @@ NAMES = {
     "citations": "input[].content[].annotations",
     "effort": "reasoning.effort",
     "thinking": "reasoning",
+    "thinking.display": "reasoning.summary",
     "output_format": "text.format",
     "output_format.description": "text.format.description",
     "verbosity": "text.verbosity",

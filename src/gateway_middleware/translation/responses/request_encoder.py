@@ -48,6 +48,8 @@ def _put_reasoning(body: dict[str, Any], conversation: Conversation, target: Tar
     reasoning: dict[str, Any] = {} if effort is None else {"effort": effort}
     if conversation.thinking_display == "summarized" and target.facts.reasons:
         reasoning["summary"] = "auto"
+    elif conversation.thinking_display == "summarized":
+        losses.drop("thinking.display")
     if reasoning:
         body["reasoning"] = reasoning
     if target.facts.reasons:
