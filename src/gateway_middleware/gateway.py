@@ -36,6 +36,7 @@ from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.limiting.middleware import CallLimitMiddleware
 from gateway_middleware.providers import KINDS
 from gateway_middleware.tenancy.middleware import TenantMiddleware
+from gateway_middleware.translation.counting import TokenCountMiddleware
 
 if TYPE_CHECKING:
     import httpx
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.composition.part import Part
     from gateway_middleware.core.asgi import Receive, Scope, Send
+    from gateway_middleware.core.domain import ModelRequest
     from gateway_middleware.core.provider_api import ProviderKind
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.resolvers import TenantResolver
@@ -191,6 +193,7 @@ class Gateway:
                 max_tenant_bodies_bytes=settings.max_tenant_bodies_bytes,
                 owners=self.tenants.owners,
             ),
+            Middleware(TokenCountMiddleware, is_native=self.config.is_native, count=self._count_input),
             *telemetry_layers(self.config, tracer_provider),
             *self.metering.layers(self.limits.calls.estimator),
             Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),
@@ -201,6 +204,10 @@ class Gateway:
                 sleep=clocks.sleep,
             ),
         ]
+
+    def _count_input(self, request: ModelRequest) -> int:
+        """The tokens of a prompt, as they are estimated for limits."""
+        return self.limits.calls.estimator.estimate(request, "").input_tokens
 
     def _make_routes(self, clocks: Clocks) -> list[Route]:
         self._status = Status(

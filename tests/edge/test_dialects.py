@@ -31,10 +31,12 @@ ERRORS: dict[str, errors.GatewayError] = {
     "protocol": errors.UpstreamProtocolError(MESSAGE),
     "provider_auth": errors.ProviderAuthError(MESSAGE),
     "internal": errors.GatewayError(MESSAGE, code="internal_error"),
+    "translation": errors.TranslationError(MESSAGE, code="lossy_translation"),
 }
 EXPECTED = {
     # name: status, OpenAI type, OpenAI code, Anthropic type
     "invalid_request": (400, "invalid_request_error", "bad", "invalid_request_error"),
+    "translation": (400, "invalid_request_error", "lossy_translation", "invalid_request_error"),
     "authentication": (401, "invalid_request_error", "invalid_api_key", "authentication_error"),
     "permission": (403, "permission_error", "permission_denied", "permission_error"),
     "path": (404, "invalid_request_error", "unknown_url", "not_found_error"),

@@ -140,7 +140,7 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
             entry(zzz="x"),
             (
                 f"{P}.zzz: unknown name; expected one of kind, base_url, api_key, api_version, timeouts, insecure, "
-                "organization, project, breaker, on_disconnect, stream_options, ca_file, proxy, stateless"
+                "organization, project, breaker, on_disconnect, stream_options, ca_file, proxy, stateless, surfaces"
             ),
         ),
         (entry(api_key=7), f"{P}.api_key=[redacted]: expected text, env:NAME or file:/path"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware.core.domain import Balance, Deployment, Route, Timeouts
+from gateway_middleware.core.domain import Balance, Deployment, Route, Surface, Timeouts, Translate
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.model_names import RULE
 from gateway_middleware.providers import KINDS
@@ -50,6 +50,23 @@ def complaints(routes: Any, **variables: str) -> tuple[str, ...]:
 )
 def test_targets(value: Any, keys: list[str]) -> None:
     assert [d.deployment.key for d in route(value).deployments] == keys
+
+
+def test_a_deployment_may_say_what_it_speaks_and_a_route_what_is_translated() -> None:
+    targets = [{"to": "openai/a", "speak": "responses"}, {"to": "eu/b", "speak": "chat"}]
+    read = route({"to": targets, "translate": "strict"})
+    assert [target.deployment.speak for target in read.deployments] == [Surface.RESPONSES, Surface.CHAT]
+    assert read.route.translate is Translate.STRICT
+    assert route("openai/a").route.translate is None
+
+
+def test_what_is_said_of_translation_must_be_a_word_that_is_known() -> None:
+    assert complaints({"r": [{"to": "openai/a", "speak": "messages"}]}) == (
+        "GATEWAY_ROUTES.r[0].speak='messages': expected one of chat, responses",
+    )
+    assert complaints({"r": {"to": "openai/a", "translate": "perhaps"}}) == (
+        "GATEWAY_ROUTES.r.translate='perhaps': expected one of allow, strict, off",
+    )
 
 
 def test_a_route_becomes_the_noun_of_the_house() -> None:
@@ -100,7 +117,7 @@ def test_max_attempts_of_a_route() -> None:
 
 
 R = "GATEWAY_ROUTES.r"
-OPTIONS = "to, timeouts, max_attempts, balance, on_context_window, on_content_policy, hedge, limits"
+OPTIONS = "to, timeouts, max_attempts, balance, on_context_window, on_content_policy, hedge, limits, translate"
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 _MODEL = f'expected "provider/model", the model of {RULE}'
 _NAME = f"expected a model name of {RULE}"

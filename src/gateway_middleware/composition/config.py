@@ -41,6 +41,10 @@ class LiveConfig(Lifeless):
         self.scrub = Scrubber(self.providers.values())
         self._take(settings, make_route_table(settings, self.providers))
 
+    def is_native(self, provider: str, surface: Surface) -> bool:
+        """Whether a provider speaks a surface itself, without translation."""
+        return self.providers[provider].is_native(surface)
+
     def _take(self, settings: Settings, table: RouteTable) -> None:
         self.settings = settings
         self._config_hash: str | None = None

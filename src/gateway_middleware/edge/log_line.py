@@ -53,6 +53,8 @@ class CallLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     provider: str | None = None
     deployment: str | None = None
     upstream_request_id: str | None = None
+    upstream_surface: str | None = None
+    """What the call was translated to."""
     error_code: str | None = None
     limit: str | None = None
     ttft_ms: float | None = None
@@ -107,13 +109,15 @@ def call_line(record: CallRecord) -> CallLine:
 
 
 def _add_attempts(line: CallLine, record: CallRecord) -> None:
-    deployment, spent = record.attempts[-1].deployment, 0.0
+    last, spent = record.attempts[-1], 0.0
     for attempt in record.attempts:
         if attempt.ended is not None:
             spent += attempt.ended - attempt.started
-    line.provider = deployment.provider
-    line.deployment = shown(deployment.key, _MAX_PATH)
     line.upstream_request_id = _name(record.upstream_request_id)
+    line.provider = last.deployment.provider
+    line.deployment = shown(last.deployment.key, _MAX_PATH)
+    if last.translation is not None:
+        line.upstream_surface = last.translation.surface.label
     line.upstream_ms = _ms(spent)
 
 

@@ -130,6 +130,9 @@ class RouteTable:
     def _serving(self, route: Route, surface: Surface) -> Route | None:
         lists = (route.deployments, route.on_context_window, route.on_content_policy)
         able = [tuple(d for d in listed if self._supports(d.provider, surface, route.translate)) for listed in lists]
+        if surface is Surface.COUNT_TOKENS and self._is_native is not None:
+            counting = tuple(d for d in able[0] if self._is_native(d.provider, surface))
+            able[0] = counting or able[0]
         if able == list(lists):
             return route
         if not able[0]:

@@ -125,6 +125,8 @@ class TelemetryMiddleware:
             "http.response.status_code": attempt.status,
             "gen_ai.response.model": attempt.response_model,
         }
+        if attempt.translation is not None:
+            attributes["model_gateway.upstream_surface"] = attempt.translation.surface.label
         if attempt.usage is not None:
             attributes["gen_ai.usage.input_tokens"] = attempt.usage.input_tokens
             attributes["gen_ai.usage.output_tokens"] = attempt.usage.output_tokens

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.core.domain import Deployment, Dialect, HeaderList, ModelRequest
+    from gateway_middleware.core.errors import UpstreamStatusError
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.translation.vocabulary import Conversation
 
@@ -89,7 +90,9 @@ class TranslatingProvider:
         return self._inner.is_stream(headers)
 
     def supports(self, surface: Surface) -> bool:
-        return self.is_native(surface) or (surface in CLIENTS and any(self.is_native(s) for s in PROVIDERS))
+        """Whether calls on this surface can be served: as it is, by translation, or, a count of tokens, by estimate."""
+        translated = Surface.MESSAGES if surface is Surface.COUNT_TOKENS else surface
+        return self.is_native(surface) or (translated in CLIENTS and any(self.is_native(s) for s in PROVIDERS))
 
     def is_native(self, surface: Surface) -> bool:
         """Whether the provider speaks this surface without translation."""
@@ -97,8 +100,8 @@ class TranslatingProvider:
 
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
         """Raises `TranslationError` for a field that cannot be translated, or that a strict client would lose."""
-        target = target_of(request.surface, deployment, self.is_native, has_responses=self._has_responses)
-        if target is None or target is request.surface:
+        target = self._target(request, deployment)
+        if target is request.surface:
             return self._inner.prepare(request, deployment)
         losses = Losses(CLIENTS[request.surface].names)
         body = _decode(request.body)
@@ -115,6 +118,17 @@ class TranslatingProvider:
             reader=partial(self._reader, request, target, context),
         )
         return msgspec.structs.replace(upstream, translation=translation)
+
+    def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
+        target = self._target(request, deployment)
+        if target is not request.surface:
+            request = msgspec.structs.replace(request, surface=target, wants_stream_usage=False)
+        return self._inner.learns(request, deployment, error)
+
+    def _target(self, request: ModelRequest, deployment: Deployment) -> Surface:
+        """The surface that the provider is asked on."""
+        target = target_of(request.surface, deployment, self.is_native, has_responses=self._has_responses)
+        return request.surface if target is None else target
 
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
         return self._inner.reader(request, is_event_stream=is_event_stream)

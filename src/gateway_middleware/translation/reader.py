@@ -24,8 +24,19 @@ if TYPE_CHECKING:
 class _TranslatingReader:
     """What both have in common: the provider's own reader learns, and finds the end and errors."""
 
-    __slots__ = ("_inner", "error", "failure", "has_content", "is_complete", "raw_usage", "response_id",
-                 "response_model", "service_tier", "usage")  # fmt: skip
+    __slots__ = (
+        "_inner",
+        "error",
+        "failure",
+        "has_content",
+        "is_complete",
+        "is_usage_final",
+        "raw_usage",
+        "response_id",
+        "response_model",
+        "service_tier",
+        "usage",
+    )
 
     def __init__(self, inner: ResponseReader) -> None:
         self._inner = inner
@@ -35,6 +46,7 @@ class _TranslatingReader:
         self.response_id: str | None = None
         self.response_model: str | None = None
         self.is_complete = False
+        self.is_usage_final = False
         self.error: UpstreamStreamError | None = None
         self.failure: UpstreamStreamError | None = None
         self.has_content = False
@@ -44,6 +56,7 @@ class _TranslatingReader:
         self.usage, self.raw_usage, self.service_tier = inner.usage, inner.raw_usage, inner.service_tier
         self.response_id, self.response_model = inner.response_id, inner.response_model
         self.has_content, self.is_complete, self.error = inner.has_content, inner.is_complete, inner.error
+        self.is_usage_final = inner.is_usage_final
 
 
 class TranslatedAnswer(_TranslatingReader):
