@@ -18,6 +18,8 @@ _COMMANDS = {
     "keys": "make tenants' keys and their digests",
     "reconcile": "say what the journal holds of a span of days",
     "settings-table": "print the table of all settings",
+    "translation-table": "print what of a request reaches the other dialects",
+    "model-table": "print the table of models that the gateway knows",
 }
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import msgspec
 
-from gateway_middleware.core.model_table import LIMITS
+from gateway_middleware.core.model_table import CONTEXT_WINDOWS
 
 
 class ThinkingStyle(StrEnum):
@@ -77,17 +77,21 @@ def facts_of(model: str) -> ModelFacts:
     name = model.lower()
     claude = _CLAUDE.search(name)
     facts = _claude_facts(claude) if claude else _openai_facts(name)
-    limits = _limits(name)
-    if limits is None:
-        return facts
-    window, output = limits
-    return msgspec.structs.replace(facts, context_window=window, max_output=output or facts.max_output)
+    window = _window(name)
+    return facts if window is None else msgspec.structs.replace(facts, context_window=window)
 
 
-def _limits(name: str) -> tuple[int | None, int | None] | None:
-    """The entry of the longest name in the table that this one contains."""
-    matches = [known for known in LIMITS if known in name]
-    return LIMITS[max(matches, key=len)] if matches else None
+def _window(name: str) -> int | None:
+    """The context window of the longest name in the table that this one holds as a word."""
+    known = [entry for entry, window in CONTEXT_WINDOWS.items() if window is not None and _holds(name, entry)]
+    return CONTEXT_WINDOWS[max(known, key=len)] if known else None
+
+
+def _holds(name: str, entry: str) -> bool:
+    start = name.find(entry)
+    end = start + len(entry)
+    is_begun = start == 0 or (start > 0 and not name[start - 1].isalnum())
+    return is_begun and not name[end : end + 1].isalnum()
 
 
 def _claude_facts(match: re.Match[str]) -> ModelFacts:
