@@ -81,6 +81,7 @@ DEFAULTS = {
     "modalities[]": "text",
     "include[]": "reasoning.encrypted_content",
     "parallel_tool_calls": True,
+    "tool_choice": "auto",
 }
 """Values that say what is so anyway."""
 

@@ -101,8 +101,6 @@ def _assistant(message: Message, losses: Losses) -> list[dict[str, Any]]:
     refusals = [part.text for part in message.parts if isinstance(part, Refusal)]
     if any(isinstance(part, Reasoning) for part in message.parts):
         losses.drop("reasoning")
-    if any(text.citations for text in texts):
-        losses.drop("citations")
     written: dict[str, Any] = {"role": "assistant", "content": _texts(texts) if texts else None}
     if refusals:
         written["refusal"] = "".join(refusals)

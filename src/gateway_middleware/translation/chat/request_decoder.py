@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAMES = {
-    "citations": "messages[].annotations",
     "cache": "cache_control",
     "part.cache": "messages[].content[].cache_control",
     "tool.cache": "tools[].cache_control",
@@ -43,7 +42,6 @@ NAMES = {
     "image.url": "messages[].content[].image_url.url",
     "document": "messages[].content[].file",
     "document.name": "messages[].content[].file.filename",
-    "document.citations": "messages[].content[].file",
     "message.role": "messages[].role",
     "message.content": "messages[].content",
     "messages": "messages",

@@ -134,13 +134,21 @@ class ChatStreamDecoder:
         if call is None:
             call = self._open(index, piece, called, events)
         arguments = called.arguments or called.input or ""
-        if not arguments:
+        if not arguments or self._is_late(index, arguments):
             return
         call.arguments.append(arguments)
         if self._order[0] == index:
             events.append(CallDelta(call.started.index, arguments))
         elif self._calls[self._order[0]].is_whole:
             self._close_first(events)
+
+    def _is_late(self, index: int, arguments: str) -> bool:
+        """Whether the call has ended. Raises `UpstreamProtocolError` when more than white space comes after it."""
+        if index in self._order:
+            return False
+        if arguments.strip():
+            raise UpstreamProtocolError("The provider sent more of a tool call after its arguments were whole.")
+        return True
 
     def _index_of(self, piece: _Call) -> int:
         """Some leave the index out: an id then says that another call begins."""

@@ -16,7 +16,7 @@ from gateway_middleware.translation.responses.output import (
     refusal_content,
     text_content,
 )
-from gateway_middleware.translation.vocabulary import Answer, Reasoning, Refusal, Text, ToolCall
+from gateway_middleware.translation.vocabulary import Answer, Refusal, Text, ToolCall
 
 if TYPE_CHECKING:
     from gateway_middleware.translation.context import Context
@@ -45,7 +45,7 @@ def _output(answer: Answer, suffix: str) -> list[dict[str, Any]]:
         elif isinstance(part, ToolCall):
             kind = "ctc" if part.is_free_form else "fc"
             output.append(call_item(f"{kind}_{suffix}_{len(output)}", part))
-        elif isinstance(part, Reasoning):
+        else:
             output.append(reasoning_item(f"rs_{suffix}_{len(output)}", part))
     return output
 

@@ -83,8 +83,6 @@ def _assistant(message: Message, losses: Losses) -> list[dict[str, Any]]:
 
 def _said(part: Part, losses: Losses) -> dict[str, Any] | None:
     if isinstance(part, Text):
-        if part.citations:
-            losses.drop("citations")
         return {"role": "assistant", "content": part.text} if part.text else None
     if isinstance(part, Refusal):
         losses.drop("refusal")

@@ -17,7 +17,6 @@ NAMES = {
     "part.cache": "input[].content[].cache_control",
     "system.cache": "input[].content[].cache_control",
     "tool.cache": "tools[].cache_control",
-    "citations": "input[].content[].annotations",
     "effort": "reasoning.effort",
     "thinking": "reasoning",
     "thinking.display": "reasoning.summary",

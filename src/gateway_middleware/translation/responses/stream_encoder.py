@@ -55,7 +55,7 @@ class ResponsesStreamEncoder:
         if type(event) is CallDelta:
             return self._say(event.arguments)
         if type(event) is ReasoningDelta:
-            return self._inside(OpenReasoning) + self._say(event.text)
+            return self._reasoning()[1] + self._say(event.text)
         if type(event) is RefusalDelta:
             self._has_refusal = True
             return self._text(event.text, is_refusal=True)
@@ -99,16 +99,21 @@ class ResponsesStreamEncoder:
         item.output_index = len(self._output)
         return self._write(item.added())
 
-    def _inside(self, kind: type[OpenReasoning]) -> bytes:
-        return b"" if type(self._open) is kind else self._close() + self._add(kind(self._id("rs")))
+    def _reasoning(self) -> tuple[OpenReasoning, bytes]:
+        """The reasoning that is open, and what opens it unless it was."""
+        if isinstance(self._open, OpenReasoning):
+            return self._open, b""
+        closed = self._close()
+        item = OpenReasoning(self._id("rs"))
+        return item, closed + self._add(item)
 
     def _text(self, text: str, *, is_refusal: bool) -> bytes:
-        opened = b""
-        if not isinstance(self._open, OpenText):
-            opened = self._close() + self._add(OpenText(self._id("msg")))
-        if isinstance(self._open, OpenText):
-            opened += self._write(self._open.turn_to(is_refusal=is_refusal))
-        return opened + self._say(text)
+        item, opened = self._open, b""
+        if not isinstance(item, OpenText):
+            closed = self._close()
+            item = OpenText(self._id("msg"))
+            opened = closed + self._add(item)
+        return opened + self._write(item.turn_to(is_refusal=is_refusal)) + self._say(text)
 
     def _say(self, text: str) -> bytes:
         return b"" if self._open is None else self._write(self._open.say(text))
@@ -118,9 +123,8 @@ class ResponsesStreamEncoder:
         return self._write(self._open.end_part()) if isinstance(self._open, OpenText) else b""
 
     def _end_reasoning(self, whole: Reasoning) -> bytes:
-        opened = self._inside(OpenReasoning)
-        if isinstance(self._open, OpenReasoning):
-            self._open.whole = whole
+        item, opened = self._reasoning()
+        item.whole = whole
         return opened + self._close()
 
     def _close(self) -> bytes:
