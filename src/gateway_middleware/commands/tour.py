@@ -51,6 +51,19 @@ STOPS = (
         body={"messages": _ask("Hello from an AzureOpenAI client.")},
     ),
     Stop(
+        title="An OpenAI client on Claude: translated, and what is lost is named",
+        path="/v1/chat/completions",
+        body={"model": "claude", "max_tokens": 64, "messages": _ask("Do you speak OpenAI?"), "seed": 7},
+        why="x-gateway-dropped lists what Claude cannot be told; x-gateway-strict: true makes that an error.",
+    ),
+    Stop(
+        title="Claude Code's dialect on an OpenAI model, as a stream",
+        path="/v1/messages",
+        body={"model": "fast", "max_tokens": 64, "messages": _ask("And you Anthropic's?"), "stream": True},
+        headers={"anthropic-version": "2023-06-01"},
+        is_stream=True,
+    ),
+    Stop(
         title="Embeddings",
         path="/v1/embeddings",
         body={"model": "embed", "input": "one door to many models"},
@@ -94,6 +107,7 @@ _SHOWN_HEADERS = (
     "x-request-id",
     "x-gateway-deployment",
     "x-gateway-attempts",
+    "x-gateway-dropped",
     "x-ratelimit-remaining-tokens",
     "retry-after",
 )

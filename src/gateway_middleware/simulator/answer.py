@@ -70,7 +70,7 @@ class Task(msgspec.Struct, kw_only=True):
     @property
     def tools(self) -> list[dict[str, Any]]:
         """The tools to call, one for each call."""
-        offered = self.parameters.tools or []
+        offered = [] if self.parameters.has_tool_result else self.parameters.tools or []
         return [offered[at % len(offered)] for at in range(self.behaviour.tool_calls)] if offered else []
 
 

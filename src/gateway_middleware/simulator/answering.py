@@ -23,7 +23,7 @@ from gateway_middleware.simulator.replays import replay_script
 from gateway_middleware.simulator.responses import responses
 from gateway_middleware.simulator.script import Step, disguised, script
 from gateway_middleware.simulator.vectors import embeddings, moderations
-from gateway_middleware.simulator.words import Spent, input_tokens, reply_to
+from gateway_middleware.simulator.words import Spent, document_after, input_tokens, reply_to
 
 _BUILDERS: dict[str, Callable[[Task], Answer]] = {
     Surface.CHAT: chat,
@@ -116,9 +116,13 @@ class Answering:
 
     def _task(self, call: Call, behaviour: Behaviour, number: str) -> Task:
         parameters = call.parameters
-        reply = reply_to(
-            parameters.prompt_text, length=behaviour.length, size=behaviour.chunk_size, cap=parameters.output_cap
-        )
+        schema = parameters.answer_schema
+        if schema is None:
+            reply = reply_to(
+                parameters.prompt_text, length=behaviour.length, size=behaviour.chunk_size, cap=parameters.output_cap
+            )
+        else:
+            reply = document_after(schema, cap=parameters.output_cap)
         return Task(
             provider=call.place.provider,
             kind=call.place.kind,

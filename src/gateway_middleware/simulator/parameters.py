@@ -44,6 +44,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int | None = None
     encoding_format: str | None = None
     response_format: Any = None
+    text: Any = None
+    output_config: Any = None
 
     @property
     def wants_usage(self) -> bool:
@@ -54,6 +56,24 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     def output_cap(self) -> int | None:
         """The most output tokens, if there is a cap."""
         return self.max_completion_tokens or self.max_output_tokens or self.max_tokens
+
+    @property
+    def answer_schema(self) -> Any:
+        """The JSON schema that the answer is to fit, by whichever surface's word for it; None: it is text."""
+        form = _member(self.response_format, "json_schema")
+        return (
+            _member(form, "schema")
+            or _member(_member(self.text, "format"), "schema")
+            or _member(_member(self.output_config, "format"), "schema")
+        )
+
+    @property
+    def has_tool_result(self) -> bool:
+        """Whether the last thing said is what a tool answered: then the model speaks and calls no more."""
+        if self.messages:
+            last = self.messages[-1]
+            return last.role == "tool" or _holds(last.content, "tool_result")
+        return _holds(self.input[-1:], "function_call_output") if isinstance(self.input, list) else False
 
     @property
     def prompt_text(self) -> str:
@@ -108,6 +128,14 @@ def _text(content: Any) -> str:
         return ""
     parts = content if _is_parts(content) else content[-1:]
     return " ".join(filter(None, map(_part_text, parts)))
+
+
+def _member(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _holds(content: Any, kind: str) -> bool:
+    return isinstance(content, list) and any(_member(part, "type") == kind for part in content)
 
 
 def _is_parts(content: list[Any]) -> bool:

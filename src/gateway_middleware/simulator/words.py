@@ -15,6 +15,7 @@ _SENTENCES = (
 _PLEASANT = tuple(_SENTENCES.split())
 _MAX_ECHO_CHARACTERS = 80
 _BYTES_PER_TOKEN = 4
+_PIECE = 4
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,14 +29,17 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A reply of `count` chunks. `is_cut`: the output cap ended it."""
+    """A reply of `count` chunks. `is_cut`: the output cap ended it. `document`: JSON that was asked for."""
 
     prompt: str
     count: int
     size: int | None = None
     is_cut: bool = False
+    document: str | None = None
 
     def __iter__(self) -> Iterator[str]:
+        if self.document is not None:
+            return islice(_pieces(self.document), self.count)
         words = islice(chain(_opening(self.prompt), cycle(_PLEASANT)), self.count)
         spaced = (word if at == 0 else " " + word for at, word in enumerate(words))
         if self.size is None:
@@ -47,6 +51,18 @@ class Reply(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """All of it."""
         return "".join(self)
+
+
+def document_after(schema: Any, *, cap: int | None) -> Reply:
+    """A reply of JSON that fits a simple schema, as far as `cap` chunks go."""
+    document = msgspec.json.encode(sample_arguments(schema)).decode()
+    wanted = sum(1 for _ in _pieces(document))
+    count = wanted if cap is None else min(wanted, max(cap, 0))
+    return Reply("", count, is_cut=count < wanted, document=document)
+
+
+def _pieces(document: str) -> Iterator[str]:
+    return (document[at : at + _PIECE] for at in range(0, len(document), _PIECE))
 
 
 def reply_to(prompt: str, *, length: int | None, size: int | None, cap: int | None) -> Reply:
