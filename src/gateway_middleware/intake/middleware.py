@@ -129,7 +129,7 @@ class IntakeMiddleware:
         if request.surface is not Surface.RESPONSES or request.fields.get("store") == _FALSE:
             return
         attempt = RECORD.get(scope).answered_by
-        if attempt is not None and attempt.response_id is not None:
+        if attempt is not None and attempt.response_id is not None and attempt.translation is None:
             ids = (attempt.response_id, *attempt.item_ids)
             self._owners.remember(ids, TENANT.get(scope), attempt.deployment.key)
 

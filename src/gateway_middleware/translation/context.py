@@ -33,8 +33,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 class StreamDecoder(Protocol):
     """Reads one vendor's stream, event by event."""
 
-    def decode(self, name: bytes, data: bytes) -> Iterable[Event]:
-        """What one event says. Raises `UpstreamProtocolError` for what is none of the format."""
+    def decode(self, data: bytes) -> Iterable[Event]:
+        """What the data of one event says. Raises `UpstreamProtocolError` for what is none of the format."""
         ...
 
     def finish(self) -> Iterable[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
         StreamEncoder,
     )
 
+_USUAL = re.compile(rb"(?:event: [^\r\n]*\n)?data: ([^\r\n]*)\n\n").fullmatch
+
 
 class _TranslatingReader:
     """What both have in common: the provider's own reader learns, and finds the end and errors."""
@@ -31,6 +34,7 @@ class _TranslatingReader:
         "has_content",
         "is_complete",
         "is_usage_final",
+        "item_ids",
         "raw_usage",
         "response_id",
         "response_model",
@@ -50,6 +54,7 @@ class _TranslatingReader:
         self.error: UpstreamStreamError | None = None
         self.failure: UpstreamStreamError | None = None
         self.has_content = False
+        self.item_ids: tuple[str, ...] = ()
 
     def _learn(self) -> None:
         inner = self._inner
@@ -114,9 +119,9 @@ class TranslatedStream(_TranslatingReader):
             return self._finish_once()
         written = []
         for raw in split_events(whole):
-            name, data = parse_event(raw)
+            data = _data_of(raw)
             if data:
-                written += [self._encoder.encode(event, self.usage) for event in self._decoder.decode(name, data)]
+                written += [self._encoder.encode(event, self.usage) for event in self._decoder.decode(data)]
         written.append(self._finish_once())
         return b"".join(written)
 
@@ -125,3 +130,9 @@ class TranslatedStream(_TranslatingReader):
             return b""
         self._is_over = True
         return b"".join([self._encoder.encode(event, self.usage) for event in self._decoder.finish()])
+
+
+def _data_of(raw: bytes) -> bytes:
+    """The data of an event: nearly always it is one line, alone or below the event's name."""
+    usual = _USUAL(raw)
+    return parse_event(raw)[1] if usual is None else usual[1]

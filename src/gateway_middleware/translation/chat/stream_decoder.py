@@ -90,7 +90,7 @@ class ChatStreamDecoder:
         self._calls: dict[int, _OpenCall] = {}
         self._order: list[int] = []
 
-    def decode(self, name: bytes, data: bytes) -> Iterable[Event]:
+    def decode(self, data: bytes) -> Iterable[Event]:
         if data.startswith(b"[DONE]"):
             return ()
         try:

@@ -86,7 +86,7 @@ class MessagesStreamDecoder:
         self._unwrapper: Unwrapper | None = None
         self._ended = Ended(Stop.END)
 
-    def decode(self, name: bytes, data: bytes) -> Iterable[Event]:
+    def decode(self, data: bytes) -> Iterable[Event]:
         try:
             event = _decode(data)
         except (ValueError, RecursionError):

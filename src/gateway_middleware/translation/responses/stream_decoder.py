@@ -72,7 +72,7 @@ class ResponsesStreamDecoder:
             "response.created": self._start,
         }
 
-    def decode(self, name: bytes, data: bytes) -> Iterable[Event]:
+    def decode(self, data: bytes) -> Iterable[Event]:
         try:
             event = _decode(data)
         except (ValueError, RecursionError):
