@@ -16,7 +16,6 @@ _NO_SNIFF: tuple[bytes, bytes] = (b"x-content-type-options", b"nosniff")
 _MAX_NAME, _MAX_LIST = 128, 2048
 
 
-
 def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> HeaderList:
     """Headers for the start of the answer, `now` being that moment on the record's clock.
 
