@@ -63,7 +63,7 @@ VARIABLES: tuple[Variable, ...] = (
         "`on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it does not take them), "
         "`ca_file` (authorities besides the public ones), `proxy` "
         '(`"http://host:port"`, or `{"url": ..., "credentials": "env:NAME"}`), `stateless` (docs/providers.md), '
-        "`breaker` (docs/circuit-breaking.md). An entry named as a built-in "
+        "`surfaces` (those that it really has: `chat`, `responses`, ...), `breaker` (docs/circuit-breaking.md). An entry named as a built-in "
         "provider replaces it.",
     ),
     Variable(
@@ -71,9 +71,10 @@ VARIABLES: tuple[Variable, ...] = (
         field="routes",
         default="`{}`",
         meaning='Model names and where they lead: `{"fast": ["openai/gpt-5-mini", {"to": "azure-eu/gpt5mini", '
-        '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first) and `timeouts`; a route may be an '
-        "object with `to`, `timeouts`, `max_attempts`, `balance` (`order`, `weight`, `latency`, `affinity`), `hedge`, "
-        "`on_context_window`, `on_content_policy`, `limits`. Without a route, `provider/model` and plain model "
+        '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first), `timeouts` and `speak` (`chat`, '
+        "`responses`: docs/translation.md); a route may be an object with `to`, `timeouts`, `max_attempts`, `balance` "
+        "(`order`, `weight`, `latency`, `affinity`), `hedge`, `on_context_window`, `on_content_policy`, `limits`, "
+        "`translate`. Without a route, `provider/model` and plain model "
         "names resolve by provider.",
     ),
     Variable(
