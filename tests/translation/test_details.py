@@ -765,6 +765,25 @@ def test_a_provider_that_refuses_stream_options_is_learnt_of() -> None:
     assert not wrapped.learns(model_request(Surface.RESPONSES, b'{"model":"gpt"}', is_stream=True), target, error)
 
 
+def test_tools_of_a_namespace_have_one_name_elsewhere() -> None:
+    tools = [{"type": "namespace", "name": "ns", "description": "d", "tools": [
+        {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}]}]  # fmt: skip
+    used = {"type": "tool_use", "id": "t", "name": "ns__f", "input": {"x": 1}}
+    items = [user(), {"type": "function_call", "call_id": "c", "namespace": "ns", "name": "f", "arguments": "{}"},
+             {"type": "function_call_output", "call_id": "c", "output": "1"}]  # fmt: skip
+    call = Call(RESPONSES, {"input": items, "tools": tools})
+    assert call.body["tools"][0]["name"] == "ns__f"
+    assert call.body["messages"][1]["content"][0]["name"] == "ns__f"
+    assert call.dropped == ("tools[].description",)
+    message = {"id": "m", "model": "c", "content": [used], "stop_reason": "tool_use", "usage": {}}
+    item = call.answer(message)["output"][0]
+    assert (item["namespace"], item["name"], item["arguments"]) == ("ns", "f", '{"x":1}')
+    events = Call(RESPONSES, {"input": "x", "tools": tools, "stream": True}).stream(
+        message_stream([used], stop="tool_use")
+    )
+    assert events[-1]["response"]["output"][0]["namespace"] == "ns"
+
+
 def test_an_adapter_keeps_its_own_face() -> None:
     wrapped = provider("anthropic")
     assert (wrapped.dialect.value, wrapped.model_prefixes, wrapped.otel_name) == ("anthropic", ("claude",), "anthropic")

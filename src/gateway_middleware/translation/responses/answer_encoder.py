@@ -29,12 +29,12 @@ def write_answer(answer: Answer, context: Context) -> bytes:
     created = context.created if answer.created is None else answer.created
     has_refusal = any(isinstance(part, Refusal) for part in answer.parts)
     reason = incomplete_reason(answer.stop, has_refusal=has_refusal)
-    output = _output(answer, response_id.removeprefix("resp_"))
+    output = _output(answer, response_id.removeprefix("resp_"), context.namespaces)
     whole = envelope(response_id, answer.model, created, context) | ending(output, answer.usage, reason)
     return _encode(whole | {"completed_at": context.created})
 
 
-def _output(answer: Answer, suffix: str) -> list[dict[str, Any]]:
+def _output(answer: Answer, suffix: str, namespaces: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
     """One item for each part; what is said without a break is one message."""
     output: list[dict[str, Any]] = []
     for part in answer.parts:
@@ -44,7 +44,7 @@ def _output(answer: Answer, suffix: str) -> list[dict[str, Any]]:
             output[-1]["content"].append(_content(part))
         elif isinstance(part, ToolCall):
             kind = "ctc" if part.is_free_form else "fc"
-            output.append(call_item(f"{kind}_{suffix}_{len(output)}", part))
+            output.append(call_item(f"{kind}_{suffix}_{len(output)}", part, namespaces))
         else:
             output.append(reasoning_item(f"rs_{suffix}_{len(output)}", part))
     return output

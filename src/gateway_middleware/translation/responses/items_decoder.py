@@ -48,6 +48,11 @@ def read_input(fields: Fields) -> tuple[Message, ...]:
     return tuple(turns)
 
 
+def qualified(namespace: str | None, name: str) -> str:
+    """One name for a tool of a namespace: only Responses has namespaces."""
+    return name if namespace is None else f"{namespace}__{name}"
+
+
 def _read_item(item: Fields) -> Message | None:
     kind = item.text("type") or "message"
     item.ignore("status", "phase")
@@ -129,7 +134,7 @@ def _called(item: Fields, member: str, *, is_free_form: bool) -> Message:
     item.ignore("id")
     call = ToolCall(
         id=item.needed_text("call_id"),
-        name=item.needed_text("name"),
+        name=qualified(item.text("namespace"), item.needed_text("name")),
         arguments=item.text(member) or "",
         is_free_form=is_free_form,
     )

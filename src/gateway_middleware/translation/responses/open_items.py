@@ -121,17 +121,18 @@ class OpenText(OpenItem):
 class OpenCall(OpenItem):
     """A call of a function or of a free-form tool."""
 
-    __slots__ = ("_started",)
+    __slots__ = ("_namespaces", "_started")
 
-    def __init__(self, item_id: str, started: CallStarted) -> None:
+    def __init__(self, item_id: str, started: CallStarted, namespaces: dict[str, tuple[str, str]]) -> None:
         super().__init__(item_id)
         self._started = started
+        self._namespaces = namespaces
 
     def first_item(self) -> _Body:
-        return call_item(self.item_id, self._call(""), "in_progress")
+        return call_item(self.item_id, self._call(""), self._namespaces, "in_progress")
 
     def whole_item(self) -> _Body:
-        return call_item(self.item_id, self._call("".join(self._pieces)))
+        return call_item(self.item_id, self._call("".join(self._pieces)), self._namespaces)
 
     def say(self, text: str) -> list[_Body]:
         self._pieces.append(text)

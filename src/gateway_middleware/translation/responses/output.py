@@ -28,9 +28,13 @@ def annotation_of(citation: Citation, start: int, end: int) -> dict[str, Any] | 
     return {"type": "url_citation", "url": citation.url, "title": citation.title or "", **place}
 
 
-def call_item(item_id: str, call: ToolCall, status: str = "completed") -> dict[str, Any]:
+def call_item(
+    item_id: str, call: ToolCall, namespaces: dict[str, tuple[str, str]], status: str = "completed"
+) -> dict[str, Any]:
     """With the arguments as they are: none at all are an empty object once the call is whole."""
     named = {"id": item_id, "status": status, "call_id": call.id, "name": call.name}
+    if call.name in namespaces:
+        named["namespace"], named["name"] = namespaces[call.name]
     if call.is_free_form:
         return {"type": "custom_tool_call", **named, "input": call.arguments}
     whole = call.arguments or ("{}" if status == "completed" else "")

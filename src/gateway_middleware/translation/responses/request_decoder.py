@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.translation.fields import Fields, Losses
 from gateway_middleware.translation.options import OPENAI_OPTIONS, take_options, take_shared
-from gateway_middleware.translation.responses.items_decoder import read_input
+from gateway_middleware.translation.responses.items_decoder import qualified, read_input
 from gateway_middleware.translation.vocabulary import Choice, Conversation, OutputFormat, Role, Text, Tool, ToolChoice
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
     conversation = Conversation(
         system=system,
         messages=messages,
-        tools=tuple(_read_tool(tool) for tool in fields.children("tools")),
+        tools=tuple(tool for entry in fields.children("tools") for tool in _read_tools(entry)),
         tool_choice=_read_choice(fields),
         may_call_parallel=fields.flag("parallel_tool_calls"),
         max_tokens=fields.integer("max_output_tokens"),
@@ -124,12 +124,20 @@ def _read_format(fields: Fields) -> OutputFormat | None:
     )
 
 
-def _read_tool(fields: Fields) -> Tool:
+def _read_tools(fields: Fields) -> list[Tool]:
+    """A tool, or all of a namespace, whose description is then lost."""
     kind = fields.text("type")
+    if kind != "namespace":
+        return [_read_tool(fields, kind)]
+    namespace = fields.needed_text("name")
+    return [_read_tool(tool, tool.text("type"), namespace) for tool in fields.children("tools")]
+
+
+def _read_tool(fields: Fields, kind: str | None, namespace: str | None = None) -> Tool:
     if kind not in {"function", "custom", None}:
         fields.refuse("type", f"is `{kind}`: a tool that runs at the provider {_ONLY_OPENAI}")
     return Tool(
-        name=fields.needed_text("name"),
+        name=qualified(namespace, fields.needed_text("name")),
         description=fields.text("description"),
         schema=fields.any("parameters"),
         is_strict=fields.flag("strict"),

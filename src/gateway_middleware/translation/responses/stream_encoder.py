@@ -60,12 +60,16 @@ class ResponsesStreamEncoder:
             self._has_refusal = True
             return self._text(event.text, is_refusal=True)
         if type(event) is CallStarted:
-            return self._close() + self._add(OpenCall(self._id("ctc" if event.is_free_form else "fc"), event))
+            return self._close() + self._add(self._open_call(event))
         if type(event) is PartEnded:
             return self._close() if event.index is not None else self._end_text()
         if type(event) is Ended:
             return self._end(event, usage)
         return self._start(event) if type(event) is Started else self._other(event)
+
+    def _open_call(self, event: CallStarted) -> OpenCall:
+        item_id = self._id("ctc" if event.is_free_form else "fc")
+        return OpenCall(item_id, event, self._context.namespaces)
 
     def _other(self, event: Event) -> bytes:
         if type(event) is ReasoningEnded:
