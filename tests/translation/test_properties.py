@@ -61,6 +61,7 @@ SILENT = {
     "allowed_callers",
     "eager_input_streaming",
     "include_obfuscation",
+    "include_usage",
     "source.media_type",
     "logprobs",
     "json_schema.name",
@@ -68,7 +69,7 @@ SILENT = {
     "text.format.name",
     "text.format.strict",
 }
-"""Ends of paths whose members say nothing to a model: ids, kinds, places of other members."""
+"""Ends of paths whose members say nothing to a model: ids, kinds, places of other members, what the reader answers."""
 DEFAULTS = {
     "reasoning_effort": "none",
     "reasoning.effort": "none",

@@ -63,8 +63,8 @@ VARIABLES: tuple[Variable, ...] = (
         "`on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it does not take them), "
         "`ca_file` (authorities besides the public ones), `proxy` "
         '(`"http://host:port"`, or `{"url": ..., "credentials": "env:NAME"}`), `stateless` (docs/providers.md), '
-        "`surfaces` (those that it really has: `chat`, `responses`, ...), `breaker` (docs/circuit-breaking.md). An entry named as a built-in "
-        "provider replaces it.",
+        "`surfaces` (those that it really has: `chat`, `responses`, ...), `breaker` (docs/circuit-breaking.md). An "
+        "entry named as a built-in provider replaces it.",
     ),
     Variable(
         name="GATEWAY_ROUTES",
