@@ -24,8 +24,8 @@ DIGEST = digest(b"a tenant's key")
 
 
 DEADLINES = (
-    "connect 5 s, first byte 60 s, first content 600 s, answer 600 s, idle 60 s, total 1800 s, write stall 60 s, "
-    "heartbeat 15 s"
+    "connect 5 s, first byte 60 s, first content 600 s, answer 600 s, idle 60 s, content idle 300 s, total 1800 s, "
+    "write stall 60 s, heartbeat 15 s"
 )
 TIMEOUTS = f"    timeouts: {DEADLINES}"
 
