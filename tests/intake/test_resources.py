@@ -449,6 +449,8 @@ def test_so_many_references_are_refused() -> None:
         (RESPONSES, b'{"input":[{"file_id":0},' + b"1," * 3_000_000 + b"1]}"),
         (RESPONSES, b'{"input":["file_id\\u005f",' + b'"a",' * 2_000_000 + b'"a"]}'),
         (RESPONSES, b'{"tools":[{"file_id":0},' + b"1," * 3_000_000 + b"1]}"),
+        (RESPONSES, b'{"input":[{"file_id":0},' + b'{"a":1},' * 99_000 + b"{}]}"),
+        (RESPONSES, b'{"input":[' + b'{"id":"a","content":1},' * 99_000 + b'{"id":"a","content":1}]}'),
         (CHAT, b'{"x":[' + b"1," * 3_000_000 + b"1]}"),
         (CHAT, b'{"x":"' + b"a" * 8_000_000 + b'"}'),
     ],
