@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import Any
 
 import msgspec
@@ -233,3 +234,14 @@ def test_token_ids_count_by_their_number(ids: list[Any], tokens: int) -> None:
 
 def test_a_field_of_another_surface_is_not_read() -> None:
     assert measure(request({"messages": [], "input": "x" * 4000, "system": "y" * 4000})) == (0, 1)
+
+
+def test_a_text_of_nothing_but_marks_costs_no_time() -> None:
+    asked = chat('x;base64,"data":"' * 480_000)
+    began = time.process_time()
+
+    text, blobs = measure(asked)
+
+    assert time.process_time() - began < 0.15
+    assert text > len(asked.body) * 0.9
+    assert blobs == 0

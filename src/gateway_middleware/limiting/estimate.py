@@ -37,6 +37,7 @@ _SELDOM_OUTPUT = frozenset({
     Surface.AUDIO_SPEECH,
 })  # fmt: skip
 """Images and sound are counted in tokens at some models only: until a model has shown them, none are expected."""
+_MAX_RUNS = 20_000
 _BASE64_MARKS = (b";base64,", b'"data":"', b'"data": "')
 _IMAGE_MARKS = (b'"image_url":', b'"input_image"', b'"type":"image"', b'"type": "image"')
 """One image has one or two of these."""
@@ -154,9 +155,11 @@ def _measure_value(raw: bytes) -> tuple[int, int]:
 
 
 def _runs(raw: bytes, mark: bytes) -> Iterable[int]:
-    """Lengths of the strings that begin with (or after) a mark; short ones are text."""
+    """Lengths of the strings that begin with (or after) a mark; short ones are text, and so is all after very many."""
     at = raw.find(mark)
-    while at >= 0:
+    for _ in range(_MAX_RUNS):
+        if at < 0:
+            return
         begin = at + len(mark)
         end = raw.find(b'"', begin)
         if end < 0:
