@@ -18,6 +18,7 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
         ("Calls by tenant", "reqps", [(f"sum by (tenant) (rate(model_gateway_requests_total{{{TENANT}}}[$__rate_interval]))", "{{tenant}}")]),
         ("Calls by model", "reqps", [(f"sum by (provider, model) (rate(model_gateway_requests_total{{{TENANT}}}[$__rate_interval]))", "{{provider}} {{model}}")]),
         ("Tokens", "short", [(f"sum by (type) (rate(model_gateway_tokens_total{{{TENANT}}}[$__rate_interval]))", "{{type}}")]),
+        ("Calls in flight", "short", [("sum by (instance) (model_gateway_calls_in_flight)", "{{instance}}")]),
         ("Refusals by the gateway", "reqps", [('sum by (code) (rate(model_gateway_refusals_total{tenant=~"$tenant|"}[$__rate_interval]))', "{{code}}")]),
     ],
     "Latency": [
@@ -41,6 +42,8 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
         ("Decisions", "reqps", [('sum by (limit, decision) (rate(model_gateway_limit_decisions_total{tenant=~"$tenant"}[$__rate_interval]))', "{{limit}} {{decision}}")]),
         ("Remaining share", "percentunit", [('min by (tenant, limit) (model_gateway_limit_remaining{tenant=~"$tenant"} / model_gateway_limit{tenant=~"$tenant"})', "{{tenant}} {{limit}}")]),
         ("Slots held", "short", [("sum(model_gateway_concurrency_leases)", "held")]),
+        ("Waiting for a slot or a refill", "short", [("sum(model_gateway_queue_depth)", "calls")]),
+        ("Time in the queue", "s", [("histogram_quantile(0.95, sum by (le) (rate(model_gateway_queue_wait_seconds_bucket[$__rate_interval])))", "p95")]),
         ("Shared store out", "short", [("max by (instance) (model_gateway_storage_degraded)", "{{instance}}")]),
     ],
     "Usage": [

@@ -177,6 +177,7 @@ class Gateway:
                 wall=clocks.wall,
                 scrub=self.config.scrub,
                 is_leaving=lambda: self._life.is_stopping,
+                in_flight=self.stats.in_flight,
                 price=self.pricing.of_answer,
             ),
             Middleware(LateStart, life=self._life),

@@ -273,3 +273,21 @@ async def test_closing_sends_everybody_away() -> None:
     await held.settle()
 
     assert [type(o) for o in outcomes] == [UnavailableError] * 3
+
+
+async def test_the_time_of_those_who_waited_is_told_and_only_theirs() -> None:
+    waits: list[float] = []
+    reservations = Reservations(MemoryStore())
+    room = WaitingRoom(reservations, max_wait=0.2, on_wait=waits.append)
+    only = [claim(fresh(), slots(1))]
+    first = await room.reserve(only, "a")
+    assert waits == []
+    with pytest.raises(RateLimitedError):
+        await room.reserve(only, "a")
+    assert waits == [pytest.approx(0.2, abs=0.15)]
+    waiting = asyncio.create_task(room.reserve(only, "a"))
+    await asyncio.sleep(0)
+    await first.settle()
+    await (await waiting).settle()
+    assert len(waits) == 2
+    await room.aclose()

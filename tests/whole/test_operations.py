@@ -14,7 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from asgi_driver import drive
 from gateway_middleware import Gateway, Settings, __version__
 from gateway_middleware.simulator import Simulator
+from rig import GOOD, JSON, Rig, failing
 from running import KEY, LogLines, environment, gateway_for
+from scripted import ScriptedAnswer
 
 pytestmark = pytest.mark.anyio
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -149,3 +151,26 @@ async def test_calls_leave_nothing_for_the_collector(model: str) -> None:
                 gc.enable()
 
     assert ours == []
+
+
+async def test_calls_under_way_are_counted_and_none_is_left_over() -> None:
+    rig = Rig({"fast": "a/m"}, GATEWAY_QUEUE_SECONDS="1")
+    seen: list[str] = []
+
+    async def metric(name: str) -> str:
+        text = (await drive(rig.gateway, path="/metrics")).body.decode()
+        return next(line for line in text.splitlines() if line.startswith(name))
+
+    class Looking(ScriptedAnswer):
+        async def read(self, limit: int) -> bytes:
+            seen.append(await metric("model_gateway_calls_in_flight"))
+            return await super().read(limit)
+
+    rig.scripts["a"] = lambda _: Looking(200, JSON, [GOOD])
+    assert (await rig.call()).status == 200
+    rig.scripts["a"] = failing(500)
+    assert (await rig.call(headers={"host": "a b"})).status >= 400
+    assert (await rig.call()).status == 500
+    assert seen == ["model_gateway_calls_in_flight 2.0"], "the call, and the scrape"
+    assert await metric("model_gateway_calls_in_flight") == "model_gateway_calls_in_flight 1.0"
+    assert await metric("model_gateway_queue_wait_seconds_count") == "model_gateway_queue_wait_seconds_count 0.0"

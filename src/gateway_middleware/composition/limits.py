@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client.core import HistogramMetricFamily
+
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.composition.quotas import make_quotas
 from gateway_middleware.limiting.counters import DecisionCounters, limit_rows
@@ -15,6 +17,7 @@ from gateway_middleware.limiting.quota import Quotas
 from gateway_middleware.limiting.reservation import Reservations
 from gateway_middleware.limiting.store.fallback import FallbackStore
 from gateway_middleware.limiting.store.from_uri import store_from_uri
+from gateway_middleware.operations.call_metrics import Histogram
 from gateway_middleware.operations.limit_metrics import LimitMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
@@ -43,6 +46,8 @@ DEGRADED_DECISIONS = Counter(
 STORAGE_FAILURES = Counter("model_gateway_storage_failures", "Failures of the shared store.")
 LEASES = Gauge("model_gateway_concurrency_leases", "Slots held by live calls.", aggregation=Aggregation.SUM)
 QUEUE_DEPTH = Gauge("model_gateway_queue_depth", "Calls that wait for a slot.", aggregation=Aggregation.SUM)
+QUEUE_WAIT = "model_gateway_queue_wait_seconds"
+WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Limits:
@@ -64,9 +69,10 @@ class Limits:
         )
         reservations = Reservations(self._store)
         self.metrics = LimitMetrics(lambda: self.calls.counters.counts(), self._families)
+        self._waits = Histogram(WAIT_BUCKETS)
         self._room = None
         if settings.queue_seconds is not None:
-            self._room = WaitingRoom(reservations, max_wait=settings.queue_seconds)
+            self._room = WaitingRoom(reservations, max_wait=settings.queue_seconds, on_wait=self._waits.observe)
         quotas = make_quotas(settings)
         self.calls = CallLimits(
             quotas=Quotas(tenants=quotas.tenants, default=quotas.default, routes=quotas.routes),
@@ -116,8 +122,10 @@ class Limits:
         self.calls.counters.refresh()
         yield DEGRADED_DECISIONS.family(self.calls.counters.degraded_decisions)
         yield LEASES.family(self.calls.reservations.leased)
-        if room is not None:
-            yield QUEUE_DEPTH.family(len(room.queue))
+        yield QUEUE_DEPTH.family(0 if room is None else len(room.queue))
+        waits = HistogramMetricFamily(QUEUE_WAIT, "Seconds that calls waited for a slot or a refill.")
+        waits.add_metric([], buckets=self._waits.buckets(), sum_value=self._waits.total)
+        yield waits
 
     def _note_change(self, change: StoreChange) -> None:
         what = "out" if change.is_degraded else "back"

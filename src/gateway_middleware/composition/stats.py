@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.breaker.failure.rules import ALARMING
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.part import Fixed
+from gateway_middleware.edge.in_flight import InFlight
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.call_metrics import CallMetrics
-from gateway_middleware.operations.connection_metrics import LogMetrics
+from gateway_middleware.operations.connection_metrics import InFlightMetrics, LogMetrics
 from gateway_middleware.operations.exposition import Exposition
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.process_metrics import ProcessMetrics
@@ -68,7 +69,9 @@ class Stats(Fixed):
         self._lag = LoopLag()
         process = ProcessMetrics(lambda: config.config_hash)
         lines = LogMetrics(lambda: log.lines.dropped)
-        self._collectors = (calls, self._breakers, self._lag, process, lines, *collectors)
+        self.in_flight = InFlight()
+        under_way = InFlightMetrics(lambda: self.in_flight.calls)
+        self._collectors = (calls, self._breakers, self._lag, process, lines, under_way, *collectors)
         folder = settings.metrics_directory
         self._workers = None if folder is None else WorkerMetrics(Path(folder), self.families)
         self.exposition = Exposition(self.families if self._workers is None else self._workers.collect)

@@ -19,6 +19,7 @@ from gateway_middleware.core.scope import ENDPOINT, RECORD
 from gateway_middleware.edge.admission import check_host, check_method, dialect_of, path_not_found
 from gateway_middleware.edge.answer_headers import answer_headers
 from gateway_middleware.edge.dialects import StreamPlace, render, stream_frame
+from gateway_middleware.edge.in_flight import InFlight
 from gateway_middleware.edge.request_id import accepted, new_request_ids
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class EdgeMiddleware:
     is raised again, so that the server cuts the connection. `observe` is called with each record once it has ended,
     before the client can know. With `checks_paths=False` paths and websockets of a foreign application pass. `scrub`
     removes secrets from tracebacks. `write_stall`: seconds a client may leave the last bytes of a stream unread. While
-    `is_leaving`, answers say `connection: close`. `price` says what a good answer costs
-    that begins now, where that is known.
+    `is_leaving`, answers say `connection: close`. `price` says what a good answer costs that begins now, where that
+    is known. `in_flight` counts the calls that are being answered.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class EdgeMiddleware:
         scrub: Callable[[str], str] | None = None,
         write_stall: float = 60.0,
         is_leaving: Callable[[], bool] = lambda: False,
+        in_flight: InFlight | None = None,
         price: Callable[[CallRecord], Cost | None] = lambda _: None,
     ) -> None:
         self.app = app
@@ -76,6 +78,7 @@ class EdgeMiddleware:
         self._scrub = scrub
         self._write_stall = write_stall
         self._is_leaving = is_leaving
+        self._in_flight = in_flight or InFlight()
         self._price = price
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +90,7 @@ class EdgeMiddleware:
         RECORD.set(scope, record)
         closes = scope["http_version"] < "2" and self._is_leaving()
         reply = _Reply(record, send, self._clock, closes=closes, price=self._price)
+        self._in_flight.calls += 1
         try:
             self._admit(scope, record, header_names)
             await self.app(scope, receive, reply.send)
@@ -201,6 +205,7 @@ class EdgeMiddleware:
 
     def _finish(self, record: CallRecord, reply: _Reply) -> None:
         record.ended = self._clock()
+        self._in_flight.calls -= 1
         try:
             if self._observe is not None:
                 self._observe(record)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of connections to providers, and of log lines that were lost."""
+"""Prometheus metrics of connections to providers, of calls under way, and of log lines that were lost."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ REUSED = Counter("model_gateway_upstream_connections_reused", "Requests that wer
 IDLE = Gauge(
     "model_gateway_upstream_connections_idle",
     "Open connections to providers that wait for a request.",
+    aggregation=Aggregation.SUM,
+)
+IN_FLIGHT = Gauge(
+    "model_gateway_calls_in_flight",
+    "Calls that are being answered, the scrape itself included.",
     aggregation=Aggregation.SUM,
 )
 LINES_DROPPED = Counter("model_gateway_log_lines_dropped", "Log lines that were lost: the output was slow, or failed.")
@@ -64,3 +69,14 @@ class LogMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """The metric family, for a prometheus_client registry."""
         yield LINES_DROPPED.family(self._dropped())
+
+
+class InFlightMetrics(Collector):
+    """`calls` gives the number of calls that are being answered."""
+
+    def __init__(self, calls: Callable[[], int]) -> None:
+        self._calls = calls
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric family, for a prometheus_client registry."""
+        yield IN_FLIGHT.family(self._calls())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway_middleware.core.errors import RateLimitedError, UnavailableError
 from gateway_middleware.limiting.limit import NEVER, Change, Claim, Decision, Unit
@@ -34,7 +34,8 @@ class WaitingRoom:
     """Reserves at once where that is possible, else in turn.
 
     Refuses at once with `LimitReachedError` or `RateLimitedError` what cannot fit into `max_wait` seconds or is over
-    the tenant's share of the queue, and with `UnavailableError` when the queue is full.
+    the tenant's share of the queue, and with `UnavailableError` when the queue is full. `on_wait` is told of each call
+    that had to wait, however that ended: seconds.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class WaitingRoom:
         max_wait: float = MAX_WAIT,
         per_tenant: int = QUEUE_PER_TENANT,
         total: int = QUEUE_TOTAL,
+        on_wait: Callable[[float], None] = lambda _: None,
     ) -> None:
+        self._on_wait = on_wait
         self._limiter = reservations
         self._max_wait = max_wait
         self.queue: FairQueue[_Call] = FairQueue(per_tenant=per_tenant, total=total)
@@ -79,7 +82,7 @@ class WaitingRoom:
         entry = Entry(call, tenant, priority=priority)
         self.queue.put(entry)
         self._start()
-        timer = loop.call_later(patience, _give_up, entry)
+        timer, began = loop.call_later(patience, _give_up, entry), loop.time()
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -89,6 +92,7 @@ class WaitingRoom:
         finally:
             timer.cancel()
             self.queue.remove(entry)
+            self._on_wait(loop.time() - began)
 
     def _note_refusal(self, call: _Call, decision: Decision) -> None:
         call.refusal, refused = decision, decision.refused
