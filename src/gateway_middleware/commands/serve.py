@@ -182,7 +182,7 @@ class _Server:
         options = server_options(
             limits=door_limits(settings), drain_seconds=settings.drain_seconds, outbox=gateway.outbox
         )
-        config = uvicorn.Config(gateway, **{**options, "lifespan": "off"})  # type: ignore[arg-type]
+        config = uvicorn.Config(gateway.app, interface="asgi3", **{**options, "lifespan": "off"})  # type: ignore[arg-type]
         worker = Worker(
             gateway,
             config=config,

@@ -124,14 +124,14 @@ class UntilDisconnect:
         self.sends = self._seen = self._stalled_checks = 0
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        self._loop = loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("UntilDisconnect needs a running task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._loop = asyncio.get_running_loop()
-        self.sent_at = self._loop.time()
-        self._tower.add(self, self._loop)
+        self.sent_at = loop.time()
+        self._tower.add(self, loop)
         return self
 
     @property

@@ -7,12 +7,14 @@ import contextlib
 import logging
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import RateLimitedError
 from gateway_middleware.limiting.limit import MAX_AMOUNT, NEVER, Change, Claim, Decision, LimitStatus, Store, Unit
 
+_TOKENS, _SPEND, _CONCURRENCY = Unit.TOKENS, Unit.SPEND, Unit.CONCURRENCY
 _RENEWALS_A_LEASE = 3
 _TICK_SECONDS = 0.25
 _log = logging.getLogger("gateway_middleware")
@@ -67,36 +69,37 @@ class Reservation:
         """Whether it still has to be settled or cancelled."""
         return self._is_open
 
-    async def settle(self, *, tokens: int | None = None, spend: int | None = None) -> None:
+    def settle(self, *, tokens: int | None = None, spend: int | None = None) -> Coroutine[Any, Any, None]:
         """Correct tokens and spend (micro-dollars) to what was really used and give the slot back.
 
         None leaves what was reserved. What has to be sent is sent before the first await, so a cancelled task settles
         too; when this returns, the slot is free.
         """
-        await self._end({Unit.TOKENS: tokens, Unit.SPEND: spend})
+        return self._end(requests=None, tokens=tokens, spend=spend)
 
-    async def cancel(self) -> None:
+    def cancel(self) -> Coroutine[Any, Any, None]:
         """Give everything back: the provider failed and the call did not happen."""
-        await self._end({Unit.REQUESTS: 0, Unit.TOKENS: 0, Unit.SPEND: 0})
+        return self._end(requests=0, tokens=0, spend=0)
 
-    async def _end(self, actual: dict[Unit, int | None]) -> None:
+    async def _end(self, *, requests: int | None, tokens: int | None, spend: int | None) -> None:
         if not self._is_open:
             return
         self._is_open = False
-        changes = [change for s in self.decision.statuses if (change := _change(s, actual))]
+        changes = []
+        for status in self.decision.statuses:
+            unit = status.claim.limit.unit
+            used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
+            if status.is_taken and (change := _change(status, unit, used)) is not None:
+                changes.append(change)
         sent = self._limiter.end(self, changes)
         if sent is not None:
             await sent
 
 
-def _change(status: LimitStatus, actual: dict[Unit, int | None]) -> Change | None:
+def _change(status: LimitStatus, unit: Unit, used: int | None) -> Change | None:
     claim = status.claim
-    unit = claim.limit.unit
-    if not status.is_taken:
-        return None
-    if unit is Unit.CONCURRENCY:
+    if unit is _CONCURRENCY:
         return Change(claim, None, 0)
-    used = actual.get(unit)
     if used is None or used == claim.cost:
         return None
     return Change(claim, status.newest, min(max(used, 0), MAX_AMOUNT) - claim.cost)
@@ -161,14 +164,17 @@ class Reservations:
 
     async def decide(self, claims: Sequence[Claim], *, is_dry: bool = False) -> Decision:
         """Take all claims or none and say how it stands. Dry: take nothing."""
-        self._count += 1
-        owner = self._prefix + self._count.to_bytes(8)
-        decision = self.store.admit(claims, owner, is_dry=is_dry)
+        decision = self._admit(claims, is_dry=is_dry)
         return decision if isinstance(decision, Decision) else await decision
+
+    def _admit(self, claims: Sequence[Claim], *, is_dry: bool) -> Decision | Awaitable[Decision]:
+        self._count += 1
+        return self.store.admit(claims, self._prefix + self._count.to_bytes(8), is_dry=is_dry)
 
     async def reserve(self, claims: Sequence[Claim]) -> Reservation:
         """Take all claims. Raises `LimitReachedError` when a limit refuses: then nothing was taken."""
-        return self.accept(await self.decide(claims))
+        decision = self._admit(claims, is_dry=False)
+        return self.accept(decision if isinstance(decision, Decision) else await decision)
 
     def accept(self, decision: Decision) -> Reservation:
         """The reservation of an admitted decision. Raises `LimitReachedError` for a refused one."""
@@ -176,8 +182,10 @@ class Reservations:
         if refused is not None:
             raise LimitReachedError(decision, refused)
         reservation = Reservation(self, decision)
-        if any(s.is_taken and s.claim.limit.period is None for s in decision.statuses):
-            self._leased[decision.owner] = reservation
+        for status in decision.statuses:
+            if status.is_taken and status.claim.limit.period is None:
+                self._leased[decision.owner] = reservation
+                break
         return reservation
 
     def end(self, reservation: Reservation, changes: Sequence[Change]) -> Awaitable[object] | None:

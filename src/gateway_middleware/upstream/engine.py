@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
@@ -18,7 +18,7 @@ from gateway_middleware.upstream.pool import Pool
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 KEEP_ALIVE_SECONDS = 15.0
 _CLOSING_STEPS = 10  # of the event loop; a TLS connection needs more than one to be gone
@@ -64,21 +64,24 @@ class Engine(httpx.AsyncBaseTransport):
 
     # The narrow door.
 
-    async def open(self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float) -> EngineAnswer:
+    def open(
+        self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float
+    ) -> Coroutine[Any, Any, EngineAnswer]:
         """As `Exchange.open`. Raises ValueError for a header of the call that would end its own line."""
         call = _Call(request, timeouts, first_byte)
         pool = self._pools.get(request.target.origin)
         if pool is None:
             pool = self._pools[request.target.origin] = Pool(self._max_connections)
-        if pool.slots is None:
-            return await self._open(call, pool)
-        await _acquire(pool.slots, call)
+        return self._open(call, pool) if pool.slots is None else self._open_in_turn(call, pool, pool.slots)
+
+    async def _open_in_turn(self, call: _Call, pool: Pool, slots: asyncio.Semaphore) -> EngineAnswer:
+        await _acquire(slots, call)
         try:
             answer = await self._open(call, pool)
         except BaseException:
-            pool.slots.release()
+            slots.release()
             raise
-        answer.on_close = pool.slots.release
+        answer.on_close = slots.release
         return answer
 
     async def _open(self, call: _Call, pool: Pool) -> EngineAnswer:

@@ -220,9 +220,9 @@ class Relay:
         await self._start(_STREAM_HEADERS)
         self._heart = Heartbeat(self._send, self._watch, self._heartbeat, self._record.dialect)
 
-    async def _start(self, headers: HeaderList) -> None:
+    def _start(self, headers: HeaderList) -> Awaitable[None]:
         self._is_started = True
-        await self._send({"type": "http.response.start", "status": self.attempt.status, "headers": list(headers)})
+        return self._send({"type": "http.response.start", "status": self.attempt.status, "headers": list(headers)})
 
     def _end(self, body: bytes) -> Awaitable[None]:
         """The last message. What the answer has told is on record by now, for layers that look when they see it."""

@@ -93,12 +93,13 @@ class MemoryStore:
 
     def settle(self, decision: Decision, changes: Sequence[Change]) -> None:
         """Apply corrections at the weight of the decision."""
+        now = int(self._clock() * MICROSECONDS + 0.5)
         for change in changes:
             cell = self._cells.get(change.claim.key) or self._fetch(change.claim)
             if isinstance(cell, Leases):
                 cell.release(decision.owner)
             else:
-                cell.advance(self._now(cell))
+                cell.advance(now + self._wall_offset if cell.is_calendar else now)
                 _correct(cell, change, decision.weight)
 
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
