@@ -75,3 +75,15 @@ def test_what_was_added_is_taken_away_byte_for_byte(
     else:
         assert without_null_usage(event) == plain
     assert without_null_usage(plain) == plain
+
+
+@given(st.lists(st.sampled_from([
+    b'data: {"a":1,"usage":null}\n\n',
+    b'data: {"a":[{"usage":null}],"usage":null}\n\n',
+    b'data: {"usage":null,"a":{"b":1}}\n\n',
+    b'data: {"a": ",\\"usage\\":null}","usage" : null }\n\n',
+    b'data: {"a":{"b":1,"usage":null}}\n\n',
+    b": ping\n\n",
+])))  # fmt: skip
+def test_many_events_are_stripped_like_each_alone(events: list[bytes]) -> None:
+    assert without_null_usage(b"".join(events)) == b"".join(map(without_null_usage, events))
