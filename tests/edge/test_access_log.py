@@ -299,6 +299,7 @@ def log_of_python() -> Iterator[Written]:
 def test_what_python_logs_is_a_line_of_this_log_with_its_traceback(log_of_python: Written) -> None:
     logger = logging.getLogger("somebody")
     logger.info("not worth a line")
+    logging.getLogger("gateway_middleware").info("ours is")
     logger.warning("odd: %s", "sk-secret")
     try:
         raise ValueError("sk-secret\x1b[2J")
@@ -306,7 +307,8 @@ def test_what_python_logs_is_a_line_of_this_log_with_its_traceback(log_of_python
         logger.exception("broken\nin two")
     warnings.simplefilter("always")
     warnings.warn("old", DeprecationWarning, stacklevel=1)
-    odd, broken, old = log_of_python.lines
+    ours, odd, broken, old = log_of_python.lines
+    assert (ours["level"], ours["message"]) == ("info", "ours is")
     assert (odd["event"], odd["level"], odd["logger"], odd["message"]) == ("log", "warning", "somebody", "odd: ***")
     assert (broken["level"], broken["message"]) == ("error", "broken")
     assert broken["traceback"].startswith("in two")

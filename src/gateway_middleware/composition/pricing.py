@@ -118,7 +118,7 @@ class CallPricing(Lifeless):
 
     def unpriced(self, deployments: Iterable[Deployment]) -> list[str]:
         """The keys of those that have no known price, each once, in their order."""
-        keys = {d.key: None for d in deployments if self.estimate(d, input_tokens=1, output_tokens=1) is None}
+        keys = {d.key: None for d in deployments if self.estimate(d, input_tokens=1, output_tokens=0) is None}
         return list(keys)
 
     def cost(self, record: CallRecord, usage: Usage) -> int | None:

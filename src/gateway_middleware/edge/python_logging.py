@@ -18,7 +18,7 @@ class LogEventHandler(logging.Handler):
     """Writes each record as an event `log`: `logger`, `message`, and `traceback` where there is more than one line."""
 
     def __init__(self, log: AccessLog) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -39,13 +39,18 @@ def _level(number: int) -> str:
 
 @contextmanager
 def logging_to(log: AccessLog) -> Iterator[None]:
-    """Have everything that is logged in this process from warnings up, Python's own warnings too, go to this log."""
-    root, handler = logging.getLogger(), LogEventHandler(log)
-    before = root.handlers[:]
-    root.handlers[:] = [handler]
+    """Have everything that is logged in this process from warnings up, Python's own warnings too, go to this log.
+
+    Of the gateway's own logger everything from `info` up.
+    """
+    root, own = logging.getLogger(), logging.getLogger("gateway_middleware")
+    before, level = root.handlers[:], own.level
+    root.handlers[:] = [LogEventHandler(log)]
+    own.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
     try:
         yield
     finally:
         logging.captureWarnings(capture=False)
         root.handlers[:] = before
+        own.setLevel(level)
