@@ -322,7 +322,7 @@ async def _spend(gateway: Gateway, tenant: str) -> int:
     """Micro-dollars that count against the tenant's limit."""
     _, body = await ask(gateway, "/v1/admin/usage", ADMIN, query=f"tenant={tenant}".encode())
     (row,) = [row for row in json.loads(body)["limits"] if row["unit"] == "spend"]
-    return round(row["used"] * 1e6)
+    return round(float(row["used"]) * 1e6)
 
 
 def _differences(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route, Router
@@ -118,12 +118,13 @@ class Gateway:
             self.stats,
         )
         self._life = Life(self.parts)
+        self._reload = Reload(config, self.parts, reread=reread)
         self.operations = Operations(
             config=config,
             breakers=self.breakers.operator,
             peers=self.peers,
             fleet=self.fleet,
-            reload=Reload(config, self.parts, reread=reread),
+            reload=self._reload,
             log=self.log,
         )
         self.routes = self._make_routes(clocks)
@@ -155,6 +156,14 @@ class Gateway:
     def is_watched(self) -> bool:
         """Whether anybody has asked for its readiness."""
         return self._status.is_watched
+
+    def reload(self, settings: Settings | None = None) -> dict[str, Any]:
+        """Take other settings while calls are in flight, in this process: all of them, or none.
+
+        Without settings they are read again by `reread`. Returns `config_hash`, what `changed`, and what of that waits
+        for a restart (`need_restart`). Raises `SettingsError`, and then nothing has changed.
+        """
+        return self._reload.apply(settings)
 
     def drain(self) -> None:
         """Tell readiness that the gateway is about to go; calls are still answered."""

@@ -15,11 +15,12 @@ from gateway_middleware.composition.part import Commit
 from gateway_middleware.composition.reload import Reload
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.tenancy.keys import digest, hmac_digest
-from rig import Rig, answering, chat_events, failing, streaming
+from rig import MESSAGES, Rig, answering, chat_events, failing, streaming
 from running import KEY
 
 pytestmark = pytest.mark.anyio
 AT_ONCE = {
+    "translation",
     "providers", "routes", "tenants", "is_open", "key_secret", "max_attempts", "default_requests", "default_tokens",
     "default_concurrency", "default_spend", "prices", "max_event_bytes",
 }  # fmt: skip
@@ -141,9 +142,21 @@ async def default_spend_and_prices(rig: Rig) -> Transcript:
     return answer
 
 
+async def translation(rig: Rig) -> Transcript:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    body = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    rig.scripts["a"] = answering(json.dumps(body).encode())
+    assert await statuses(rig, 1, path=MESSAGES) == [200]
+    answer = await reload(rig, GATEWAY_TRANSLATION="off")
+    assert await statuses(rig, 1, path=MESSAGES) == [400]
+    return answer
+
+
 @pytest.mark.parametrize(
     ("change", "fields"),
     [
+        (translation, {"translation"}),
         (breaker_numbers, {"providers"}),
         (another_credential, {"providers"}),
         (another_route, {"routes"}),
@@ -212,6 +225,15 @@ async def test_a_reload_that_fails_in_the_last_part_has_changed_nothing_in_the_f
     assert gateway.settings is before
     assert await statuses(rig, 2) == [200, 200]
     assert dict(rig.calls) == {"a": 2}
+
+
+async def test_a_host_gives_other_settings_from_its_own_code() -> None:
+    rig = Rig()
+    new = Settings.from_env(rig.environment | {"GATEWAY_ROUTES": '{"fast": ["c/m"]}', "GATEWAY_PORT": "9"})
+    answer = rig.gateway.reload(new)
+    assert (answer["changed"], answer["need_restart"]) == (["port", "routes"], ["port"])
+    await rig.call()
+    assert dict(rig.calls) == {"c": 1}
 
 
 async def test_settings_that_cannot_be_read_change_nothing_and_say_why() -> None:

@@ -318,6 +318,10 @@ async def test_x13_sighup_reloads_every_worker_and_cuts_no_stream(simulator: Any
                 await asyncio.sleep(0.02)
         assert len(served.lines("reload_failed")) == 1
         assert (await stream_of(client, "fast")).status_code == 200
+        os.kill(min(pids), signal.SIGHUP)
+        async with asyncio.timeout(5):
+            while len(served.lines("reload_failed")) < 2:
+                await asyncio.sleep(0.02)
         assert {worker.pid for worker in served.workers} == pids
 
 

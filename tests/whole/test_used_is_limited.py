@@ -106,7 +106,7 @@ def calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 def limited() -> tuple[Rig, Provider]:
     tenants = {"acme": {"keys": [digest(KEY.encode())], "tokens": f"{TOKENS}/minute", "spend": DOLLARS}}
-    extra = {"GATEWAY_TENANTS": json.dumps(tenants), "GATEWAY_OPEN": "", "GATEWAY_PRICES": PRICES}
+    extra: dict[str, Any] = {"GATEWAY_TENANTS": json.dumps(tenants), "GATEWAY_OPEN": "", "GATEWAY_PRICES": PRICES}
     rig, provider = Rig({"fast": "a/m", "claude": "x/m"}, **extra), Provider()
     rig.scripts = {"a": provider, "x": provider}
     return rig, provider
@@ -157,7 +157,7 @@ async def test_a_call_without_a_price_passes_no_budget_unless_that_is_allowed(
     on_unpriced: str, outcome: tuple[int, str]
 ) -> None:
     tenants = {"acme": {"keys": [digest(KEY.encode())], "spend": "1/month", "on_unpriced": on_unpriced}}
-    extra = {"GATEWAY_TENANTS": json.dumps(tenants), "GATEWAY_OPEN": "", "GATEWAY_PRICES": PRICES}
+    extra: dict[str, Any] = {"GATEWAY_TENANTS": json.dumps(tenants), "GATEWAY_OPEN": "", "GATEWAY_PRICES": PRICES}
     rig = Rig({"fast": "a/m", "new": "a/brand-new", "both": ["b/unheard", "a/m"], "voice": "a/tts"}, **extra)
     answer = await rig.call("new")
     assert (answer.status, "" if answer.status == 200 else answer.json()["error"]["code"]) == outcome

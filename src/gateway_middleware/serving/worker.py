@@ -68,6 +68,7 @@ class Worker:
         server = GatewayServer(self._config, self._gateway, self._patience)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, server.leave)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._control.setblocking(False)
         loop.add_reader(self._control, self._obey, server, loop)
         self._control.send(READY)
