@@ -128,6 +128,7 @@ class Wire(asyncio.Transport):
         self.written: list[bytes] = []
         self.protocol: Connection | None = None
         self.is_slow = False
+        self.is_paused = False
         self._is_closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -143,6 +144,12 @@ class Wire(asyncio.Transport):
 
     def abort(self) -> None:
         self._is_closing = True
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
 
 
 def connection_of(wire: Wire) -> Connection:
@@ -241,4 +248,27 @@ async def test_data_that_came_in_time_is_no_timeout() -> None:
     assert await waiting == b"in time"
     answer.put_end()
     assert await answer.chunk() == b""
+    answer.close()
+
+
+@pytest.mark.parametrize("size", [1, 100, 5000, 10_000_000])
+async def test_what_is_read_ahead_of_a_slow_reader_is_bounded(size: int) -> None:
+    wire = Wire()
+    connection = connection_of(wire)
+    answer = answer_on(connection)
+    connection.send(b"HEAD", b"x" * 100_000, answer)
+    wire_bytes = b"%x\r\n" % size + b"x" * size + b"\r\n"
+    stream = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + wire_bytes * (2_000_000 // len(wire_bytes) + 1)
+    at = 0
+    for _ in range(3):
+        before = at
+        while not wire.is_paused:
+            buffer = connection.get_buffer(-1)
+            taken = min(len(buffer), len(stream) - at)
+            buffer[:taken] = stream[at : at + taken]
+            connection.buffer_updated(taken)
+            at += taken
+        # One byte in a chunk of its own takes six on the wire.
+        assert len(await answer.chunk()) <= 48 * 1024
+        assert at - before <= (48 if size > 1 else 6 * 48) * 1024
     answer.close()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import HeaderList
     from gateway_middleware.core.errors import UpstreamError
 
-HIGH_WATER = 32 * 1024
+HIGH_WATER = 16 * 1024
 """From so many bytes on that nobody has taken, the connection is not read. One read more may have come by then."""
 _MAX_PIECES = 64
 _LINGER_SECONDS = 1.0

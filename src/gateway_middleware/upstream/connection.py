@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.upstream.answer import EngineAnswer
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 32 * 1024
 """The most that one read takes from the socket: also what may still come once a reader is too slow."""
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
