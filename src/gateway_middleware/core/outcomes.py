@@ -8,6 +8,7 @@ from gateway_middleware.core import errors
 from gateway_middleware.core.domain import Outcome
 
 _BY_TYPE: dict[type[BaseException], Outcome] = {
+    errors.GatewayShortageError: Outcome.GATEWAY_ERROR,
     errors.UpstreamConnectError: Outcome.CONNECT_ERROR,
     errors.UpstreamTimeoutError: Outcome.TIMEOUT,
     errors.UpstreamProtocolError: Outcome.PROTOCOL_ERROR,
