@@ -77,7 +77,8 @@ class Scan:
         """`what` follows "The field `input`"."""
         raise InvalidRequestError(
             f"The field `{self.field}` {what}. Tenants of this gateway share provider accounts, so that a request may "
-            "only hold what is complete in itself or known to be the tenant's own.",
+            "only hold what is complete in itself or known to be the tenant's own. Its operator can give a tenant an "
+            "account of its own, or set `stateless` for a provider that keeps nothing.",
             param=self.field,
             code="shared_resource",
         )
