@@ -20,7 +20,7 @@ from gateway_middleware.core.asgi import Receive, Scope, Send
 from gateway_middleware.core.errors import SettingsError, UpstreamConnectError
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest
-from rig import ADMIN, CHAT, MESSAGES, Rig, answering, chat_events, failing, streaming
+from rig import ADMIN, CHAT, GOOD, JSON, MESSAGES, Rig, answering, chat_events, failing, streaming
 from running import KEY, gateway_for
 from scripted import ScriptedAnswer
 
@@ -457,3 +457,28 @@ async def test_the_example_runs() -> None:
 async def test_spend_without_any_price_is_no_promise() -> None:
     environ = {"OPENAI_API_KEY": "sk-0123456789", "GATEWAY_OPEN": "true", "GATEWAY_DEFAULT_SPEND": "1/day"}
     assert Gateway(Settings.from_env(environ)).settings.limits_spend
+
+
+async def test_the_line_of_a_refusal_names_tenant_and_limit_or_the_queue() -> None:
+    rig = limited(concurrency=1, more={"GATEWAY_QUEUE_SECONDS": "5"})
+    gate = asyncio.Event()
+
+    class Slow(ScriptedAnswer):
+        async def read(self, limit: int) -> bytes:
+            await gate.wait()
+            return await super().read(limit)
+
+    rig.scripts["a"] = lambda _: Slow(200, JSON, [GOOD])
+    calls = [asyncio.create_task(rig.call()) for _ in range(70)]
+    while not any(call.done() for call in calls):
+        await asyncio.sleep(0.01)
+    gate.set()
+    statuses = [call.status for call in await asyncio.gather(*calls)]
+    assert (statuses.count(200), statuses.count(429)) == (65, 5), "one at work, 64 wait"
+    refused = [line for line in rig.lines("call") if line["status"] == 429]
+    assert {(line["tenant"], line["limit"]) for line in refused} == {("acme", "queue")}
+
+    rig = limited(requests="1/minute")
+    assert [(await rig.call()).status for _ in range(2)] == [200, 429]
+    (line,) = [line for line in rig.lines("call") if line["status"] == 429]
+    assert (line["tenant"], line["limit"]) == ("acme", "rpm")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower, with_headers
+from gateway_middleware.core.errors import RateLimitedError
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.limiting.actual_use import UseKind, actual_use
 from gateway_middleware.limiting.headers import limit_headers
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from gateway_middleware.limiting.quota import Plan, Quotas
     from gateway_middleware.limiting.reservation import Reservation, Reservations
     from gateway_middleware.limiting.spend import Quote
+
+QUEUE = "queue"
+"""What the log names where no limit has refused a call, but the tenant's share of the queue."""
 
 
 class Pricing(Protocol):
@@ -111,6 +115,9 @@ class CallLimitMiddleware:
             limits.counters.note(call.tenant.name, error.decision)
             call.record.refused_by = error.limit_status.claim.limit.name
             error.limit_headers = limit_headers(error.decision, call.record.dialect, self._wall())
+            raise
+        except RateLimitedError:
+            call.record.refused_by = QUEUE
             raise
 
 
