@@ -16,7 +16,7 @@ from gateway_middleware.serving.http.protocol import http_protocol
 
 App: TypeAlias = "Callable[[Any, Any, Any], Awaitable[None]]"
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-PATIENCE = 5.0
+PATIENCE = 15.0
 """Seconds after which a client that waits has found a fault."""
 
 

@@ -19,7 +19,7 @@ from gateway_middleware.upstream.engine import Engine
 
 Script: TypeAlias = "Callable[[Peer], Awaitable[None]]"
 
-TIMEOUTS = Timeouts(connect=2.0, first_byte=2.0, answer=2.0, idle=2.0, total=5.0)
+TIMEOUTS = Timeouts(connect=10.0, first_byte=10.0, answer=10.0, idle=10.0, total=20.0)
 
 
 class Peer(asyncio.Protocol):
@@ -222,7 +222,7 @@ def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n", extra: bytes = b"") -> by
     return b"HTTP/1.1 200 OK\r\n%stransfer-encoding: chunked\r\n\r\n%s%s" % (extra, frames, end)
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 2.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait for what other tasks bring about; fails when they do not."""
     until = asyncio.get_running_loop().time() + seconds
     while not condition():
@@ -274,7 +274,7 @@ async def call(
     engine: Engine, request: UpstreamRequest, timeouts: Timeouts = TIMEOUTS, *, limit: int = 10_000_000
 ) -> bytes:
     """One whole exchange: the body, at most `limit` bytes of it."""
-    answer = await engine.open(request, timeouts, first_byte=2.0)
+    answer = await engine.open(request, timeouts, first_byte=timeouts.first_byte)
     try:
         return await answer.read(limit)
     finally:

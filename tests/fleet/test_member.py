@@ -16,13 +16,14 @@ import pytest
 
 from fleet_stores import directory_stores, members, redis_stores
 from gateway_middleware.fleet.entries import Entry, Process
+from gateway_middleware.fleet.link import INTERVAL
 from gateway_middleware.fleet.member import FleetMember
 from gateway_middleware.fleet.redis import redis_fleet_store
 from redis_process import RedisProcess
 
 pytestmark = pytest.mark.anyio
-SOON = 1.0
-"""Within so many seconds everything is everywhere."""
+SOON = 10.0
+"""Seconds after which a test that waits for the others has found a fault."""
 
 
 def heard_by(member: FleetMember, kind: str = "x") -> list[tuple[str, bytes]]:
@@ -39,7 +40,11 @@ async def until(condition: Callable[[], object], seconds: float = SOON) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_all_hear_within_a_second_and_nobody_hears_itself(tmp_path: Path) -> None:
+def test_news_is_looked_for_often_enough_to_act_within_a_second() -> None:
+    assert 0 < 2 * INTERVAL <= 1.0  # a look that has just missed it, and the next one
+
+
+async def test_all_hear_and_nobody_hears_itself(tmp_path: Path) -> None:
     make = directory_stores(tmp_path)
     async with members([make()], [make()], [make()]) as (one, two, three):
         heard = [heard_by(member) for member in (one, two, three)]
@@ -80,20 +85,18 @@ async def test_answers_are_collected_and_who_is_silent_is_seen(tmp_path: Path) -
     async with members([make()], [make()], [make()]) as (one, two, three):
         two.on("question", lambda entry: two.answer(entry, "yes"))
         began = time.monotonic()
-        answers = await one.ask("question", {}, within=SOON)
-        assert 0.9 < time.monotonic() - began < 1.5
+        answers = await one.ask("question", {}, within=1.0)
+        assert time.monotonic() - began >= 0.9
         assert {name: entry.body for name, entry in answers.items()} == {two.process.id: b'"yes"'}
         three.on("question", lambda entry: three.answer(entry, "no"))
-        began = time.monotonic()
-        assert set(await one.ask("question", {}, within=SOON)) == {two.process.id, three.process.id}
-        assert time.monotonic() - began < 0.9
+        async with asyncio.timeout(SOON):
+            assert set(await one.ask("question", {}, within=3 * SOON)) == {two.process.id, three.process.id}
 
 
 async def test_who_is_alone_waits_for_nobody(tmp_path: Path) -> None:
     async with members([directory_stores(tmp_path)()]) as (one,):
-        began = time.monotonic()
-        assert not await one.ask("question", {}, within=SOON)
-        assert time.monotonic() - began < 0.5
+        async with asyncio.timeout(SOON):
+            assert not await one.ask("question", {}, within=3 * SOON)
 
 
 async def test_a_listener_that_fails_hinders_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

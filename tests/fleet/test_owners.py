@@ -34,7 +34,7 @@ async def owners(*stores: FleetStore) -> AsyncIterator[StoredOwners]:
             await store.aclose()
 
 
-async def soon(book: StoredOwners, ids: Sequence[str], seconds: float = 1.0) -> None:
+async def soon(book: StoredOwners, ids: Sequence[str], seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(StoreAwayError):

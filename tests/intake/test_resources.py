@@ -458,10 +458,14 @@ def test_so_many_references_are_refused() -> None:
 def test_what_is_costly_is_refused_early(surface: Surface, body: bytes) -> None:
     fields = parse_fields(body)
     began = time.process_time()
+    json.loads(body)
+    read = time.process_time()
 
     with pytest.raises(InvalidRequestError):
         references_of(surface, fields)
-    assert time.process_time() - began < 0.25
+    assert (
+        time.process_time() - read < 2 * (read - began) + 0.1
+    )  # not dearer than to read the body, however slow we are
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"9" * 5000])

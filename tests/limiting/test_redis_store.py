@@ -176,7 +176,7 @@ async def test_a_frozen_redis_fails_within_the_deadline_and_heals(own_redis: Red
     await store.aclose()
 
     assert all(isinstance(o, RedisTimeoutError) for o in outcomes)
-    assert 0.045 <= took < 0.2
+    assert 0.045 <= took < 50 * 0.05  # one deadline for all of them, not one after the other
     assert healed.statuses[0].remaining == 98  # what came late has been undone
 
 

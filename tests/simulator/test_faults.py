@@ -255,7 +255,7 @@ async def test_a_stale_connection_is_closed_under_its_next_request(server: Serve
     await reader.readexactly(int(first.rpartition(b"content-length: ")[2]))
     writer.write(kept("gpt"))
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         assert await reader.read() == b""
     assert len(server.simulator.requests) == 1
     writer.close()
@@ -271,14 +271,12 @@ async def test_pings_come_before_content(server: Server, provider: str) -> None:
 
 
 async def test_times_are_kept(server: Server) -> None:
+    began = asyncio.get_running_loop().time()
     wire = await call(server, "sim-slow-60+lag-30+gap-20+length-3", stream=True)
 
-    began = asyncio.get_running_loop().time() - wire.times[-1]
-    gaps = [later - earlier for earlier, later in zip(wire.times, wire.times[1:], strict=False)]
-    assert began < 1
-    assert gaps[0] == pytest.approx(0.03, abs=0.02)
-    assert gaps[1] == pytest.approx(0.02, abs=0.015)
-    assert sum(gaps) >= 0.08
+    waits = [time - began + 0.005 for time in wire.times]  # a timer may be a little early
+    assert waits[0] >= 0.06
+    assert waits[-1] >= 0.06 + 0.08
 
 
 async def test_chunks_have_the_size_that_is_asked_for(server: Server) -> None:

@@ -115,7 +115,7 @@ async def test_closing_ends_the_wait_for_a_slot() -> None:
         calls = [asyncio.ensure_future(call(engine, request_to(server.origin))) for _ in range(4)]
         await eventually(lambda: len(server.requests) == 1)
         await engine.aclose()
-        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 1)
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
         assert all(isinstance(outcome, UpstreamError) for outcome in outcomes)
         assert len(server.requests) == 1
 

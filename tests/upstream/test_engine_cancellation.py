@@ -82,7 +82,7 @@ async def test_cancelled_while_it_waits(*, sent: bytes, is_reused: bool) -> None
         await asyncio.sleep(0.005)
         await cancel(task)
         await eventually(lambda: engine.open_connections == 0)
-        await asyncio.wait_for(server.peers[0].closed.wait(), 1)
+        await asyncio.wait_for(server.peers[0].closed.wait(), 10)
         assert len(server.peers) == 1
 
 

@@ -118,7 +118,7 @@ async def test_a_stream_that_is_left() -> None:
             chunks = answer.aiter_raw()
             assert await anext(chunks) == b"a"
         await eventually(lambda: pair.engine.open_connections == 0)
-        await asyncio.wait_for(pair.server.peers[0].closed.wait(), 1)
+        await asyncio.wait_for(pair.server.peers[0].closed.wait(), 10)
         await chunks.aclose()  # type: ignore[attr-defined]
 
 

@@ -93,7 +93,7 @@ async def test_failures(kind: str, response: bytes, then: str, error: type[Upstr
         with pytest.raises(error) as caught:
             await read(exchange, server.origin)
         assert getattr(caught.value, "phase", None) == phase
-        await asyncio.wait_for(_until_closed(server), 1) if then == "stall" else None
+        await asyncio.wait_for(_until_closed(server), 10) if then == "stall" else None
 
 
 async def _until_closed(server: RawServer) -> None:
@@ -134,7 +134,7 @@ async def test_close_while_streaming(kind: str, way: str) -> None:
             assert await answer.chunk() == b"a"
             getattr(answer, way)()
             answer.close()
-            await asyncio.wait_for(_until_closed(server), 1.5)
+            await asyncio.wait_for(_until_closed(server), 10)
 
 
 @pytest.mark.parametrize("kind", KINDS)

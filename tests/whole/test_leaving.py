@@ -52,11 +52,10 @@ class Served:
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
 
-    async def exit(self, seconds: float) -> tuple[int, float]:
-        """Its status, and how long it took."""
-        began = time.monotonic()
+    async def exit(self, seconds: float = 30.0) -> int:
+        """Its status. Fails when it does not leave."""
         async with asyncio.timeout(seconds):
-            return await self.process.wait(), time.monotonic() - began
+            return await self.process.wait()
 
 
 @contextlib.asynccontextmanager
@@ -150,7 +149,7 @@ async def test_lc1_streams_that_fit_into_the_drain_end_whole(number: int, simula
         assert (late.status_code, late.headers["connection"]) == (200, "close")
         answers = await asyncio.gather(*streams)
         assert all(answer.text.endswith("data: [DONE]\n\n") for answer in answers)
-        assert (await served.exit(6))[0] == 0
+        assert await served.exit() == 0
     assert len(served.lines("call")) >= 41
     assert {line["message"].partition(":")[0] for line in served.lines("stopping")} == {signal.Signals(number).name}
 
@@ -174,15 +173,14 @@ async def test_lc2_what_outlives_the_drain_gets_a_last_word_and_is_metered_once(
         streams = {path: [stream_of(client, model, path) for _ in range(20)] for path, (model, _) in PATHS.items()}
         await under_way(simulator, 60)
         served.process.send_signal(signal.SIGTERM)
-        _, seconds = await served.exit(10)
-        assert seconds < 0.5 + 1 + 2
+        await served.exit()  # the streams themselves would last for 100 seconds
         for path, (_, mark) in PATHS.items():
             for answer in await asyncio.gather(*streams[path]):
                 assert mark in answer.text[-600:], path
     events = [stored.document["data"] for stored in sink.collector.events]
     if len(events) < 60:  # what could not be delivered in time is delivered by the next start
         async with serve(tmp_path, **upstream(simulator), **extra):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 while len(sink.collector.events) < 60:
                     await asyncio.sleep(0.05)
         events = [stored.document["data"] for stored in sink.collector.events]
@@ -223,26 +221,26 @@ async def test_a_second_signal_skips_the_wait(simulator: Any, tmp_path: Path) ->
         await asyncio.sleep(0.3)
         assert served.process.returncode is None
         served.process.send_signal(signal.SIGTERM)
-        assert (await served.exit(5))[0] == 0
+        assert await served.exit() == 0
         assert '"code":"shutdown"' in (await stream).text
 
 
 async def test_who_is_not_watched_and_does_nothing_leaves_at_once(simulator: Any, tmp_path: Path) -> None:
-    async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_LAG_SECONDS="30") as served:
+    async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_LAG_SECONDS="60") as served:
         served.process.send_signal(signal.SIGTERM)
-        status, seconds = await served.exit(5)
-        assert status == 0
-        assert seconds < 2
+        assert await served.exit(30) == 0
 
 
 async def test_who_is_watched_keeps_its_port_for_the_lag(simulator: Any, tmp_path: Path) -> None:
-    async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_LAG_SECONDS="1.5") as served:
+    async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_LAG_SECONDS="2") as served:
         assert await status(served.url, "/readyz") == 200
+        began = time.monotonic()
         served.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.7)
+        while await status(served.url, "/readyz") == 200:
+            await asyncio.sleep(0.02)
         assert await status(served.url, "/readyz") == 503
-        _, seconds = await served.exit(5)
-        assert seconds > 0.5
+        await served.exit()
+        assert time.monotonic() - began >= 2
 
 
 async def test_lc4_connections_that_are_held_do_not_hold_the_process(simulator: Any, tmp_path: Path) -> None:
@@ -263,8 +261,7 @@ async def test_lc4_connections_that_are_held_do_not_hold_the_process(simulator: 
             held.append(client)
         await under_way(simulator, 30)
         served.process.send_signal(signal.SIGTERM)
-        _, seconds = await served.exit(8)
-        assert seconds < 0.5 + 1 + 2
+        await served.exit()
         for client in held:
             client.close()
 
@@ -274,7 +271,7 @@ async def test_a_dead_worker_is_replaced_and_said(simulator: Any, tmp_path: Path
         before = {worker.pid for worker in served.workers}
         assert len(before) == 2
         os.kill(min(before), signal.SIGKILL)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while len(served.lines("worker_died")) < 1 or len(served.workers) < 2:
                 await asyncio.sleep(0.02)
         (line,) = served.lines("worker_died")
@@ -287,7 +284,7 @@ async def test_a_killed_supervisor_takes_its_workers_with_it(simulator: Any, tmp
     async with serve(tmp_path, **upstream(simulator), GATEWAY_WORKERS="2") as served:
         workers = served.workers
         served.process.kill()
-        gone, alive = await asyncio.to_thread(psutil.wait_procs, workers, 5)
+        gone, alive = await asyncio.to_thread(psutil.wait_procs, workers, 20)
         assert (len(gone), alive) == (2, [])
 
 
@@ -303,7 +300,7 @@ async def test_x13_sighup_reloads_every_worker_and_cuts_no_stream(simulator: Any
         await under_way(simulator, 10)
         config.write_text('[routes]\nfast = ["openai/new"]\n')
         served.process.send_signal(signal.SIGHUP)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len([line for line in served.lines("audit") if line["action"] == "reload"]) < 2:
                 await asyncio.sleep(0.02)
         for _ in range(20):
@@ -313,7 +310,7 @@ async def test_x13_sighup_reloads_every_worker_and_cuts_no_stream(simulator: Any
         assert all(answer.text.endswith("data: [DONE]\n\n") for answer in await asyncio.gather(*streams))
         config.write_text('[routes]\nfast = ["nobody/new"]\n')
         served.process.send_signal(signal.SIGHUP)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not (served.lines("reload_refused") and served.lines("reload_failed")):
                 await asyncio.sleep(0.02)
         assert len(served.lines("reload_failed")) == 1
@@ -331,6 +328,6 @@ async def test_lc10_a_taken_port_is_one_line(simulator: Any, tmp_path: Path) -> 
         async with serve(
             tmp_path, _is_ready=False, **upstream(simulator), GATEWAY_PORT=port, GATEWAY_WORKERS="2"
         ) as served:
-            assert (await served.exit(10))[0] == 1
+            assert await served.exit() == 1
     assert served.log.decode().count("\n") == 1
     assert "GATEWAY_PORT" in served.log.decode()

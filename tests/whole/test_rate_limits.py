@@ -296,15 +296,15 @@ async def test_rl19_a_call_waits_for_a_slot_and_leaves_with_its_client() -> None
 
 
 async def _until_waiting(rig: Rig, count: int) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while (await rig.get("/v1/health"))["limits"]["waiting"] != count:
             await asyncio.sleep(0.005)
 
 
 async def test_rl19_what_cannot_fit_in_time_is_refused_at_once() -> None:
-    rig = limited(requests="1/minute", more={"GATEWAY_QUEUE_SECONDS": "1"})
+    rig = limited(requests="1/minute", more={"GATEWAY_QUEUE_SECONDS": "20"})
     await rig.call()
-    refused = await asyncio.wait_for(rig.call(), 0.5)
+    refused = await asyncio.wait_for(rig.call(), 10)
     assert refused.status == 429
 
 

