@@ -173,9 +173,7 @@ class Gateway:
         """Stop what was started late, at the first call, because the host entered no `lifespan`."""
         await self._life.stop()
 
-    def _make_layers(
-        self, settings: Settings, tracer_provider: TracerProvider | None, clocks: Clocks
-    ) -> list[Middleware]:
+    def _make_layers(self, settings: Settings, tracers: TracerProvider | None, clocks: Clocks) -> list[Middleware]:
         """The stack, outermost layer first."""
         return [
             Middleware(
@@ -204,7 +202,7 @@ class Gateway:
                 owners=self.tenants.owners,
             ),
             Middleware(TokenCountMiddleware, is_native=self.config.is_native, count=self._count_input),
-            *telemetry_layers(self.config, tracer_provider),
+            *telemetry_layers(self.config, tracers),
             *self.metering.layers(self.limits.calls.estimator),
             Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),
             Middleware(

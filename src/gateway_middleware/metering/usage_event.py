@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
@@ -63,6 +63,19 @@ class OpenCall(_Attempted, frozen=True, kw_only=True, omit_defaults=True, rename
     input_tokens: int = 0
 
 
+class _Told(TypedDict, total=False):
+    """What an event may tell besides, under the names that it has there."""
+
+    model_served: str | None
+    status: int | None
+    cost: str | None
+    price_version: str | None
+    ttft: float | None
+    duration: float | None
+    upstream_request_id: str | None
+    flags: tuple[str, ...]
+
+
 class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
     """What one attempt used. `id` is that of its `OpenCall`; `time` is fixed once, in seconds since the epoch.
 
@@ -92,15 +105,8 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
         outcome: str,
         usage: Usage,
         usage_source: UsageSource,
-        model_served: str | None = None,
-        status: int | None = None,
         raw_usage: bytes | None = None,
-        cost: str | None = None,
-        price_version: str | None = None,
-        ttft: float | None = None,
-        duration: float | None = None,
-        upstream_request_id: str | None = None,
-        flags: tuple[str, ...] = (),
+        **told: Unpack[_Told],
     ) -> Self:
         """The event that ends `call`."""
         return cls(
@@ -119,15 +125,8 @@ class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
             outcome=outcome,
             usage=usage,
             usage_source=usage_source,
-            model_served=model_served,
-            status=status,
             raw_usage=msgspec.Raw(raw_usage or b"null"),
-            cost=cost,
-            price_version=price_version,
-            ttft=ttft,
-            duration=duration,
-            upstream_request_id=upstream_request_id,
-            flags=flags,
+            **told,
         )
 
 
