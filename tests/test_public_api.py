@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import uvicorn
+from limits.storage import MemoryStorage as BlockingStorage
 
 import gateway_middleware
 
@@ -82,3 +86,45 @@ def test_no_layer_subclasses_base_http_middleware() -> None:
     found = [path for path in (ROOT / "src").rglob("*.py") if "BaseHTTPMiddleware" in path.read_text()]
 
     assert found == []
+
+
+async def _app(scope: Any, receive: Any, send: Any) -> None:
+    """Not called."""
+
+
+LAYERS: dict[str, Callable[[], Any]] = {
+    "RateLimitMiddleware": lambda: gateway_middleware.RateLimitMiddleware(_app, key=str, limits="1/minute"),
+    "CircuitBreakerMiddleware": lambda: gateway_middleware.CircuitBreakerMiddleware(_app, key=str),
+    "UsageMiddleware": lambda: gateway_middleware.UsageMiddleware(
+        _app, journal=gateway_middleware.Journal("unused.db"), tenant_of=str
+    ),
+    "TenantMiddleware": lambda: gateway_middleware.TenantMiddleware(_app, resolver=lambda _, __: None),
+    "Gateway": lambda: gateway_middleware.Gateway(OPEN),
+    "create_app": lambda: gateway_middleware.create_app(OPEN),
+}
+OPEN = gateway_middleware.Settings.from_env({"GATEWAY_OPEN": "true", "OPENAI_API_KEY": "x", "GATEWAY_JOURNAL": "off"})
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_server_sees_that_each_layer_is_an_application(name: str) -> None:
+    """uvicorn takes an object for one of ASGI 3 only if its `__call__` is a coroutine function."""
+    config = uvicorn.Config(LAYERS[name](), log_config=None)
+    config.load()
+    assert config.interface == "asgi3"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: gateway_middleware.CircuitBreakerMiddleware(_app, key=cast("Any", None)),
+        lambda: gateway_middleware.UsageMiddleware(_app, journal=cast("Any", None), tenant_of=str),
+        lambda: gateway_middleware.UsageMiddleware(
+            _app, journal=gateway_middleware.Journal("unused.db"), tenant_of=cast("Any", "acme")
+        ),
+        lambda: gateway_middleware.TenantMiddleware(_app, resolver=cast("Any", None)),
+        lambda: gateway_middleware.Limiter("1/minute", storage=cast("Any", BlockingStorage())),
+    ],
+)
+def test_an_argument_that_is_none_is_found_when_the_application_is_built(build: Callable[[], object]) -> None:
+    with pytest.raises(TypeError, match="expected"):
+        build()

@@ -99,6 +99,8 @@ class CircuitBreakerMiddleware:
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
     ) -> None:
+        if not callable(key):
+            raise TypeError("key: expected a function of the scope")
         self.app = app
         self._key = key
         self._is_failure = is_failure

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 from limits import RateLimitItem
 from limits.aio.storage import Storage
+from limits.storage import Storage as BlockingStorage
 from limits.storage import storage_from_string
 
 from gateway_middleware.limiting.limit import Claim, Limit, Store, limit_key
@@ -34,7 +35,7 @@ class Limiter:
     `RateLimitItem`s; empty with `concurrency` alone. `storage` is `memory://`, a Redis URI (`redis://`, `rediss://`,
     `redis+unix://`, `redis+cluster://`, `redis+sentinel://`), an `async+...` URI of `limits`, or any `limits.aio`
     storage; on storages that are not ours `concurrency` is refused. Raises `ValueError` for limits and storages that
-    are none.
+    are none, `TypeError` for a storage that blocks.
 
     ```python
     limiter = Limiter("100/minute", storage="redis://localhost")
@@ -94,6 +95,8 @@ def _store_of(storage: str | Storage | Store, wall: Clock) -> Store:
         if not storage.startswith("async+"):
             return store_from_uri(storage, wall=wall)
         storage = _storage_from_text(storage)
+    if isinstance(storage, BlockingStorage):
+        raise TypeError("storage: it would block the event loop; expected one of limits.aio.storage")
     if isinstance(storage, RedisWindowStorage):
         return with_fallback(storage.redis, MemoryStore(wall=wall))
     if isinstance(storage, WindowStorage):

@@ -16,7 +16,7 @@ from gateway_middleware.limiting.limiter import Limiter
 from gateway_middleware.limiting.reservation import LimitReachedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
     from gateway_middleware.core.domain import Clock, HeaderList
@@ -64,12 +64,13 @@ class RateLimitMiddleware:
         self._on_reject = on_reject
         self._wall = wall
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "lifespan" and self._owns_limiter:
-            return self._live(scope, receive, send)
+            await self._live(scope, receive, send)
+            return
         key = self._key(scope) if kind == "http" else None
-        return self.app(scope, receive, send) if key is None else self._limited(key, scope, receive, send)
+        await (self.app(scope, receive, send) if key is None else self._limited(key, scope, receive, send))
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._limiter:

@@ -42,6 +42,8 @@ class UsageMiddleware:
         on_event: Callable[[UsageEvent], None] = lambda _: None,
         wall: Clock = time.time,
     ) -> None:
+        if not hasattr(journal, "open") or not callable(tenant_of):
+            raise TypeError("journal: expected a Journal; tenant_of: expected a function of the scope")
         self.app = app
         self._journal = journal
         self._tenant_of = tenant_of
@@ -50,11 +52,9 @@ class UsageMiddleware:
         self._wall = wall
         self._ids = CallIds()
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tenant = self._tenant_of(scope) if scope["type"] == "http" else None
-        if tenant is None:
-            return self.app(scope, receive, send)
-        return self._metered(tenant, scope, receive, send)
+        await (self.app(scope, receive, send) if tenant is None else self._metered(tenant, scope, receive, send))
 
     async def _metered(self, tenant: str, scope: Scope, receive: Receive, send: Send) -> None:
         call = self._open(tenant, scope)

@@ -54,6 +54,8 @@ class TenantMiddleware:
         metrics_token: str | None = None,
         on_reject: Callable[[GatewayError], tuple[int, HeaderList, bytes]] = openai_rejection,
     ) -> None:
+        if not callable(resolver):
+            raise TypeError("resolver: expected a function of credential and scope")
         self.app = app
         self._resolver = resolver
         self._declaring = resolver if isinstance(resolver, CredentialFree) else None
