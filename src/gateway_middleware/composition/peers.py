@@ -66,8 +66,8 @@ class FleetPeers(NoPeers):
 
     def _hear(self, entry: Entry) -> None:
         """An operator has spoken to another worker."""
-        told = _decode(entry.body)
-        self._operator.obey(entry.key, told.command, entry.seconds or 0.0, told.reason)
+        command = _decode(entry.body)
+        self._operator.obey(entry.key, command.command, entry.seconds or 0.0, command.reason)
 
 
 class RedisPeers(Peers, Fixed):

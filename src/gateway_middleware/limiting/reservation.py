@@ -48,8 +48,8 @@ def _retry_after(decision: Decision, status: LimitStatus) -> float:
 def _message(status: LimitStatus) -> str:
     claim, limit = status.claim, status.claim.limit
     if status.wait == NEVER:
-        asked = f"${claim.cost / 1e6:,.2f}" if limit.unit is Unit.SPEND else f"{claim.cost:,} {limit.unit}"
-        return f"This request needs about {asked}, more than the whole limit of {limit.phrase} ({limit.name})."
+        amount = f"${claim.cost / 1e6:,.2f}" if limit.unit is Unit.SPEND else f"{claim.cost:,} {limit.unit}"
+        return f"This request needs about {amount}, more than the whole limit of {limit.phrase} ({limit.name})."
     seconds = status.wait / 1e6
     return f"Rate limit reached: {limit.phrase} ({limit.name}). Try again in {seconds:.3g} s."
 

@@ -47,8 +47,8 @@ def refuse_in_dialect(refusal: Refusal) -> tuple[HeaderList, bytes]:
     dialect = dialect_of(locate(path), path, names)
     request_id = _request_id(refusal)
     _, headers, body = render(RefusedAtTheDoorError(refusal), dialect, request_id)
-    kept = [pair for pair in headers if pair[0] != b"content-length"]
-    return [*kept, (b"x-request-id", request_id.encode())], body
+    own_headers = [pair for pair in headers if pair[0] != b"content-length"]
+    return [*own_headers, (b"x-request-id", request_id.encode())], body
 
 
 def _request_id(refusal: Refusal) -> str:

@@ -235,7 +235,7 @@ class Peers:
         return msgspec.convert(await self._redis.run(HOLD, keys, (self._replica, milliseconds)), int) / 1000
 
     async def _sync(self) -> None:
-        names, asked = self._names, self._clock()
+        names, began = self._names, self._clock()
         keys = (names.mark, names.replicas, names.generation, names.revision, names.commands, names.cooldowns)
         known = (b"%d" % self._applier.log.known, self._revision)
         reply = await self._redis.run(SYNC, keys, (self._replica, b"%d" % _SILENT_MS, b"%d" % _KEPT_MS, *known))
@@ -243,7 +243,7 @@ class Peers:
         has_forgotten = self._mark not in {b"", sync.mark}
         if has_forgotten:
             self._cooldowns.repeat()
-        self._applier.apply(sync, asked)
+        self._applier.apply(sync, began)
         self._leases.sweep()
         if has_forgotten:
             await self._restore()

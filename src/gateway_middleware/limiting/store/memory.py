@@ -179,5 +179,5 @@ def _correct(cell: Window, change: Change, weight: int) -> None:
     if delta >= 0:
         cell.add(delta * weight)
         return
-    kept = min((claim.cost + delta) * weight, claim.limit.amount)
-    cell.refund(weighed(claim, weight) - kept, cell.newest if change.bucket is None else change.bucket)
+    actual = min((claim.cost + delta) * weight, claim.limit.amount)
+    cell.refund(weighed(claim, weight) - actual, cell.newest if change.bucket is None else change.bucket)
