@@ -40,6 +40,19 @@ async def test_everything_of_a_turn_is_written_at_its_end_in_order() -> None:
 
 
 @pytest.mark.anyio
+async def test_it_is_quiet_while_turns_have_one_sender() -> None:
+    outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    one, other = Connection("one", written), Connection("other", written)
+    is_quiet = []
+    for senders in ([one], [one, other], [one], [one], []):
+        for sender in senders:
+            outbox.add(sender, loop)
+            is_quiet.append(outbox.is_quiet)
+        await asyncio.sleep(0)
+    assert is_quiet == [True, True, False, False, True]
+
+
+@pytest.mark.anyio
 async def test_a_connection_that_cannot_write_silences_nobody() -> None:
     outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
     reports: list[dict[str, Any]] = []

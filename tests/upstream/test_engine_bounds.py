@@ -152,9 +152,9 @@ class Wire(asyncio.Transport):
         self.is_paused = False
 
 
-def connection_of(wire: Wire) -> Connection:
+def connection_of(wire: Wire, outbox: Outbox | None = None) -> Connection:
     loop = asyncio.get_running_loop()
-    connection = Connection(on_idle=lambda _: None, on_lost=lambda _: None, outbox=Outbox(), loop=loop)
+    connection = Connection(on_idle=lambda _: None, on_lost=lambda _: None, outbox=outbox or Outbox(), loop=loop)
     wire.protocol = connection
     connection.connection_made(wire)
     return connection
@@ -168,9 +168,22 @@ def answer_on(connection: Connection) -> EngineAnswer:
 BODY = bytes(range(256)) * 8192  # 2 MiB
 
 
+class Neighbour:
+    """Another connection that sends in the same turn."""
+
+    def write_out(self) -> None:
+        """Nothing."""
+
+
+def busy_outbox() -> Outbox:
+    outbox = Outbox()
+    outbox.add(Neighbour(), asyncio.get_running_loop())
+    return outbox
+
+
 async def test_bytes_that_come_before_the_request_was_written_are_no_answer() -> None:
     wire = Wire()
-    connection = connection_of(wire)
+    connection = connection_of(wire, busy_outbox())
     answer = answer_on(connection)
     connection.send(b"HEAD", b"BODY", answer)
     assert wire.written == []
@@ -185,12 +198,25 @@ async def test_bytes_that_come_before_the_request_was_written_are_no_answer() ->
 
 async def test_a_request_that_nobody_waits_for_any_more_is_not_written() -> None:
     wire = Wire()
-    connection = connection_of(wire)
+    connection = connection_of(wire, busy_outbox())
     answer = answer_on(connection)
     connection.send(b"HEAD", b"BODY", answer)
     answer.close()
     await asyncio.sleep(0)
     assert (wire.written, wire.is_closing()) == ([], True)
+
+
+async def test_a_request_that_is_alone_in_its_turn_is_written_at_once() -> None:
+    wire = Wire()
+    connection = connection_of(wire)
+    answer = answer_on(connection)
+    connection.send(b"HEAD", b"BODY", answer)
+    assert wire.written == [b"HEADBODY"]
+    await asyncio.sleep(0)
+    assert wire.written == [b"HEADBODY"]
+    deliver(connection, plain())
+    answer.close()
+    assert not wire.is_closing()
 
 
 async def test_a_large_body_waits_for_the_socket() -> None:

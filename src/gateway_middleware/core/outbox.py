@@ -22,13 +22,21 @@ class Outbox:
     Each keeps its own bytes, in their order, and may write them earlier: when they are many, or before it closes. So
     several messages of one turn are one write, and all writes of a turn follow each other. It costs no timer, only one
     callback for each turn in which something is sent. Not for several threads.
+
+    While turns have one sender each, nothing is gained by waiting: then `is_quiet`, and a sender writes at once.
     """
 
-    __slots__ = ("_loop", "_senders")
+    __slots__ = ("_is_busy", "_loop", "_senders")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._senders: list[Sender] = []
+        self._is_busy = False  # whether the last turn had several senders
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody else seems to send in this turn."""
+        return not self._is_busy and len(self._senders) <= 1
 
     def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
         """Have `sender.write_out` called at the end of this turn of the loop that runs."""
@@ -41,6 +49,7 @@ class Outbox:
         if loop is not self._loop:
             return
         senders, self._senders = self._senders, []
+        self._is_busy = len(senders) > 1
         for sender in senders:
             try:
                 sender.write_out()

@@ -128,6 +128,8 @@ class Connection(asyncio.BufferedProtocol):
         elif len(body) <= _OUTGOING and not answer.has_bytes:
             self._outgoing = head + body
             self._outbox.add(self, self._loop)
+            if self._outbox.is_quiet:
+                self.write_out()
         elif len(body) <= _SLICE:
             self._transport.write(head + body)
         else:

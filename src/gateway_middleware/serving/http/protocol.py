@@ -236,14 +236,14 @@ class HTTPProtocol(asyncio.Protocol):
     # Answers.
 
     def write(self, data: bytes) -> None:
-        """Send at the end of this turn of the loop, or now if it is much. Nothing if the connection is closed."""
+        """Send at the end of this turn of the loop; now if it is much, or nobody else sends. Nothing once it closes."""
         if self._outgoing:
             data = self._outgoing + data
         self._outgoing = data
-        if len(data) > _MAX_OUTGOING:
-            self.write_out()
-        elif not self._has_mail:
+        if not self._has_mail:
             self.write_soon()
+        if len(data) > _MAX_OUTGOING or self.door.outbox.is_quiet:
+            self._write_now()
 
     def write_soon(self) -> None:
         """Have `write_out` called at the end of this turn of the loop."""
@@ -253,6 +253,9 @@ class HTTPProtocol(asyncio.Protocol):
     def write_out(self) -> None:
         """Send what is kept until the end of the turn."""
         self._has_mail = False
+        self._write_now()
+
+    def _write_now(self) -> None:
         data, self._outgoing = self._outgoing, b""
         if self._exchange is not None:
             data += self._exchange.take_head()
