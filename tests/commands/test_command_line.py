@@ -43,29 +43,31 @@ def run(*arguments: str, stdin: str = "", environ: dict[str, str] | None = None)
     )
 
 
-def test_check_says_what_it_would_run() -> None:
-    environ = {
-        "OPENAI_API_KEY": KEY,
-        "AZURE_EU_KEY": "z-canary-0123456789",
-        "GATEWAY_PROVIDERS": json.dumps(
-            {
-                "azure-eu": {
-                    "kind": "azure_openai",
-                    "base_url": "https://eu.openai.azure.com/",
-                    "api_key": "env:AZURE_EU_KEY",
-                    "api_version": "2024-10-21",
-                    "timeouts": {"connect": 2.5},
-                    "breaker": {"consecutive": 3},
-                }
+CONFIGURED = {
+    "OPENAI_API_KEY": KEY,
+    "AZURE_EU_KEY": "z-canary-0123456789",
+    "GATEWAY_PROVIDERS": json.dumps(
+        {
+            "azure-eu": {
+                "kind": "azure_openai",
+                "base_url": "https://eu.openai.azure.com/",
+                "api_key": "env:AZURE_EU_KEY",
+                "api_version": "2024-10-21",
+                "timeouts": {"connect": 2.5},
+                "breaker": {"consecutive": 3},
             }
-        ),
-        "GATEWAY_ROUTES": '{"fast": ["openai/gpt-5-mini", {"to": "azure-eu/gpt5mini", "weight": 3}]}',
-        "GATEWAY_TENANTS": json.dumps({"acme": {"keys": [DIGEST], "requests": "600/minute", "models": ["gpt-*"]}}),
-        "GATEWAY_PORT": "9000",
-        "GATEWAY_WORKERS": "2",
-    }
-    done = run("check", environ=environ)
-    settings = Settings.from_env(environ)
+        }
+    ),
+    "GATEWAY_ROUTES": '{"fast": ["openai/gpt-5-mini", {"to": "azure-eu/gpt5mini", "weight": 3}]}',
+    "GATEWAY_TENANTS": json.dumps({"acme": {"keys": [DIGEST], "requests": "600/minute", "models": ["gpt-*"]}}),
+    "GATEWAY_PORT": "9000",
+    "GATEWAY_WORKERS": "2",
+}
+
+
+def test_check_says_what_it_would_run() -> None:
+    done = run("check", environ=CONFIGURED)
+    settings = Settings.from_env(CONFIGURED)
     openai, azure = (p.api_key.fingerprint for p in settings.providers)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
