@@ -13,9 +13,11 @@ from gateway_middleware.translation.efforts import effort_of_budget
 from gateway_middleware.translation.vocabulary import Document, Image, Text, Thinking, ToolCall, ToolResult
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway_middleware.translation.fields import Losses
     from gateway_middleware.translation.target import Target
-    from gateway_middleware.translation.vocabulary import Conversation
+    from gateway_middleware.translation.vocabulary import Conversation, Tool, ToolChoice
 
 _MAX_USER = 64
 _TIERS = {"standard_only": "default"}
@@ -34,6 +36,28 @@ def sampling_of(conversation: Conversation, target: Target, effort: str | None, 
             written[name] = value
     if conversation.top_k is not None:
         losses.drop("top_k")
+    return written
+
+
+def tools_of(
+    conversation: Conversation,
+    target: Target,
+    losses: Losses,
+    *,
+    write_tool: Callable[[Tool], dict[str, Any]],
+    write_choice: Callable[[ToolChoice, Conversation], str | dict[str, Any]],
+) -> dict[str, Any]:
+    """The tools, which of them must be called, and whether several may be; each tool and choice as its surface does."""
+    if not conversation.tools:
+        return {}
+    written: dict[str, Any] = {"tools": [write_tool(tool) for tool in conversation.tools]}
+    if conversation.tool_choice is not None:
+        written["tool_choice"] = write_choice(conversation.tool_choice, conversation)
+    if conversation.may_call_parallel is not None:
+        if target.facts.has_parallel_option:
+            written["parallel_tool_calls"] = conversation.may_call_parallel
+        elif not conversation.may_call_parallel:
+            losses.drop("may_call_parallel")
     return written
 
 

@@ -8,7 +8,13 @@ from gateway_middleware.core.domain import Dialect
 from gateway_middleware.translation.calls import check_calls
 from gateway_middleware.translation.chat.content import messages_of
 from gateway_middleware.translation.messages.tools import object_schema
-from gateway_middleware.translation.openai_options import effort_of, identity_of, is_strict_schema, sampling_of
+from gateway_middleware.translation.openai_options import (
+    effort_of,
+    identity_of,
+    is_strict_schema,
+    sampling_of,
+    tools_of,
+)
 from gateway_middleware.translation.vocabulary import Choice, Conversation, OutputFormat, Tool, ToolChoice
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ def write_request(conversation: Conversation, target: Target, losses: Losses) ->
     """The body. `losses` takes what chat, or this model, has no word for."""
     check_calls(conversation, losses)
     body: dict[str, Any] = {"model": target.model, "messages": messages_of(conversation, losses)}
-    _put_tools(body, conversation, target, losses)
+    body |= tools_of(conversation, target, losses, write_tool=_tool, write_choice=_choice)
     effort = effort_of(conversation, target, losses)
     if conversation.thinking_display is not None:
         losses.drop("thinking.display")
@@ -83,19 +89,6 @@ def _format(output: OutputFormat) -> dict[str, Any]:
     if output.description is not None:
         schema["description"] = output.description
     return {"type": "json_schema", "json_schema": schema}
-
-
-def _put_tools(body: dict[str, Any], conversation: Conversation, target: Target, losses: Losses) -> None:
-    if not conversation.tools:
-        return
-    body["tools"] = [_tool(tool) for tool in conversation.tools]
-    if conversation.tool_choice is not None:
-        body["tool_choice"] = _choice(conversation.tool_choice, conversation)
-    if conversation.may_call_parallel is not None:
-        if target.facts.has_parallel_option:
-            body["parallel_tool_calls"] = conversation.may_call_parallel
-        elif not conversation.may_call_parallel:
-            losses.drop("may_call_parallel")
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

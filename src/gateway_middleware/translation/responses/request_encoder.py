@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.translation.calls import check_calls
 from gateway_middleware.translation.messages.tools import object_schema
-from gateway_middleware.translation.openai_options import effort_of, identity_of, is_strict_schema, sampling_of
+from gateway_middleware.translation.openai_options import (
+    effort_of,
+    identity_of,
+    is_strict_schema,
+    sampling_of,
+    tools_of,
+)
 from gateway_middleware.translation.responses.items_encoder import items_of
 from gateway_middleware.translation.vocabulary import Choice, Conversation, OutputFormat, Role, Tool, ToolChoice
 
@@ -28,7 +34,7 @@ def write_request(conversation: Conversation, target: Target, losses: Losses) ->
     if not conversation.system and all(message.role is Role.ASSISTANT for message in conversation.messages):
         losses.refuse("messages", "holds nothing of the user")
     body["store"] = False
-    _put_tools(body, conversation, target, losses)
+    body |= tools_of(conversation, target, losses, write_tool=_tool, write_choice=_choice)
     _put_reasoning(body, conversation, target, losses)
     _put_cap(body, conversation, target, losses)
     _put_text(body, conversation, target, losses)
@@ -86,19 +92,6 @@ def _format(output: OutputFormat) -> dict[str, Any]:
     strict = is_strict_schema(output.schema) if output.is_strict is None else output.is_strict
     described = {} if output.description is None else {"description": output.description}
     return {"type": "json_schema", "name": output.name, "schema": output.schema, "strict": strict, **described}
-
-
-def _put_tools(body: dict[str, Any], conversation: Conversation, target: Target, losses: Losses) -> None:
-    if not conversation.tools:
-        return
-    body["tools"] = [_tool(tool) for tool in conversation.tools]
-    if conversation.tool_choice is not None:
-        body["tool_choice"] = _choice(conversation.tool_choice, conversation)
-    if conversation.may_call_parallel is not None:
-        if target.facts.has_parallel_option:
-            body["parallel_tool_calls"] = conversation.may_call_parallel
-        elif not conversation.may_call_parallel:
-            losses.drop("may_call_parallel")
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
