@@ -129,7 +129,9 @@ class Gateway:
         )
         self.routes = self._make_routes(clocks)
         self.middleware = self._make_layers(settings, tracer_provider, clocks)
-        self.app = fold(self.middleware, Innermost(self.upstream.dispatch, Router(routes=self.routes)))
+        self.app = fold(
+            self.middleware, Innermost(self.upstream.dispatch, Router(self.routes, lifespan=lambda _: self.lifespan()))
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)

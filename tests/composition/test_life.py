@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -153,3 +154,25 @@ async def test_a_stop_at_any_moment_of_the_start_leaves_nobody_waiting(turns: in
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(result is None or isinstance(result, GatewayNotStartedError) for result in results)
     assert log in ([], ["+a", "+b", "+c", "-c", "-b", "-a"])
+
+
+async def test_a_lifespan_scope_starts_and_stops_a_gateway_that_is_the_application_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Mounted nowhere, as in `uvicorn.run(gateway)`: what the server says of its life is meant for it."""
+    rig = Rig()
+    kinds = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        if sent:
+            assert (await rig.call()).status == 200
+        return {"type": next(kinds)}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await rig.gateway({"type": "lifespan", "asgi": {}, "state": {}}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert "started at the first call" not in caplog.text
+    assert (await rig.call()).json()["error"]["code"] == "not_running"
