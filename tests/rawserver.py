@@ -175,10 +175,10 @@ async def raw_server(
 
 @contextlib.asynccontextmanager
 async def running_engine(
-    *, ssl_context: ssl.SSLContext | None = None, keep_alive: float = 15.0
+    *, ssl_context: ssl.SSLContext | None = None, keep_alive: float = 15.0, stale_after: float = 1.0
 ) -> AsyncIterator[Engine]:
     """An engine that is closed in the end, and then has no connection."""
-    engine = Engine(ssl_context=ssl_context, keep_alive=keep_alive)
+    engine = Engine(ssl_context=ssl_context, keep_alive=keep_alive, stale_after=stale_after)
     try:
         yield engine
     finally:

@@ -185,6 +185,7 @@ EXCEPTIONS: list[tuple[BaseException, F]] = [
     (errors.UpstreamProtocolError("x", fault=errors.ProtocolFault.TRUNCATED), F.TRUNCATED),
     (errors.UpstreamProtocolError("x", fault=errors.ProtocolFault.TOO_LONG), F.TOO_LONG),
     (errors.UpstreamProtocolError("x"), F.GARBAGE),
+    (errors.StaleConnectionError("x", was_sent=True), F.STALE_CONNECTION),
     (errors.ProviderAuthError("no", upstream_status=403, body=openai("model_not_found")), F.MODEL_NOT_FOUND),
     (errors.ProviderAuthError("no", body=openai("insufficient_quota")), F.PROVIDER_AUTH),
     (errors.ProviderAuthError("no", upstream_status=403), F.REQUEST_DENIED),

@@ -16,6 +16,7 @@ from gateway_middleware.core.domain import Balance, Deployment, Route, Timeouts
 from gateway_middleware.core.errors import (
     ClientDisconnectedError,
     GatewayError,
+    StaleConnectionError,
     UpstreamConnectError,
     UpstreamError,
     UpstreamTimeoutError,
@@ -49,6 +50,7 @@ def walk(sequence: AttemptSequence, *errors: BaseException) -> list[str]:
 ERRORS: list[tuple[BaseException, list[str]]] = [
     (status_error(500), [A, B]),
     (status_error(503), [A, B]),
+    (StaleConnectionError("gone", was_sent=True), [A, A]),
     (UpstreamConnectError("refused"), [A, B]),
     (UpstreamTimeoutError("late", phase="first_byte"), [A, B]),
     (status_error(429), [A, B]),
@@ -64,6 +66,15 @@ ERRORS: list[tuple[BaseException, list[str]]] = [
 @pytest.mark.parametrize(("error", "where"), ERRORS)
 def test_what_speaks_of_the_deployment_moves_on(error: BaseException, where: list[str]) -> None:
     assert walk(Calls().begin(A, B), error) == where
+
+
+def test_a_stale_connection_says_nothing_of_the_deployment_and_counts_as_an_attempt() -> None:
+    calls = Calls(max_attempts=2)
+    stale = StaleConnectionError("gone", was_sent=True)
+
+    assert walk(calls.begin(A, B), stale, stale) == [A, A], "no more than two"
+    assert calls.failures(A) == 0
+    assert calls.budget.has_room
 
 
 def test_others_come_first_and_then_the_same_after_a_pause() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import (
+    StaleConnectionError,
     UpstreamConnectError,
     UpstreamError,
     UpstreamProtocolError,
@@ -90,7 +91,7 @@ async def test_failures_give_their_slot_back() -> None:
         await engine.aclose()
 
 
-async def test_a_stale_connection_is_replaced_within_the_bound() -> None:
+async def test_a_stale_connection_gives_its_place_back() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
         await peer.send(plain())
@@ -98,9 +99,11 @@ async def test_a_stale_connection_is_replaced_within_the_bound() -> None:
         peer.fin()
 
     async with raw_server(script) as server:
-        engine = Engine(max_connections=1)
+        engine = Engine(max_connections=1, stale_after=0.0)
         for _ in range(4):
             assert await call(engine, request_to(server.origin)) == b"hello"
+            with pytest.raises(StaleConnectionError):
+                await call(engine, request_to(server.origin))
         assert len(server.peers) == 4
         await engine.aclose()
 

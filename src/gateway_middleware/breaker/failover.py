@@ -236,6 +236,8 @@ class AttemptSequence:
             return bool(self._fresh)
         if judgement.retry is Retry.OTHER_CREDENTIAL:
             self._barred.add(deployment.provider)
+        elif judgement.retry is Retry.AT_ONCE:
+            self._fresh.insert(0, deployment)
         elif judgement.retry is Retry.ANYWHERE and (judgement.min_open or 0.0) <= _MAX_WAIT:
             self._repeatable.append((deployment, judgement.min_open or 0.0))
         return judgement.retry is not Retry.NEVER

@@ -230,6 +230,17 @@ class UpstreamProtocolError(UpstreamError):
         self.fault = fault
 
 
+class StaleConnectionError(UpstreamProtocolError):
+    """A kept connection was closed by the provider because it had been idle: the request on it was not worked on.
+
+    `was_sent`: whether the request was written to the connection, so that it may have been read all the same.
+    """
+
+    def __init__(self, message: str, *, was_sent: bool) -> None:
+        super().__init__(message, fault=ProtocolFault.TRUNCATED)
+        self.was_sent = was_sent
+
+
 class UpstreamStreamError(UpstreamError):
     """The provider sent an error event inside a stream that had begun with 200.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError
+from gateway_middleware.core.errors import ProtocolFault, StaleConnectionError, UpstreamProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,9 @@ _OK = 200
 _CONTINUE = 100
 _TOO_LONG = "The head or the trailers of the provider's answer are too long."
 _OUTGOING = 64 * 1024  # a larger request is written at once
+STALE_AFTER = 1.0
+"""Seconds of idleness after which a provider may have closed a connection that we still take for open."""
+_STALE_NOTICE = 0.1  # seconds from a request on a connection that is closed already to the news of it
 _SLICE = 256 * 1024  # of a large request body, written while the socket takes it
 _KEEP_ALIVE = [  # a provider may think for minutes, longer than a NAT on the way remembers a silent connection
     (getattr(socket, name), value)
@@ -52,7 +55,9 @@ class Connection(asyncio.BufferedProtocol):
         outbox: Outbox,
         loop: asyncio.AbstractEventLoop,
         buffer: bytearray | None = None,
+        stale_after: float = STALE_AFTER,
     ) -> None:
+        self._stale_after = stale_after
         self._outbox = outbox
         self._loop = loop
         self._outgoing = b""
@@ -75,7 +80,9 @@ class Connection(asyncio.BufferedProtocol):
         self._is_interim = False
         self._ends_with_connection = False
         self._has_no_body = False
-        self.idle_since = 0.0
+        self.idle_since: float | None = None
+        self._written_at: float | None = None  # the request that is under way
+        self._idled: float | None = None  # before it; None: it is the first
 
     # The connection's life.
 
@@ -111,8 +118,19 @@ class Connection(asyncio.BufferedProtocol):
             if self._ends_with_connection and self._has_eof and answer.has_head and exc is None:
                 self._complete(is_reusable=False)
             else:
-                answer.put_error(_cut(answer))
+                answer.put_error(self._cut(answer))
         self._on_lost(self)
+
+    def _cut(self, answer: EngineAnswer) -> UpstreamProtocolError:
+        """What to say of a loss: staleness explains that of a kept connection, if it showed at once."""
+        when = "before its answer was complete" if answer.has_bytes else "without an answer"
+        message = f"The provider closed the connection {when}."
+        if not answer.has_bytes and self._idled is not None:
+            if self._written_at is None:
+                return StaleConnectionError(message, was_sent=False)
+            if self._idled >= self._stale_after and self._loop.time() - self._written_at <= _STALE_NOTICE:
+                return StaleConnectionError(message, was_sent=True)
+        return UpstreamProtocolError(message, fault=ProtocolFault.TRUNCATED)
 
     def send(self, head: bytes, body: bytes, answer: EngineAnswer, *, has_no_body: bool = False) -> None:
         """Send a request whose response goes to `answer`. The connection must be idle."""
@@ -121,19 +139,21 @@ class Connection(asyncio.BufferedProtocol):
         self._bare_bytes = 0
         self._is_complete = self._is_interim = self._ends_with_connection = False
         self._has_no_body = has_no_body
+        self._written_at = None
+        self._idled = None if self.idle_since is None else self._loop.time() - self.idle_since
         if self._early is not None:
             self._take_early()
         if self._transport is None:
-            answer.put_error(_cut(answer))
+            answer.put_error(self._cut(answer))
         elif len(body) <= _OUTGOING and not answer.has_bytes:
             self._outgoing = head + body
             self._outbox.add(self, self._loop)
             if self._outbox.is_quiet:
                 self.write_out()
         elif len(body) <= _SLICE:
-            self._transport.write(head + body)
+            self._write(self._transport, head + body)
         else:
-            self._transport.write(head)
+            self._write(self._transport, head)
             self._unsent = memoryview(body)
             self._send_more()
 
@@ -141,7 +161,12 @@ class Connection(asyncio.BufferedProtocol):
         """Write the request that is kept until the end of the turn."""
         data, self._outgoing = self._outgoing, b""
         if data and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+            self._write(self._transport, data)
+
+    def _write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """The first bytes of a request."""
+        self._written_at = self._loop.time()
+        transport.write(data)
 
     def _take_early(self) -> None:
         """A provider may answer before it is asked (413, 503): the answer has waited for the request it is about."""
@@ -314,11 +339,6 @@ def _is_proven_end(transport: asyncio.Transport) -> bool:
         return True
     except ssl.SSLError:
         return False
-
-
-def _cut(answer: EngineAnswer) -> UpstreamProtocolError:
-    when = "before its answer was complete" if answer.has_bytes else "without an answer"
-    return UpstreamProtocolError(f"The provider closed the connection {when}.", fault=ProtocolFault.TRUNCATED)
 
 
 def _size(header: tuple[bytes, bytes]) -> int:

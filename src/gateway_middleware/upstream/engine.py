@@ -6,13 +6,18 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.core.domain import Timeouts
-from gateway_middleware.core.errors import UpstreamConnectError, UpstreamError, UpstreamTimeoutError
+from gateway_middleware.core.errors import (
+    StaleConnectionError,
+    UpstreamConnectError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
 from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.client_types import httpx
 from gateway_middleware.upstream.connecting import Connector
-from gateway_middleware.upstream.connection import READ_BYTES, Connection
+from gateway_middleware.upstream.connection import READ_BYTES, STALE_AFTER, Connection
 from gateway_middleware.upstream.httpx_mapping import as_httpx_error, response_of, upstream_request_of
 from gateway_middleware.upstream.pool import Pool
 
@@ -30,7 +35,10 @@ class Engine(httpx.AsyncBaseTransport):
     No redirects, nothing from the environment, a proxy only where the origin names one. `ssl_context` replaces the
     default ones, which trust the bundle of certifi and the origin's `ca_file`. `max_connections` bounds those of one
     origin; a call waits for one as long as it may connect. `opened` and `reused` count connections since the start.
-    Requests leave with the `outbox` of the loop's turn.
+    Requests leave with the `outbox` of the loop's turn. A kept connection may turn out to be closed just as a request
+    goes out: one that was not written goes out on the next connection; one that was written, on a connection that had
+    been idle for `stale_after` seconds, raises `StaleConnectionError` from `open`, for the caller to repeat it as an
+    attempt of its own, and is repeated once for callers of the httpx interface.
     """
 
     def __init__(
@@ -40,12 +48,14 @@ class Engine(httpx.AsyncBaseTransport):
         keep_alive: float = KEEP_ALIVE_SECONDS,
         max_connections: int | None = None,
         outbox: Outbox | None = None,
+        stale_after: float = STALE_AFTER,
     ) -> None:
         self._connector = Connector(ssl_context)
         self._outbox = outbox or Outbox()
         self._buffer = bytearray(READ_BYTES)
         self._keep_alive = keep_alive
         self._max_connections = max_connections
+        self._stale_after = stale_after
         self._pools: dict[Origin, Pool] = {}
         self._pruning: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -85,27 +95,19 @@ class Engine(httpx.AsyncBaseTransport):
         return answer
 
     async def _open(self, call: _Call, pool: Pool) -> EngineAnswer:
-        connection = pool.take(call.loop.time() - self._keep_alive)
-        if connection is not None:
-            answer = call.send(connection)
+        while (connection := pool.take(call.loop.time() - self._keep_alive)) is not None:
             try:
-                await answer.head()
-            except BaseException as error:
-                answer.close()
-                # A server may close an idle connection just as a request goes out. Only then, and only once, the
-                # request is repeated: it was never read.
-                if answer.has_bytes or not isinstance(error, UpstreamError) or isinstance(error, UpstreamTimeoutError):
+                answer = await call.head_of_answer(connection)
+            except StaleConnectionError as error:
+                if connection.idle_since is not None:  # those that have been idle for longer are no better
+                    pool.expire(connection.idle_since)
+                if error.was_sent:
                     raise
             else:
                 self.reused += 1
                 return answer
-        answer = call.send(await self._connect(call.request.target.origin, pool, call.connect_seconds()))
-        try:
-            await answer.head()
-        except BaseException:
-            answer.close()
-            raise
-        return answer
+        connection = await self._connect(call.request.target.origin, pool, call.connect_seconds())
+        return await call.head_of_answer(connection)
 
     async def aclose(self) -> None:
         """Close every connection, those in use as well. The engine opens none from now on."""
@@ -125,7 +127,10 @@ class Engine(httpx.AsyncBaseTransport):
         """As httpx asks of a transport. The body of the request is read whole before it is sent."""
         upstream, timeouts, first_byte = await upstream_request_of(request)
         try:
-            answer = await self.open(upstream, timeouts, first_byte=first_byte)
+            try:
+                answer = await self.open(upstream, timeouts, first_byte=first_byte)
+            except StaleConnectionError:
+                answer = await self.open(upstream, timeouts, first_byte=first_byte)
         except UpstreamError as error:
             raise as_httpx_error(error, request) from error
         return response_of(answer, request)
@@ -159,7 +164,12 @@ class Engine(httpx.AsyncBaseTransport):
                 self._pruning = loop.call_later(self._keep_alive, self._prune)
 
         return lambda: Connection(
-            on_idle=on_idle, on_lost=pool.forget, outbox=self._outbox, loop=loop, buffer=self._buffer
+            on_idle=on_idle,
+            on_lost=pool.forget,
+            outbox=self._outbox,
+            loop=loop,
+            buffer=self._buffer,
+            stale_after=self._stale_after,
         )
 
     def _prune(self) -> None:
@@ -187,7 +197,17 @@ class _Call:
     def connect_seconds(self) -> float:
         return min(self.timeouts.connect, self.until - self.loop.time())
 
-    def send(self, connection: Connection) -> EngineAnswer:
+    async def head_of_answer(self, connection: Connection) -> EngineAnswer:
+        """Send the request on this connection and wait for the head of the answer."""
+        answer = self._send(connection)
+        try:
+            await answer.head()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    def _send(self, connection: Connection) -> EngineAnswer:
         answer = EngineAnswer(
             connection, self.loop, first_byte=self.first_byte, idle=self.timeouts.idle, until=self.until
         )

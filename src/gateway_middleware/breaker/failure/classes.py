@@ -33,6 +33,8 @@ class FailureClass(StrEnum):
     STREAM_ERROR = "stream_error"
     """An error event of a type that nobody knows."""
     TRUNCATED = "truncated"
+    STALE_CONNECTION = "stale_connection"
+    """A kept connection that the provider had closed for its idleness: the request was not worked on."""
     GARBAGE = "garbage"
     """Not HTTP, not JSON, HTML, a redirect."""
     TOO_LONG = "too_long"
@@ -277,6 +279,7 @@ def _of_connect(error: errors.UpstreamConnectError) -> FailureClass:
 _BY_TYPE: dict[type, FailureClass | Callable[[Any], FailureClass]] = {
     errors.UpstreamStatusError: _of_status,
     errors.UpstreamStreamError: _of_stream,
+    errors.StaleConnectionError: FailureClass.STALE_CONNECTION,
     errors.UpstreamProtocolError: _of_protocol,
     errors.UpstreamTimeoutError: _of_timeout,
     errors.UpstreamConnectError: _of_connect,

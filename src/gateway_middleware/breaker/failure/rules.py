@@ -31,9 +31,14 @@ class BreakerScope(StrEnum):
 
 
 class Retry(StrEnum):
-    """Where the call may go next. ANYWHERE: another deployment first, then the same one, after its cooldown."""
+    """Where the call may go next.
+
+    AT_ONCE: the same deployment, over a fresh connection. ANYWHERE: another deployment first, then the same one, after
+    its cooldown.
+    """
 
     NEVER = "never"
+    AT_ONCE = "at_once"
     OTHER_CREDENTIAL = "other_credential"
     OTHER_DEPLOYMENT = "other_deployment"
     ANYWHERE = "anywhere"
@@ -124,6 +129,7 @@ _ROWS: dict[FailureClass, Judgement] = {
     FailureClass.OVERLOADED: _failed(Outcome.SERVER_ERROR),
     FailureClass.STREAM_ERROR: _failed(Outcome.STREAM_ERROR),
     FailureClass.TRUNCATED: _failed(Outcome.PROTOCOL_ERROR, Retry.OTHER_DEPLOYMENT, has_answered=False),
+    FailureClass.STALE_CONNECTION: Judgement(outcome=Outcome.PROTOCOL_ERROR, has_answered=False, retry=Retry.AT_ONCE),
     FailureClass.GARBAGE: _failed(Outcome.PROTOCOL_ERROR, has_answered=False),
     FailureClass.TOO_LONG: Judgement(outcome=Outcome.PROTOCOL_ERROR),
     FailureClass.RATE_LIMITED: Judgement(
