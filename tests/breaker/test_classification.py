@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from breaker_cases import status_error, stream_error
 from clock import EPOCH
 from gateway_middleware.breaker.failure.classes import FailureClass as F
 from gateway_middleware.breaker.failure.classes import classify
-from gateway_middleware.breaker.failure.rules import judge
+from gateway_middleware.breaker.failure.rules import Retry, judge
 from gateway_middleware.core import errors
 from gateway_middleware.providers.failures import error_from
 
@@ -95,6 +96,11 @@ STATUSES: list[tuple[int, bytes, F]] = [
     (404, b'{"object":"error","message":"gone","type":"NotFoundError","code":404}', F.MODEL_NOT_FOUND),
     (404, openai(None, message="Item with id 'rs_1' not found."), F.CLIENT_ERROR),
     (408, b"", F.SERVER_ERROR),
+    *[(status, b"", F.NOT_SERVED) for status in (405, 407, 410, 421, 423, 426, 501)],
+    (410, openai("model_not_found"), F.MODEL_NOT_FOUND),
+    (410, openai(None, message="Gone."), F.NOT_SERVED),
+    *[(status, b"", F.SERVER_ERROR) for status in (408, 424, 425)],
+    *[(status, b"", F.CLIENT_ERROR) for status in (406, 409, 411, 412, 413, 414, 415, 422, 428, 431, 451)],
     (409, openai(None), F.CLIENT_ERROR),
     (413, anthropic("request_too_large"), F.CLIENT_ERROR),
     (422, b'{"detail":[]}', F.CLIENT_ERROR),
@@ -293,3 +299,27 @@ def test_recorded_errors(exchange: traffic.Exchange) -> None:
 def test_the_golden_table_has_no_row_too_many() -> None:
     seen = {(e.provider, e.status, name_of(e)) for e in traffic.exchanges(surface="error")}
     assert seen == set(GOLDEN)
+
+
+def speaks_of_the_deployment(exchange: traffic.Exchange) -> bool:
+    """Of a 400 only a missing model and an empty account; all others speak of key, address, limit or server."""
+    error = exchange.body.get("error", {}) if isinstance(exchange.body, dict) else {}
+    is_account = "credit balance" in error.get("message", "")
+    return exchange.status != 400 or is_account or error.get("code") == "model_not_found"
+
+
+def assert_moves_on(recorded: Sequence[traffic.Exchange]) -> None:
+    assert recorded
+    for exchange in recorded:
+        error = error_from(exchange.status, [], exchange.wire, provider=exchange.provider, secrets=())
+        is_moved = judge(error, wall=EPOCH).retry is not Retry.NEVER
+        assert is_moved is speaks_of_the_deployment(exchange), exchange.id
+
+
+def test_recorded_errors_that_speak_of_the_deployment_move_on() -> None:
+    assert_moves_on(traffic.wire_exchanges(surface="error"))
+
+
+@pytest.mark.skipif(not traffic.has_shared_traffic(), reason=traffic.WHY_SKIPPED)
+def test_all_recorded_errors_that_speak_of_the_deployment_move_on() -> None:
+    assert_moves_on(traffic.exchanges(surface="error"))

@@ -55,6 +55,9 @@ ERRORS: list[tuple[BaseException, list[str]]] = [
     (UpstreamTimeoutError("late", phase="first_byte"), [A, B]),
     (status_error(429), [A, B]),
     (status_error(404, b'{"error": {"code": "model_not_found"}}'), [A, B]),
+    (status_error(410), [A, B]),
+    (status_error(424), [A, B]),
+    (status_error(501), [A, B]),
     (status_error(400), [A]),
     (status_error(422), [A]),
     (GatewayError("ours"), [A]),
@@ -70,6 +73,7 @@ def test_what_speaks_of_the_deployment_moves_on(error: BaseException, where: lis
 
 def test_a_stale_connection_says_nothing_of_the_deployment_and_counts_as_an_attempt() -> None:
     calls = Calls(max_attempts=2)
+    calls.register(A)
     stale = StaleConnectionError("gone", was_sent=True)
 
     assert walk(calls.begin(A, B), stale, stale) == [A, A], "no more than two"

@@ -61,7 +61,7 @@ async def test_the_server_closes_as_the_next_request_goes_out() -> None:
             await eventually(lambda: engine.open_connections == 0)
             await asyncio.sleep(0)
         assert engine.opened <= 400
-        assert 0 < repeats < 200, "some were lost before they were written"
+        assert repeats > 0
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "reset"])

@@ -51,6 +51,8 @@ class FailureClass(StrEnum):
     REQUEST_DENIED = "request_denied"
     """This one request is not allowed: a missing scope, a firewall that dislikes the prompt."""
     MODEL_NOT_FOUND = "model_not_found"
+    NOT_SERVED = "not_served"
+    """The deployment serves no such calls: gone, moved, locked, another method or protocol."""
     CONTENT_FILTER = "content_filter"
     CONTEXT_WINDOW = "context_window"
     CLIENT_ERROR = "client_error"
@@ -87,12 +89,22 @@ _NAMES: dict[str, FailureClass] = {
 
 _STATUSES: dict[int, FailureClass] = {
     402: FailureClass.CREDIT_EXHAUSTED,
+    405: FailureClass.NOT_SERVED,
+    407: FailureClass.NOT_SERVED,
     408: FailureClass.SERVER_ERROR,
+    410: FailureClass.NOT_SERVED,
+    421: FailureClass.NOT_SERVED,
+    423: FailureClass.NOT_SERVED,
+    424: FailureClass.SERVER_ERROR,
+    425: FailureClass.SERVER_ERROR,
+    426: FailureClass.NOT_SERVED,
     429: FailureClass.RATE_LIMITED,
+    501: FailureClass.NOT_SERVED,
     503: FailureClass.OVERLOADED,
     529: FailureClass.OVERLOADED,
 }
-"""Where neither name nor message decides. Else a 4xx is a client error and all above a server error."""
+"""Statuses that speak of the deployment, where neither name nor message decides. Else a 4xx speaks of the request,
+which nobody else would take either, and all above is a server error."""
 
 _STREAM_NAMES: dict[str, FailureClass] = {
     "server_is_overloaded": FailureClass.OVERLOADED,

@@ -147,6 +147,7 @@ _ROWS: dict[FailureClass, Judgement] = {
     ),
     FailureClass.REQUEST_DENIED: Judgement(outcome=Outcome.PROVIDER_AUTH, retry=Retry.OTHER_CREDENTIAL),
     FailureClass.MODEL_NOT_FOUND: _rejected(Retry.OTHER_DEPLOYMENT),
+    FailureClass.NOT_SERVED: _rejected(Retry.OTHER_DEPLOYMENT),
     FailureClass.CONTENT_FILTER: _rejected(fallback=Fallback.CONTENT_POLICY),
     FailureClass.CONTEXT_WINDOW: _rejected(fallback=Fallback.CONTEXT_WINDOW),
     FailureClass.CLIENT_ERROR: _rejected(),
