@@ -501,7 +501,7 @@ def test_answers_of_third_parties_and_of_filters() -> None:
             }
         ]
     }
-    assert call.answer(cut)["content"][0]["input"] == {"input": '{"x'}
+    assert call.answer(cut)["content"][0]["input"] == {"__not_json__": '{"x'}
     bad: list[Any] = [[], 5]
     for choices in bad:
         with pytest.raises(UpstreamProtocolError):
@@ -797,3 +797,24 @@ def test_ids_of_any_form_become_the_clients() -> None:
     message: dict[str, Any] = {"id": "odd", "model": "c", "content": [], "stop_reason": None, "usage": {}}
     assert Call(CHAT, chat()).answer(message)["id"] == "chatcmpl-odd"
     assert events_of(b"data: [DONE]\n\n") == []
+
+
+def test_a_call_that_the_output_cap_cut_keeps_its_text_and_is_that_text_again_when_echoed() -> None:
+    cut = {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"x": "ab'}}]}
+    answered = {"id": "1", "model": "gpt", "choices": [{"index": 0, "message": cut, "finish_reason": "length"}]}
+    message = Call(MESSAGES, messages(tools=[A_TOOL]), to="openai").answer(answered)
+    (block,) = message["content"]
+    assert (message["stop_reason"], block["input"]) == ("max_tokens", {"__not_json__": '{"x": "ab'})
+    result = {"type": "tool_result", "tool_use_id": block["id"], "content": "no"}
+    turns = [user(), {"role": "assistant", "content": [block]}, user([result])]
+    echoed = Call(MESSAGES, {"max_tokens": 9, "messages": turns, "tools": [A_TOOL]}, to="openai")
+    assert echoed.body["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"x": "ab'
+
+
+@pytest.mark.parametrize("arguments", [{"__not_json__": 1}, {"__not_json__": "x", "y": 2}])
+def test_arguments_that_only_look_like_cut_ones_are_left_alone(arguments: dict[str, Any]) -> None:
+    block = {"type": "tool_use", "id": "c", "name": "f", "input": arguments}
+    result = {"type": "tool_result", "tool_use_id": "c", "content": "no"}
+    turns = [user(), {"role": "assistant", "content": [block]}, user([result])]
+    call = Call(MESSAGES, {"max_tokens": 9, "messages": turns, "tools": [A_TOOL]}, to="openai")
+    assert json.loads(call.body["messages"][1]["tool_calls"][0]["function"]["arguments"]) == arguments

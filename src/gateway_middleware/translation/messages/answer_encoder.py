@@ -9,6 +9,7 @@ import msgspec
 from gateway_middleware.translation.ids import answer_id
 from gateway_middleware.translation.messages.content import safe_id
 from gateway_middleware.translation.messages.stops import STOP_REASONS
+from gateway_middleware.translation.messages.unreadable_arguments import wrap
 from gateway_middleware.translation.messages.usage import usage_of
 from gateway_middleware.translation.thinking_blocks import shown_block
 from gateway_middleware.translation.vocabulary import Answer, Reasoning, Refusal, Text, ToolCall
@@ -45,9 +46,11 @@ def _block(part: Text | ToolCall | Reasoning | Refusal) -> dict[str, Any]:
 
 def arguments_of(call: ToolCall) -> dict[str, Any]:
     """The arguments as an object: what a model made that is none stays readable in a member of its own."""
+    if call.is_free_form:
+        return {"input": call.arguments}
     if not call.arguments.strip():
         return {}
     try:
         return _decode_object(call.arguments)
     except (ValueError, RecursionError):
-        return {"input": call.arguments}
+        return wrap(call.arguments)

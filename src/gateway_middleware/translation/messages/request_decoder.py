@@ -8,6 +8,7 @@ import msgspec
 
 from gateway_middleware.translation.fields import Fields, Losses
 from gateway_middleware.translation.messages.tools import read_choice, read_tool
+from gateway_middleware.translation.messages.unreadable_arguments import unwrap
 from gateway_middleware.translation.options import take_options
 from gateway_middleware.translation.thinking_blocks import read_redacted, read_thinking
 from gateway_middleware.translation.vocabulary import (
@@ -201,11 +202,12 @@ def _search_result(block: Fields) -> Part:
 
 def _call(block: Fields) -> Part:
     arguments = block.any("input")
+    unreadable = unwrap(arguments)
     block.ignore_direct_caller()
     return ToolCall(
         id=block.needed_text("id"),
         name=block.needed_text("name"),
-        arguments=_encode({} if arguments is None else arguments).decode(),
+        arguments=_encode({} if arguments is None else arguments).decode() if unreadable is None else unreadable,
         cache=block.object("cache_control"),
     )
 
