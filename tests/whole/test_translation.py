@@ -127,6 +127,23 @@ async def test_what_one_provider_cannot_say_goes_to_another() -> None:
     assert (alone.status, alone.json()["error"]["param"]) == (400, "n")
 
 
+@pytest.mark.parametrize("route", [{"max_attempts": 1}, {"max_attempts": 1, "hedge": 5}])
+async def test_that_the_next_one_cannot_be_told_is_not_why_the_first_one_failed(route: dict[str, Any]) -> None:
+    rig = mixed({"both": {"to": ["a/gpt-4o", "x/claude-opus-4-7"], **route}})
+    rig.scripts["a"] = failing(503)
+    answer = await rig.call("both", n=2)
+    assert answer.status == 503
+    assert "x" not in rig.calls
+
+
+async def test_one_that_failed_is_asked_again_where_the_next_one_cannot_be_told() -> None:
+    rig = mixed()
+    rig.scripts["a"] = failing(503)
+    answer = await rig.call("both", n=2)
+    assert answer.status == 503
+    assert rig.calls == {"a": 3}
+
+
 async def test_without_translation_a_route_serves_its_own_dialect_only() -> None:
     rig = mixed(translation="off")
     answer = await rig.call("claude")

@@ -135,6 +135,7 @@ class AttemptSequence:
         "_attempts",
         "_barred",
         "_failover",
+        "_first_error",
         "_fresh",
         "_max_attempts",
         "_obstacles",
@@ -159,6 +160,8 @@ class AttemptSequence:
         self._taken: set[Fallback] = set()
         self._obstacles: list[Obstacle] = []
         """What stood in the way of each that could not be asked."""
+        self._first_error: list[UpstreamError] = []
+        """At most one. It is taken out when it is raised: its frames hold this object."""
         self._attempts = 0
         self._max_attempts = route.max_attempts or failover.max_attempts
         self._until = started + failover.first_content
@@ -184,7 +187,7 @@ class AttemptSequence:
         self._settle_rest()
 
     def failed(self, planned: PlannedAttempt, error: BaseException, *, can_move: bool) -> PlannedAttempt | None:
-        """The attempt ended with this error. The next one, or None: then the call ends with this error."""
+        """The attempt ended with this error. The next one, or None: then the call ends, see `raise_cause`."""
         judgement = judge(error, wall=self._failover.wall())
         if planned.is_shortened and isinstance(error, UpstreamTimeoutError):
             judgement = _OUR_DEADLINE
@@ -192,9 +195,10 @@ class AttemptSequence:
         following = None
         if isinstance(error, TranslationError) and can_move:
             self._attempts -= 1  # nobody was asked
-            following = self._next_fresh()
+            following = self._next()
         elif isinstance(error, UpstreamError):
             error.outcome = judgement.outcome
+            self._first_error = self._first_error or [error]
             may_go_on = self._may_go_on(planned.deployment, judgement)
             following = self._next() if can_move and may_go_on else None
             if following is None and judgement.verdict is Verdict.FAILURE and self._is_spent:
@@ -202,6 +206,16 @@ class AttemptSequence:
         if following is None:
             self._settle_rest()
         return following
+
+    def raise_cause(self, error: BaseException) -> None:
+        """Called once, when the call ends with this error: raises the one that it is to end with instead, if any.
+
+        That a deployment could not be told what the client wants is not why the call failed, if another one was asked
+        before and failed: then it is that first failure.
+        """
+        if self._first_error and isinstance(error, TranslationError):
+            raise self._first_error.pop() from None
+        self._first_error.clear()
 
     def _settle(self, planned: PlannedAttempt, judgement: Judgement) -> None:
         """Tell the breakers how an attempt ended: at once, or at the end of the call if it may be asked again in it."""

@@ -176,6 +176,7 @@ class _Race:
                     error = self._conclude(racer, task, is_last=not running)
         self._gather()
         if error is not None and self._following is None:
+            self._sequence.raise_cause(error)
             raise error
         return self._following
 

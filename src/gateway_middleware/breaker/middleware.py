@@ -78,6 +78,7 @@ class FailoverMiddleware:
             following = sequence.failed(planned, error, can_move=record.first_byte is None)
             correct_outcome(record, error)
             if following is None:
+                sequence.raise_cause(error)
                 raise
             # Its frames hold this one: with them it would be a cycle.
             error.__traceback__ = None
