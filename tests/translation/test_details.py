@@ -81,6 +81,7 @@ REFUSED: list[tuple[Surface, dict[str, Any], str]] = [
      "messages[].tool_calls[].type"),
     (CHAT, chat(temperature="warm"), "temperature"),
     (CHAT, chat(max_tokens=1.5), "max_tokens"),
+    (CHAT, chat(max_tokens=9, max_completion_tokens=9), "max_tokens"),
     (CHAT, chat(stop=[1]), "stop"),
     (CHAT, chat(stop={"a": 1}), "stop"),
     (CHAT, chat(store=True), "store"),

@@ -66,6 +66,8 @@ def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
     _refuse_foreign(fields)
     system, messages = _read_messages(fields)
     cap, older_cap = fields.integer("max_completion_tokens"), fields.integer("max_tokens")
+    if cap is not None and older_cap is not None:
+        losses.refuse("max_tokens", "cannot be sent together with `max_completion_tokens`")
     conversation = Conversation(
         system=system,
         messages=messages,
