@@ -87,8 +87,7 @@ class Gateway:
         leases = ProbeLeases(clocks.monotonic)
         self.breakers = Breakers(settings, config, clocks, gate=leases)
         self.peers = build_peers(settings, self.breakers, leases, clocks, fleet=self.fleet)
-        self.outbox = Outbox()
-        """Where the gateway's engine writes: a server whose protocol writes there too answers in the same step."""
+        self.outbox = Outbox()  # a server whose protocol writes there too answers in the same step as the engine
         self.upstream = Upstream(
             config,
             clocks,
@@ -98,30 +97,18 @@ class Gateway:
             on_provider_error=self.log.provider_error,
         )
         collectors = [*self.limits.collectors(), *self.metering.collectors(), *self.upstream.collectors()]
-        self.stats = Stats(
-            settings, config, clocks, operator=self.breakers.operator, log=self.log, collectors=collectors
-        )
+        operator = self.breakers.operator
+        self.stats = Stats(settings, config, clocks, operator=operator, log=self.log, collectors=collectors)
         for listener in (self.stats, self.log):
             self.breakers.subscribe(listener)
         # In the order of their start; they stop in reverse, the log last.
-        self.parts: tuple[Part, ...] = (
-            self.log,
-            config,
-            self.fleet,
-            self.tenants,
-            self.pricing,
-            self.metering,
-            self.upstream,
-            self.limits,
-            self.breakers,
-            self.peers,
-            self.stats,
-        )
+        records = (self.log, config, self.fleet, self.tenants, self.pricing, self.metering)
+        self.parts: tuple[Part, ...] = (*records, self.upstream, self.limits, self.breakers, self.peers, self.stats)
         self._life = Life(self.parts)
         self._reload = Reload(config, self.parts, reread=reread)
         self.operations = Operations(
             config=config,
-            breakers=self.breakers.operator,
+            breakers=operator,
             peers=self.peers,
             fleet=self.fleet,
             reload=self._reload,
