@@ -60,6 +60,12 @@ def test_a_deployment_may_say_what_it_speaks_and_a_route_what_is_translated() ->
     assert route("openai/a").route.translate is None
 
 
+def test_a_deployment_may_say_how_much_its_model_writes() -> None:
+    read = route([{"to": "openai/a", "max_output": 16_000}, "eu/b"])
+    assert [target.deployment.max_output for target in read.deployments] == [16_000, None]
+    assert len(complaints({"r": [{"to": "openai/a", "max_output": 0}]})) == 1
+
+
 def test_what_is_said_of_translation_must_be_a_word_that_is_known() -> None:
     assert complaints({"r": [{"to": "openai/a", "speak": "messages"}]}) == (
         "GATEWAY_ROUTES.r[0].speak='messages': expected one of chat, responses",

@@ -144,6 +144,13 @@ async def test_one_that_failed_is_asked_again_where_the_next_one_cannot_be_told(
     assert rig.calls == {"a": 3}
 
 
+@pytest.mark.parametrize("model", ["claude-sonnet-4-5", "claude-next-99"])
+async def test_the_longest_output_is_what_the_route_says_of_the_model(model: str) -> None:
+    rig = mixed({"claude": {"to": [{"to": f"x/{model}", "max_output": 1234}]}})
+    assert (await rig.call("claude", max_tokens=None)).status == 200
+    assert sent(rig)["max_tokens"] == 1234
+
+
 async def test_without_translation_a_route_serves_its_own_dialect_only() -> None:
     rig = mixed(translation="off")
     answer = await rig.call("claude")

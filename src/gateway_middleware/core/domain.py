@@ -102,6 +102,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts | None = None
     speak: Surface | None = None
     """The surface of the provider that translated calls go to; None: as the model has it."""
+    max_output: int | None = None
+    """The longest output of the model, in tokens, where the operator says it; None: as is known of the model's name."""
     key: str = ""
     """`provider/model`, as written in `GATEWAY_ROUTES`: made from the two, never given."""
 

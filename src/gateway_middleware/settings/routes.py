@@ -95,7 +95,7 @@ def _read_target(node: Node, providers: _PROVIDERS, over: Node | None) -> Deploy
     if isinstance(node.raw, str):
         members = {"to": node}
     elif isinstance(node.raw, dict):
-        members = node.members(("to", "weight", "priority", "timeouts", "speak"))
+        members = node.members(("to", "weight", "priority", "timeouts", "speak", "max_output"))
     else:
         node.fault('expected "provider/model" or an object with "to"')
         return None
@@ -111,6 +111,7 @@ def _read_target(node: Node, providers: _PROVIDERS, over: Node | None) -> Deploy
         priority=scalars.integer(members["priority"], 0, 1000) if "priority" in members else 0,
         timeouts=_lay_over(providers.get(provider), timeouts) if timeouts else None,
         speak=_SPOKEN[scalars.choice(members["speak"], list(_SPOKEN))] if "speak" in members else None,
+        max_output=scalars.integer(members["max_output"], 1, 10_000_000) if "max_output" in members else None,
     )
 
 

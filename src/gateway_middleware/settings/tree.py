@@ -52,6 +52,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One target of a route. `timeouts` are complete: those of provider, route and entry laid over each other.
 
     `speak`: the surface of an OpenAI or Azure provider that translated calls go to; None: as the model has it.
+    `max_output`: the longest output of the model, in tokens; None: as is known of its name.
     """
 
     provider: str
@@ -60,6 +61,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     timeouts: Timeouts | None = None
     speak: Surface | None = None
+    max_output: int | None = None
 
     @property
     def deployment(self) -> Deployment:
@@ -71,6 +73,7 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
             weight=self.weight,
             timeouts=self.timeouts,
             speak=self.speak,
+            max_output=self.max_output,
         )
 
 

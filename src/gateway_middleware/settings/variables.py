@@ -71,11 +71,11 @@ VARIABLES: tuple[Variable, ...] = (
         field="routes",
         default="`{}`",
         meaning='Model names and where they lead: `{"fast": ["openai/gpt-5-mini", {"to": "azure-eu/gpt5mini", '
-        '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first), `timeouts` and `speak` (`chat`, '
-        "`responses`: docs/translation.md); a route may be an object with `to`, `timeouts`, `max_attempts`, `balance` "
-        "(`order`, `weight`, `latency`, `affinity`), `hedge`, `on_context_window`, `on_content_policy`, `limits`, "
-        "`translate`. Without a route, `provider/model` and plain model "
-        "names resolve by provider.",
+        '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first), `timeouts`, `speak` (`chat`, '
+        "`responses`) and `max_output` (tokens; both: docs/translation.md); a route may be an object with `to`, "
+        "`timeouts`, `max_attempts`, `balance` (`order`, `weight`, `latency`, `affinity`), `hedge`, "
+        "`on_context_window`, `on_content_policy`, `limits`, `translate`. Without a route, `provider/model` and plain "
+        "model names resolve by provider.",
     ),
     Variable(
         name="GATEWAY_TENANTS",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Deployment, Dialect, HeaderList, ModelRequest
     from gateway_middleware.core.errors import UpstreamStatusError
+    from gateway_middleware.core.models import ModelFacts
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.translation.vocabulary import Conversation
 
@@ -107,7 +108,7 @@ class TranslatingProvider:
         body = _decode(request.body)
         conversation = CLIENTS[request.surface].read_request(body, losses)
         written = PROVIDERS[target].write_request(
-            conversation, Target(model=deployment.model, dialect=self.dialect, facts=facts_of(deployment.model)), losses
+            conversation, Target(model=deployment.model, dialect=self.dialect, facts=_facts_of(deployment)), losses
         )
         _check_strict(request, losses)
         upstream = self._inner.prepare(_upstream_request(request, target, written), deployment)
@@ -154,6 +155,14 @@ class TranslatingProvider:
             estimated_input=len(_encode(written)) // _BYTES_PER_TOKEN,
             request=body,
         )
+
+
+def _facts_of(deployment: Deployment) -> ModelFacts:
+    """What is known of the deployment's model, corrected by what the operator says of it."""
+    facts = facts_of(deployment.model)
+    if deployment.max_output is None:
+        return facts
+    return msgspec.structs.replace(facts, max_output=deployment.max_output)
 
 
 def _check_strict(request: ModelRequest, losses: Losses) -> None:
