@@ -92,17 +92,17 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
     """Not called."""
 
 
+OPEN = gateway_middleware.Settings.from_env({"GATEWAY_OPEN": "true", "OPENAI_API_KEY": "x", "GATEWAY_JOURNAL": "off"})
 LAYERS: dict[str, Callable[[], Any]] = {
     "RateLimitMiddleware": lambda: gateway_middleware.RateLimitMiddleware(_app, key=str, limits="1/minute"),
     "CircuitBreakerMiddleware": lambda: gateway_middleware.CircuitBreakerMiddleware(_app, key=str),
     "UsageMiddleware": lambda: gateway_middleware.UsageMiddleware(
-        _app, journal=gateway_middleware.Journal("unused.db"), tenant_of=str
+        _app, journal=gateway_middleware.Journal(Path("unused.db")), tenant_of=str
     ),
     "TenantMiddleware": lambda: gateway_middleware.TenantMiddleware(_app, resolver=lambda _, __: None),
     "Gateway": lambda: gateway_middleware.Gateway(OPEN),
     "create_app": lambda: gateway_middleware.create_app(OPEN),
 }
-OPEN = gateway_middleware.Settings.from_env({"GATEWAY_OPEN": "true", "OPENAI_API_KEY": "x", "GATEWAY_JOURNAL": "off"})
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -119,7 +119,7 @@ def test_a_server_sees_that_each_layer_is_an_application(name: str) -> None:
         lambda: gateway_middleware.CircuitBreakerMiddleware(_app, key=cast("Any", None)),
         lambda: gateway_middleware.UsageMiddleware(_app, journal=cast("Any", None), tenant_of=str),
         lambda: gateway_middleware.UsageMiddleware(
-            _app, journal=gateway_middleware.Journal("unused.db"), tenant_of=cast("Any", "acme")
+            _app, journal=gateway_middleware.Journal(Path("unused.db")), tenant_of=cast("Any", "acme")
         ),
         lambda: gateway_middleware.TenantMiddleware(_app, resolver=cast("Any", None)),
         lambda: gateway_middleware.Limiter("1/minute", storage=cast("Any", BlockingStorage())),

@@ -162,7 +162,7 @@ async def test_a_lifespan_scope_starts_and_stops_a_gateway_that_is_the_applicati
     """Mounted nowhere, as in `uvicorn.run(gateway)`: what the server says of its life is meant for it."""
     rig = Rig()
     kinds = iter(["lifespan.startup", "lifespan.shutdown"])
-    sent = []
+    sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
         if sent:

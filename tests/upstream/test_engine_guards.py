@@ -158,7 +158,9 @@ async def test_a_provider_that_drops_every_idle_connection_at_once() -> None:
 async def test_a_connection_too_old_is_not_used_when_the_timer_is_late() -> None:
     async with raw_server(respond(plain())) as server, running_engine() as engine:
         await call(engine, request_to(server.origin))
-        idle_connection(engine, server.origin).idle_since -= 15.0
+        connection = idle_connection(engine, server.origin)
+        assert connection.idle_since is not None
+        connection.idle_since -= 15.0
         await call(engine, request_to(server.origin))
         assert len(server.peers) == 2
         await eventually(lambda: engine.open_connections == 1)

@@ -134,8 +134,8 @@ async def test_one_deployment_with_a_special_list_is_held_back_as_well() -> None
     assert (answer.status, answer.body) == (200, created + done)
 
 
-async def test_special_lists_keep_to_the_surface() -> None:
-    rig = Rig({"fast": {"to": "a/m", "on_context_window": ["x/big"]}})
+async def test_special_lists_keep_to_the_dialect_where_nothing_is_translated() -> None:
+    rig = Rig({"fast": {"to": "a/m", "on_context_window": ["x/big"]}}, GATEWAY_TRANSLATION="off")
     rig.scripts["a"] = failing(400, "context_length_exceeded")
     assert (await rig.call()).status == 400
     assert not rig.calls["x"]
