@@ -114,7 +114,7 @@ SHAPES: dict[str, Any] = {
     "empty": {"scripts": {"a": answering(b""), "b": answering(b"")}},
     "hedged": {"stream": True, "hedge": 0.01, "scripts": {"a": slow, "b": streaming(EVENT, DONE)}},
 }
-POSITIONS = range(8)
+POSITIONS = range(9)
 
 
 def rig_of(shape: dict[str, Any], **extra: Any) -> Rig:
@@ -159,7 +159,7 @@ async def test_a_foreign_layer_sees_the_answer_and_changes_nothing(name: str, po
         assert answer.body != last.body
 
 
-@pytest.mark.parametrize("position", range(2, 8))
+@pytest.mark.parametrize("position", POSITIONS[2:])
 async def test_compression_works_anywhere_inside(position: int) -> None:
     rig = Rig(**LIMITED)
     rig.scripts["a"] = answering(BIG)
