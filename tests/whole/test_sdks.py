@@ -287,7 +287,7 @@ async def test_unknown_models_and_paths_are_not_found_in_each_dialect(
     with pytest.raises(openai.NotFoundError):
         await oai.files.list()
     with pytest.raises(openai.NotFoundError):
-        await oai.models.retrieve("nobody/knows")
+        await oai.models.retrieve("opemai/gpt-5-mini")  # nearly a provider: no publisher's name of a model
     with pytest.raises(anthropic.NotFoundError):
         await claude.messages.batches.list()
 
