@@ -6,6 +6,7 @@ import pytest
 
 from breaker_cases import Calls, status_error
 from gateway_middleware.breaker.events import BreakerEvents, CooldownEvent
+from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
 from gateway_middleware.breaker.operator import Operator
 from gateway_middleware.breaker.state.overrides import Command
 from gateway_middleware.breaker.state.policy import Mode
@@ -197,3 +198,10 @@ def test_a_host_is_forced_by_its_own_key_alone(calls: Calls, operator: Operator)
     key = "endpoint:a.example.com:443"
     assert operator.command(key, Command.FORCE_OPEN, ttl=None, reason="drill") == [key]
     assert calls.registry.snapshot()["a"].deployments[A].state is State.CLOSED
+
+
+def test_a_cooldown_of_no_known_class_is_listed_and_explains_nothing(calls: Calls, operator: Operator) -> None:
+    """As another replica tells it, without what it came from."""
+    calls.cooldowns.cool(Cooldown(CooldownScope.DEPLOYMENT, 30.0), deployment=A, credential="a")
+    status = operator.status("a")
+    assert (len(status["cooldowns"]), status["why"]) == (1, {})

@@ -309,3 +309,9 @@ def test_what_the_hash_cannot_tell_apart_is_refused() -> None:
     odd: Any = object()
     with pytest.raises(NotImplementedError, match="object in the settings tree"):
         _ = Settings(journal=odd).config_hash
+
+
+def test_bounds_of_all_bodies_below_that_of_one_are_warned_about() -> None:
+    bounds = {"GATEWAY_MAX_BODIES_BYTES": "1000000", "GATEWAY_MAX_TENANT_BODIES_BYTES": "1000000"}
+    warnings = " ".join(Settings.from_env({"OPENAI_API_KEY": "x", "GATEWAY_OPEN": "true", **bounds}).warnings())
+    assert all(name in warnings for name in bounds)

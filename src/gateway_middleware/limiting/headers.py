@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import cast
 
 from gateway_middleware.core.domain import Dialect, HeaderList
 from gateway_middleware.limiting.limit import Decision, LimitStatus, LimitWords, Unit
@@ -48,9 +49,7 @@ def _distance(status: LimitStatus) -> tuple[bool, float]:
 
 
 def _openai(status: LimitStatus) -> HeaderList:
-    words = status.claim.limit.words
-    if words is None:
-        return []
+    words = cast(LimitWords, status.claim.limit.words)  # of those without, nobody is told
     return [
         (words.limit, words.amount),
         (words.remaining, b"%d" % status.remaining),

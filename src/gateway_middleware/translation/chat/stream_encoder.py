@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -69,10 +69,9 @@ class ChatStreamEncoder:
             return self._chunk(_encode({"thinking_blocks": blocks})) if blocks else b""
         if type(event) is RefusalDelta:
             return self._chunk(b'{"refusal":' + _encode(event.text) + b"}")
-        if type(event) is CitationAdded:
-            annotation = annotation_of(event.citation, self._length, self._length)
-            return self._chunk(_encode({"annotations": [annotation]})) if annotation else b""
-        return b""
+        citation = cast(CitationAdded, event).citation  # no other kind is left
+        annotation = annotation_of(citation, self._length, self._length)
+        return self._chunk(_encode({"annotations": [annotation]})) if annotation else b""
 
     def _chunk(self, delta: bytes) -> bytes:
         return self._head + b'[{"index":0,"delta":' + delta + self._tail
