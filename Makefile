@@ -1,0 +1,43 @@
+# The commands of a working day. `make` alone lists them.
+PYTHON ?= .venv/bin/python
+
+.PHONY: help install check format lint types floors test docs bench package sbom
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
+
+install:  ## an environment with everything that the checks need
+	python3 -m venv .venv
+	$(PYTHON) -m pip install -q -e '.[lint,serve,test]'
+
+check: lint types floors test  ## what has to be green before a change is proposed
+
+format:  ## format and mend what ruff can mend
+	$(PYTHON) -m ruff format src tests benchmarks
+	$(PYTHON) -m ruff check --fix src tests benchmarks
+
+lint:  ## ruff: style and faults
+	$(PYTHON) -m ruff check src tests benchmarks
+	$(PYTHON) -m ruff format --check src tests benchmarks
+
+types:  ## mypy --strict
+	$(PYTHON) -m mypy src tests benchmarks
+
+floors:  ## import-linter: who may import whom
+	$(PYTHON) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+test:  ## the test suite
+	$(PYTHON) -m pytest -q
+
+docs:  ## the tests of documentation and examples
+	$(PYTHON) -m pytest -q tests/docs
+
+bench:  ## the benchmarks, against nginx
+	$(PYTHON) -m benchmarks
+
+package:  ## wheel and source distribution, in dist/
+	$(PYTHON) -m pip install -q build
+	$(PYTHON) -m build
+
+sbom:  ## what an installation consists of, as CycloneDX JSON, in dist/
+	deploy/make_sbom.sh dist/sbom.cdx.json
