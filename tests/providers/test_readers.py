@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Surface, Usage
-from provider_calls import KEY, pieces, reader_of, relay
+from provider_calls import KEY, OPENAI, model_request, pieces, reader_of, relay
 
 CHUNK = b'data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
 ROLE = b'data: {"id":"c1","model":"m","choices":[{"delta":{"role":"assistant","content":"","refusal":null}}]}\n\n'
+FINISH = b'data: {"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+SPACED = b'data: {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}\n\n'
 FILTER = b'data: {"choices":[],"id":"","model":"","prompt_filter_results":[{"prompt_index":0}]}\n\n'
 USAGE = b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -25,6 +27,10 @@ DELTA = b'event: response.output_text.delta\ndata: {"type":"response.output_text
 START = (
     b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","model":"m",'
     b'"usage":{"input_tokens":10,"cache_read_input_tokens":5,"output_tokens":1}}}\n\n'
+)
+MESSAGE_DELTA = (
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},'
+    b'"usage":{"output_tokens":4}}\n\n'
 )
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 BLOCK = (
@@ -321,9 +327,67 @@ def test_a_last_event_without_its_blank_line_is_complete(surface: Surface, strea
 
 
 @pytest.mark.parametrize(
+    ("surface", "stream", "added"),
+    [
+        (Surface.CHAT, CHUNK + FINISH, DONE),
+        (Surface.CHAT, CHUNK + FINISH + USAGE, DONE),
+        (Surface.CHAT, CHUNK + FINISH + b": bye\n\n" + FILTER, DONE),
+        (Surface.CHAT, (CHUNK + FINISH).replace(b"\n", b"\r\n"), DONE),
+        (Surface.CHAT, CHUNK + FINISH[:-1], b"\n\n" + DONE),
+        (Surface.CHAT, CHUNK + FINISH[:-2], b"\n\n" + DONE),
+        (Surface.CHAT, FINISH, DONE),
+        (Surface.COMPLETIONS, CHUNK + SPACED, DONE),
+        (Surface.MESSAGES, START + BLOCK + MESSAGE_DELTA, STOP),
+        (Surface.MESSAGES, START + BLOCK + MESSAGE_DELTA + PING, STOP),
+        (Surface.MESSAGES, START + BLOCK + MESSAGE_DELTA[:-1], b"\n\n" + STOP),
+    ],
+)
+@pytest.mark.parametrize("size", [7, 10_000])
+def test_a_stream_that_lacks_only_its_terminating_event_gets_it(
+    surface: Surface, stream: bytes, added: bytes, size: int
+) -> None:
+    reader = reader_of(surface, is_event_stream=True)
+
+    assert relay(reader, pieces(stream, size)) == stream + added
+    assert reader.is_complete
+
+
+@pytest.mark.parametrize(
+    ("surface", "stream"),
+    [
+        (Surface.CHAT, CHUNK + USAGE),
+        (Surface.CHAT, CHUNK + FINISH.replace(b'"stop"', b"null")),
+        (Surface.CHAT, CHUNK + FINISH.replace(b'"stop"', b'""')),
+        (Surface.CHAT, CHUNK + FINISH + CHAT_ERROR),
+        (Surface.CHAT, CHUNK.replace(b"Hi", rb"\"finish_reason\":\"stop\"")),
+        (Surface.MESSAGES, START + BLOCK),
+        (Surface.MESSAGES, START + BLOCK + MESSAGE_DELTA.replace(b'"end_turn"', b"null")),
+        (Surface.MESSAGES, START + BLOCK + MESSAGE_DELTA + MESSAGES_ERROR),
+        (Surface.RESPONSES, CREATED + DELTA),
+    ],
+)
+def test_a_stream_without_its_last_word_is_not_complete(surface: Surface, stream: bytes) -> None:
+    reader = reader_of(surface, is_event_stream=True)
+    relayed = relay(reader, [stream])
+
+    assert stream.startswith(relayed)
+    assert not reader.is_complete
+
+
+@pytest.mark.parametrize(("indexes", "is_complete"), [((0,), False), ((1, 1), False), ((1, 0), True)])
+def test_every_choice_that_was_asked_for_has_a_last_word(indexes: tuple[int, ...], *, is_complete: bool) -> None:
+    request = model_request(Surface.CHAT, is_stream=True, wants_stream_usage=True, choices=2)
+    reader = OPENAI.reader(request, is_event_stream=True)
+    relay(reader, [CHUNK, *(FINISH.replace(b'"index":0', b'"index":%d' % index) for index in indexes)])
+
+    assert reader.is_complete is is_complete
+
+
+@pytest.mark.parametrize(
     ("surface", "whole", "rest"),
     [
         (Surface.CHAT, CHUNK, b"data: [DO"),
+        (Surface.CHAT, CHUNK + FINISH, USAGE[:40]),
         (Surface.CHAT, CHUNK, CHUNK[:-5]),
         (Surface.MESSAGES, START, STOP[:20]),
         (Surface.MESSAGES, START, b"event: message_stop\n"),
@@ -471,7 +535,23 @@ def test_a_broken_transcript_is_not_complete(body: bytes) -> None:
 
 
 EVENTS = st.sampled_from(
-    [ROLE, CHUNK, FILTER, USAGE, b": ping\n\n", b"data: x\n\n", CHAT_ERROR, DONE, CREATED, DELTA, START, STOP]
+    [
+        ROLE,
+        CHUNK,
+        FINISH,
+        SPACED,
+        FILTER,
+        USAGE,
+        b": ping\n\n",
+        b"data: x\n\n",
+        CHAT_ERROR,
+        DONE,
+        CREATED,
+        DELTA,
+        START,
+        MESSAGE_DELTA,
+        STOP,
+    ]
 )
 
 

@@ -17,6 +17,7 @@ import pytest
 from asgi_driver import drive
 from gateway_middleware import Journal, UsageMiddleware
 from gateway_middleware.core.asgi import Receive, Scope, Send
+from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError
 from gateway_middleware.metering.usage_event import UsageEvent
 from gateway_middleware.simulator import Simulator
 from rig import ASK, CHAT, MESSAGES, Rig, answering, chat_events, failing, streaming
@@ -30,6 +31,9 @@ TEXT = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta
 
 def event(said: dict[str, Any]) -> bytes:
     return f"event: {said['type']}\ndata: {json.dumps(said)}\n\n".encode()
+
+
+FINISHED = b'data: {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
 
 
 class Metered:
@@ -221,11 +225,42 @@ async def test_the_last_count_of_a_provider_stands_though_the_stream_breaks_afte
     )
     await metered.rig.call(stream=True)
     told = event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}})
-    metered.rig.scripts["x"] = streaming(event(START), event(TEXT), told)
+    lost = UpstreamProtocolError("The connection was lost.", fault=ProtocolFault.TRUNCATED)
+    metered.rig.scripts["x"] = streaming(event(START), event(TEXT), told, failure=lost)
     await metered.rig.call("claude", path=MESSAGES, stream=True)
     chat, message = await metered.events()
     assert (chat.usage.output_tokens, chat.usage_source) == (2, "provider")
     assert (message.usage.input_tokens, message.usage.output_tokens, message.usage_source) == (70, 2, "provider")
+
+
+STOPPED = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}
+
+
+CUT_CHAT = [*chat_events("word " * 9, end=False), FINISHED]
+CUT_MESSAGE = [event(START), event(TEXT), event(STOPPED)]
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "last"),
+    [
+        ("fast", CHAT, b"[DONE]"),
+        ("fast", MESSAGES, b"message_stop"),
+        ("claude", MESSAGES, b"message_stop"),
+        ("claude", CHAT, b"[DONE]"),
+    ],
+)
+async def test_a_stream_that_lacks_only_its_terminating_event_is_a_success(
+    tmp_path: Path, model: str, path: str, last: bytes
+) -> None:
+    metered = Metered(tmp_path, {"fast": ["a/m", "b/m"], "claude": "x/m"})
+    metered.rig.scripts = {"a": streaming(*CUT_CHAT), "x": streaming(*CUT_MESSAGE)}
+    answer = await metered.rig.call(model, path=path, stream=True)
+    assert last in answer.body.splitlines()[-2]
+    assert b'"error"' not in answer.body
+    rows = (await metered.rig.get("/v1/health"))["circuit_breakers"]["a" if model == "fast" else "x"]["deployments"]
+    assert [(row["successes"], row["failures"]) for row in rows.values()] == [(1, 0)]
+    found = await metered.only()
+    assert (found.outcome, found.usage_source) == ("success", "estimated" if model == "fast" else "provider")
 
 
 async def test_output_that_a_provider_does_not_count_is_estimated(tmp_path: Path) -> None:

@@ -113,8 +113,9 @@ class ResponseReader(Protocol):
     """Follows one successful (2xx) answer of a provider while it is relayed.
 
     Tolerates any chunk boundary. `feed` returns what to relay now; it holds back as little as it can. `finish` is
-    called at the clean end of the body and returns the rest. After it, `is_complete` says whether the answer ended as
-    the wire format demands (a stream without its terminator is not complete).
+    called at the clean end of the body and returns the rest, and the terminating event where a stream lacks only that.
+    After it, `is_complete` says whether the answer is whole: a stream has said its last word (`finish_reason`,
+    `stop_reason`, `response.completed`).
     """
 
     usage: Usage | None

@@ -46,6 +46,7 @@ class EventData(AnswerHead):
     choices: msgspec.Raw = msgspec.Raw()
     response: msgspec.Raw = msgspec.Raw()
     message: msgspec.Raw = msgspec.Raw()
+    delta: msgspec.Raw = msgspec.Raw()
 
 
 _decode_event = msgspec.json.Decoder(EventData).decode
@@ -63,7 +64,8 @@ def _event_data(data: bytes) -> EventData | None:
 class EventReader(BinaryReader, ABC):
     """Relays whole events and holds an unfinished one.
 
-    An error event ends the stream and is not relayed, nor is anything that comes after the terminating event.
+    An error event ends the stream and is not relayed, nor is anything that comes after the terminating event. Where the
+    body ends cleanly after an answer's last word and lacks only the terminating event, that is added.
     """
 
     __slots__ = ("_secrets", "_splitter")
@@ -84,9 +86,12 @@ class EventReader(BinaryReader, ABC):
         rest = self._splitter.finish()
         if self._is_over or not self._is_whole(rest):
             return b""
-        relayed = self._follow(rest)
-        self._end()
-        return relayed
+        return self._completed(self._follow(rest))
+
+    def _completed(self, relayed: bytes) -> bytes:
+        """With the terminating event, where the stream lacks only that."""
+        missing = b"" if self._is_over else self._end()
+        return relayed + b"\n\n" + missing if relayed and missing else relayed + missing
 
     def _is_whole(self, rest: bytes) -> bool:
         """Whether the end of the stream lacks no more than a blank line."""
@@ -181,8 +186,9 @@ class EventReader(BinaryReader, ABC):
     def _learn_from_text(self, data: bytes) -> None:
         """Data that is no JSON object."""
 
-    def _end(self) -> None:
-        """The body ended, and not within an event."""
+    def _end(self) -> bytes:
+        """The body ended before the terminating event: returns that, if nothing else is missing."""
+        return b""
 
 
 def _is_error(fields: EventData) -> bool:
@@ -190,21 +196,33 @@ def _is_error(fields: EventData) -> bool:
 
 
 class ChatEvents(EventReader):
-    """Chat completions and completions. The end is `[DONE]`."""
+    """Chat completions and completions. The end is `[DONE]`, which some servers leave out after the last choice.
 
-    __slots__ = ()
-    needles = (_DONE, b'_tokens"', b"error")
+    `choices` is how many the request asked for.
+    """
+
+    __slots__ = ("_finished", "_wanted")
+    needles = (_DONE, b'_tokens"', b"error", b'"finish_reason":"', b'"finish_reason": "')
+
+    def __init__(self, *, choices: int = 1, secrets: tuple[str, ...] = (), limit: int = MAX_EVENT_BYTES) -> None:
+        super().__init__(secrets=secrets, limit=limit)
+        self._wanted = choices
+        self._finished: set[str] = set()
 
     def _learn(self, kind: str, fields: EventData) -> None:
         self._identify(fields)
-        if self.has_content and not fields.usage:
-            return
         choices = _choices(fields)
-        self._count(fields, is_final=not choices or any(map(_is_finished, choices)))
+        finished = [str(choice.get("index")) for choice in choices if _is_finished(choice)]
+        self._finished.update(finished)
+        self._count(fields, is_final=bool(finished) or not choices)
         self.has_content = self.has_content or any(map(_has_content, choices))
 
     def _learn_from_text(self, data: bytes) -> None:
         self.is_complete = data.startswith(_DONE)
+
+    def _end(self) -> bytes:
+        self.is_complete = len(self._finished) >= self._wanted
+        return b"data: [DONE]\n\n" if self.is_complete else b""
 
 
 def _choices(fields: EventData) -> list[Any]:
@@ -264,13 +282,14 @@ class ResponsesEvents(EventReader):
 class MessagesEvents(EventReader):
     """Anthropic messages. Usage is cumulative: what comes later replaces what came before, member by member."""
 
-    __slots__ = ("_reported",)
+    __slots__ = ("_has_stop_reason", "_reported")
     needles = (b"message_", b"error")
     _lifecycle = frozenset({"message_start", "ping"})
 
     def __init__(self, *, secrets: tuple[str, ...] = (), limit: int = MAX_EVENT_BYTES) -> None:
         super().__init__(secrets=secrets, limit=limit)
         self._reported: dict[str, Any] = {}
+        self._has_stop_reason = False
 
     def _learn(self, kind: str, fields: EventData) -> None:
         head = head_of(fields.message)
@@ -281,6 +300,12 @@ class MessagesEvents(EventReader):
         self.is_usage_final = self.is_usage_final or (kind == "message_delta" and bool(fields.usage))
         self.has_content = self.has_content or kind not in self._lifecycle
         self.is_complete = kind == "message_stop"
+        if kind == "message_delta":
+            self._has_stop_reason = bool(json_object(fields.delta).get("stop_reason"))
+
+    def _end(self) -> bytes:
+        self.is_complete = self._has_stop_reason
+        return b'event: message_stop\ndata: {"type":"message_stop"}\n\n' if self.is_complete else b""
 
     def _update(self, usage: msgspec.Raw) -> None:
         counts = {name: value for name, value in json_object(usage).items() if value is not None}
@@ -306,8 +331,9 @@ class MediaEvents(EventReader):
     def _learn_from_text(self, data: bytes) -> None:
         self.is_complete = data.startswith(_DONE)
 
-    def _end(self) -> None:
-        self.is_complete = self.error is None and self.has_content
+    def _end(self) -> bytes:
+        self.is_complete = self.has_content
+        return b""
 
 
 if TYPE_CHECKING:

@@ -46,7 +46,7 @@ class OpenAIFormat(Adapter):
     def _event_reader(self, request: ModelRequest) -> ResponseReader:
         if _has_usage_option(request.surface):
             chat = QuietChatEvents if _needs_to_ask(request) else ChatEvents
-            return chat(secrets=self.secrets, limit=self._max_event_bytes)
+            return chat(choices=request.choices, secrets=self.secrets, limit=self._max_event_bytes)
         other = ResponsesEvents if request.surface is Surface.RESPONSES else MediaEvents
         return other(secrets=self.secrets, limit=self._max_event_bytes)
 
