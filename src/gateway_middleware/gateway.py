@@ -12,6 +12,7 @@ from starlette.routing import Mount, Route, Router
 from gateway_middleware.breaker.middleware import FailoverMiddleware
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.composition.breakers import Breakers
+from gateway_middleware.composition.calls import Calls
 from gateway_middleware.composition.config import LiveConfig, revealed
 from gateway_middleware.composition.fleet import build_fleet
 from gateway_middleware.composition.life import Life
@@ -76,48 +77,74 @@ class Gateway:
         clocks: Clocks | None = None,
     ) -> None:
         clocks = clocks or Clocks()
-        self.config = config = LiveConfig(settings, kinds)
-        self.log = Log(settings, write_log, scrub=config.scrub)
-        self.fleet = build_fleet(settings, config, clocks)
-        self.revocations = Revocations(self.fleet, self.log)
-        self.tenants = Tenants(settings, resolver, revocations=self.revocations, owners=self.fleet.owners)
-        self.pricing = build_pricing(settings, config, clocks)
-        self.metering = build_metering(settings, clocks, pricing=self.pricing, log=self.log, transport=transport)
-        self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)
-        leases = ProbeLeases(clocks.monotonic)
-        self.breakers = Breakers(settings, config, clocks, gate=leases)
-        self.peers = build_peers(settings, self.breakers, leases, clocks, fleet=self.fleet)
+        self.config = LiveConfig(settings, kinds)
+        self.log = Log(settings, write_log, scrub=self.config.scrub)
+        self._make_records(settings, clocks, resolver, transport)
+        self._make_breakers(settings, clocks)
         self.outbox = Outbox()  # a server whose protocol writes there too answers in the same step as the engine
         self.upstream = Upstream(
-            config,
+            self.config,
             clocks,
             transport=transport,
             exchange=exchange,
             outbox=self.outbox,
             on_provider_error=self.log.provider_error,
         )
-        collectors = [*self.limits.collectors(), *self.metering.collectors(), *self.upstream.collectors()]
-        operator = self.breakers.operator
-        self.stats = Stats(settings, config, clocks, operator=operator, log=self.log, collectors=collectors)
+        self.calls = Calls()
+        self._make_stats(settings, clocks)
+        # In the order of their start; they stop in reverse, the log last.
+        records = (self.log, self.config, self.fleet, self.tenants, self.pricing, self.metering)
+        rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls)
+        self.parts: tuple[Part, ...] = (*records, *rooms)
+        self._life = Life(self.parts)
+        self.operations = self._make_operations(reread)
+        self.routes = self._make_routes(clocks)
+        self.middleware = self._make_layers(settings, tracer_provider, clocks)
+        router = Router(self.routes, lifespan=lambda _: self.lifespan())
+        self.app = fold(self.middleware, Innermost(self.upstream.dispatch, router))
+
+    def _make_records(
+        self,
+        settings: Settings,
+        clocks: Clocks,
+        resolver: TenantResolver | None,
+        transport: httpx.AsyncBaseTransport | None,
+    ) -> None:
+        """Who the tenants are, what they may use, and what is written down of it."""
+        self.fleet = build_fleet(settings, self.config, clocks)
+        self.revocations = Revocations(self.fleet, self.log)
+        self.tenants = Tenants(settings, resolver, revocations=self.revocations, owners=self.fleet.owners)
+        self.pricing = build_pricing(settings, self.config, clocks)
+        self.metering = build_metering(settings, clocks, pricing=self.pricing, log=self.log, transport=transport)
+        self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)
+
+    def _make_breakers(self, settings: Settings, clocks: Clocks) -> None:
+        leases = ProbeLeases(clocks.monotonic)
+        self.breakers = Breakers(settings, self.config, clocks, gate=leases)
+        self.peers = build_peers(settings, self.breakers, leases, clocks, fleet=self.fleet)
+
+    def _make_stats(self, settings: Settings, clocks: Clocks) -> None:
+        self.stats = Stats(
+            settings,
+            self.config,
+            clocks,
+            operator=self.breakers.operator,
+            log=self.log,
+            in_flight=self.calls.in_flight,
+            collectors=[*self.limits.collectors(), *self.metering.collectors(), *self.upstream.collectors()],
+        )
         for listener in (self.stats, self.log):
             self.breakers.subscribe(listener)
-        # In the order of their start; they stop in reverse, the log last.
-        records = (self.log, config, self.fleet, self.tenants, self.pricing, self.metering)
-        self.parts: tuple[Part, ...] = (*records, self.upstream, self.limits, self.breakers, self.peers, self.stats)
-        self._life = Life(self.parts)
-        self._reload = Reload(config, self.parts, reread=reread)
-        self.operations = Operations(
-            config=config,
-            breakers=operator,
+
+    def _make_operations(self, reread: Callable[[], Settings] | None) -> Operations:
+        self._reload = Reload(self.config, self.parts, reread=reread)
+        return Operations(
+            config=self.config,
+            breakers=self.breakers.operator,
             peers=self.peers,
             fleet=self.fleet,
             reload=self._reload,
             log=self.log,
-        )
-        self.routes = self._make_routes(clocks)
-        self.middleware = self._make_layers(settings, tracer_provider, clocks)
-        self.app = fold(
-            self.middleware, Innermost(self.upstream.dispatch, Router(self.routes, lifespan=lambda _: self.lifespan()))
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,7 +200,7 @@ class Gateway:
                 wall=clocks.wall,
                 scrub=self.config.scrub,
                 is_leaving=lambda: self._life.is_stopping,
-                in_flight=self.stats.in_flight,
+                in_flight=self.calls.in_flight,
                 price=self.pricing.of_answer,
             ),
             Middleware(LateStart, life=self._life),

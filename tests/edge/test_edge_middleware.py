@@ -349,14 +349,49 @@ async def test_an_app_that_does_not_answer_is_a_fault() -> None:
     assert (await Kit(silent).call()).status == 500
 
 
-async def test_an_app_that_stops_in_the_middle_has_lost_its_client() -> None:
+async def test_an_app_that_stops_in_the_middle_is_at_fault_itself() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await start(send, EVENTS)
         await body(send, b"data: 1\n\n")
 
-    kit = Kit(app)
-    assert not (await kit.call()).is_complete
+    for checks_paths in (True, False):
+        kit = Kit(app, checks_paths=checks_paths)
+        answer = await kit.call()
+        assert b"internal_error" in answer.chunks[-1], "a stream that stops must not look as if it had ended"
+        assert (kit.record.outcome, kit.record.error_code) == (Outcome.GATEWAY_ERROR, "internal_error")
+
+
+async def test_an_app_that_stops_because_its_client_left_is_not() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await start(send, EVENTS)
+        await body(send, b"data: 1\n\n")
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    kit = Kit(app, checks_paths=False)
+    answer = await kit.call(leave_after=2)
+    assert (len(answer.messages), answer.dropped) == (2, [])
     assert (kit.record.outcome, kit.record.status) == (Outcome.CLIENT_DISCONNECT, 499)
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+async def test_a_foreign_app_that_waits_for_the_end_of_its_own_answer_sees_it(is_early: bool) -> None:
+    """A server tells it when it has got the last message, which is held back here."""
+    received: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        received.append((await receive())["type"])
+        await start(send)
+        waiting = asyncio.create_task(receive()) if is_early else None
+        await asyncio.sleep(0)
+        await body(send, b"fine", more=False)
+        received.append((await (waiting or receive()))["type"])
+
+    kit = Kit(app, checks_paths=False)
+    async with asyncio.timeout(5):
+        assert (await kit.call(body=b"{}")).body == b"fine"
+    assert received == ["http.request", "http.disconnect"]
+    assert kit.record.outcome is Outcome.SUCCESS
 
 
 async def test_a_client_that_left_gets_nothing() -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.breaker.failure.rules import ALARMING
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.part import Fixed
-from gateway_middleware.edge.in_flight import InFlight
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.call_metrics import CallMetrics
 from gateway_middleware.operations.connection_metrics import InFlightMetrics, LogMetrics
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.composition.log import Log
     from gateway_middleware.core.clocks import Clocks
+    from gateway_middleware.edge.in_flight import InFlight
     from gateway_middleware.settings import Settings
 
 
@@ -50,6 +50,7 @@ class Stats(Fixed):
         *,
         operator: Operator,
         log: Log,
+        in_flight: InFlight,
         collectors: Sequence[Collector],
     ) -> None:
         calls = CallMetrics(lambda: config.route_names)
@@ -69,8 +70,7 @@ class Stats(Fixed):
         self._lag = LoopLag()
         process = ProcessMetrics(lambda: config.config_hash)
         lines = LogMetrics(lambda: log.lines.dropped)
-        self.in_flight = InFlight()
-        under_way = InFlightMetrics(lambda: self.in_flight.calls)
+        under_way = InFlightMetrics(lambda: in_flight.calls)
         self._collectors = (calls, self._breakers, self._lag, process, lines, under_way, *collectors)
         folder = settings.metrics_directory
         self._workers = None if folder is None else WorkerMetrics(Path(folder), self.families)

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 import traceback
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core import endpoints
-from gateway_middleware.core.asgi import ends_response, route_path
+from gateway_middleware.core.asgi import route_path
 from gateway_middleware.core.domain import Outcome
 from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError, ShutdownError
 from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import CallRecord
 from gateway_middleware.core.scope import ENDPOINT, RECORD
 from gateway_middleware.edge.admission import check_host, check_method, dialect_of, path_not_found
-from gateway_middleware.edge.answer_headers import answer_headers
 from gateway_middleware.edge.dialects import StreamPlace, render, stream_frame
 from gateway_middleware.edge.in_flight import InFlight
+from gateway_middleware.edge.reply import Reply
 from gateway_middleware.edge.request_id import accepted, new_request_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
-    from gateway_middleware.core.domain import Clock, HeaderList
+    from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
+    from gateway_middleware.core.domain import Clock
     from gateway_middleware.core.endpoints import Endpoint
     from gateway_middleware.core.price import Cost
     from gateway_middleware.edge.access_log import AccessLog
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gateway_middleware")
 _CLIENT_LEFT = 499
 _CLIENT_ERROR, _SERVER_ERROR = 400, 500
-_SEQUENCE_NUMBERS = re.compile(rb'(?<!\\)"sequence_number":\s*(\d{1,9})')
-"""Quotes inside of JSON texts have a backslash before them."""
-_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 class EdgeMiddleware:
@@ -89,8 +85,10 @@ class EdgeMiddleware:
         record = self._open(scope, header_names)
         RECORD.set(scope, record)
         closes = scope["http_version"] < "2" and self._is_leaving()
-        reply = _Reply(record, send, self._clock, closes=closes, price=self._price)
-        self._in_flight.calls += 1
+        reply = Reply(record, send, self._clock, closes=closes, price=self._price)
+        if not self._checks_paths:
+            receive = reply.receive_until_end(receive)
+        self._in_flight.begin(reply)
         try:
             self._admit(scope, record, header_names)
             await self.app(scope, receive, reply.send)
@@ -146,7 +144,7 @@ class EdgeMiddleware:
         # A foreign application may mean something else by our open paths: only model calls are recognised there.
         return endpoint if endpoint.surface is not None and method in endpoint.methods else None
 
-    async def _answer(self, error: Exception, record: CallRecord, reply: _Reply) -> bool:
+    async def _answer(self, error: Exception, record: CallRecord, reply: Reply) -> bool:
         """Tell the client. False: what has been sent cannot be mended, the connection must be cut."""
         self._blame(error, record, reply)
         if isinstance(error, ClientDisconnectedError) or reply.is_ended:
@@ -164,7 +162,7 @@ class EdgeMiddleware:
             await reply.send({"type": "http.response.body", "body": body})
         return reply.is_event_stream
 
-    async def _answer_cancelled(self, error: asyncio.CancelledError, record: CallRecord, reply: _Reply) -> bool:
+    async def _answer_cancelled(self, error: asyncio.CancelledError, record: CallRecord, reply: Reply) -> bool:
         """A call that the leaving gateway cuts off gets a last word; for any other cancelled call nobody waits."""
         task = asyncio.current_task()
         if task is None or outcome_of(error) is not Outcome.SHUTDOWN:
@@ -173,7 +171,7 @@ class EdgeMiddleware:
         task.uncancel()
         return await self._answer(_shutdown(), record, reply)
 
-    def _blame(self, error: BaseException, record: CallRecord, reply: _Reply) -> None:
+    def _blame(self, error: BaseException, record: CallRecord, reply: Reply) -> None:
         record.outcome = outcome_of(error)
         if isinstance(error, GatewayError):
             record.error_code = error.error_code
@@ -183,7 +181,7 @@ class EdgeMiddleware:
             record.error_code = "internal_error"
             self._log_fault(error, record)
 
-    def _client_left(self, record: CallRecord, reply: _Reply) -> None:
+    def _client_left(self, record: CallRecord, reply: Reply) -> None:
         record.outcome = Outcome.CLIENT_DISCONNECT
         record.error_code = "client_disconnected"
         reply.forget_last()
@@ -195,17 +193,18 @@ class EdgeMiddleware:
         scrubbed = self._scrub(text) if self._scrub is not None else text
         _log.error("Internal error in call %s\n%s", record.request_id, scrubbed)
 
-    def _conclude(self, record: CallRecord, reply: _Reply) -> None:
-        if not reply.is_started:
-            raise RuntimeError("the application returned without an answer")
+    def _conclude(self, record: CallRecord, reply: Reply) -> None:
         if not reply.is_ended:
-            self._client_left(record, reply)
-        elif record.outcome is None:
+            if reply.has_lost_client:
+                raise ClientDisconnectedError
+            where = "in the middle of its answer" if reply.is_started else "without an answer"
+            raise RuntimeError(f"the application returned {where}")
+        if record.outcome is None:
             record.outcome = _outcome_of_answer(reply.status)
 
-    def _finish(self, record: CallRecord, reply: _Reply) -> None:
+    def _finish(self, record: CallRecord, reply: Reply) -> None:
         record.ended = self._clock()
-        self._in_flight.calls -= 1
+        self._in_flight.end(reply)
         try:
             if self._observe is not None:
                 self._observe(record)
@@ -213,125 +212,6 @@ class EdgeMiddleware:
                 self._access_log.call(record)
         except Exception as error:  # noqa: BLE001 - whoever watches a call must not break it
             self._log_fault(error, record)
-
-
-class _Reply:
-    """The way back to the client: notes what passes, adds the headers that every answer carries, holds back its end.
-
-    The last message goes out when all layers inside have returned, so that a client that has seen the end of its
-    answer can rely on everything it took having been given back.
-    """
-
-    __slots__ = (
-        "_clock",
-        "_closes",
-        "_has_trailers",
-        "_last",
-        "_newest",
-        "_price",
-        "_record",
-        "_send",
-        "is_ended",
-        "is_event_stream",
-        "is_under_way",
-        "status",
-    )
-
-    def __init__(
-        self,
-        record: CallRecord,
-        send: Send,
-        clock: Clock,
-        *,
-        closes: bool,
-        price: Callable[[CallRecord], Cost | None],
-    ) -> None:
-        self._record = record
-        self._send = send
-        self._clock = clock
-        self._closes = closes
-        self._price = price
-        self._newest = b""
-        self._last: Message | None = None
-        self._has_trailers = False
-        self.status = 0
-        self.is_event_stream = False
-        self.is_ended = self.is_under_way = False
-
-    @property
-    def is_started(self) -> bool:
-        return self.status != 0
-
-    @property
-    def is_between_events(self) -> bool:
-        return not self._newest or self._newest.endswith(_BLANK_LINES)
-
-    @property
-    def next_number(self) -> int:
-        """What follows the last `sequence_number` that was sent."""
-        numbers = _SEQUENCE_NUMBERS.findall(self._newest)
-        return int(numbers[-1]) + 1 if numbers else 0
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message on, unless it is the last. No coroutine of its own: a stream has many messages.
-
-        Raises `RuntimeError`, as servers do, for a message after the last.
-        """
-        if self.is_ended:
-            raise RuntimeError(f"Unexpected ASGI message '{message['type']}' sent, after response already completed.")
-        if message["type"] == "http.response.start":
-            return self._send(self._start(message))
-        body = message.get("body")
-        if body:
-            self._record.bytes_out += len(body)
-            if not body.startswith(b":"):  # a comment of ours stands between events
-                self._newest = body
-        if self._is_last(message):
-            self.is_ended = True
-            self._last = message
-            return _nothing()
-        self.is_under_way = True
-        return self._send(message)
-
-    def _is_last(self, message: Message) -> bool:
-        if self._has_trailers:
-            return message["type"] == "http.response.trailers" and not message.get("more_trailers", False)
-        return ends_response(message)
-
-    def _start(self, message: Message) -> Message:
-        record, now = self._record, self._clock()
-        self.status = record.status = message["status"]
-        self._has_trailers = message.get("trailers", False)
-        record.first_byte = now
-        headers: HeaderList = list(message.get("headers", ()))
-        for name, value in headers:
-            if name == b"content-type":
-                self.is_event_stream = value.startswith(b"text/event-stream")
-        headers += answer_headers(record, now, self._price(record) if self.status < _CLIENT_ERROR else None)
-        if self._closes:
-            headers.append((b"connection", b"close"))
-        return {**message, "headers": headers}
-
-    def forget_last(self) -> None:
-        """Nobody is there to take the end of the answer."""
-        if self._last is not None:
-            self._record.bytes_out -= len(self._last.get("body", b""))
-            self._last = None
-            self.is_ended = self.is_under_way = False
-
-    async def send_last(self, stall: float) -> None:
-        """Send the message that ends the answer. A client that does not take that of a stream is cut off."""
-        message, self._last = self._last, None
-        if message is not None:
-            await (self._send_in_time(message, stall) if self.is_under_way else self._send(message))
-
-    async def _send_in_time(self, message: Message, stall: float) -> None:
-        async with asyncio.timeout(stall):
-            await self._send(message)
-
-
-async def _nothing() -> None:
-    """The last message is held back."""
 
 
 def _outcome_of_answer(status: int) -> Outcome:
