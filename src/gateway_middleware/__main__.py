@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, cast
@@ -32,6 +35,8 @@ class _Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status. Faults of the configuration go to standard error, one on each line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["serve"] and threading.current_thread() is threading.main_thread():
+        _end_at_signals()
     command = _load(arguments)
     args = _parser(command, arguments).parse_args(arguments)
     if command is None:  # argparse has refused every other first word
@@ -41,6 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print("\n".join(error.complaints), file=sys.stderr)
         return 1
+
+
+def _end_at_signals() -> None:
+    """Let SIGTERM and SIGINT end the process, with status 0, until `serve` takes them itself.
+
+    Importing it takes a while, in which nothing has been begun. Process 1 of a container would not even get a signal
+    that nobody takes, and an exception inside of an import may be caught there.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _load(arguments: Sequence[str]) -> _Command | None:

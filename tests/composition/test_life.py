@@ -103,7 +103,7 @@ async def test_a_first_caller_that_is_cancelled_cancels_nothing() -> None:
     await life.stop()
 
 
-async def test_a_start_that_hangs_can_be_stopped() -> None:
+async def test_a_start_that_hangs_can_be_stopped(caplog: pytest.LogCaptureFixture) -> None:
     log: list[str] = []
     parts = steps(log)
     parts[1].gate.clear()
@@ -112,9 +112,10 @@ async def test_a_start_that_hangs_can_be_stopped() -> None:
     while log != ["+a"]:
         await asyncio.sleep(0)
     await life.stop()
-    with pytest.raises(GatewayNotStartedError):
+    with pytest.raises(GatewayNotStartedError, match="was stopped before it had started"):
         await starting
     assert log == ["+a", "-a"]
+    assert caplog.text == "", "who is asked to stop has not failed"
 
 
 async def test_a_late_start_warns_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -34,6 +34,7 @@ PARTS = (
     "Breakers",
     "RedisPeers",
     "Stats",
+    "Calls",
 )
 
 

@@ -27,7 +27,8 @@ async def simulator() -> AsyncIterator[Any]:
 
 
 def ask(client: httpx.AsyncClient, *, stream: bool) -> asyncio.Task[httpx.Response]:
-    body = {"model": "openai/sim-gap-50:length-2000" if stream else "openai/sim-slow-20000", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+    model = "openai/sim-gap-50:length-2000" if stream else "openai/sim-slow-20000"
+    body = {"model": model, "messages": [{"role": "user", "content": "x"}], "stream": stream}
     return asyncio.create_task(client.post("/v1/chat/completions", json=body))
 
 

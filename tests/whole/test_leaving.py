@@ -225,6 +225,31 @@ async def test_a_second_signal_skips_the_wait(simulator: Any, tmp_path: Path) ->
         assert '"code":"shutdown"' in (await stream).text
 
 
+def _takes_sigterm(pid: int) -> bool:
+    """Whether the process has a handler for it, as Linux says (proc(5), `SigCgt`)."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("wait", [0.0, 0.1, 0.2, 0.3, 0.5])
+async def test_a_signal_while_it_starts_is_heard_in_silence(
+    number: int, wait: float, simulator: Any, tmp_path: Path
+) -> None:
+    async with serve(tmp_path, _is_ready=False, **upstream(simulator)) as served:
+        while not _takes_sigterm(served.process.pid):
+            await asyncio.sleep(0.001)
+        if not wait:
+            modules = Path(f"/proc/{served.process.pid}/maps").read_text()
+            assert "uvloop" not in modules, "until it is imported a signal would be lost on process 1"
+        await asyncio.sleep(wait)
+        os.kill(served.process.pid, signal.SIGHUP)
+        served.process.send_signal(number)
+        assert await served.exit() == 0
+    assert b"Traceback" not in served.log
+    assert b"could not start" not in served.log
+
+
 async def test_who_is_not_watched_and_does_nothing_leaves_at_once(simulator: Any, tmp_path: Path) -> None:
     async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_LAG_SECONDS="60") as served:
         served.process.send_signal(signal.SIGTERM)
@@ -278,6 +303,19 @@ async def test_a_dead_worker_is_replaced_and_said(simulator: Any, tmp_path: Path
         assert "SIGKILL" in line["message"]
         assert (line["pid"], line["level"]) == (min(before), "error")
         await healthy(served.url)
+
+
+async def test_a_worker_that_hangs_does_not_hold_the_end(simulator: Any, tmp_path: Path) -> None:
+    async with serve(
+        tmp_path, **upstream(simulator), GATEWAY_DRAIN_SECONDS="1", GATEWAY_DRAIN_LAG_SECONDS="0.5"
+    ) as served:
+        (worker,) = served.workers
+        worker.suspend()
+        began = time.monotonic()
+        served.process.send_signal(signal.SIGTERM)
+        assert await served.exit() == 0
+        assert time.monotonic() - began < 1.5 + 2.0
+    assert len(served.lines("worker_killed")) == 1
 
 
 async def test_a_killed_supervisor_takes_its_workers_with_it(simulator: Any, tmp_path: Path) -> None:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 _BACKLOG = 2048
 _MAX_LINGERED = 16 * 1024 * 1024
 """Bytes of a request that was answered before it was read, which are read and thrown away."""
-_CUT_SECONDS = 2.0
-"""What a worker needs after its drain for last words and the journal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,10 +119,7 @@ def _open_standard_descriptors() -> None:
 
 
 def _take_signals_of_the_start() -> None:
-    """Until the supervisor takes them: the end is one at once, and the configuration is being read anyway.
-
-    Process 1 of a container would not even get a signal that nobody takes.
-    """
+    """Until the supervisor takes them: the end is one at once, and the configuration is being read anyway."""
 
     def leave(_: int, __: FrameType | None) -> NoReturn:
         raise SystemExit(0)
@@ -164,7 +159,7 @@ class _Server:
             self._work,
             size=settings.workers,
             tell=log.event,
-            leave_seconds=settings.drain_lag_seconds + settings.drain_seconds + _CUT_SECONDS,
+            leave_seconds=settings.drain_lag_seconds + settings.drain_seconds,
         )
         status = supervisor.run()
         log.event("stopped", message="Model Gateway has stopped", status=status)

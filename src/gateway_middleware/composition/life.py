@@ -113,8 +113,12 @@ class Life:
             self._is_over = True
 
     def _fail(self, started: asyncio.Future[None], error: BaseException) -> None:
-        failure = GatewayNotStartedError(f"The gateway could not start: {error!r}")
-        _log.error("Model Gateway: %s", failure)
+        is_asked = isinstance(error, asyncio.CancelledError) and self._ends is not None and self._ends.is_set()
+        if is_asked:
+            failure = GatewayNotStartedError("The gateway was stopped before it had started.")
+        else:
+            failure = GatewayNotStartedError(f"The gateway could not start: {error!r}")
+            _log.error("Model Gateway: %s", failure)
         failure.__cause__ = error
         started.set_exception(failure)
         started.exception()  # somebody has looked: whoever waits gets it all the same

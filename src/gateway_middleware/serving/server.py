@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from uvicorn import Config
 
 _LOOK_SECONDS = 0.02
-_CUT_SECONDS = 1.0
+_CUT_SECONDS = 0.5
 """How long calls that are cut off may take for their last words."""
 
 

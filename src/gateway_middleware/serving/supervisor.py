@@ -26,8 +26,8 @@ READY, TAKEN, REFUSED = b"R", b"t", b"x"
 _LEAVING = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (*_LEAVING, signal.SIGHUP, signal.SIGCHLD)
 _SOFTWARE_FAULT = 70
-_GRACE_SECONDS = 5.0
-"""How long a worker may outlive its own deadline before it is killed."""
+_LAST_SECONDS = 1.75
+"""What a worker may need after its waiting, for last words and the journal. It is killed after that."""
 
 Work = Callable[[socket.socket, bool], int]
 """What a worker does, given its end of the control socket and whether it replaces another; returns its exit status."""
@@ -46,7 +46,8 @@ class Supervisor:
 
     It must be made and run in the main thread of a process without other threads. A first SIGTERM or SIGINT lets the
     workers end their calls, a second one does not; SIGHUP has them read the configuration again, one after the other.
-    Workers are given `leave_seconds` to leave. A supervisor that is killed takes its workers with it.
+    Workers may wait `leave_seconds` for their calls, and are killed where they are not gone two seconds later: nothing
+    that has hung holds the end. A supervisor that is killed takes its workers with it.
     """
 
     def __init__(self, work: Work, *, size: int, tell: Tell, leave_seconds: float) -> None:
@@ -114,7 +115,7 @@ class Supervisor:
         is_second = self._crew.is_leaving
         self._crew.leave()
         self._reload.stop()
-        self._leave_within(_GRACE_SECONDS + (0.0 if is_second else self._leave_seconds))
+        self._leave_within(_LAST_SECONDS + (0.0 if is_second else self._leave_seconds))
         self._ask_all(HURRY if is_second else DRAIN)
         what = "the rest is cut off" if is_second else "calls under way may end"
         self._tell("stopping", message=f"{reason}: the gateway leaves, {what}", signal=reason)
@@ -174,7 +175,7 @@ class Supervisor:
             self._tell("worker_failed", level="error", message=f"Worker {pid} could not start: it ended {how}", pid=pid)
             self._crew.leave()
             self._ask_all(HURRY)
-            self._leave_within(_GRACE_SECONDS)
+            self._leave_within(_LAST_SECONDS)
 
     def _start(self, slot: Slot) -> None:
         ours, theirs = socket.socketpair()
