@@ -382,7 +382,7 @@ async def test_a_foreign_app_that_waits_for_the_end_of_its_own_answer_sees_it(is
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         received.append((await receive())["type"])
         await start(send)
-        waiting = asyncio.create_task(receive()) if is_early else None
+        waiting = asyncio.ensure_future(receive()) if is_early else None
         await asyncio.sleep(0)
         await body(send, b"fine", more=False)
         received.append((await (waiting or receive()))["type"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Message, Receive
@@ -32,8 +32,9 @@ class ReceiveUntilEnd:
 
     async def __call__(self) -> Message:
         inner = asyncio.ensure_future(self._receive())
+        either: tuple[asyncio.Future[Any], ...] = (inner, self._ended)
         try:
-            await asyncio.wait({inner, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if self._ended.done():
                 return {"type": _DISCONNECT}
             message = inner.result()
