@@ -26,7 +26,7 @@ READY, TAKEN, REFUSED = b"R", b"t", b"x"
 _LEAVING = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (*_LEAVING, signal.SIGHUP, signal.SIGCHLD)
 _SOFTWARE_FAULT = 70
-_LAST_SECONDS = 1.75
+_LAST_SECONDS = 1.6
 """What a worker may need after its waiting, for last words and the journal. It is killed after that."""
 
 Work = Callable[[socket.socket, bool], int]
