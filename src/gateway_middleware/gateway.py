@@ -21,6 +21,7 @@ from gateway_middleware.composition.log import Log
 from gateway_middleware.composition.metering import build_metering
 from gateway_middleware.composition.operator import Operations
 from gateway_middleware.composition.peers import build_peers
+from gateway_middleware.composition.plans import CallPlans
 from gateway_middleware.composition.pricing import build_pricing
 from gateway_middleware.composition.reload import Reload
 from gateway_middleware.composition.revocations import Revocations
@@ -94,7 +95,7 @@ class Gateway:
         self._make_stats(settings, clocks)
         # In the order of their start; they stop in reverse, the log last.
         records = (self.log, self.config, self.fleet, self.tenants, self.pricing, self.metering)
-        rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls)
+        rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
         self.parts: tuple[Part, ...] = (*records, *rooms)
         self._life = Life(self.parts)
         self.operations = self._make_operations(reread)
@@ -114,6 +115,7 @@ class Gateway:
         self.fleet = build_fleet(settings, self.config, clocks)
         self.revocations = Revocations(self.fleet, self.log)
         self.tenants = Tenants(settings, resolver, revocations=self.revocations, owners=self.fleet.owners)
+        self.plans = CallPlans(self.revocations)
         self.pricing = build_pricing(settings, self.config, clocks)
         self.metering = build_metering(settings, clocks, pricing=self.pricing, log=self.log, transport=transport)
         self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)
@@ -216,6 +218,7 @@ class Gateway:
                 max_body_bytes=settings.max_body_bytes,
                 max_tenant_bodies_bytes=settings.max_tenant_bodies_bytes,
                 owners=self.tenants.owners,
+                plans=self.plans.calls,
             ),
             Middleware(TokenCountMiddleware, is_native=self.config.is_native, count=self._count_input),
             *telemetry_layers(self.config, tracers),

@@ -35,6 +35,7 @@ PARTS = (
     "RedisPeers",
     "Stats",
     "Calls",
+    "CallPlans",
 )
 
 

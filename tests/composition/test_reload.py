@@ -182,6 +182,28 @@ async def test_what_is_called_changed_acts_at_once(
     assert answer.json()["need_restart"] == []
 
 
+async def test_calls_before_a_reload_leave_nothing_behind_for_those_after_it() -> None:
+    rig = Rig()
+    assert await statuses(rig, 2) == [200, 200]
+    assert (len(rig.gateway.plans.calls), dict(rig.calls)) == (1, {"a": 2})
+    await reload(
+        rig, GATEWAY_ROUTES='{"fast": ["c/m"]}', GATEWAY_OPEN=None, GATEWAY_TENANTS=tenants(requests="2/minute")
+    )
+    assert await statuses(rig, 3) == [200, 200, 429]
+    assert dict(rig.calls) == {"a": 2, "c": 2}
+    await reload(rig, GATEWAY_TENANTS=tenants(requests="2/minute", models=["other"]))
+    assert await statuses(rig, 1) == [404]
+
+
+async def test_a_revoked_key_takes_the_plans_with_it() -> None:
+    rig = Rig(GATEWAY_OPEN="false", GATEWAY_TENANTS=tenants())
+    assert await statuses(rig, 1) == [200]
+    before = rig.gateway.plans.calls.generation
+    rig.gateway.revocations.listing_changed(frozenset({digest(KEY.encode())}), frozenset())
+    assert await statuses(rig, 1) == [401]
+    assert (len(rig.gateway.plans.calls), rig.gateway.plans.calls.generation) == (0, before + 1)
+
+
 def test_every_setting_acts_at_once_or_is_named() -> None:
     """The table above shows each that acts at once."""
     gateway = Rig().gateway

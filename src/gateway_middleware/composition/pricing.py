@@ -11,6 +11,7 @@ from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook, cost_by, first_of
+from gateway_middleware.metering.prices.unit_prices import UnitPrices
 from gateway_middleware.metering.usage_event import consistent
 from gateway_middleware.providers import KINDS
 
@@ -45,13 +46,14 @@ class CallPricing(Lifeless):
         self._price_id_of = price_id_of
         self._wall = wall
         self._tariffs: dict[_Priced, tuple[Tariff, ...]] = {}
+        self._unit_prices: dict[str, UnitPrices] = {}
 
     def prepare(self, new: Settings) -> Commit:
         """Other prices, for calls that end from now on."""
         book = make_book(new)
 
         def commit() -> None:
-            self._book, self._tariffs = book, {}
+            self._book, self._tariffs, self._unit_prices = book, {}, {}
 
         return commit
 
@@ -62,15 +64,18 @@ class CallPricing(Lifeless):
 
         `served` is the model that the provider names in its answer, `tier` what it says of how it served the call.
         """
+        return cost_by(self._tariffs_of(provider, key, at, served, tier), usage)
+
+    def _tariffs_of(
+        self, provider: str, key: str, at: float, served: str | None = None, tier: str | None = None
+    ) -> tuple[Tariff, ...]:
         try:
             vendor = self._price_id_of(provider)
         except KeyError:
-            return None
+            return ()
         priced = (vendor, key, served, tier, int(at // _MINUTE))
         tariffs = self._tariffs.get(priced)
-        if tariffs is None:
-            tariffs = self._look_up(priced)
-        return cost_by(tariffs, usage)
+        return self._look_up(priced) if tariffs is None else tariffs
 
     def _look_up(self, priced: _Priced) -> tuple[Tariff, ...]:
         vendor, key, served, tier, minute = priced
@@ -113,8 +118,20 @@ class CallPricing(Lifeless):
 
     def estimate(self, deployment: Deployment, *, input_tokens: int, output_tokens: int) -> int | None:
         """Micro-dollars of a call that is expected to use so much at this deployment."""
-        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-        return _micro(self.price_of(provider=deployment.provider, key=deployment.key, usage=usage, at=self._wall()))
+        now = self._wall()
+        prices = self._unit_prices.get(deployment.key)
+        if prices is None or not prices.begins <= now < prices.begins + _MINUTE:
+            prices = self._look_up_units(deployment, now)
+        return prices.cost(input_tokens, output_tokens)
+
+    def _look_up_units(self, deployment: Deployment, now: float) -> UnitPrices:
+        """The prices of this minute; they change at whole ones."""
+        if len(self._unit_prices) >= _MAX_TARIFFS:
+            self._unit_prices.clear()
+        begins = now // _MINUTE * _MINUTE
+        tariffs = self._tariffs_of(deployment.provider, deployment.key, begins)
+        prices = self._unit_prices[deployment.key] = UnitPrices(begins, tariffs)
+        return prices
 
     def unpriced(self, deployments: Iterable[Deployment]) -> list[str]:
         """The keys of those that have no known price, each once, in their order."""

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from gateway_middleware.core.plan import CallPlan
+
 HeaderList: TypeAlias = "list[tuple[bytes, bytes]]"
 """Raw header pairs, names in lower case."""
 
@@ -162,6 +164,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return self.deployments + self.on_context_window + self.on_content_policy
 
     @property
+    def is_single(self) -> bool:
+        """Whether a call comes to one deployment whatever happens."""
+        return len(self.deployments) == 1 and not (self.on_context_window or self.on_content_policy)
+
+    @property
     def has_alternatives(self) -> bool:
         """Whether a failure may find another deployment."""
         return len(self.deployments) > 1 or bool(self.on_context_window or self.on_content_policy)
@@ -190,6 +197,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A field that would be lost in translation is an error."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """Client headers that may go upstream: `anthropic-version`, `anthropic-beta`, `openai-beta`, `traceparent`."""
+    plan: CallPlan = msgspec.field(default_factory=CallPlan)
+    """What this call has in common with others of its kind. A request of another route or surface has another plan."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

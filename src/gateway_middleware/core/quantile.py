@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -16,11 +17,12 @@ _MAX_VALUE = 2**32 - 1
 class RecentQuantile:
     """The `q` quantile of the last 64 values, exact (the next larger value where it falls between two)."""
 
-    __slots__ = ("_next", "_q", "_values", "count", "value")
+    __slots__ = ("_next", "_ordered", "_q", "_values", "count", "value")
 
     def __init__(self, q: float) -> None:
         self._q = q
         self._values = array("I")
+        self._ordered = array("I")
         self._next = 0
         self.count = 0
         self.value = 0
@@ -29,12 +31,14 @@ class RecentQuantile:
         """Take a value into account; the oldest makes room."""
         value = min(max(value, 0), _MAX_VALUE)
         self.count += 1
+        ordered = self._ordered
         if len(self._values) < _KEPT:
             self._values.append(value)
         else:
+            del ordered[bisect_left(ordered, self._values[self._next])]
             self._values[self._next] = value
             self._next = (self._next + 1) % _KEPT
-        ordered = sorted(self._values)
+        insort(ordered, value)
         self.value = ordered[min(int(self._q * len(ordered)), len(ordered) - 1)]
 
 

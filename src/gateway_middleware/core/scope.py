@@ -5,7 +5,7 @@ A key is set by exactly one layer and read by those further in. `ContextError` n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gateway_middleware.core.errors import ContextError
 
@@ -38,9 +38,10 @@ class ScopeKey(Generic[T]):
     def get(self, scope: MutableMapping[str, Any]) -> T:
         """Read the value. Raises `ContextError` when no layer further out has set it."""
         try:
-            return cast("T", scope[self.slot])
+            value: T = scope[self.slot]
         except KeyError:
             raise ContextError(f"scope key {self.name!r} is not set. HINT: put {self.set_by} further out.") from None
+        return value
 
     def child(self, scope: MutableMapping[str, Any], value: T) -> dict[str, Any]:
         """A copy of the scope in which this key has another value: for one attempt of a call."""
@@ -48,7 +49,8 @@ class ScopeKey(Generic[T]):
 
     def peek(self, scope: MutableMapping[str, Any]) -> T | None:
         """Read the value, or None."""
-        return cast("T | None", scope.get(self.slot))
+        value: T | None = scope.get(self.slot)
+        return value
 
 
 # In the order in which a call meets them.

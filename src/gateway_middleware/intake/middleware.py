@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway_middleware.core.asgi import header
 from gateway_middleware.core.domain import Dialect, ModelRequest, Surface, Translate
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.core.model_names import DEFAULT_MODELS
+from gateway_middleware.core.plan import CallPlan, PlanPart, Plans
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
 from gateway_middleware.intake.body import read_body
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
-    from gateway_middleware.core.domain import Tenant
+    from gateway_middleware.core.domain import Route, Tenant
     from gateway_middleware.core.endpoints import Endpoint
+    from gateway_middleware.core.plan import CallKind
     from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.intake.parsing import ParsedBody
     from gateway_middleware.intake.routing import RouteTable
-    from gateway_middleware.intake.tenant_bodies import Share
 
 _FALSE = msgspec.Raw(b"false")
 _STRICT = b"x-gateway-strict"
@@ -38,7 +40,8 @@ class IntakeMiddleware:
 
     `table` gives the route table of the moment, so that it can be swapped while calls are in flight. `owners`
     checks ids of stored provider resources, and sends a continued response back to its deployment. The bodies of one
-    tenant's calls that have not ended may hold `max_tenant_bodies_bytes`. Raises `InvalidRequestError`,
+    tenant's calls that have not ended may hold `max_tenant_bodies_bytes`. `plans` are those of the gateway: whoever
+    changes what they go by drops them. Raises `InvalidRequestError`,
     `RateLimitedError`, `RequestTooLargeError`, `UnsupportedMediaTypeError`, `UnknownModelError`, and
     `UnavailableError` while nobody can say whose a stored resource is.
     """
@@ -51,70 +54,85 @@ class IntakeMiddleware:
         max_body_bytes: int,
         owners: ResponseOwners,
         max_tenant_bodies_bytes: int = MAX_TENANT_BODIES_BYTES,
+        plans: Plans | None = None,
     ) -> None:
         self.app = app
         self._table = table
-        self._max_body_bytes = max_body_bytes
+        self._max_bytes = min(max_body_bytes, max_tenant_bodies_bytes)
         self._owners = owners
         self._bodies = TenantBodies(max_tenant_bodies_bytes)
+        self._plans = Plans() if plans is None else plans
+        self._route = PlanPart(self._resolve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = ENDPOINT.peek(scope) if scope["type"] == "http" else None
         if endpoint is None or endpoint.surface is None:
             await self.app(scope, receive, send)
             return
-        share = self._bodies.share_of(TENANT.get(scope).name)
+        tenant, surface = TENANT.get(scope), endpoint.surface
+        share = self._bodies.share_of(tenant.name)
         try:
-            request, body = await self._take_in(scope, receive, endpoint, endpoint.surface, share)
+            headers = dict(scope["headers"])
+            content_type = check_media_type(headers.get(b"content-type"), headers.get(b"content-encoding"), surface)
+            declared = headers.get(b"content-length")
+            body = await read_body(declared, receive, limit=self._max_bytes, on_bytes=share.add)
+            RECORD.get(scope).bytes_in = len(body)
+            parsed = parse(body, content_type, surface)
+            request = self._request(scope, endpoint, surface, body, parsed)
+            references = self._owners.references(surface, parsed, request.route)
+            if references:
+                request = await self._stick(request, references, tenant)
             REQUEST.set(scope, request)
             try:
                 await self.app(scope, _Replay(body, receive), send)
             finally:
-                # A client that leaves has its response id as well, and may continue from it.
-                self._remember(scope, request)
+                if surface is Surface.RESPONSES:
+                    # A client that leaves has its response id as well, and may continue from it.
+                    self._remember(scope, request)
         finally:
             share.close()
 
-    async def _take_in(
-        self, scope: Scope, receive: Receive, endpoint: Endpoint, surface: Surface, share: Share
-    ) -> tuple[ModelRequest, bytes]:
-        headers = dict(scope["headers"])
-        content_type = check_media_type(headers.get(b"content-type"), headers.get(b"content-encoding"), surface)
-        limit = min(self._max_body_bytes, self._bodies.max_bytes)
-        body = await read_body(headers.get(b"content-length"), receive, limit=limit, on_bytes=share.add)
-        request, references = self._read(scope, endpoint, surface, content_type, body)
-        if references:
-            request = await self._stick(request, references, TENANT.get(scope))
-        return request, body
-
-    def _read(
-        self, scope: Scope, endpoint: Endpoint, surface: Surface, content_type: bytes, body: bytes
-    ) -> tuple[ModelRequest, Mapping[str, str]]:
-        """The request, and the ids of stored things that it names."""
-        tenant, record = TENANT.get(scope), RECORD.get(scope)
-        record.bytes_in = len(body)
-        parsed = parse(body, content_type, surface)
-        model = record.model = _model_of(endpoint, surface, parsed)
-        record.is_stream = parsed.is_stream
-        route = self._table().resolve(model, surface=surface, dialect=endpoint.dialect, tenant=tenant)
+    def _request(
+        self, scope: Scope, endpoint: Endpoint, surface: Surface, body: bytes, parsed: ParsedBody
+    ) -> ModelRequest:
+        tenant, record, is_strict = TENANT.get(scope), RECORD.get(scope), _asks_strictness(scope)
+        model = _model_of(endpoint, surface, parsed)
+        kind = (tenant.name, tenant.key_id, tenant.models, endpoint.path, model, is_strict)
+        plan = self._plans.find(kind)
+        if plan is None:
+            check_model(model)
+        record.model, record.is_stream = model, parsed.is_stream
+        if plan is None:
+            plan = self._plan(kind, model, endpoint, surface, tenant)
+        route = self._route.of(plan, model, endpoint, surface, tenant)
         record.route = route.name
-        references = self._owners.references(surface, parsed, route)
-        request = ModelRequest(
+        return ModelRequest(
             surface=surface,
             dialect=endpoint.dialect,
             model=model,
             route=route,
             body=body,
             fields=parsed.fields,
-            content_type=content_type,
+            content_type=parsed.content_type,
             is_stream=parsed.is_stream,
             wants_stream_usage=parsed.wants_stream_usage,
             output_cap=parsed.output_cap,
             choices=parsed.choices,
-            is_strict=route.translate is Translate.STRICT or _asks_strictness(scope),
+            is_strict=is_strict or route.translate is Translate.STRICT,
             headers=_allowed_headers(scope, endpoint.dialect),
+            plan=plan,
         )
-        return request, references
+
+    def _plan(self, kind: CallKind, model: str, endpoint: Endpoint, surface: Surface, tenant: Tenant) -> CallPlan:
+        """The first call of its kind makes a plan, if the model may be called."""
+        plan = CallPlan()
+        self._route.of(plan, model, endpoint, surface, tenant)
+        self._plans.add(kind, plan)
+        return plan
+
+    def _resolve(self, model: str, endpoint: Endpoint, surface: Surface, tenant: Tenant) -> Route:
+        """Where such calls lead."""
+        return self._table().resolve(model, surface=surface, dialect=endpoint.dialect, tenant=tenant)
 
     async def _stick(self, request: ModelRequest, references: Mapping[str, str], tenant: Tenant) -> ModelRequest:
         """The request with its route narrowed to the one deployment that holds what it goes on from."""
@@ -123,10 +141,11 @@ class IntakeMiddleware:
         holders = tuple(d for d in route.deployments if d.key == key) if key is not None else ()
         if not holders:
             return request
-        return msgspec.structs.replace(request, route=msgspec.structs.replace(route, deployments=holders))
+        narrowed = msgspec.structs.replace(route, deployments=holders)
+        return msgspec.structs.replace(request, route=narrowed, plan=CallPlan())
 
     def _remember(self, scope: Scope, request: ModelRequest) -> None:
-        if request.surface is not Surface.RESPONSES or request.fields.get("store") == _FALSE:
+        if request.fields.get("store") == _FALSE:
             return
         attempt = RECORD.get(scope).answered_by
         if attempt is not None and attempt.response_id is not None and attempt.translation is None:
@@ -153,17 +172,20 @@ class _Replay:
 def _model_of(endpoint: Endpoint, surface: Surface, parsed: ParsedBody) -> str:
     """Azure's paths name the deployment, and the body may say what it likes."""
     if endpoint.argument is not None:
-        return check_model(endpoint.argument)
+        return endpoint.argument
     if parsed.model is None and surface in DEFAULT_MODELS:
         return DEFAULT_MODELS[surface]
     if parsed.model is None:
         raise InvalidRequestError("You must provide a model parameter.", param="model")
-    return check_model(parsed.model)
+    return parsed.model
 
 
 def _asks_strictness(scope: Scope) -> bool:
     """Whether a loss in translation is an error for this client. Raises `InvalidRequestError`."""
-    value = next((value for name, value in scope["headers"] if name == _STRICT), b"false").strip().lower()
+    value = header(scope, _STRICT)
+    if value is None:
+        return False
+    value = value.strip().lower()
     if value not in {b"true", b"false"}:
         raise InvalidRequestError("The header x-gateway-strict must be true or false.", param="x-gateway-strict")
     return bool(value == b"true")

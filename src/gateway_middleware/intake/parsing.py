@@ -46,6 +46,7 @@ class ParsedBody(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     fields: Mapping[str, msgspec.Raw]
+    content_type: bytes = b"application/json"
     form: Mapping[bytes, bytes] = MappingProxyType({})
     model: str | None = None
     is_stream: bool = False
@@ -161,16 +162,22 @@ def _count(fields: Mapping[str, msgspec.Raw], field: str) -> int | None:
 
 
 def _output_cap(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int | None:
-    caps = [cap for field in COUNTED[surface].caps if (cap := _count(fields, field)) is not None]
-    return min(max(caps), MAX_TOKENS) if caps else None
+    cap = _largest(fields, COUNTED[surface].caps)
+    return None if cap is None else min(cap, MAX_TOKENS)
 
 
 def _outputs(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int:
     """How many outputs are asked for: the largest number of choices, for each prompt."""
     counted = COUNTED[surface]
-    choices = max([_count(fields, field) or 1 for field in counted.choices], default=1)
+    choices = _largest(fields, counted.choices) or 1
     prompts = fields.get(counted.prompts) if counted.prompts is not None else None
     return min(min(choices, MAX_CHOICES) * (1 if prompts is None else _prompts(bytes(prompts))), MAX_OUTPUTS)
+
+
+def _largest(fields: Mapping[str, msgspec.Raw], names: tuple[str, ...]) -> int | None:
+    """The largest count in these fields, None where there is none."""
+    counts = [count for name in names if name in fields and (count := _count(fields, name)) is not None]
+    return max(counts) if counts else None
 
 
 def _prompts(raw: bytes) -> int:
@@ -188,6 +195,7 @@ def _parse_form(body: bytes, content_type: bytes) -> ParsedBody:
     model = fields.get(b"model")
     return ParsedBody(
         fields={},
+        content_type=content_type,
         form=fields,
         model=None if model is None else model.decode("utf-8", "replace"),
         is_stream=fields.get(b"stream", b"").strip().lower() == b"true",

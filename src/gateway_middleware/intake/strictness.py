@@ -44,7 +44,7 @@ def members_of(body: bytes) -> dict[str, msgspec.Raw]:
         raise _too_many()
     # Two quotes for each name, and those of its value: more belong to a member that was overwritten by a later one of
     # the same name, or to a name with an escaped quote in it.
-    if body.count(b'"') != 2 * len(members) + sum([bytes(raw).count(b'"') for raw in members.values()]):
+    if body.count(b'"') != 2 * len(members) + b"".join(members.values()).count(b'"'):
         _check_repeated(body, members)
     return members
 

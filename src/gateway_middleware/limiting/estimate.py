@@ -6,10 +6,10 @@ own counts. Output: the cap that the client has set, else what this tenant's cal
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 import msgspec
-from cachetools import LRUCache
 
 from gateway_middleware.core.counted_fields import COUNTED
 from gateway_middleware.core.domain import Dialect, ModelRequest, Surface, Usage
@@ -70,7 +70,7 @@ class Estimator:
 
     def __init__(self, *, default_output: int = DEFAULT_OUTPUT) -> None:
         self._default_output = default_output
-        self._ratios: LRUCache[str, _Ratio] = LRUCache(_MAX_MODELS)
+        self._ratios: OrderedDict[str, _Ratio] = OrderedDict()
         self._outputs: Quantiles[tuple[str, str]] = Quantiles(0.9, max_keys=_MAX_PAIRS)
 
     def estimate(self, request: ModelRequest, tenant: str) -> Estimate:
@@ -103,9 +103,14 @@ class Estimator:
         return learnt * choices, False
 
     def _ratio(self, model: str) -> _Ratio:
+        """That of a model; the one that was asked for longest ago makes room for a new one."""
         ratio = self._ratios.get(model)
-        if ratio is None:
-            ratio = self._ratios[model] = _Ratio()
+        if ratio is not None:
+            self._ratios.move_to_end(model)
+            return ratio
+        if len(self._ratios) >= _MAX_MODELS:
+            self._ratios.popitem(last=False)
+        ratio = self._ratios[model] = _Ratio()
         return ratio
 
 
@@ -135,14 +140,12 @@ def measure(request: ModelRequest) -> tuple[int, int]:
     fields = request.fields
     if not fields:
         return len(request.body) if request.content_type.startswith(b"application/json") else 0, 0
-    return _sum(_measure_value(bytes(fields[name])) for name in COUNTED[request.surface].read if name in fields)
-
-
-def _sum(pairs: Iterable[tuple[int, int]]) -> tuple[int, int]:
     text = tokens = 0
-    for size, blobs in pairs:
-        text += size
-        tokens += blobs
+    for name in COUNTED[request.surface].read:
+        if name in fields:
+            size, blobs = _measure_value(bytes(fields[name]))
+            text += size
+            tokens += blobs
     return text, tokens
 
 

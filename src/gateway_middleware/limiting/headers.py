@@ -67,17 +67,18 @@ def _anthropic(status: LimitStatus, wall: float) -> HeaderList:
     ]
 
 
-def go_duration(seconds: float) -> bytes:
+def go_duration(duration: float) -> bytes:
     """Time as OpenAI writes it: `6m0s`, `1.5s`, `20ms`, `1h0m0s`. Rounded up to a millisecond."""
-    milliseconds = math.ceil(seconds * 1000 - 1e-6)
+    milliseconds = math.ceil(duration * 1000 - 1e-6)
     if milliseconds < 1000:
         return b"%dms" % milliseconds if milliseconds > 0 else b"0s"
-    minutes, rest = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    tail = f"{rest / 1000:.3f}".rstrip("0").rstrip(".").encode() + b"s"
-    if hours:
-        return b"%dh%dm" % (hours, minutes) + tail
-    return b"%dm" % minutes + tail if minutes else tail
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    tail = b"%d.%03d" % (seconds, rest)
+    tail = tail.rstrip(b"0") + b"s" if rest else b"%ds" % seconds
+    if minutes < 60:
+        return b"%dm%b" % (minutes, tail) if minutes else tail
+    return b"%dh%dm%b" % (minutes // 60, minutes % 60, tail)
 
 
 def _state(words: LimitWords, status: LimitStatus) -> bytes:

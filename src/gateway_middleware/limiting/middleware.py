@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower, with_headers
 from gateway_middleware.core.errors import RateLimitedError
+from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.limiting.actual_use import UseKind, actual_use
 from gateway_middleware.limiting.headers import limit_headers
-from gateway_middleware.limiting.reservation import LimitReachedError
+from gateway_middleware.limiting.reservation import LimitReachedError, Reservation
 from gateway_middleware.limiting.spend import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Sequence
 
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
     from gateway_middleware.core.domain import Clock, Deployment, ModelRequest, Tenant, Usage
     from gateway_middleware.core.record import CallRecord
     from gateway_middleware.limiting.counters import DecisionCounters
     from gateway_middleware.limiting.estimate import Estimate, Estimator
+    from gateway_middleware.limiting.limit import Claim
     from gateway_middleware.limiting.queue.waiting import WaitingRoom
     from gateway_middleware.limiting.quota import Plan, Quotas
-    from gateway_middleware.limiting.reservation import Reservation, Reservations
+    from gateway_middleware.limiting.reservation import Reservations
     from gateway_middleware.limiting.spend import Quote
 
 QUEUE = "queue"
@@ -69,28 +70,31 @@ class CallLimitMiddleware:
         self._limits = limits
         self._wall = wall
         self._tower = Watchtower()
+        self._plan = PlanPart(limits.quotas.plan)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         request = REQUEST.peek(scope)
         if request is None:
             return self.app(scope, receive, send)
         tenant = TENANT.get(scope)
-        plan = self._limits.quotas.plan(tenant, request)
-        if not plan:
+        plan = self._plan.of(request.plan, tenant, request)
+        if not plan.is_limited:
             return self.app(scope, receive, send)
-        return self._limited(plan, _Call(request, tenant, RECORD.get(scope)), (scope, receive, send))
+        return self._limited(_Call(plan, request, tenant, RECORD.get(scope)), (scope, receive, send))
 
-    async def _limited(self, plan: Plan, call: _Call, connection: Connection) -> None:
+    async def _limited(self, call: _Call, connection: Connection) -> None:
         scope, receive, send = connection
         limits = self._limits
         limits.reservations.start_late()
-        call.needs_price, call.allows_unpriced = plan.needs_price, plan.allows_unpriced
-        if plan.needs_estimate and call.request.surface.uses_tokens:
-            call.estimate = limits.estimator.estimate(call.request, call.tenant.name)
-        price = _quote(limits, plan, call)
-        if price is not None and price.route is not call.request.route:
-            scope = REQUEST.child(scope, msgspec.structs.replace(call.request, route=price.route))
-        reservation = await self._reserve(limits, plan, call, price, receive)
+        claims, request = _claims(limits, call)
+        if request is not call.request:
+            scope = REQUEST.child(scope, request)
+        try:
+            reserved = self._reserve(call, claims, receive)
+            reservation = reserved if isinstance(reserved, Reservation) else await reserved
+        except RateLimitedError as refusal:
+            self._note_refusal(call, refusal)
+            raise
         limits.counters.note(call.tenant.name, reservation.decision)
         headers = limit_headers(reservation.decision, call.record.dialect, self._wall())
         error: BaseException | None = None
@@ -100,65 +104,89 @@ class CallLimitMiddleware:
             error = raised
             raise
         finally:
-            await _settle(limits, reservation, call, error)
+            sent = _settle(limits, reservation, call, error)
+            if sent is not None:
+                await sent
 
-    async def _reserve(
-        self, limits: CallLimits, plan: Plan, call: _Call, price: Quote | None, receive: Receive, /
-    ) -> Reservation:
-        claims = plan.claims(call.estimate, None if price is None else price.micro_dollars)
-        try:
-            if limits.waiting_room is None:
-                return await limits.reservations.reserve(claims)
-            with UntilDisconnect(receive, self._tower):
-                return await limits.waiting_room.reserve(claims, call.tenant.name, priority=plan.priority)
-        except LimitReachedError as error:
-            limits.counters.note(call.tenant.name, error.decision)
+    def _reserve(self, call: _Call, claims: Sequence[Claim], receive: Receive) -> Reservation | Awaitable[Reservation]:
+        limits = self._limits
+        if limits.waiting_room is None:
+            return limits.reservations.take(claims)
+        return self._wait(limits.waiting_room, call, claims, receive)
+
+    async def _wait(self, room: WaitingRoom, call: _Call, claims: Sequence[Claim], receive: Receive) -> Reservation:
+        with UntilDisconnect(receive, self._tower):
+            return await room.reserve(claims, call.tenant.name, priority=call.plan.priority)
+
+    def _note_refusal(self, call: _Call, error: RateLimitedError) -> None:
+        call.record.refused_by = QUEUE
+        if isinstance(error, LimitReachedError):
+            self._limits.counters.note(call.tenant.name, error.decision)
             call.record.refused_by = error.limit_status.claim.limit.name
             error.limit_headers = limit_headers(error.decision, call.record.dialect, self._wall())
-            raise
-        except RateLimitedError:
-            call.record.refused_by = QUEUE
-            raise
 
 
 class _Call:
     """A model call on its way through the limits."""
 
-    __slots__ = ("allows_unpriced", "estimate", "needs_price", "record", "request", "tenant")
+    __slots__ = ("estimate", "plan", "record", "request", "tenant")
 
-    def __init__(self, request: ModelRequest, tenant: Tenant, record: CallRecord) -> None:
+    def __init__(self, plan: Plan, request: ModelRequest, tenant: Tenant, record: CallRecord) -> None:
+        self.plan = plan
         self.request = request
         self.tenant = tenant
         self.record = record
         self.estimate: Estimate | None = None
-        self.needs_price = self.allows_unpriced = False
 
 
-def _quote(limits: CallLimits, plan: Plan, call: _Call) -> Quote | None:
-    """What the call may cost, None where nothing asks. Raises `UnpricedModelError`."""
-    estimate = call.estimate
-    if estimate is None or limits.pricing is None or not plan.needs_price:
-        return None
-    price = partial(limits.pricing.estimate, input_tokens=estimate.input_tokens, output_tokens=estimate.output_tokens)
-    return quote(call.request.route, price, allows_unpriced=plan.allows_unpriced)
+def _claims(limits: CallLimits, call: _Call) -> tuple[Sequence[Claim], ModelRequest]:
+    """What the call takes, and the request with those deployments only that it may be sent to.
+
+    Raises `UnpricedModelError`.
+    """
+    plan, request = call.plan, call.request
+    if not plan.needs_estimate or not request.surface.uses_tokens:
+        return plan.claims(None, None), request
+    call.estimate = estimate = limits.estimator.estimate(request, call.tenant.name)
+    if limits.pricing is None or not plan.needs_price:
+        return plan.claims(estimate, None), request
+    price = _quote(limits.pricing, plan, request, estimate)
+    if price.route is not request.route:
+        request = msgspec.structs.replace(request, route=price.route, plan=CallPlan())
+    return plan.claims(estimate, price.micro_dollars), request
 
 
-async def _settle(limits: CallLimits, reservation: Reservation, call: _Call, error: BaseException | None) -> None:
-    """Give back what was not used: everything where the provider failed, the rest where it answered."""
+def _quote(pricing: Pricing, plan: Plan, request: ModelRequest, estimate: Estimate) -> Quote:
+    """What the call may cost. Raises `UnpricedModelError`."""
+
+    def price(deployment: Deployment) -> int | None:
+        return pricing.estimate(deployment, input_tokens=estimate.input_tokens, output_tokens=estimate.output_tokens)
+
+    return quote(request.route, price, allows_unpriced=plan.allows_unpriced)
+
+
+def _settle(
+    limits: CallLimits, reservation: Reservation, call: _Call, error: BaseException | None
+) -> Awaitable[object] | None:
+    """Give back what was not used: everything where the provider failed, the rest where it answered.
+
+    What is returned has to be waited for.
+    """
     use = actual_use(call.record, call.estimate, error)
     usage = use.usage
     if use.kind is UseKind.REFUND:
-        await reservation.cancel()
+        sent = reservation.end(requests=0, tokens=0, spend=0)
     elif usage is None:
-        await reservation.settle()
+        sent = reservation.end()
     else:
         tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
-        await reservation.settle(tokens=tokens, spend=_cost(limits, call, usage) if call.needs_price else None)
+        sent = reservation.end(tokens=tokens, spend=_cost(limits, call, usage) if call.plan.needs_price else None)
     if error is None and call.estimate is not None and call.record.usage is not None:
         limits.estimator.learn(call.request, call.tenant.name, call.estimate, call.record.usage)
+    return sent
 
 
 def _cost(limits: CallLimits, call: _Call, usage: Usage) -> int | None:
     """Micro-dollars. Of an answer without a known price: what was reserved (None), or nothing where that may pass."""
     cost = None if limits.pricing is None else limits.pricing.cost(call.record, usage)
-    return 0 if cost is None and call.allows_unpriced else cost
+    return 0 if cost is None and call.plan.allows_unpriced else cost

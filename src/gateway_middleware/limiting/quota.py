@@ -34,8 +34,8 @@ class Plan:
     """The limits of all calls of one tenant's key over one route, ready to be claimed."""
 
     __slots__ = (
-        "_constant", "_smallest", "_spend", "_tokens", "allows_unpriced", "needs_estimate", "needs_price", "priority",
-        "route",
+        "_constant", "_smallest", "_spend", "_tokens", "allows_unpriced", "is_limited", "needs_estimate", "needs_price",
+        "priority", "route",
     )  # fmt: skip
 
     def __init__(self, claims: Sequence[Claim], quota: Quota, route: Route) -> None:
@@ -45,24 +45,23 @@ class Plan:
         self._smallest = min((c.limit.amount for c in self._tokens), default=0)
         self.needs_price = bool(self._spend)
         self.needs_estimate = bool(self._tokens or self._spend)
+        self.is_limited = bool(self._constant or self.needs_estimate)
         self.priority = quota.priority
         self.allows_unpriced = quota.allows_unpriced or all(c.limit.is_shadow for c in self._spend)
         self.route = route
 
     def __bool__(self) -> bool:
-        return bool(self._constant or self.needs_estimate)
+        return self.is_limited
 
     def claims(self, estimate: Estimate | None, micro_dollars: int | None) -> list[Claim]:
         """What a call takes that is estimated at so much."""
         if estimate is None:
             return self._constant
         claims = self._constant.copy()
-        if self._tokens:
-            cost = estimate.within(self._smallest)
-            claims += [Claim(claim.key, claim.limit, cost) for claim in self._tokens]
-        if self._spend:
-            cost = max(micro_dollars or 0, _MIN_SPEND)
-            claims += [Claim(claim.key, claim.limit, cost) for claim in self._spend]
+        for claim in self._tokens:
+            claims.append(Claim(claim.key, claim.limit, estimate.within(self._smallest)))
+        for claim in self._spend:
+            claims.append(Claim(claim.key, claim.limit, micro_dollars or _MIN_SPEND))
         return claims
 
 

@@ -82,8 +82,16 @@ class Reservation:
         return self._end(requests=0, tokens=0, spend=0)
 
     async def _end(self, *, requests: int | None, tokens: int | None, spend: int | None) -> None:
+        sent = self.end(requests=requests, tokens=tokens, spend=spend)
+        if sent is not None:
+            await sent
+
+    def end(
+        self, *, requests: int | None = None, tokens: int | None = None, spend: int | None = None
+    ) -> Awaitable[object] | None:
+        """The same without a coroutine, for whoever has many to end: what is returned has to be waited for."""
         if not self._is_open:
-            return
+            return None
         self._is_open = False
         changes = []
         for status in self.decision.statuses:
@@ -91,9 +99,7 @@ class Reservation:
             used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
             if status.is_taken and (change := _change(status, unit, used)) is not None:
                 changes.append(change)
-        sent = self._limiter.end(self, changes)
-        if sent is not None:
-            await sent
+        return self._limiter.end(self, changes)
 
 
 def _change(status: LimitStatus, unit: Unit, used: int | None) -> Change | None:
@@ -175,6 +181,14 @@ class Reservations:
         """Take all claims. Raises `LimitReachedError` when a limit refuses: then nothing was taken."""
         decision = self._admit(claims, is_dry=False)
         return self.accept(decision if isinstance(decision, Decision) else await decision)
+
+    def take(self, claims: Sequence[Claim]) -> Reservation | Awaitable[Reservation]:
+        """What `reserve` does, at once where the store answers at once."""
+        decision = self._admit(claims, is_dry=False)
+        return self.accept(decision) if isinstance(decision, Decision) else self._accept_later(decision)
+
+    async def _accept_later(self, decision: Awaitable[Decision]) -> Reservation:
+        return self.accept(await decision)
 
     def accept(self, decision: Decision) -> Reservation:
         """The reservation of an admitted decision. Raises `LimitReachedError` for a refused one."""

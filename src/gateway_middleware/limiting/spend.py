@@ -34,6 +34,8 @@ def quote(route: Route, price: Callable[[Deployment], int | None], *, allows_unp
     Deployments without a price are left out unless they are allowed, and then cost nothing that is known of. Raises
     `UnpricedModelError` when none is left.
     """
+    if route.is_single and (cost := price(route.deployments[0])) is not None:
+        return Quote(cost, route)
     lists = (route.deployments, route.on_context_window, route.on_content_policy)
     prices = {deployment.key: price(deployment) for listed in lists for deployment in listed}
     dearest = max((cost for cost in prices.values() if cost is not None), default=0)

@@ -10,6 +10,7 @@ import msgspec
 from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import TranslationError
 from gateway_middleware.core.models import facts_of
+from gateway_middleware.core.plan import CallPlan
 from gateway_middleware.core.provider_api import Translation, UpstreamRequest
 from gateway_middleware.translation.context import Context
 from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
@@ -186,6 +187,7 @@ def _upstream_request(request: ModelRequest, target: Surface, written: dict[str,
         content_type=b"application/json",
         wants_stream_usage=False,
         headers=tuple(pair for pair in request.headers if pair[0] in _TRACING),
+        plan=CallPlan(),
     )
 
 
