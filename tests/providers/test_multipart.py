@@ -46,12 +46,26 @@ def test_every_part_of_that_name_is_replaced() -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        b'Content-Disposition: form-data; name="models"\r\n\r\nold',
-        b'Content-Disposition: form-data; name="x"\r\n\r\nContent-Disposition: form-data; name="model"\r\n\r\nold',
-        b'Content-Disposition: form-data; name="x"; filename="y; name=\\"model\\""\r\n\r\nold',
         b'Content-Disposition: form-data; filename="; name=model"\r\n\r\nold',
         b'X-Other: form-data; name="model"\r\n\r\nold',
         b"\r\nno header",
+        b"",
+        b'Content-Disposition: form-data; name="model"\r\n',
+        b'Content-Disposition: form-data; name="mod\nel"\r\n\r\nold',
+        b'Content-Disposition form-data; name="model"\r\n\r\nold',
+    ],
+)
+def test_a_part_without_a_name_or_with_a_broken_head_is_refused(part: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        replaced(form(part), is_added=False)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b'Content-Disposition: form-data; name="models"\r\n\r\nold',
+        b'Content-Disposition: form-data; name="x"\r\n\r\nContent-Disposition: form-data; name="model"\r\n\r\nold',
+        b'Content-Disposition: form-data; name="x"; filename="y; name=\\"model\\""\r\n\r\nold',
         FILE + b"\r\n--xY\r\n-xYz\r\n",
     ],
 )

@@ -6,10 +6,12 @@ import re
 
 from gateway_middleware.core.errors import InvalidRequestError
 
-_PARAMETER = re.compile(rb';\s*([a-z0-9_*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)', re.IGNORECASE)
+_PARAMETER = re.compile(rb';\s*([a-z0-9_*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s"]*)', re.IGNORECASE)
+_DISPOSITION = b"content-disposition"
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _ESCAPE = re.compile(rb"\\(.)")
 _FOLD = re.compile(rb"\r\n[ \t]+")
+_HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*")
 _LINE_END = re.compile(rb"[ \t]*\r\n")
 _LAST_LINE_END = re.compile(rb"--[ \t]*(?:\r\n|$)")
 
@@ -70,15 +72,17 @@ def part_spans(body: bytes, boundary: bytes) -> list[tuple[int, int]]:
 
 
 def part_of(part: bytes) -> tuple[bytes, bytes]:
-    """The name of a part and its content. Raises `InvalidRequestError`."""
-    head, _, content = part.partition(b"\r\n\r\n")
+    """The name of a part, which each must have (RFC 7578, 4.2), and its content. Raises `InvalidRequestError`."""
+    head, end_of_head, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_HEAD:
         raise _refusal(f"has a part with more than {_MAX_HEAD} bytes of headers")
-    lines = [line.partition(b":") for line in _FOLD.sub(b" ", head).split(b"\r\n")]
-    values = [value for field, _, value in lines if field.strip().lower() == b"content-disposition"]
-    if len(values) > 1:
-        raise _refusal("names a part twice")
-    return (_name(values[0]) if values else b""), content
+    lines = _FOLD.sub(b" ", head).removeprefix(b"\r\n").split(b"\r\n")
+    if not end_of_head or not all(_HEADER.fullmatch(line) for line in lines):
+        raise _refusal("has a part whose headers are none")
+    values = [value for field, _, value in (line.partition(b":") for line in lines) if field.lower() == _DISPOSITION]
+    if len(values) != 1:
+        raise _refusal("has a part that is not named once")
+    return _name(values[0]), content
 
 
 def _name(disposition: bytes) -> bytes:
@@ -90,9 +94,9 @@ def _name(disposition: bytes) -> bytes:
     names = [name.lower() for name, _ in _PARAMETER.findall(disposition)]
     if any(name.startswith(b"name*") for name in names):
         raise _refusal("names a part in an extended way (`name*`)")
-    if names.count(b"name") > 1 or b"=" in _PARAMETER.sub(b"", disposition):
+    if names.count(b"name") != 1 or _PARAMETER.sub(b"", disposition).strip(b" \t;").lower() != b"form-data":
         raise _refusal("has a part whose name is in doubt")
-    return _parameters(disposition).get(b"name", b"")
+    return _parameters(disposition)[b"name"]
 
 
 def _parameters(value: bytes) -> dict[bytes, bytes]:

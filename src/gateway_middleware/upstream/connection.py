@@ -275,7 +275,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers are dropped: nobody may take them for headers.
         if self._answer is not None and not self._answer.has_head:
-            self._headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         answer, parser = self._answer, self._parser

@@ -1,0 +1,58 @@
+"""Our cutting and reading of event streams beside httpx-sse: the same bytes are the same events."""
+
+from __future__ import annotations
+
+import httpx
+from httpx_sse import EventSource
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway_middleware.core.sse import EventSplitter, parse_event, split_events
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x00"), max_size=12)
+LINE = st.one_of(
+    TEXT.map("data: {}".format),
+    TEXT.map("data:{}".format),
+    TEXT.map("event: {}".format),
+    TEXT.map(": {}".format),
+    st.sampled_from(["data", "event", "retry: 5", "unknown: field", "data:  two spaces", "", "", ""]),
+)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Lines with any of the three line ends, in any mixture; a stream ends with a blank line."""
+    lines = draw(st.lists(st.tuples(LINE, st.sampled_from(["\n", "\r\n", "\r"])), max_size=20))
+    end = draw(st.sampled_from(["\n", "\r\n"]))
+    return ("".join(text + line_end for text, line_end in lines) + f"data: last{end}{end}").encode()
+
+
+def theirs(stream: bytes) -> list[tuple[str, str]]:
+    response = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
+    return [(event.event, event.data) for event in EventSource(response).iter_sse() if event.data]
+
+
+def ours(stream: bytes, size: int) -> list[tuple[str, str]]:
+    splitter, events = EventSplitter(), []
+    for at in range(0, len(stream), size):
+        events += split_events(splitter.feed(stream[at : at + size]))
+    events += split_events(splitter.finish())
+    parsed = [parse_event(event) for event in events]
+    return [(name.decode() or "message", data.decode()) for name, data in parsed if data]
+
+
+@settings(deadline=None, max_examples=300)
+@given(stream=streams(), size=st.integers(1, 50))
+def test_same_bytes_are_the_same_events(stream: bytes, size: int) -> None:
+    assert ours(stream, size) == theirs(stream)
+
+
+@settings(deadline=None)
+@given(stream=streams(), size=st.integers(1, 50))
+def test_nothing_is_lost_or_changed_between_events(stream: bytes, size: int) -> None:
+    splitter = EventSplitter()
+    passed = b"".join([splitter.feed(stream[at : at + size]) for at in range(0, len(stream), size)])
+    whole = passed + splitter.finish()
+
+    assert whole == stream
+    assert b"".join(split_events(whole)) == stream
