@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+import httpx
+
 from asgi_driver import Transcript, drive
 from clock import Clock
 from gateway_middleware import Gateway, Settings
@@ -50,6 +52,7 @@ class Rig:
         routes: dict[str, Any] | None = None,
         *,
         tracer_provider: Any = None,
+        transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] | None = None,
         **extra: str,
     ) -> None:
@@ -75,6 +78,7 @@ class Rig:
         self.gateway = Gateway(
             Settings.from_env(self.environment),
             exchange=self.exchange,
+            transport=transport,
             write_log=self.log,
             clocks=Clocks(monotonic=self.clock, wall=self.clock.wall, sleep=sleep or self.clock.sleep),
             tracer_provider=tracer_provider,

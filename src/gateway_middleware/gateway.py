@@ -25,6 +25,7 @@ from gateway_middleware.composition.plans import CallPlans
 from gateway_middleware.composition.pricing import build_pricing
 from gateway_middleware.composition.reload import Reload
 from gateway_middleware.composition.revocations import Revocations
+from gateway_middleware.composition.side_calls import SideCalls
 from gateway_middleware.composition.stack import Innermost, LateStart, fold, make_routes
 from gateway_middleware.composition.stats import Stats
 from gateway_middleware.composition.status import Status
@@ -94,7 +95,7 @@ class Gateway:
         self.calls = Calls()
         self._make_stats(settings, clocks)
         # In the order of their start; they stop in reverse, the log last.
-        records = (self.log, self.config, self.fleet, self.tenants, self.pricing, self.metering)
+        records = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.pricing, self.metering)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
         self.parts: tuple[Part, ...] = (*records, *rooms)
         self._life = Life(self.parts)
@@ -114,7 +115,16 @@ class Gateway:
         """Who the tenants are, what they may use, and what is written down of it."""
         self.fleet = build_fleet(settings, self.config, clocks)
         self.revocations = Revocations(self.fleet, self.log)
-        self.tenants = Tenants(settings, resolver, revocations=self.revocations, owners=self.fleet.owners)
+        self.side_calls = SideCalls(transport)
+        self.tenants = Tenants(
+            settings,
+            resolver,
+            revocations=self.revocations,
+            owners=self.fleet.owners,
+            clocks=clocks,
+            fetch=self.side_calls.fetch,
+            log=self.log,
+        )
         self.plans = CallPlans(self.revocations)
         self.pricing = build_pricing(settings, self.config, clocks)
         self.metering = build_metering(settings, clocks, pricing=self.pricing, log=self.log, transport=transport)
@@ -133,7 +143,12 @@ class Gateway:
             operator=self.breakers.operator,
             log=self.log,
             in_flight=self.calls.in_flight,
-            collectors=[*self.limits.collectors(), *self.metering.collectors(), *self.upstream.collectors()],
+            collectors=[
+                self.tenants,
+                *self.limits.collectors(),
+                *self.metering.collectors(),
+                *self.upstream.collectors(),
+            ],
         )
         for listener in (self.stats, self.log):
             self.breakers.subscribe(listener)

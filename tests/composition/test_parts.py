@@ -26,6 +26,7 @@ PARTS = (
     "Log",
     "LiveConfig",
     "Fleet",
+    "SideCalls",
     "Tenants",
     "CallPricing",
     "Metering",

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.anyio
 AT_ONCE = {
     "translation",
     "providers", "routes", "tenants", "is_open", "key_secret", "max_attempts", "default_requests", "default_tokens",
-    "default_concurrency", "default_spend", "prices", "max_event_bytes",
+    "default_concurrency", "default_spend", "prices", "max_event_bytes", "tenant_header", "trusted_proxies",
+    "tenant_header_secret", "jwt_issuer", "jwt_audience", "jwt_jwks_url", "jwt_tenant_claim", "jwt_algorithms",
 }  # fmt: skip
 SECRET = "a-secret-of-sixteen-characters"
 PRICED = json.dumps({"a/m": {"input": 1000000, "output": 1000000}})
@@ -153,6 +154,18 @@ async def translation(rig: Rig) -> Transcript:
     return answer
 
 
+async def tenants_by_header(rig: Rig) -> Transcript:
+    answer = await reload(
+        rig, GATEWAY_OPEN=None, GATEWAY_TENANT_HEADER="X-Tenant", GATEWAY_TRUSTED_PROXIES="127.0.0.1",
+        GATEWAY_TENANT_HEADER_SECRET=SECRET,
+    )  # fmt: skip
+    named = {"x-tenant": "acme", "x-gateway-tenant-secret": SECRET}
+    assert await statuses(rig, 1, headers=named) == [200]
+    assert rig.lines("call")[-1]["tenant"] == "acme"
+    assert await statuses(rig, 1, headers={"x-tenant": "acme"}) == [401]
+    return answer
+
+
 @pytest.mark.parametrize(
     ("change", "fields"),
     [
@@ -164,6 +177,7 @@ async def translation(rig: Rig) -> Transcript:
         (keys_are_asked_for, {"tenants", "is_open"}),
         (limit_of_a_tenant, {"tenants", "is_open"}),
         (secret_of_digests, {"tenants", "is_open", "key_secret"}),
+        (tenants_by_header, {"is_open", "tenant_header", "trusted_proxies", "tenant_header_secret"}),
         (attempts_of_a_call, {"max_attempts"}),
         (default_requests, {"default_requests"}),
         (default_tokens, {"default_tokens"}),

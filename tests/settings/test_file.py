@@ -73,7 +73,7 @@ def test_the_environment_wins_variable_by_variable(tmp_path: Path) -> None:
             "FILE:routes.a='nobody/x': expected a configured provider before the slash, one of openai",
         ),
         ("admin_token = 5", "FILE:admin_token=[redacted]: expected text, env:NAME or file:/path"),
-        ('jwt_issuer = "i"', "FILE:jwt_issuer: unknown key"),
+        ('jwt_secret = "i"', "FILE:jwt_secret: unknown key; did you mean 'key_secret'?"),
         ("port =", "GATEWAY_CONFIG_FILE='FILE': expected TOML: Invalid value (at end of document)"),
         (b"\xff", "GATEWAY_CONFIG_FILE='FILE': expected a TOML file that can be read (UnicodeDecodeError)"),
         ("a = " + "[" * 100_000, "GATEWAY_CONFIG_FILE='FILE': expected TOML, got one that is too deep"),

@@ -10,7 +10,7 @@ import pytest
 
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Settings, TenantSettings
-from gateway_middleware.settings.tree import LimitSettings
+from gateway_middleware.settings.tree import KeySettings, LimitSettings
 from gateway_middleware.tenancy.keys import digest, hmac_digest
 
 KEY_SECRET = "a-secret-of-24-characters"
@@ -45,7 +45,7 @@ def test_a_tenant_has_every_option() -> None:
     assert tenants({"acme": value}) == (
         TenantSettings(
             name="acme",
-            keys=(ONE, TWO),
+            keys=(KeySettings(ONE), KeySettings(TWO)),
             limits=LimitSettings(
                 requests="600/minute",
                 tokens="200000/minute",
@@ -82,16 +82,16 @@ def test_digests_come_from_variables_and_files(tmp_path: Path) -> None:
     listed = tmp_path / "digests"
     listed.write_text(f"{ONE}\n{TWO}\n")
     (acme,) = tenants({"acme": {"keys": [f"file:{listed}", "env:MORE"]}}, MORE=f"{digest(b'3')}, {digest(b'4')}")
-    assert acme.keys == (ONE, TWO, digest(b"3"), digest(b"4"))
+    assert [key.digest for key in acme.keys] == [ONE, TWO, digest(b"3"), digest(b"4")]
 
 
 def test_one_key_needs_no_list() -> None:
-    assert tenants({"acme": {"keys": ONE}})[0].keys == (ONE,)
+    assert tenants({"acme": {"keys": ONE}})[0].keys == (KeySettings(ONE),)
 
 
 def test_hmac_digests_need_their_secret() -> None:
     keyed = hmac_digest(b"one", KEY_SECRET.encode())
-    assert tenants({"acme": {"keys": [keyed]}}, GATEWAY_KEY_SECRET=KEY_SECRET)[0].keys == (keyed,)
+    assert tenants({"acme": {"keys": [keyed]}}, GATEWAY_KEY_SECRET=KEY_SECRET)[0].keys == (KeySettings(keyed),)
     assert complaints({"acme": {"keys": [keyed]}}) == (
         f"GATEWAY_TENANTS.acme.keys: {keyed[:20]}... needs GATEWAY_KEY_SECRET, which is not set",
     )
@@ -163,3 +163,36 @@ def test_no_tenant_and_not_open_names_the_cure() -> None:
     (line,) = complaints({})
     assert "keys new" in line
     assert tenants({}, GATEWAY_OPEN="true") == ()
+
+
+def test_a_key_may_have_a_name_and_an_end_so_that_two_can_be_one_during_a_rotation() -> None:
+    new = {"digest": ONE, "name": "ci"}
+    old = {"digest": TWO, "name": "ci", "expires": "2027-01-31T01:00:00+01:00"}
+    assert tenants({"acme": {"keys": [new, old]}})[0].keys == (
+        KeySettings(ONE, "ci"),
+        KeySettings(TWO, "ci", 1_801_353_600.0),
+    )
+
+
+def test_toml_writes_moments_itself(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(f'[tenants.acme]\nkeys = [{{digest = "{ONE}", expires = 2027-01-31T00:00:00Z}}]\n')
+    settings = Settings.from_env(ENVIRON | {"GATEWAY_CONFIG_FILE": str(file)})
+    assert settings.tenants[0].keys == (KeySettings(ONE, None, 1_801_353_600.0),)
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        ({"name": "ci"}, "keys[0].digest: missing: expected sha256:"),
+        ({"digest": "gw-plain-key"}, "keys[0].digest=[redacted]: expected sha256:"),
+        ({"digest": ONE, "name": "c i"}, "keys[0].name='c i': expected a name of letters"),
+        ({"digest": ONE, "expires": "soon"}, "keys[0].expires='soon': expected a moment with its time zone"),
+        ({"digest": ONE, "expires": "2027-01-31T00:00:00"}, "expected a moment with its time zone"),
+        ({"digest": ONE, "until": 1}, "keys[0].until: unknown name"),
+    ],
+)
+def test_bad_keys(key: Any, complaint: str) -> None:
+    (line,) = complaints({"t": {"keys": [key]}})
+    assert complaint in line
+    assert "gw-plain-key" not in line

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_middleware.core.errors import AuthenticationError
-from gateway_middleware.tenancy.credential import MAX_BYTES, Credential, credential_of
+from gateway_middleware.tenancy.credential import MAX_BYTES, MAX_TOKEN_BYTES, Credential, credential_of
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -24,6 +24,11 @@ Pairs = list[tuple[bytes, bytes]]
         [(b"authorization", b"Bearer key-1"), (b"authorization", b"Bearer key-1")],
         [(b"authorization", b"Bearer key-1"), (b"x-api-key", b"")],
         [(b"x-api-key", b""), (b"api-key", b"key-1")],
+        [(b"x-gateway-key", b"key-1")],
+        [(b"x-gateway-key", b" key-1 "), (b"authorization", b"Bearer key-2"), (b"x-api-key", b"key-3")],
+        [(b"authorization", b"Basic dXNlcjpwYXNz"), (b"x-gateway-key", b"key-1")],
+        [(b"x-gateway-key", b"key-1"), (b"x-gateway-key", b"key-1")],
+        [(b"x-gateway-key", b""), (b"api-key", b"key-1")],
         [(b"cookie", b"api-key=other"), (b"proxy-authorization", b"Bearer other"), (b"api-key", b"key-1")],
     ],
 )
@@ -57,6 +62,8 @@ def test_there_is_none(headers: Pairs) -> None:
         [(b"x-api-key", b"key-1"), (b"x-api-key", b"key-2")],
         [(b"authorization", b"Bearer key-1"), (b"authorization", b"Bearer key-2")],
         [(b"authorization", b"Bearer key-1"), (b"x-api-key", b"key-1x")],
+        [(b"x-gateway-key", b"key-1"), (b"x-gateway-key", b"key-2")],
+        [(b"x-gateway-key", b"eyJ." + b"a" * MAX_TOKEN_BYTES + b".b")],
         [(b"authorization", b"Basic dXNlcjpwYXNz")],
         [(b"authorization", b"Basic dXNlcjpwYXNz"), (b"x-api-key", b"key-1")],
         [(b"authorization", b"key-1")],
@@ -88,3 +95,11 @@ def test_any_headers_give_a_visible_key_none_or_a_refusal(headers: Pairs) -> Non
 def test_a_credential_does_not_print_itself() -> None:
     credential = Credential(b"sk-secret")
     assert "secret" not in f"{credential} {credential!r}"
+
+
+def test_a_token_may_be_longer_than_a_key() -> None:
+    token = b"eyJ." + b"a" * (MAX_TOKEN_BYTES - 6) + b".b"
+    credential = credential_of([(b"authorization", b"Bearer " + token)])
+    assert credential is not None
+    assert credential.is_token
+    assert not Credential(b"gw-abcdefgh-" + b"x" * 43).is_token

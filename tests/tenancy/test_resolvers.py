@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clock import Clock
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import AuthenticationError
 from gateway_middleware.tenancy import resolvers
-from gateway_middleware.tenancy.keys import digest, hmac_digest, new_key, public_id
+from gateway_middleware.tenancy.keys import TenantKey, digest, hmac_digest, new_key, public_id
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver, Credential, OpenResolver, ScopeUserResolver
 
 ACME, GLOBEX = Tenant(name="acme", models=("gpt-*",)), Tenant(name="globex")
@@ -146,3 +147,18 @@ def test_nobody_is_refused(scope: Any) -> None:
 def test_open_is_one_tenant_for_all() -> None:
     assert OpenResolver()(None, {}) == ask(OpenResolver(), b"anything") == Tenant(name="open")
     assert OpenResolver(ACME)(None, {}) is ACME
+
+
+def test_the_keys_of_a_rotation_have_one_name_and_the_old_one_an_end() -> None:
+    clock = Clock()
+    keys = [TenantKey(digest(b"new"), "ci"), TenantKey(digest(b"old"), "ci", clock.wall() + 60)]
+    resolver = ApiKeyResolver([(ACME, keys)], wall=clock.wall)
+    for _ in range(2):
+        assert [ask(resolver, key).key_id for key in ("new", "old")] == ["ci", "ci"]
+    clock.advance(59.999)
+    assert ask(resolver, "old").name == "acme"
+    clock.advance(0.001)
+    with pytest.raises(AuthenticationError) as caught:
+        ask(resolver, "old")
+    assert caught.value.error_code == "expired_api_key"
+    assert ask(resolver, "new").name == "acme"

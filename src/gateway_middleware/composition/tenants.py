@@ -1,52 +1,97 @@
-"""Who is calling: by key or everybody, as configured, or as a resolver of the host says."""
+"""Who is calling: by key, header or token as configured, everybody, or as a resolver of the host says."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Container, Sequence
+from collections import Counter as Counts
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from gateway_middleware.composition.config import revealed
-from gateway_middleware.composition.part import Commit, Lifeless
+from prometheus_client.registry import Collector
+
+from gateway_middleware.composition.identity import Identities, listed
+from gateway_middleware.composition.part import Commit
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import PathNotFoundError
 from gateway_middleware.intake.ownership import ResponseOwners
+from gateway_middleware.operations.metric import Counter
 from gateway_middleware.tenancy.resolvers import OPEN, ApiKeyResolver, CredentialFree, OpenResolver
+from gateway_middleware.tenancy.sources import SeveralSources
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from gateway_middleware.composition.log import Log
     from gateway_middleware.composition.revocations import Revocations
     from gateway_middleware.core.asgi import Scope
+    from gateway_middleware.core.clocks import Clocks
+    from gateway_middleware.core.fetch import Fetch
     from gateway_middleware.intake.ownership import OwnerStore
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.credential import Credential
     from gateway_middleware.tenancy.resolvers import TenantResolver
 
+HEADERS_REFUSED = Counter(
+    "model_gateway_tenant_headers_refused",
+    "Calls whose header named a tenant and was not believed.",
+    labels=("reason",),
+)
+JWKS_FAILURES = Counter("model_gateway_jwks_failures", "Failed fetches of the keys by which tokens are verified.")
 
-class Tenants(Lifeless):
+
+class Tenants(Collector):
     """The resolver of the tenant layer, and who owns what is stored at providers.
 
-    A reload gives it other tenants and keys, also the step from nobody listed to keys and back. With a `resolver` of
-    the host it is the host alone that says who calls.
+    A reload gives it other tenants, keys and ways to know them, also the step from nobody listed to keys and back. With
+    a `resolver` of the host it is the host alone that says who calls. Raises `SettingsError` where nobody could call.
     """
 
     def __init__(
-        self, settings: Settings, resolver: TenantResolver | None, *, revocations: Revocations, owners: OwnerStore
+        self,
+        settings: Settings,
+        resolver: TenantResolver | None,
+        *,
+        revocations: Revocations,
+        owners: OwnerStore,
+        clocks: Clocks,
+        fetch: Fetch,
+        log: Log,
     ) -> None:
         self._is_host = resolver is not None
         self._revocations = revocations
-        self.resolver = Switch(resolver or make_resolver(settings, revocations.digests))
+        self._log = log.lines
+        self._refused: Counts[str] = Counts()
+        self._jwks_failures = 0
+        self._identities = Identities(
+            clocks,
+            fetch,
+            revoked=revocations.digests,
+            on_refusal=self._note_refusal,
+            on_jwks_failure=self._note_jwks_failure,
+        )
+        self.resolver = Switch(resolver or self._identities.resolver(settings))
         self._digests = _digests(settings)
         revocations.subscribe(self.resolver.forget)
         self.owners = ResponseOwners(owners, is_shared=self._is_shared(settings), stateless=_stateless(settings))
+        self._settings = settings
         self._listed = _by_name(settings)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """On the way out nothing is fetched any more."""
+        try:
+            yield
+        finally:
+            await self.resolver.aclose()
 
     @property
     def takes(self) -> frozenset[str]:
         """Nothing, where the host says who calls."""
-        return frozenset() if self._is_host else frozenset({"tenants", "is_open", "key_secret"})
+        return frozenset() if self._is_host else _TAKEN
 
     def prepare(self, new: Settings) -> Commit:
         """Other tenants and keys."""
-        resolver = None if self._is_host else make_resolver(new, self._revocations.digests)
+        resolver = self._made_anew(new)
         digests = _digests(new)
 
         def commit() -> None:
@@ -55,9 +100,33 @@ class Tenants(Lifeless):
                 self._take(digests)
             self.owners.is_shared = self._is_shared(new)
             self.owners.stateless = _stateless(new)
+            self._settings = new
             self._listed = _by_name(new)
 
         return commit
+
+    def _made_anew(self, new: Settings) -> ApiKeyResolver | OpenResolver | SeveralSources | None:
+        """Nothing where nothing of it has changed: what is known of keys and tokens stays known."""
+        if self._is_host or all(getattr(new, name) == getattr(self._settings, name) for name in _TAKEN):
+            return None
+        return self._identities.resolver(new)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        yield HEADERS_REFUSED.family({(reason,): count for reason, count in self._refused.items()})
+        yield JWKS_FAILURES.family(self._jwks_failures)
+
+    def _note_refusal(self, reason: str) -> None:
+        self._refused[reason] += 1
+        count = self._refused[reason]
+        if count & (count - 1) == 0:  # each time they have doubled
+            message = f"A header that names the tenant was not believed: {reason} ({count} so far)"
+            self._log.event("tenant_header_refused", level="warning", message=message, reason=reason, count=count)
+
+    def _note_jwks_failure(self, reason: str) -> None:
+        self._jwks_failures += 1
+        message = f"The keys of the token issuer could not be fetched: {reason}"
+        self._log.event("jwks_failed", level="error", message=message, reason=reason)
 
     def _take(self, digests: frozenset[str]) -> None:
         """To let everybody in says nothing about any key."""
@@ -69,12 +138,24 @@ class Tenants(Lifeless):
         """The tenant of a name; any name, where the host says who calls. Raises `PathNotFoundError`."""
         if self._is_host:
             return Tenant(name=name)
-        if name not in self._listed:
+        if name not in self._listed and self._is_closed:
             raise PathNotFoundError(f"No tenant is called `{name}`.", code="unknown_tenant")
-        return self._listed[name]
+        return self._listed.get(name) or Tenant(name=name)
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether there are no tenants but those that are listed."""
+        return self._settings.tenant_header is None and self._settings.jwt_issuer is None
 
     def _is_shared(self, settings: Settings) -> bool:
-        return self._is_host or len(settings.tenants) > 1
+        has_unlisted = settings.tenant_header is not None or settings.jwt_issuer is not None
+        return self._is_host or has_unlisted or len(settings.tenants) > 1
+
+
+_TAKEN = frozenset({
+    "tenants", "is_open", "key_secret", "tenant_header", "trusted_proxies", "tenant_header_secret", "jwt_issuer",
+    "jwt_audience", "jwt_jwks_url", "jwt_tenant_claim", "jwt_algorithms",
+})  # fmt: skip
 
 
 class Switch:
@@ -90,23 +171,20 @@ class Switch:
 
     def forget(self) -> None:
         """Some keys that were known are not, or the other way round."""
-        if isinstance(self._resolver, ApiKeyResolver):
+        if isinstance(self._resolver, ApiKeyResolver | SeveralSources):
             self._resolver.forget()
+
+    async def aclose(self) -> None:
+        """Stop what the resolver of the moment has under way."""
+        if isinstance(self._resolver, SeveralSources):
+            await self._resolver.aclose()
 
     def __call__(self, credential: Credential | None, scope: Scope, /) -> Tenant | Awaitable[Tenant | None] | None:
         return self._resolver(credential, scope)
 
 
-def make_resolver(settings: Settings, revoked: Container[str]) -> ApiKeyResolver | OpenResolver:
-    """By key, or everybody."""
-    if not settings.tenants:
-        return OpenResolver()
-    secret = revealed(settings.key_secret)
-    return ApiKeyResolver(_listed(settings), key_secret=None if secret is None else secret.encode(), revoked=revoked)
-
-
 def _digests(settings: Settings) -> frozenset[str]:
-    return frozenset(digest for tenant in settings.tenants for digest in tenant.keys)
+    return frozenset(key.digest for tenant in settings.tenants for key in tenant.keys)
 
 
 def _stateless(settings: Settings) -> frozenset[str]:
@@ -115,10 +193,5 @@ def _stateless(settings: Settings) -> frozenset[str]:
 
 
 def _by_name(settings: Settings) -> dict[str, Tenant]:
-    tenants = [tenant for tenant, _ in _listed(settings)] or [OPEN]
+    tenants = [tenant for tenant, _ in listed(settings)] or [OPEN]
     return {tenant.name: tenant for tenant in tenants}
-
-
-def _listed(settings: Settings) -> list[tuple[Tenant, Sequence[str]]]:
-    """Every tenant with the digests of its keys."""
-    return [(Tenant(name=t.name, models=t.models), t.keys) for t in settings.tenants]

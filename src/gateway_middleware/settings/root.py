@@ -17,6 +17,7 @@ from gateway_middleware.core.secret import Secret
 from gateway_middleware.core.sse import MAX_EVENT_BYTES
 from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.faults import Faults
+from gateway_middleware.settings.identity import complain_about_halves
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN, read_providers, ways_to_switch_on
 from gateway_middleware.settings.routes import read_routes
@@ -29,9 +30,9 @@ from gateway_middleware.settings.variables import VARIABLES
 _NAMES = [variable.name for variable in VARIABLES]
 _OWN_PLACES = frozenset({"GATEWAY_METRICS_DIRECTORY", "GATEWAY_FLEET_DIRECTORY"})
 _NO_PROVIDER = f"no provider: set {ways_to_switch_on()} (or GATEWAY_PROVIDERS)"
-_NO_TENANT = (
-    "no tenant: list one with a key from `python -m gateway_middleware keys new`, or set GATEWAY_OPEN=true to let "
-    "every caller in"
+NO_TENANT = (
+    "no tenant: list one with a key from `python -m gateway_middleware keys new`, set GATEWAY_TENANT_HEADER or "
+    "GATEWAY_JWT_ISSUER where somebody else knows them, or GATEWAY_OPEN=true to let every caller in"
 )
 
 
@@ -43,6 +44,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tenants: tuple[TenantSettings, ...] = ()
     is_open: bool = False
     key_secret: Secret | None = None
+    tenant_header: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    tenant_header_secret: Secret | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_jwks_url: str | None = None
+    jwt_tenant_claim: str = "tenant"
+    jwt_algorithms: tuple[str, ...] = ("RS256",)
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
@@ -84,18 +93,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     given: tuple[str, ...] = ()
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, *, kinds: Mapping[str, ProviderKind] = KINDS) -> Self:
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        kinds: Mapping[str, ProviderKind] = KINDS,
+        has_resolver: bool = False,
+    ) -> Self:
         """Read the environment (default: that of the process) and the file `GATEWAY_CONFIG_FILE` names.
 
-        An empty variable counts as not set. `kinds` are the kinds of providers that may be configured. Raises
-        `SettingsError` with every complaint.
+        An empty variable counts as not set. `kinds` are the kinds of providers that may be configured. `has_resolver`:
+        they are for `Gateway(resolver=...)`, so that no tenant has to be known by them. Raises `SettingsError` with
+        every complaint.
         """
         faults = Faults()
         environment = dict(os.environ if environ is None else environ)
-        fields = _read(read_sources(environment, _NAMES, faults), faults, kinds)
+        fields = _read(read_sources(environment, _NAMES, faults), faults, kinds, has_resolver=has_resolver)
         if faults:
             raise SettingsError(faults.lines())
         return cls(**fields)
+
+    @property
+    def knows_tenants(self) -> bool:
+        """Whether there is a way to know who calls: keys, a header, tokens."""
+        return bool(self.tenants or self.tenant_header or self.jwt_issuer)
 
     @property
     def config_hash(self) -> str:
@@ -125,7 +146,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(_warnings(self))
 
 
-def _read(nodes: Mapping[str, Node], faults: Faults, kinds: Mapping[str, ProviderKind]) -> dict[str, Any]:
+def _read(
+    nodes: Mapping[str, Node], faults: Faults, kinds: Mapping[str, ProviderKind], *, has_resolver: bool
+) -> dict[str, Any]:
     fields: dict[str, Any] = {"given": tuple(name for name in _NAMES if name in nodes)}
     for variable in VARIABLES:
         node = nodes.get(variable.name)
@@ -133,7 +156,9 @@ def _read(nodes: Mapping[str, Node], faults: Faults, kinds: Mapping[str, Provide
             fields[variable.field] = variable.read(node)
     providers = _read_providers(nodes, faults, kinds)
     routes = read_routes(nodes.get("GATEWAY_ROUTES"), providers)
-    tenants = _read_tenants(nodes, faults, is_open=fields.get("is_open", False))
+    complain_about_halves(nodes)
+    has_others = has_resolver or "GATEWAY_TENANT_HEADER" in nodes or "GATEWAY_JWT_ISSUER" in nodes
+    tenants = _read_tenants(nodes, faults, has_others=has_others, is_open=fields.get("is_open", False))
     return fields | {"providers": tuple(p for p in providers.values() if p), "routes": routes, "tenants": tenants}
 
 
@@ -148,11 +173,14 @@ def _read_providers(
     return providers
 
 
-def _read_tenants(nodes: Mapping[str, Node], faults: Faults, *, is_open: bool) -> tuple[TenantSettings, ...]:
-    before = len(faults)
-    tenants = read_tenants(nodes.get("GATEWAY_TENANTS"), has_key_secret="GATEWAY_KEY_SECRET" in nodes)
-    if not tenants and not is_open and len(faults) == before:
-        faults.add("GATEWAY_TENANTS", _NO_TENANT)
+def _read_tenants(
+    nodes: Mapping[str, Node], faults: Faults, *, has_others: bool, is_open: bool
+) -> tuple[TenantSettings, ...]:
+    """`has_others`: there are other ways to know a tenant than its keys."""
+    before, has_secret = len(faults), "GATEWAY_KEY_SECRET" in nodes
+    tenants = read_tenants(nodes.get("GATEWAY_TENANTS"), has_key_secret=has_secret, needs_keys=not has_others)
+    if not tenants and not is_open and not has_others and len(faults) == before:
+        faults.add("GATEWAY_TENANTS", NO_TENANT)
     return tenants
 
 

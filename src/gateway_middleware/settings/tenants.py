@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import shown_name
 from gateway_middleware.settings.limits import LIMIT_OPTIONS, pick_limits, read_limits, read_limits_by_model
 from gateway_middleware.settings.node import Node
-from gateway_middleware.settings.tree import TenantSettings
+from gateway_middleware.settings.tree import KeySettings, TenantSettings
+from gateway_middleware.tenancy.trusted_header import NAME
 
 _OPTIONS = ("keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority", "on_unpriced")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PATTERN = re.compile(r"[\x20-\x7e]{1,256}")
+_NAMED = "expected a name of letters, digits and . _ @ - (at most 64)"
 _LISTED = (
     "expected sha256:<64 hex digits> or hmac-sha256:<64 hex digits>, never the key itself; "
     "`python -m gateway_middleware keys hash` makes it"
 )
 
 
-def read_tenants(node: Node | None, *, has_key_secret: bool) -> tuple[TenantSettings, ...]:
-    """Every tenant. `has_key_secret`: `GATEWAY_KEY_SECRET` is set, so that HMAC digests can be compared."""
+def read_tenants(node: Node | None, *, has_key_secret: bool, needs_keys: bool = True) -> tuple[TenantSettings, ...]:
+    """Every tenant.
+
+    `has_key_secret`: `GATEWAY_KEY_SECRET` is set, so that HMAC digests can be compared. `needs_keys`: keys are the only
+    way to know a tenant.
+    """
     entries = node.structured().entries() if node else {}
     owners: dict[str, str] = {}
+    for entry in entries.values():
+        if needs_keys and isinstance(entry.raw, dict) and "keys" not in entry.raw:
+            entry.missing("keys", "expected a list of digests; `python -m gateway_middleware keys new` makes one")
     return tuple(_read_tenant(name, entry, owners, has_key_secret) for name, entry in entries.items())
 
 
 def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: bool) -> TenantSettings:  # noqa: FBT001
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         node.faults.add(node.place, "expected a tenant name of letters, digits and . _ @ - (at most 64)")
     members = node.members(_OPTIONS)
-    if "keys" not in members and isinstance(node.raw, dict):
-        node.missing("keys", "expected a list of digests; `python -m gateway_middleware keys new` makes one")
     keys = _read_keys(members["keys"]) if "keys" in members else []
     for key in keys:
-        _complain_about_key(members["keys"], key, name, owners, has_key_secret)
+        _complain_about_key(members["keys"], key.digest, name, owners, has_key_secret)
     return TenantSettings(
         name=name,
         keys=tuple(keys),
@@ -48,9 +56,34 @@ def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: 
     )
 
 
-def _read_keys(node: Node) -> list[str]:
+def _read_keys(node: Node) -> list[KeySettings]:
     listed = node.items("expected a list of digests that is not empty")
-    return [digest for item in listed for digest in _read_digests(item.hidden())]
+    return [key for item in listed for key in _read_key(item)]
+
+
+def _read_key(node: Node) -> list[KeySettings]:
+    """A digest, or an object of `digest`, `name` and `expires`; a reference may lead to several digests."""
+    if not isinstance(node.raw, dict):
+        return [KeySettings(digest) for digest in _read_digests(node.hidden())]
+    members = node.members(("digest", "name", "expires"))
+    if "digest" not in members:
+        node.missing("digest", _LISTED)
+        return []
+    name = scalars.text(members["name"], _KEY_NAME, _NAMED) if "name" in members else None
+    expires = _read_moment(members["expires"]) if "expires" in members else None
+    return [KeySettings(digest, name, expires) for digest in _read_digests(members["digest"].hidden())]
+
+
+def _read_moment(node: Node) -> float:
+    """Seconds since the epoch, of RFC 3339 text or what TOML makes of it."""
+    try:
+        moment = node.raw if isinstance(node.raw, datetime) else datetime.fromisoformat(str(node.raw))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        node.fault("expected a moment with its time zone, such as 2027-01-31T00:00:00Z")
+        return 0.0
+    return moment.astimezone(UTC).timestamp()
 
 
 def _read_digests(node: Node) -> list[str]:

@@ -114,14 +114,25 @@ def _nouns(listed: tuple[DeploymentSettings, ...]) -> tuple[Deployment, ...]:
     return tuple(d.deployment for d in listed)
 
 
+class KeySettings(msgspec.Struct, frozen=True):
+    """A key of a tenant: its digest (`sha256:<hex>` or `hmac-sha256:<hex>` in lower case), a name, and when it ends.
+
+    `expires` is in seconds since the epoch. The keys of a rotation have one name.
+    """
+
+    digest: str
+    name: str | None = None
+    expires: float | None = None
+
+
 class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who pays. `keys` are `sha256:<hex>` or `hmac-sha256:<hex>` in lower case; `models` are shell patterns.
+    """Who pays. `models` are shell patterns; without `keys` it is known by header or token alone.
 
     `on_unpriced`: what becomes of a call without a known price under a limit on spend, `refuse` or `allow`.
     """
 
     name: str
-    keys: tuple[str, ...]
+    keys: tuple[KeySettings, ...]
     limits: LimitSettings = LimitSettings()
     per_key: LimitSettings = LimitSettings()
     per_model: tuple[tuple[str, LimitSettings], ...] = ()

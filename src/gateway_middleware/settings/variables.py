@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway_middleware.core.domain import Translate
-from gateway_middleware.settings import scalars
+from gateway_middleware.settings import identity, scalars
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.prices import read_prices
 
@@ -82,7 +82,8 @@ VARIABLES: tuple[Variable, ...] = (
         field="tenants",
         default="`{}`",
         meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
-        "`python -m gateway_middleware keys new`. Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
+        "`python -m gateway_middleware keys new`, or as an object with `digest`, `name` and `expires` "
+        "(docs/tenants.md). Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
         "`per_model`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md).",
     ),
     Variable(
@@ -96,6 +97,56 @@ VARIABLES: tuple[Variable, ...] = (
         field="key_secret",
         read=_secret_of_16,
         meaning="The secret of `hmac-sha256:` digests in `GATEWAY_TENANTS`, at least 16 characters.",
+    ),
+    Variable(
+        name="GATEWAY_TENANT_HEADER",
+        field="tenant_header",
+        read=identity.header_name,
+        default="off",
+        meaning="The header in which an api-gateway in front names the tenant (`X-Tenant-ID`), believed from "
+        "`GATEWAY_TRUSTED_PROXIES` with a proof that they know `GATEWAY_TENANT_HEADER_SECRET` (docs/tenants.md).",
+    ),
+    Variable(
+        name="GATEWAY_TRUSTED_PROXIES",
+        field="trusted_proxies",
+        read=identity.proxies,
+        default="none",
+        meaning="Who may name the tenant: addresses and networks of the peers themselves, `unix:` for Unix sockets "
+        "(`unix:/path` for one), by commas.",
+    ),
+    Variable(
+        name="GATEWAY_TENANT_HEADER_SECRET",
+        field="tenant_header_secret",
+        read=_secret_of_16,
+        meaning="What they sign with, at least 16 characters.",
+    ),
+    Variable(
+        name="GATEWAY_JWT_ISSUER",
+        field="jwt_issuer",
+        read=identity.claim_value,
+        default="off",
+        meaning="Tenants by JSON Web Token (extra `jwt`): its `iss`. Needs `GATEWAY_JWT_AUDIENCE`.",
+    ),
+    Variable(name="GATEWAY_JWT_AUDIENCE", field="jwt_audience", read=identity.claim_value, meaning="Its `aud`."),
+    Variable(
+        name="GATEWAY_JWT_JWKS_URL",
+        field="jwt_jwks_url",
+        read=identity.https_url,
+        default="as the issuer's `/.well-known/openid-configuration` says",
+        meaning="Where the issuer's public keys are.",
+    ),
+    Variable(
+        name="GATEWAY_JWT_TENANT_CLAIM",
+        field="jwt_tenant_claim",
+        read=identity.claim_name,
+        meaning="The claim that holds the tenant's name.",
+    ),
+    Variable(
+        name="GATEWAY_JWT_ALGORITHMS",
+        field="jwt_algorithms",
+        read=identity.algorithms,
+        default="`RS256`",
+        meaning="How tokens are signed: algorithms of one family, by commas: `RS256`, `PS256`, `ES256`, `EdDSA`, ...",
     ),
     Variable(
         name="GATEWAY_CONFIG_FILE",

@@ -1,4 +1,4 @@
-"""Reads the API key of a call from any of the headers in which SDKs send it."""
+"""Reads the credentials of a call from any of the headers in which SDKs and gateways send them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from gateway_middleware.core.errors import AuthenticationError
 from gateway_middleware.core.secret import REDACTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 MAX_BYTES = 1024
+MAX_TOKEN_BYTES = 8192
+"""Of a JSON Web Token."""
+GATEWAY_KEY = b"x-gateway-key"
+"""The header that is for this gateway alone: where it is sent, `Authorization` may be meant for somebody else."""
 _BEARER = b"bearer "
-_NAMES = frozenset({b"authorization", b"x-api-key", b"api-key"})
+_NAMES = frozenset({b"authorization", b"x-api-key", b"api-key", GATEWAY_KEY})
 _VISIBLE = bytes(range(0x21, 0x7F))
+_TWO = "The request carries two different API keys. Send one."
 
 
 class Credential:
@@ -27,25 +32,56 @@ class Credential:
     def __repr__(self) -> str:
         return f"Credential({REDACTED})"
 
+    @property
+    def is_token(self) -> bool:
+        """Whether it has the form of a signed JSON Web Token: three parts, the first of them a JSON object."""
+        return is_token(self.secret)
+
+
+def is_token(secret: bytes) -> bool:
+    """Whether a credential has the form of a signed JSON Web Token."""
+    return secret.startswith(b"eyJ") and secret.count(b".") == 2
+
 
 def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
     """The one credential in the headers, or None.
 
-    `Authorization: Bearer`, `x-api-key` and `api-key` count alike. Raises `AuthenticationError` when two differ and for
-    what cannot be a key: another scheme, more than 1 KiB, anything but visible ASCII.
+    `x-gateway-key` alone counts where it is sent; otherwise `Authorization: Bearer`, `x-api-key` and `api-key` count
+    alike. Raises `AuthenticationError` when two differ and for what cannot be a key: another scheme, more than 1 KiB
+    (a token: 8 KiB), anything but visible ASCII.
     """
-    credential: bytes | None = None
-    for name, value in headers:
-        if name in _NAMES:
-            secret = _bearer(value) if name == b"authorization" else value.strip()
-            if credential is not None and secret and secret != credential:
-                raise AuthenticationError("The request carries two different API keys. Send one.")
-            credential = secret or credential
-    if credential is None:
-        return None
-    if len(credential) > MAX_BYTES or credential.translate(None, _VISIBLE):
+    shown = credentials_of(headers)
+    if len(shown) > 1:
+        raise AuthenticationError(_TWO)
+    return shown[0] if shown else None
+
+
+def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Sequence[Credential]:
+    """The credentials in the headers that differ from each other: `x-gateway-key` alone, or what the others hold.
+
+    Raises `AuthenticationError` for what cannot be one, and for two values of `x-gateway-key`.
+    """
+    sent = [pair for pair in headers if pair[0] in _NAMES]
+    if len(sent) == 1:
+        name, value = sent[0]
+        secret = _bearer(value) if name == b"authorization" else value.strip()
+        return (_checked(secret),) if secret else ()
+    own = _distinct(value.strip() for name, value in sent if name == GATEWAY_KEY)
+    if len(own) > 1:
+        raise AuthenticationError(_TWO)
+    secrets = own or _distinct(_bearer(value) if name == b"authorization" else value.strip() for name, value in sent)
+    return [_checked(secret) for secret in secrets]
+
+
+def _distinct(secrets: Iterable[bytes]) -> list[bytes]:
+    return [secret for secret in dict.fromkeys(secrets) if secret]
+
+
+def _checked(secret: bytes) -> Credential:
+    limit = MAX_TOKEN_BYTES if is_token(secret[:MAX_TOKEN_BYTES]) else MAX_BYTES
+    if len(secret) > limit or secret.translate(None, _VISIBLE):
         raise AuthenticationError("The API key is not valid.")
-    return Credential(credential)
+    return Credential(secret)
 
 
 def _bearer(value: bytes) -> bytes:

@@ -13,7 +13,21 @@ import secrets
 from base64 import b32encode, urlsafe_b64encode
 from collections.abc import Callable
 
+import msgspec
+
 _OURS = re.compile(r"gw-([a-z2-7]{8})-[A-Za-z0-9_-]{43}")
+
+
+class TenantKey(msgspec.Struct, frozen=True):
+    """A key as it is listed: its `digest`, a `name` for logs, events and limits by key, and when it `expires`.
+
+    Several keys of a tenant may have one name: the old and the new key of a rotation count as one. `expires` is in
+    seconds since the epoch.
+    """
+
+    digest: str
+    name: str | None = None
+    expires: float | None = None
 
 
 def new_key(token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:

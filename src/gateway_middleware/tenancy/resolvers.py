@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import time
 from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -11,14 +12,23 @@ from msgspec.structs import replace
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import AuthenticationError
 from gateway_middleware.tenancy.credential import Credential
-from gateway_middleware.tenancy.keys import digest, hmac_digest, public_id
+from gateway_middleware.tenancy.keys import TenantKey, digest, hmac_digest, public_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from gateway_middleware.core.asgi import Scope
+    from gateway_middleware.core.domain import Clock
 
-__all__ = ["ApiKeyResolver", "Credential", "CredentialFree", "OpenResolver", "ScopeUserResolver", "TenantResolver"]
+__all__ = [
+    "ApiKeyResolver",
+    "Credential",
+    "CredentialFree",
+    "OpenResolver",
+    "ScopeUserResolver",
+    "TenantKey",
+    "TenantResolver",
+]
 
 OPEN = Tenant(name="open")
 """The one tenant of a gateway that lets everybody in."""
@@ -52,24 +62,29 @@ class CredentialFree(Protocol):
 class ApiKeyResolver:
     """Tenants by the digests of their keys: `sha256:<hex>`, or `hmac-sha256:<hex>` made with `key_secret`.
 
-    A key that was found once is remembered, whole, until `replace`; there are never more of them than tenants' keys.
-    An unknown key is not remembered at all. Digests in `revoked` are refused though they are listed; whoever changes it
-    calls `forget`. Raises `AuthenticationError`.
+    A key that has no end and was found once is remembered, whole, until `replace`; there are never more of them than
+    tenants' keys. An unknown key is not remembered at all. Digests in `revoked` are refused though they are listed;
+    whoever changes it calls `forget`. `wall` is seconds since the epoch. Raises `AuthenticationError`.
     """
 
     def __init__(
         self,
-        tenants: Iterable[tuple[Tenant, Sequence[str]]],
+        tenants: Iterable[tuple[Tenant, Sequence[str | TenantKey]]],
         *,
         key_secret: bytes | None = None,
         revoked: Container[str] = frozenset(),
+        wall: Clock = time.time,
     ) -> None:
         self._revoked = revoked
+        self._wall = wall
         self.replace(tenants, key_secret=key_secret)
 
-    def replace(self, tenants: Iterable[tuple[Tenant, Sequence[str]]], *, key_secret: bytes | None = None) -> None:
+    def replace(
+        self, tenants: Iterable[tuple[Tenant, Sequence[str | TenantKey]]], *, key_secret: bytes | None = None
+    ) -> None:
         """Take other tenants from now on; whoever is not among them is unknown at once."""
-        self._by_digest = {text: (text, tenant) for tenant, digests in tenants for text in digests}
+        listed = ((tenant, _as_key(key)) for tenant, keys in tenants for key in keys)
+        self._by_digest = {key.digest: (key, tenant) for tenant, key in listed}
         self._key_secret = key_secret
         self.forget()
 
@@ -84,9 +99,9 @@ class ApiKeyResolver:
 
     def _find(self, secret: bytes) -> Tenant:
         for text in self._digests(secret):
-            listed, tenant = self._by_digest.get(text, ("", None))
-            if tenant is not None and hmac.compare_digest(listed, text) and text not in self._revoked:
-                return self._remember(secret, _with_key_id(tenant, secret, text))
+            key, tenant = self._by_digest.get(text, (_NO_KEY, None))
+            if tenant is not None and hmac.compare_digest(key.digest, text) and text not in self._revoked:
+                return self._admit(secret, tenant, key)
         raise AuthenticationError(_UNKNOWN)
 
     def _digests(self, secret: bytes) -> list[str]:
@@ -95,6 +110,14 @@ class ApiKeyResolver:
             digests.append(hmac_digest(secret, self._key_secret))
         return digests
 
+    def _admit(self, secret: bytes, tenant: Tenant, key: TenantKey) -> Tenant:
+        named = replace(tenant, key_id=_key_id(secret, key))
+        if key.expires is None:
+            return self._remember(secret, named)
+        if self._wall() >= key.expires:
+            raise AuthenticationError("The API key has expired.", code="expired_api_key")
+        return named
+
     def _remember(self, secret: bytes, tenant: Tenant) -> Tenant:
         if len(self._remembered) >= _MAX_REMEMBERED:
             self._remembered.clear()
@@ -102,10 +125,17 @@ class ApiKeyResolver:
         return tenant
 
 
-def _with_key_id(tenant: Tenant, secret: bytes, text: str) -> Tenant:
-    return replace(
-        tenant, key_id=public_id(secret.decode("ascii", "replace")) or text.partition(":")[2][:_SHOWN_DIGITS]
-    )
+_NO_KEY = TenantKey("")
+
+
+def _as_key(key: str | TenantKey) -> TenantKey:
+    return TenantKey(key) if isinstance(key, str) else key
+
+
+def _key_id(secret: bytes, key: TenantKey) -> str:
+    """Its name, the public part of one of our keys, or how its digest begins."""
+    ours = key.name or public_id(secret.decode("ascii", "replace"))
+    return ours or key.digest.partition(":")[2][:_SHOWN_DIGITS]
 
 
 class ScopeUserResolver:
