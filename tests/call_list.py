@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway_middleware.core.domain import Deployment
 from gateway_middleware.core.errors import UnavailableError
+from gateway_middleware.core.outbox import Entry
 from gateway_middleware.core.record import Attempt
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
 
@@ -18,11 +19,19 @@ class CallList:
         self.closed: list[UsageEvent] = []
         self.voided: list[str] = []
         self.is_full = False
+        self.commits = 0
 
     def open(self, entry: OpenCall) -> None:
         if self.is_full:
             raise UnavailableError("full")
         self.opened.append(entry)
+
+    def enter(self, entry: OpenCall) -> Entry:
+        self.open(entry)
+        return Entry()
+
+    def commit(self) -> None:
+        self.commits += 1
 
     def close(self, event: UsageEvent) -> None:
         self.closed.append(event)

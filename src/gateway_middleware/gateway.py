@@ -81,9 +81,9 @@ class Gateway:
         clocks = clocks or Clocks()
         self.config = LiveConfig(settings, kinds)
         self.log = Log(settings, write_log, scrub=self.config.scrub)
+        self.outbox = Outbox()  # a server whose protocol writes there too answers in the same step as the engine
         self._make_records(settings, clocks, resolver, transport)
         self._make_breakers(settings, clocks)
-        self.outbox = Outbox()  # a server whose protocol writes there too answers in the same step as the engine
         self.upstream = Upstream(
             self.config,
             clocks,
@@ -127,7 +127,9 @@ class Gateway:
         )
         self.plans = CallPlans(self.revocations)
         self.pricing = build_pricing(settings, self.config, clocks)
-        self.metering = build_metering(settings, clocks, pricing=self.pricing, log=self.log, transport=transport)
+        self.metering = build_metering(
+            settings, clocks, pricing=self.pricing, log=self.log, outbox=self.outbox, transport=transport
+        )
         self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)
 
     def _make_breakers(self, settings: Settings, clocks: Clocks) -> None:
@@ -237,7 +239,7 @@ class Gateway:
             ),
             Middleware(TokenCountMiddleware, is_native=self.config.is_native, count=self._count_input),
             *telemetry_layers(self.config, tracers),
-            *self.metering.layers(self.limits.calls.estimator),
+            *self.metering.layers(self.limits.calls.estimator, heeds_entries=self.upstream.heeds_entries),
             Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),
             Middleware(
                 FailoverMiddleware,

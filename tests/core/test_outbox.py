@@ -39,6 +39,50 @@ async def test_everything_of_a_turn_is_written_at_its_end_in_order() -> None:
     assert written == ["one", "other", "other"]
 
 
+class Book:
+    """A ledger that writes into the same list."""
+
+    def __init__(self, written: list[str]) -> None:
+        self._written = written
+        self.kept: list[str] = []
+
+    def commit(self) -> None:
+        if self.kept:
+            self._written.append("+".join(self.kept))
+            self.kept = []
+
+
+@pytest.mark.anyio
+async def test_the_records_of_a_turn_are_written_once_and_before_anything_leaves() -> None:
+    outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    book = Book(written)
+    outbox.write_first(book)
+    for name in ("one", "other"):
+        book.kept.append(name)
+        outbox.add(Connection(name, written), loop)
+    await asyncio.sleep(0)
+    assert written == ["one+other", "one", "other"]
+    outbox.add(Connection("one", written), loop)
+    book.kept.append("early")
+    outbox.commit()
+    assert written[3:] == ["early"]
+    await asyncio.sleep(0)
+    assert written[3:] == ["early", "one"]
+
+
+@pytest.mark.anyio
+async def test_records_are_written_at_the_end_of_a_turn_in_which_nothing_is_sent() -> None:
+    outbox, written = Outbox(), list[str]()
+    book = Book(written)
+    outbox.write_first(book)
+    for name in ("one", "other"):
+        book.kept.append(name)
+        outbox.commit_soon()
+    assert (written, outbox.is_quiet) == ([], True)
+    await asyncio.sleep(0)
+    assert written == ["one+other"]
+
+
 @pytest.mark.anyio
 async def test_it_is_quiet_while_turns_have_one_sender() -> None:
     outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()

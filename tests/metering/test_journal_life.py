@@ -23,7 +23,7 @@ from gateway_middleware.metering.journal.call_end import CallEnd, closed, encode
 from gateway_middleware.metering.journal.housekeeping import Housekeeping, Retention
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.journal.segment import Segment
-from gateway_middleware.metering.journal.segment_log import SegmentLog
+from gateway_middleware.metering.journal.segment_log import Draft, SegmentLog
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.journal.state import JournalCounts, JournalUnavailableError
 from gateway_middleware.metering.usage_event import UsageEvent
@@ -223,6 +223,16 @@ def segments_at(path: Path, clock: Clock, carried: list[bytes], **options: Any) 
     return segments
 
 
+def end(segments: SegmentLog, *, is_finished: bool) -> None:
+    """Remove the file in use, or leave it to others."""
+    current = segments.take_current()
+    assert current is not None
+    if is_finished:
+        current.discard()
+    else:
+        current.close()
+
+
 def test_a_directory_that_is_deleted_is_made_again(path: Path) -> None:
     segments = segments_at(path, Clock(), [b"\ncarried\n"])
     segments.repair()
@@ -231,11 +241,11 @@ def test_a_directory_that_is_deleted_is_made_again(path: Path) -> None:
         file.unlink()
     path.parent.rmdir()
     segments.keep_ready()
-    assert [file.read_bytes() for file in leftovers(path)] == [b"\ncarried\n"]
-    assert segments.append(b"v", b'"x"') is not None
+    assert [file.read_bytes() for file in leftovers(path)] == [b"\ncarried\n\n.\n"]
+    assert segments.append([Draft(b"v", b'"x"')]) is not None
     (kept,) = leftovers(path)
     assert b'v1 "x"' in kept.read_bytes()
-    segments.close(is_finished=True)
+    end(segments, is_finished=True)
     assert leftovers(path) == []
 
 
@@ -250,7 +260,7 @@ def test_a_deleted_segment_that_cannot_be_replaced_refuses_calls_until_it_can(pa
     path.parent.write_bytes(b"in the way")
     with pytest.raises(FileExistsError):
         segments.keep_ready()
-    assert segments.append(b"o", b"1") is None
+    assert segments.append([Draft(b"o", b"1")]) is None
     assert takes_no_calls(segments)
     segments.repair()
     assert takes_no_calls(segments)
@@ -259,8 +269,8 @@ def test_a_deleted_segment_that_cannot_be_replaced_refuses_calls_until_it_can(pa
     segments.keep_ready()
     segments.repair()
     assert not takes_no_calls(segments)
-    assert segments.append(b"o", b"1") is not None
-    segments.close(is_finished=False)
+    assert segments.append([Draft(b"o", b"1")]) is not None
+    end(segments, is_finished=False)
     assert len(leftovers(path)) == 1
 
 
@@ -271,14 +281,14 @@ def test_a_segment_that_cannot_be_rotated_goes_on(path: Path) -> None:
     segments.repair()
     clock.advance(61.0)
     path.parent.rename(path.parent.with_name("elsewhere"))
-    assert segments.append(b"o", b"1") is not None
+    assert segments.append([Draft(b"o", b"1")]) is not None
     assert retired == []
     path.parent.with_name("elsewhere").rename(path.parent)
     clock.advance(1.0)
-    assert segments.append(b"o", b"2") is not None
+    assert segments.append([Draft(b"o", b"2")]) is not None
     assert len(retired) == 1
     retired[0].close()
-    segments.close(is_finished=True)
+    end(segments, is_finished=True)
 
 
 # A clock that jumps.
@@ -307,10 +317,8 @@ class House:
     def __init__(self, path: Path, *, jump: float = 0.0, **options: Any) -> None:
         self.clock, self.jump = Clock(), jump
         self.spool = Spool(path)
-        self.segments = segments_at(path, self.clock, [])
         self.keeper = Housekeeping(
             self.spool,
-            self.segments,
             Retention(**{"cap": 1000, "on_full": "reject", "keeps": 100.0, **options}),
             wall=lambda: self.clock.wall() + self.jump,
             clock=self.clock,
@@ -327,7 +335,6 @@ class House:
 
     def close(self) -> None:
         self.keeper.end()
-        self.segments.close(is_finished=True)
         self.spool.close()
 
 
@@ -499,17 +506,17 @@ def test_what_cannot_be_written_to_the_spool_degrades_and_is_written_later(path:
 
 def test_a_segment_that_fills_up_refuses_the_call(path: Path) -> None:
     segments = segments_at(path, Clock(), [])
-    assert segments.append(b"o", b"1") is None
+    assert segments.append([Draft(b"o", b"1")]) is None
     segments.repair()
     (file,) = leftovers(path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, before[1]))  # as a full disk; nothing else writes
     try:
-        assert segments.append(b"o", b"1") is None
-        assert segments.append(b"o", b"1") is None
+        assert segments.append([Draft(b"o", b"1")]) is None
+        assert segments.append([Draft(b"o", b"1")]) is None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert takes_no_calls(segments)
     segments.repair()
-    assert segments.append(b"o", b"1") is not None
-    segments.close(is_finished=True)
+    assert segments.append([Draft(b"o", b"1")]) is not None
+    end(segments, is_finished=True)

@@ -23,8 +23,9 @@ from gateway_middleware.core.domain import (
     Usage,
 )
 from gateway_middleware.core.errors import UnavailableError
+from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.core.record import CallRecord, Meter
-from gateway_middleware.core.scope import METER, RECORD, REQUEST, TENANT
+from gateway_middleware.core.scope import METER, OUTBOX, RECORD, REQUEST, TENANT
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.metering.usage_event import UsageEvent
 
@@ -38,6 +39,7 @@ Dispatch = Callable[[Meter], Awaitable[None]]
 
 async def call(dispatch: Dispatch, *, request: ModelRequest = ASKED, **options: Any) -> CallList:
     journal = options.pop("journal", None) or CallList()
+    facts = options.pop("scope", {})
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await dispatch(METER.get(scope))
@@ -57,7 +59,7 @@ async def call(dispatch: Dispatch, *, request: ModelRequest = ASKED, **options: 
         RECORD.set(scope, CallRecord(request_id="r", started=0.0, received_at=0.0))
         TENANT.set(scope, Tenant(name="acme", key_id="k"))
         REQUEST.set(scope, request)
-        await metering(scope, receive, send)
+        await metering({**scope, **facts}, receive, send)
 
     await drive(outer, method="POST")
     return journal
@@ -151,6 +153,31 @@ async def test_what_cannot_be_written_down_is_not_begun() -> None:
 
     await call(dispatch, journal=journal)
     assert (journal.closed, journal.voided) == ([], [])
+
+
+@pytest.mark.parametrize(("is_shared", "commits"), [(True, 0), (False, 1)])
+async def test_the_journal_is_written_before_the_end_unless_the_server_sees_to_it(
+    is_shared: bool, commits: int
+) -> None:
+    outbox = Outbox()
+
+    async def dispatch(meter: Meter) -> None:
+        meter.begin(attempt_at(outcome=Outcome.SUCCESS))
+
+    scope = {OUTBOX.slot: outbox if is_shared else Outbox()}
+    journal = await call(dispatch, outbox=outbox, scope=scope)
+    assert (len(journal.closed), journal.commits) == (1, commits)
+
+
+async def test_an_attempt_whose_entry_could_not_be_written_is_no_event() -> None:
+    async def dispatch(meter: Meter) -> None:
+        entry = meter.begin(attempt_at(outcome=Outcome.SUCCESS))
+        assert entry is not None
+        entry.fault = UnavailableError("full")
+        meter.begin(attempt_at(outcome=Outcome.SUCCESS))
+
+    journal = await call(dispatch, heeds_entries=True)
+    assert [event.attempt for event in journal.closed] == [2]
 
 
 async def test_a_request_without_a_model_passes_unmetered() -> None:

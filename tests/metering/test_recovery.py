@@ -23,6 +23,7 @@ from gateway_middleware.metering.journal.salvage import copy_of, salvage
 from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID, Record, Segment, frame, scan
 from gateway_middleware.metering.journal.spool import Gauge, Spool
 from gateway_middleware.metering.journal.state import JournalCounts
+from gateway_middleware.metering.journal.tables import Folded
 from journaled import DAY, NOON, call, event, leftovers, sums
 
 
@@ -186,7 +187,7 @@ def test_a_recovery_that_died_before_it_swept_is_not_done_twice(path: Path) -> N
 def test_what_a_process_folds_after_it_was_declared_dead_is_not_taken(path: Path) -> None:
     spool = Spool(path)
     spool.fold("dead", [], is_last=True)
-    assert spool.fold("dead", [closed(1, event("late"), encode(event("late")))]) == (0, 0)
+    assert spool.fold("dead", [closed(1, event("late"), encode(event("late")))]) == Folded(0, 0)
     assert spool.pending(9) == []
     spool.close()
 
@@ -194,8 +195,8 @@ def test_what_a_process_folds_after_it_was_declared_dead_is_not_taken(path: Path
 def test_an_event_that_is_there_is_known_the_second_time(path: Path) -> None:
     spool = Spool(path)
     end = closed(None, event("a"), encode(event("a")))
-    assert spool.fold("w", [end]) == (1, 0)
-    assert spool.fold("w", [end]) == (0, 1)
+    assert spool.fold("w", [end]) == Folded(1, 0)
+    assert spool.fold("w", [end]) == Folded(0, 1)
     assert spool.measure().backlog == 1
     spool.close()
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from door_rig import Recorder, answers, listening
+from gateway_middleware.core.scope import OUTBOX
 from rawserver import BOTH_LOOPS
 
 H = b" HTTP/1.1\r\nhost: x\r\n"
@@ -114,7 +115,7 @@ DIFFERENT = {
 
 
 def view(app: Recorder, received: bytes, *, head_only: bool) -> View:
-    scopes = [{k: v for k, v in scope.items() if k not in ("client", "server")} for scope in app.scopes]
+    scopes = [{k: v for k, v in scope.items() if k not in ("client", "server", OUTBOX.slot)} for scope in app.scopes]
     got = [
         (a.status, a.header(b"content-length"), a.header(b"connection"), a.body) if a.status < 400 else a.status
         for a in answers(received, head_only=head_only)

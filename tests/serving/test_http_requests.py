@@ -12,6 +12,7 @@ import trustme
 
 from door_rig import GET, Recorder, answer, answers, listening, read_all, read_answer, send, until, whole_body
 from gateway_middleware.core.domain import HeaderList
+from gateway_middleware.core.scope import OUTBOX
 from gateway_middleware.serving.http.exchange import Exchange
 from gateway_middleware.serving.http.head import RequestHead
 from gateway_middleware.serving.http.limits import DoorLimits
@@ -88,6 +89,7 @@ async def test_what_the_application_sees() -> None:
             "query_string": b"q=1",
             "headers": [(b"host", b"x"), (b"x-a", b"b"), (b"content-length", b"11")],
             "state": {"a": 1},
+            OUTBOX.slot: app.scopes[0][OUTBOX.slot],
         }
     ]
 

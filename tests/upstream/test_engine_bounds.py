@@ -10,12 +10,13 @@ import pytest
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import (
     StaleConnectionError,
+    UnavailableError,
     UpstreamConnectError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from gateway_middleware.core.outbox import Outbox
+from gateway_middleware.core.outbox import Entry, Outbox
 from gateway_middleware.core.provider_api import Origin
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connection import Connection
@@ -220,6 +221,38 @@ async def test_a_request_that_is_alone_in_its_turn_is_written_at_once() -> None:
     deliver(connection, plain())
     answer.close()
     assert not wire.is_closing()
+
+
+class Refusing:
+    """A ledger whose disk is full."""
+
+    def __init__(self, *entries: Entry) -> None:
+        self._entries = entries
+
+    def commit(self) -> None:
+        for entry in self._entries:
+            entry.fault = UnavailableError("full")
+
+
+@pytest.mark.parametrize("body", [b"BODY", BODY], ids=["small", "large"])
+@pytest.mark.parametrize("is_busy", [False, True], ids=["quiet", "busy"])
+async def test_a_request_whose_entry_cannot_be_written_does_not_leave(body: bytes, is_busy: bool) -> None:
+    wire, entry = Wire(), Entry()
+    outbox = busy_outbox() if is_busy else Outbox()
+    outbox.write_first(Refusing(entry))
+    connection = connection_of(wire, outbox)
+    answer = answer_on(connection)
+    connection.send(b"HEAD", body, answer, entry=entry)
+    await asyncio.sleep(0)
+    with pytest.raises(UnavailableError, match="full"):
+        await answer.head()
+    answer.close()
+    assert (wire.written, wire.is_closing()) == ([], False)
+    answer = answer_on(connection)  # it serves the next one, whose entry is written
+    connection.send(b"HEAD", b"NEXT", answer, entry=Entry())
+    await asyncio.sleep(0)
+    assert wire.written == [b"HEADNEXT"]
+    answer.close()
 
 
 async def test_a_large_body_waits_for_the_socket() -> None:

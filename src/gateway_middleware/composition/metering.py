@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.pricing import CallPricing
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Tenant
+    from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.limiting.estimate import Estimator
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.settings import Settings
@@ -77,7 +78,7 @@ class MeteringOff(Fixed, Lifeless):
     reason_not_ready: str | None = None
     reason_degraded: str | None = None
 
-    def layers(self, estimator: Estimator) -> list[Middleware]:
+    def layers(self, estimator: Estimator, *, heeds_entries: bool) -> list[Middleware]:
         """None."""
         return []
 
@@ -108,8 +109,10 @@ class Metering(Fixed):
         *,
         pricing: CallPricing,
         log: Log,
+        outbox: Outbox,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self._outbox = outbox
         self._pricing = pricing
         self._log = log.lines
         self._wall = wall = clocks.wall
@@ -122,6 +125,7 @@ class Metering(Fixed):
             keeps=None if url else _KEPT_SECONDS,
             appraise=self._appraise,
             commit_delay=_COMMIT_SECONDS,
+            outbox=outbox,
         )
         self.counters = UsageCounters()
         self.metrics = MeteringMetrics(self.counters, self._families)
@@ -162,12 +166,14 @@ class Metering(Fixed):
                 self._delivery.start()
             yield
 
-    def layers(self, estimator: Estimator) -> list[Middleware]:
-        """The layer that meters calls."""
+    def layers(self, estimator: Estimator, *, heeds_entries: bool) -> list[Middleware]:
+        """The layer that meters calls. `heeds_entries`: requests leave after their entry, with the gateway's outbox."""
         return [
             Middleware(
                 MeteringMiddleware,
                 journal=self.journal,
+                outbox=self._outbox,
+                heeds_entries=heeds_entries,
                 appraise=self.appraise,
                 estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
                 on_event=self.counters.note,
@@ -310,9 +316,10 @@ def build_metering(
     *,
     pricing: CallPricing,
     log: Log,
+    outbox: Outbox,
     transport: httpx.AsyncBaseTransport | None,
 ) -> Metering | MeteringOff:
     """Metering as configured."""
     if settings.journal == OFF:
         return MeteringOff()
-    return Metering(settings, clocks, pricing=pricing, log=log, transport=transport)
+    return Metering(settings, clocks, pricing=pricing, log=log, outbox=outbox, transport=transport)

@@ -43,13 +43,17 @@ class Upstream(Fixed):
         outbox: Outbox,
         on_provider_error: OnProviderError,
     ) -> None:
-        self._exchange: Exchange = exchange or (
-            HttpxExchange(transport) if transport is not None else Engine(outbox=outbox)
-        )
+        engine: Engine | None = None
+        if exchange is None:
+            exchange = HttpxExchange(transport) if transport is not None else (engine := Engine(outbox=outbox))
+        self._exchange = exchange
+        self.heeds_entries = engine is not None
+        """Whether a request leaves after its entry in the journal, though that waits for the end of the turn."""
         self._drain = UsageDrain()
         self.dispatch = Dispatch(
             providers=config.providers,
             exchange=self._exchange,
+            recorded=engine,
             clock=clocks.monotonic,
             read_error=error_from,
             on_provider_error=on_provider_error,

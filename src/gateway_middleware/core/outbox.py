@@ -1,11 +1,12 @@
-"""What one turn of an event loop wants to send, sent together at its end."""
+"""What one turn of an event loop records and sends: all of it at its end, the records first."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import asyncio
+    from gateway_middleware.core.errors import UnavailableError
 
 
 class Sender(Protocol):
@@ -16,6 +17,27 @@ class Sender(Protocol):
         ...
 
 
+class Ledger(Protocol):
+    """Keeps the records of this turn until it is told to have them on disk."""
+
+    def commit(self) -> None:
+        """Have on disk what is kept, if anything is. Never raises: see `Entry.fault`."""
+        ...
+
+
+class Entry:
+    """A record that must be on disk before a request leaves.
+
+    `fault` is set where it could not be written: then the request must not leave. It is None while the record waits,
+    and once it is on disk; after `Outbox.commit` it does not wait any more.
+    """
+
+    __slots__ = ("fault",)
+
+    def __init__(self) -> None:
+        self.fault: UnavailableError | None = None
+
+
 class Outbox:
     """Lets the connections of one event loop write once a turn: those of clients and those to providers together.
 
@@ -24,32 +46,58 @@ class Outbox:
     callback for each turn in which something is sent. Not for several threads.
 
     While turns have one sender each, nothing is gained by waiting: then `is_quiet`, and a sender writes at once.
+
+    A `ledger` may have to be written before anything leaves: its records of a turn are then one write as well. Whoever
+    writes to a socket calls `commit` before.
     """
 
-    __slots__ = ("_is_busy", "_loop", "_senders")
+    __slots__ = ("_is_busy", "_is_due", "_ledger", "_loop", "_senders")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._senders: list[Sender] = []
+        self._ledger: Ledger | None = None
         self._is_busy = False  # whether the last turn had several senders
+        self._is_due = False
 
     @property
     def is_quiet(self) -> bool:
         """Whether nobody else seems to send in this turn."""
         return not self._is_busy and len(self._senders) <= 1
 
+    def write_first(self, ledger: Ledger) -> None:
+        """Have this ledger on disk before anything leaves. There is one at most."""
+        self._ledger = ledger
+
     def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
         """Have `sender.write_out` called at the end of this turn of the loop that runs."""
-        if not self._senders or loop is not self._loop:
-            self._loop, self._senders = loop, []  # whatever another loop has left, nobody can send any more
-            loop.call_soon(self._flush, loop)
+        if loop is not self._loop or not self._is_due:
+            self._await_end_of_turn(loop)
         self._senders.append(sender)
+
+    def commit_soon(self) -> None:
+        """Have the ledger written at the end of this turn of the loop that runs, if nothing is sent before."""
+        if not self._is_due:
+            self._await_end_of_turn(asyncio.get_running_loop())
+
+    def commit(self) -> None:
+        """Have the records of this turn on disk now: something is about to leave."""
+        if self._ledger is not None:
+            self._ledger.commit()
+
+    def _await_end_of_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            self._loop, self._senders = loop, []  # whatever another loop has left, nobody can send any more
+        self._is_due = True
+        loop.call_soon(self._flush, loop)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:
             return
+        self._is_due = False
         senders, self._senders = self._senders, []
         self._is_busy = len(senders) > 1
+        self.commit()
         for sender in senders:
             try:
                 sender.write_out()

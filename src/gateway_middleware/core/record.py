@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -11,6 +11,9 @@ from gateway_middleware.core.domain import Deployment, Dialect, Outcome, Surface
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.price import Cost
 from gateway_middleware.core.provider_api import Translation
+
+if TYPE_CHECKING:
+    from gateway_middleware.core.outbox import Entry
 
 
 class Attempt(msgspec.Struct, kw_only=True):
@@ -50,8 +53,11 @@ class Attempt(msgspec.Struct, kw_only=True):
 class Meter(Protocol):
     """Takes note of the attempts of one call."""
 
-    def begin(self, attempt: Attempt) -> None:
-        """The provider is about to be asked. Raises `UnavailableError` when it must not be."""
+    def begin(self, attempt: Attempt) -> Entry | None:
+        """The provider is about to be asked. Raises `UnavailableError` when it must not be.
+
+        An entry must be on disk before the request leaves; None: it is.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Deployment, ModelRequest, Tenant
     from gateway_middleware.core.endpoints import Endpoint
+    from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.core.record import CallRecord, Meter
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ class ScopeKey(Generic[T]):
 
 
 # In the order in which a call meets them.
+OUTBOX: ScopeKey[Outbox] = ScopeKey("outbox", set_by="the HTTP protocol of `gateway_middleware.serving`")
+"""With what the bytes of the answer leave."""
 RECORD: ScopeKey[CallRecord] = ScopeKey("record", set_by="EdgeMiddleware (or MeteringMiddleware, alone)")
 ENDPOINT: ScopeKey[Endpoint] = ScopeKey("endpoint", set_by="EdgeMiddleware")
 TENANT: ScopeKey[Tenant] = ScopeKey("tenant", set_by="TenantMiddleware")

@@ -7,6 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from gateway_middleware.core.outbox import Entry
     from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
 
 
@@ -23,6 +24,18 @@ class CallJournal(Protocol):
 
     def void(self, call_id: str) -> None:
         """Nothing that anybody bills. Never raises."""
+        ...
+
+
+class TurnJournal(CallJournal, Protocol):
+    """One that may write what a turn of the event loop records at its end."""
+
+    def enter(self, entry: OpenCall) -> Entry:
+        """As `open`, but on disk only with the next commit."""
+        ...
+
+    def commit(self) -> None:
+        """Have everything on disk that was recorded so far."""
         ...
 
 

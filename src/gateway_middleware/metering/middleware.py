@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.scope import METER, RECORD, REQUEST, TENANT
+from gateway_middleware.core.scope import METER, OUTBOX, RECORD, REQUEST, TENANT
 from gateway_middleware.metering.call_journal import CallIds
 from gateway_middleware.metering.usage_event import OpenCall, event_of
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
     from gateway_middleware.core.domain import Clock, ModelRequest, Tenant
+    from gateway_middleware.core.outbox import Entry, Outbox
     from gateway_middleware.core.record import Attempt, CallRecord
-    from gateway_middleware.metering.call_journal import CallJournal
+    from gateway_middleware.metering.call_journal import TurnJournal
     from gateway_middleware.metering.usage_event import Appraise, UsageEvent
 
 _BYTES_PER_TOKEN = 4
@@ -29,6 +30,8 @@ _BYTES_PER_TOKEN = 4
 class MeteringMiddleware:
     """Sets METER, through which dispatch announces each attempt, and closes what was opened when the call has ended.
 
+    Where the bytes of an answer leave with `outbox`, that sees to it that the journal is written before; else it is
+    written before the end of the answer is sent. `heeds_entries`: requests leave with it too, after their entry.
     `appraise` puts a price on an event; `estimate_input` says how many tokens a tenant's request is, where the provider
     does not come to say; `on_event` is shown each event; `wall` is seconds since the epoch. For an application that is
     no gateway there is `UsageMiddleware`.
@@ -38,7 +41,9 @@ class MeteringMiddleware:
         self,
         app: ASGIApp,
         *,
-        journal: CallJournal,
+        journal: TurnJournal,
+        outbox: Outbox | None = None,
+        heeds_entries: bool = False,
         appraise: Appraise,
         estimate_input: Callable[[ModelRequest, str], int],
         on_event: Callable[[UsageEvent], None] = lambda _: None,
@@ -46,6 +51,8 @@ class MeteringMiddleware:
     ) -> None:
         self.app = app
         self.journal = journal
+        self.begin = journal.enter if heeds_entries else journal.open
+        self.outbox = outbox
         self.appraise = appraise
         self.estimate_input = estimate_input
         self.on_event = on_event
@@ -65,6 +72,8 @@ class MeteringMiddleware:
             await self.app(scope, receive, send)
         finally:
             meter.conclude()
+            if OUTBOX.peek(scope) is not self.outbox:
+                self.journal.commit()
 
     def finish(self, call: OpenCall, attempt: Attempt) -> None:
         """Close one attempt."""
@@ -90,9 +99,9 @@ class CallMeter:
         self._request = request
         self._tenant = tenant
         self._record = record
-        self._begun: list[tuple[OpenCall, Attempt]] = []
+        self._begun: list[tuple[OpenCall, Attempt, Entry | None]] = []
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: Attempt) -> Entry | None:
         """Write down that a provider is about to be asked."""
         metering, request, deployment = self._metering, self._request, attempt.deployment
         number = len(self._begun) + 1
@@ -111,12 +120,15 @@ class CallMeter:
             is_stream=request.is_stream,
             input_tokens=len(request.body) // _BYTES_PER_TOKEN,
         )
-        metering.journal.open(call)
-        self._begun.append((call, attempt))
+        entry = metering.begin(call)
+        self._begun.append((call, attempt, entry))
+        return entry
 
     def conclude(self) -> None:
         """The call has ended; an answer that is still read on for its usage is closed when that has ended too."""
-        for call, attempt in self._begun:
+        for call, attempt, entry in self._begun:
+            if entry is not None and entry.fault is not None:
+                continue  # no provider was asked
             if attempt.drained is None:
                 self._finish(call, attempt)
             else:

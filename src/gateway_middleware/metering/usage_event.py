@@ -36,7 +36,7 @@ class UsageSource(StrEnum):
     ESTIMATED = "estimated"
 
 
-class _Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of an attempt before its provider is asked, and is told again in its event."""
 
     id: str
@@ -53,7 +53,7 @@ class _Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_stream: bool = False
 
 
-class OpenCall(_Attempted, frozen=True, kw_only=True, omit_defaults=True, rename={"input_tokens": "in"}):
+class OpenCall(Attempted, frozen=True, kw_only=True, omit_defaults=True, rename={"input_tokens": "in"}):
     """What is written before the provider is asked, so that a crash loses nothing.
 
     `id` is made by the gateway, never taken from the client. `time` is seconds since the epoch; `input_tokens` the
@@ -76,7 +76,7 @@ class _Told(TypedDict, total=False):
     flags: tuple[str, ...]
 
 
-class UsageEvent(_Attempted, frozen=True, kw_only=True, omit_defaults=True):
+class UsageEvent(Attempted, frozen=True, kw_only=True, omit_defaults=True):
     """What one attempt used. `id` is that of its `OpenCall`; `time` is fixed once, in seconds since the epoch.
 
     `cost` is in US dollars as an exact decimal (`"0.00123"`), None where no price is known; `price_version` names the

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.core.domain import HeaderList
-    from gateway_middleware.core.errors import UpstreamError
+    from gateway_middleware.core.errors import GatewayError
 
 HIGH_WATER = 16 * 1024
 """From so many bytes on that nobody has taken, the connection is not read. One read more may have come by then."""
@@ -75,7 +75,7 @@ class EngineAnswer:
         self._chunks: list[bytes] = []
         self._size = 0
         self._is_ended = False
-        self._error: UpstreamError | None = None
+        self._error: GatewayError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._idle = idle
         self._phase = "first_byte"
@@ -111,7 +111,7 @@ class EngineAnswer:
         if self._phase == "linger":
             self.close()
 
-    def put_error(self, error: UpstreamError) -> None:
+    def put_error(self, error: GatewayError) -> None:
         if self._error is None and not self._is_ended:
             self._error = error
             self._wake()

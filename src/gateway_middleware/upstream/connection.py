@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.core.domain import HeaderList
-    from gateway_middleware.core.outbox import Outbox
+    from gateway_middleware.core.outbox import Entry, Outbox
     from gateway_middleware.upstream.answer import EngineAnswer
 
 READ_BYTES = 32 * 1024
@@ -61,6 +61,7 @@ class Connection(asyncio.BufferedProtocol):
         self._outbox = outbox
         self._loop = loop
         self._outgoing = b""
+        self._entry: Entry | None = None  # of the request that is kept or about to be written
         self._buffer = memoryview(bytearray(READ_BYTES) if buffer is None else buffer)
         self._on_idle = on_idle
         self._on_lost = on_lost
@@ -132,9 +133,18 @@ class Connection(asyncio.BufferedProtocol):
                 return StaleConnectionError(message, was_sent=True)
         return UpstreamProtocolError(message, fault=ProtocolFault.TRUNCATED)
 
-    def send(self, head: bytes, body: bytes, answer: EngineAnswer, *, has_no_body: bool = False) -> None:
-        """Send a request whose response goes to `answer`. The connection must be idle."""
+    def send(
+        self,
+        head: bytes,
+        body: bytes,
+        answer: EngineAnswer,
+        *,
+        has_no_body: bool = False,
+        entry: Entry | None = None,
+    ) -> None:
+        """Send a request whose response goes to `answer`, once its entry is on disk. The connection must be idle."""
         self._answer = answer
+        self._entry = entry
         self._headers = []
         self._bare_bytes = 0
         self._is_complete = self._is_interim = self._ends_with_connection = False
@@ -152,8 +162,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.write_out()
         elif len(body) <= _SLICE:
             self._write(self._transport, head + body)
-        else:
-            self._write(self._transport, head)
+        elif self._write(self._transport, head):
             self._unsent = memoryview(body)
             self._send_more()
 
@@ -163,10 +172,18 @@ class Connection(asyncio.BufferedProtocol):
         if data and self._transport is not None and not self._transport.is_closing():
             self._write(self._transport, data)
 
-    def _write(self, transport: asyncio.Transport, data: bytes) -> None:
-        """The first bytes of a request."""
+    def _write(self, transport: asyncio.Transport, data: bytes) -> bool:
+        """Write the first bytes of a request, after its entry. False: that could not be written, so they were not."""
+        self._outbox.commit()
+        entry, self._entry = self._entry, None
+        if entry is not None and entry.fault is not None:
+            self._is_complete = True  # nothing of it has left: the connection serves the next request
+            if self._answer is not None:
+                self._answer.put_error(entry.fault)
+            return False
         self._written_at = self._loop.time()
         transport.write(data)
+        return True
 
     def _take_early(self) -> None:
         """A provider may answer before it is asked (413, 503): the answer has waited for the request it is about."""

@@ -15,14 +15,15 @@ from gateway_middleware.upstream.relay import Patience, Relay
 from gateway_middleware.upstream.relayed_output import OutputTally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gateway_middleware.core.asgi import Receive, Scope, Send
     from gateway_middleware.core.domain import Clock, ModelRequest, Timeouts
-    from gateway_middleware.core.provider_api import Provider
+    from gateway_middleware.core.outbox import Entry
+    from gateway_middleware.core.provider_api import Provider, UpstreamRequest
     from gateway_middleware.core.record import CallRecord, Meter
     from gateway_middleware.upstream.drain import UsageDrain
-    from gateway_middleware.upstream.exchange import Answer, Exchange
+    from gateway_middleware.upstream.exchange import Answer, Exchange, RecordedExchange
     from gateway_middleware.upstream.relayed_output import OutputCounterFactory
 
     OnProviderError = Callable[[CallRecord, Attempt, UpstreamError], None]
@@ -43,7 +44,7 @@ class Dispatch:
     Raises `UpstreamError` and `ClientDisconnectedError`; after the start of a stream too, for the outermost layer to
     end it in the dialect. What a provider refused that the gateway itself had added is left out of a second attempt.
     The message that ends an answer carries all of its body, or the terminating event of a stream: nothing of what
-    makes it complete has been sent before.
+    makes it complete has been sent before. `recorded` is the exchange once more, where it heeds the entries of a meter.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Dispatch:
         *,
         providers: Mapping[str, Provider],
         exchange: Exchange,
+        recorded: RecordedExchange | None = None,
         clock: Clock,
         read_error: ErrorReader,
         on_provider_error: OnProviderError | None = None,
@@ -62,6 +64,7 @@ class Dispatch:
         self._usage_drain = usage_drain
         self._providers = providers
         self._exchange = exchange
+        self._recorded = recorded
         self._clock = clock
         self._read_error = read_error
         self._on_provider_error = on_provider_error
@@ -116,10 +119,9 @@ class Dispatch:
         attempt = relay.attempt
         upstream = provider.prepare(request, attempt.deployment)
         attempt.translation = upstream.translation
-        if meter is not None:
-            meter.begin(attempt)
+        entry = None if meter is None else meter.begin(attempt)
         first_byte = timeouts.first_byte if request.is_stream else timeouts.answer
-        answer = await self._exchange.open(upstream, timeouts, first_byte=first_byte)
+        answer = await self._open(upstream, timeouts, first_byte, entry)
         try:
             attempt.status = answer.status
             headers = dict(answer.headers)
@@ -137,6 +139,13 @@ class Dispatch:
                 answer.close()
             raise
         answer.conclude()
+
+    def _open(
+        self, upstream: UpstreamRequest, timeouts: Timeouts, first_byte: float, entry: Entry | None
+    ) -> Awaitable[Answer]:
+        if entry is None or self._recorded is None:
+            return self._exchange.open(upstream, timeouts, first_byte=first_byte)
+        return self._recorded.open(upstream, timeouts, first_byte=first_byte, entry=entry)
 
     async def _failure(self, provider: Provider, answer: Answer) -> UpstreamError:
         body = await answer.read(self._max_answer_bytes)

@@ -12,7 +12,7 @@ from gateway_middleware.core.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
-from gateway_middleware.core.outbox import Outbox
+from gateway_middleware.core.outbox import Entry, Outbox
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.client_types import httpx
@@ -75,10 +75,10 @@ class Engine(httpx.AsyncBaseTransport):
     # The narrow door.
 
     def open(
-        self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float
+        self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float, entry: Entry | None = None
     ) -> Coroutine[Any, Any, EngineAnswer]:
-        """As `Exchange.open`. Raises ValueError for a header of the call that would end its own line."""
-        call = _Call(request, timeouts, first_byte)
+        """As `RecordedExchange.open`. Raises ValueError for a header of the call that would end its own line."""
+        call = _Call(request, timeouts, first_byte, entry)
         pool = self._pools.get(request.target.origin)
         if pool is None:
             pool = self._pools[request.target.origin] = Pool(self._max_connections)
@@ -184,10 +184,11 @@ class Engine(httpx.AsyncBaseTransport):
 class _Call:
     """One request on its way: what all of its tries have in common."""
 
-    __slots__ = ("first_byte", "head", "loop", "request", "timeouts", "until")
+    __slots__ = ("entry", "first_byte", "head", "loop", "request", "timeouts", "until")
 
-    def __init__(self, request: UpstreamRequest, timeouts: Timeouts, first_byte: float) -> None:
+    def __init__(self, request: UpstreamRequest, timeouts: Timeouts, first_byte: float, entry: Entry | None) -> None:
         self.request = request
+        self.entry = entry
         self.timeouts = timeouts
         self.first_byte = first_byte
         self.head = _head_of(request)
@@ -212,7 +213,7 @@ class _Call:
             connection, self.loop, first_byte=self.first_byte, idle=self.timeouts.idle, until=self.until
         )
         request = self.request
-        connection.send(self.head, request.body, answer, has_no_body=request.target.method == "HEAD")
+        connection.send(self.head, request.body, answer, has_no_body=request.target.method == "HEAD", entry=self.entry)
         return answer
 
 

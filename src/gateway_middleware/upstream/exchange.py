@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import HeaderList, Timeouts
+    from gateway_middleware.core.outbox import Entry
     from gateway_middleware.core.provider_api import UpstreamRequest
 
 
@@ -49,4 +50,14 @@ class Exchange(Protocol):
 
     async def aclose(self) -> None:
         """Close every connection."""
+        ...
+
+
+class RecordedExchange(Exchange, Protocol):
+    """An exchange that sees to it that a request leaves after its record is on disk."""
+
+    async def open(
+        self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float, entry: Entry | None = None
+    ) -> Answer:
+        """As `Exchange.open`. Raises the fault of the entry, and then the request has not left."""
         ...

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from operator import attrgetter
+from typing import NamedTuple, Self
 
 import msgspec
 
-from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
+from gateway_middleware.core.domain import Usage
+from gateway_middleware.metering.usage_event import Attempted, OpenCall, UsageEvent, UsageSource
 
 encode = msgspec.json.Encoder().encode
 decode_open = msgspec.json.Decoder(OpenCall).decode
 decode_event = msgspec.json.Decoder(UsageEvent).decode
+decode_id = msgspec.json.Decoder(str).decode
+_beginning = attrgetter(*Attempted.__struct_fields__)
 
 
 class EndKind(StrEnum):
@@ -20,6 +24,66 @@ class EndKind(StrEnum):
     CLOSED = "closed"
     ORPHANED = "orphaned"
     VOIDED = "voided"
+
+
+class Ending(msgspec.Struct, frozen=True, array_like=True):
+    """A usage event without what the entry of its call tells already: the compact record of a close."""
+
+    id: str
+    outcome: str
+    usage: Usage
+    usage_source: UsageSource
+    model_served: str | None
+    status: int | None
+    raw_usage: msgspec.Raw
+    cost: str | None
+    price_version: str | None
+    ttft: float | None
+    duration: float | None
+    upstream_request_id: str | None
+    flags: tuple[str, ...]
+
+    @classmethod
+    def of(cls, event: UsageEvent, call: OpenCall) -> Self | None:
+        """The ending that makes `call` this event; None where the event contradicts its entry."""
+        if _beginning(event) != _beginning(call):
+            return None
+        return cls(
+            event.id,
+            event.outcome,
+            event.usage,
+            event.usage_source,
+            event.model_served,
+            event.status,
+            event.raw_usage,
+            event.cost,
+            event.price_version,
+            event.ttft,
+            event.duration,
+            event.upstream_request_id,
+            event.flags,
+        )
+
+    def event(self, call: OpenCall) -> UsageEvent:
+        """The whole event."""
+        return UsageEvent.of(
+            call,
+            outcome=self.outcome,
+            usage=self.usage,
+            usage_source=self.usage_source,
+            model_served=self.model_served,
+            status=self.status,
+            raw_usage=bytes(self.raw_usage),
+            cost=self.cost,
+            price_version=self.price_version,
+            ttft=self.ttft,
+            duration=self.duration,
+            upstream_request_id=self.upstream_request_id,
+            flags=self.flags,
+        )
+
+
+decode_ending = msgspec.json.Decoder(Ending).decode
 
 
 class CallEnd(NamedTuple):
@@ -47,8 +111,3 @@ def orphaned(event: UsageEvent) -> CallEnd:
 def voided(sequence: int | None, call: OpenCall) -> CallEnd:
     """The end of a call that cost nothing."""
     return CallEnd(sequence, EndKind.VOIDED, call.id, call.tenant, call.time)
-
-
-def one_line(body: bytes) -> bytes:
-    """The same JSON without newlines, which a provider's raw object may hold between its values."""
-    return body.replace(b"\n", b" ") if b"\n" in body else body

@@ -1,4 +1,4 @@
-"""What a journal does beside writing calls down: measures, adopts what dead processes left, drops what is too old."""
+"""What a keeper does beside following segments: measures, adopts what dead processes left, drops what is too old."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import msgspec
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal.agreed_time import AgreedTime
 from gateway_middleware.metering.journal.recovery import Appraise, adopt
-from gateway_middleware.metering.journal.segment_log import SegmentLog
 from gateway_middleware.metering.journal.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Housekeeping:
-    """Looks after the spool and the segments of one process. Everything blocks, and belongs to one thread.
+    """Looks after the spool. Everything blocks, and belongs to one thread.
 
     `trouble` says what could not be done at the last look. Counts are since the start of the process.
     """
@@ -49,7 +48,6 @@ class Housekeeping:
     def __init__(
         self,
         spool: Spool,
-        segments: SegmentLog,
         retention: Retention,
         *,
         wall: Clock,
@@ -61,7 +59,6 @@ class Housekeeping:
         self.damaged = 0
         self.orphaned = 0
         self._spool = spool
-        self._segments = segments
         self._clock = clock
         self._retention = retention
         self._appraise = appraise
@@ -97,7 +94,6 @@ class Housekeeping:
         self._look()
 
     def _look(self) -> None:
-        self._segments.keep_ready()
         if self._is_due("recount", _RECOUNT_SECONDS):
             self._spool.recount()
         if self._is_due("measure", _MEASURE_SECONDS):

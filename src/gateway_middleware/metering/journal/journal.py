@@ -14,11 +14,15 @@ from typing import Self
 from uuid import uuid4
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.metering.journal.call_end import closed, encode, one_line, voided
+from gateway_middleware.core.outbox import Entry, Outbox
+from gateway_middleware.metering.journal.call_end import Ending, encode
+from gateway_middleware.metering.journal.follower import Follower
+from gateway_middleware.metering.journal.house_thread import HouseThread
 from gateway_middleware.metering.journal.housekeeping import Housekeeping, OnFull, Retention
+from gateway_middleware.metering.journal.keeping import Keeping, OwnKeeper
 from gateway_middleware.metering.journal.recovery import Appraise
-from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID
-from gateway_middleware.metering.journal.segment_log import SegmentLog
+from gateway_middleware.metering.journal.segment import CLOSE, END, OPEN, VOID
+from gateway_middleware.metering.journal.segment_log import Draft, SegmentLog, one_line
 from gateway_middleware.metering.journal.spool import Spool, Synchronous
 from gateway_middleware.metering.journal.state import (
     JournalCounts,
@@ -27,7 +31,7 @@ from gateway_middleware.metering.journal.state import (
     JournalUnavailableError,
     Reconciliation,
 )
-from gateway_middleware.metering.journal.writer import Writer
+from gateway_middleware.metering.journal.turn import Beginning, Conclusion, UnderWay
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
 
 _DEGRADED_SHARE = 0.8
@@ -46,6 +50,9 @@ class Journal:
     the undelivered events of all workers together with the open calls of this one. `keeps`: there is no sink, so events
     are kept for that many seconds (never more than `cap`), and nobody is refused for them. `appraise` prices the events
     that are made up after a crash. Durations are seconds.
+
+    With an `outbox`, what `enter`, `close` and `void` record in one turn of its loop is one write, before anything of
+    that turn leaves; without one each is written at once.
     """
 
     def __init__(
@@ -62,29 +69,37 @@ class Journal:
         segment_seconds: float = 60.0,
         commit_delay: float = 0.005,
         appraise: Appraise | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self.spool = Spool(path, wall=wall, synchronous=synchronous)
         self.on_commit: Callable[[], None] | None = None
         """Called from another thread whenever new events are in the spool. Must not block."""
         self._retention = Retention(cap=cap, on_full=on_full, keeps=keeps)
-        self._calls: dict[str, tuple[OpenCall, bytes]] = {}
-        self._admitted = self._closed = self._voided = self._refused = 0
+        self._outbox = outbox
+        if outbox is not None:
+            outbox.write_first(self)
+        self._calls: dict[str, UnderWay] = {}
+        self._turn: list[Beginning | Conclusion] = []
+        self._writing: list[Beginning | Conclusion] = []
+        self._appending = threading.Lock()
+        self._is_stuck = False  # what has ended waits in memory until the thread can write it
+        self._admitted = self._closed = self._voided = self._refused = self._ended = 0
         self._is_running = False
         self._life = threading.Lock()
-        self._writer = Writer(
-            self.spool, commit_delay=commit_delay, tick=self._tick, notify=self._notify, release=self._release
-        )
         self._segments = SegmentLog(
             path,
             clock=clock,
             segment_bytes=segment_bytes,
             segment_seconds=segment_seconds,
             carry=self._carried,
-            retire=self._writer.put,
+            retire=lambda segment: self._keeping.retire(segment),
         )
-        self._housekeeping = Housekeeping(
-            self.spool, self._segments, self._retention, wall=wall, clock=clock, appraise=appraise
+        self._keeping: Keeping = OwnKeeper(
+            self._segments,
+            Follower(self.spool, notify=self._notify),
+            Housekeeping(self.spool, self._retention, wall=wall, clock=clock, appraise=appraise),
         )
+        self._thread = HouseThread(work=self._work, release=self._release, delay=commit_delay)
 
     async def __aenter__(self) -> Self:
         try:
@@ -110,12 +125,13 @@ class Journal:
                 return
             self._admitted -= len(self._calls)  # those of an earlier life are adopted as a dead process's would be
             self._calls.clear()
-            self._segments.owner = owner = uuid4().hex[:12]
+            self._ended = self._keeping.taken + len(self._turn)
+            self._segments.owner = uuid4().hex[:12]
             try:
-                self._housekeeping.begin()
-                self._segments.repair()
+                self._keeping.begin()
+                self._segments.look()
                 self._is_running = True
-                self._writer.start(owner)
+                self._thread.start()
             except BaseException:
                 self._is_running = False
                 self._segments.fault = "stopped"
@@ -130,7 +146,7 @@ class Journal:
         with self._life:
             self._is_running = False
             self._segments.fault = "stopped"
-            return self._writer.stop(timeout)
+            return self._thread.stop(timeout) and not self.waiting
 
     async def aclose(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - the deadline is the thread's
         """Stop, without blocking the event loop."""
@@ -138,21 +154,29 @@ class Journal:
 
     def open(self, entry: OpenCall) -> None:
         """Write down that a provider is about to be asked. Raises JournalUnavailableError: then do not ask it."""
-        if self._segments.fault is not None or self._is_full:
+        written = self.enter(entry)
+        self.commit()
+        if written.fault is not None:
+            raise written.fault
+
+    def enter(self, entry: OpenCall) -> Entry:
+        """As `open`, but on disk with the next `commit`: see `Entry`. Raises JournalUnavailableError."""
+        if self._segments.fault is not None or self._is_stuck or self._is_full:
             raise self._refusal()
-        written = self._segments.append(OPEN, encode(entry))
-        if written is None:
-            raise self._refusal()
-        self._calls[entry.id] = (entry, written.record)
+        call = self._calls[entry.id] = UnderWay(entry)
         self._admitted += 1
+        self._record(Beginning(Draft(OPEN, encode(entry)), call))
+        return call
 
     def close(self, event: UsageEvent) -> None:
         """Write down what an attempt used. Never raises for the disk: what cannot be written now is kept for later."""
-        body = one_line(encode(event))
-        if self._calls.pop(event.id, None) is None:
+        call = self._calls.pop(event.id, None)
+        if call is None:
             self._admitted += 1  # nobody announced it, and still it is to be billed
         self._closed += 1
-        self._writer.put(closed(self._appended(CLOSE, body), event, body))
+        ending = None if call is None else Ending.of(event, call.entry)
+        draft = Draft(CLOSE, encode(event)) if ending is None else Draft(END, encode(ending))
+        self._end(Conclusion(one_line(draft), call))
 
     def void(self, call_id: str) -> None:
         """Write down that a call cost nothing, for example because it was refused."""
@@ -160,42 +184,90 @@ class Journal:
         if call is None:
             return
         self._voided += 1
-        self._writer.put(voided(self._appended(VOID, encode(call_id)), call[0]))
+        self._end(Conclusion(Draft(VOID, encode(call_id)), call))
+
+    def commit(self) -> None:
+        """Have everything that was recorded so far on disk, in one write. Never raises: see `Entry.fault`."""
+        with self._appending:
+            if not self._turn or self._is_stuck:
+                return
+            self._append()
+        self._thread.wake()
+
+    def _end(self, record: Conclusion) -> None:
+        self._ended += 1
+        self._record(record)
+        if self._outbox is None:
+            self.commit()
+
+    def _record(self, record: Beginning | Conclusion) -> None:
+        with self._appending:
+            is_first = not self._turn
+            self._turn.append(record)
+        if is_first and self._outbox is not None:
+            self._outbox.commit_soon()
+
+    def _append(self) -> None:
+        self._writing = turn = self._turn
+        self._turn = []
+        written = self._segments.append([record.draft for record in turn])
+        self._is_stuck = written is None
+        if written is None:
+            self._turn = self._not_written(turn)
+        else:
+            for record, line in zip(turn, written, strict=True):
+                if isinstance(record, Beginning):
+                    record.call.line = line
+        self._writing = []
+
+    def _not_written(self, turn: list[Beginning | Conclusion]) -> list[Beginning | Conclusion]:
+        """Refuse the calls that begin in this turn; the ends of others are still to be written."""
+        for record in turn:
+            if isinstance(record, Beginning) and self._calls.pop(record.call.entry.id, None) is not None:
+                self._admitted -= 1
+                record.call.fault = self._refusal()
+        return [record for record in turn if isinstance(record, Conclusion)]
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until what has been closed so far is in the spool; False when that took too long. Blocks."""
-        return self._writer.flush(timeout) if self._is_running else not self._writer.waiting
+        return self._thread.flush(timeout) if self._is_running else not self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """Ended calls that are not in the spool yet."""
+        return max(0, self._ended - self._keeping.taken)
 
     @property
     def counts(self) -> JournalCounts:
         """Where every admitted call is."""
-        known, orphaned = self._writer.known, self._housekeeping.orphaned
+        tally = self._keeping.tally
         return JournalCounts(
-            admitted=self._admitted + orphaned - known,
-            closed=self._closed - known,
+            admitted=self._admitted + tally.orphaned - tally.known,
+            closed=self._closed - tally.known,
             open=len(self._calls),
-            orphaned=orphaned,
+            orphaned=tally.orphaned,
             voided=self._voided,
         )
 
     @property
     def losses(self) -> JournalLosses:
         """What was refused, dropped or unreadable."""
+        tally = self._keeping.tally
         return JournalLosses(
             refused=self._refused,
-            dropped=self._housekeeping.dropped,
-            damaged=self._housekeeping.damaged,
+            dropped=tally.dropped,
+            damaged=tally.damaged,
             quarantined=self.spool.quarantined,
         )
 
     @property
     def state(self) -> JournalState:
         """Whether calls are taken, for readiness."""
-        if self._segments.fault is not None:
-            return JournalState("unavailable", self._segments.fault)
+        if self._segments.fault is not None or self._is_stuck:
+            return JournalState("unavailable", self._segments.fault or "the call journal is being repaired")
         if self._is_full:
             return JournalState("unavailable", "the usage spool is full")
-        trouble = self._writer.fault or self._housekeeping.trouble
+        trouble = self._thread.fault or self._segments.trouble or self._keeping.trouble
         if trouble is not None:
             return JournalState("degraded", trouble)
         if self._retention.keeps is None and self._load >= self._retention.cap * _DEGRADED_SHARE:
@@ -210,19 +282,21 @@ class Journal:
     def reconcile(self, first: date, last: date) -> Reconciliation:
         """What has ended between two days in UTC, both included, up to now. Blocks."""
         self.flush(_RECONCILE_SECONDS)
-        under_way = Counter(call.tenant for call, _ in list(self._calls.values()))
+        under_way = Counter(call.entry.tenant for call in list(self._calls.values()))
         return Reconciliation(self.spool.reconcile(first, last), dict(under_way))
 
     def adopt(self) -> None:
         """Take in what other processes left when they died. Blocks. Raises `sqlite3.Error` or OSError."""
-        self._housekeeping.adopt()
+        self._keeping.adopt()
 
-    def _tick(self) -> None:
-        """Keep house: the writer thread calls this about twice a second."""
+    def _work(self) -> None:
+        """What the thread does whenever something has ended, and twice a second."""
         if self._is_running:
-            self._housekeeping.look()
-        if self._is_running and self._segments.fault is not None:
-            self._segments.repair()
+            self._segments.look()
+        if self._is_stuck:
+            with self._appending:
+                self._append()
+        self._keeping.work()
 
     def _notify(self) -> None:
         if self.on_commit is not None:
@@ -230,35 +304,36 @@ class Journal:
 
     @property
     def _load(self) -> int:
-        return self.spool.gauge.backlog + self._writer.waiting + len(self._calls)
+        return self.spool.gauge.backlog + self.waiting + len(self._calls)
 
     @property
     def _is_full(self) -> bool:
         cap = self._retention.cap
         if self._retention.rejects:
             return self._load >= cap
-        return self._writer.waiting >= cap  # memory has an end, whatever may be dropped from the disk
+        return self.waiting >= cap  # the disk has an end, whatever may be dropped from it
 
     def _refusal(self) -> JournalUnavailableError:
         self._refused += 1
         return JournalUnavailableError(f"The call cannot be metered now: {self.state.reason}.", retry_after=1.0)
 
-    def _appended(self, kind: bytes, body: bytes) -> int | None:
-        written = self._segments.append(kind, body)
-        return None if written is None else written.sequence
-
     def _carried(self) -> bytes:
-        """The records of the calls under way: both threads ask for them."""
-        return b"".join([record for _, record in list(self._calls.values())])
+        """The entries of calls whose ends are not on disk: both threads ask for them."""
+        ending = [record.call for record in (*self._writing, *self._turn) if record.call is not None]
+        return b"".join([call.line for call in dict.fromkeys([*ending, *list(self._calls.values())])])
 
     def _release(self) -> None:
         """Nobody writes any more: give everything back, whatever of it fails."""
-        is_finished = not self._calls and not self._writer.waiting
+        is_finished = not self._calls and not self.waiting
         with contextlib.ExitStack() as stack:
             stack.callback(self.spool.close)
-            stack.callback(self._writer.give_up)
-            if self._segments.is_open and is_finished:
-                stack.callback(self.spool.forget, self._writer.owner)
-            if self._segments.is_open:
-                stack.callback(self._housekeeping.end)
-            stack.callback(self._segments.close, is_finished=is_finished)
+            stack.callback(self._keeping.release, is_finished=is_finished)
+            if self._turn:
+                stack.callback(self._spool_directly)
+
+    def _spool_directly(self) -> None:
+        """The last resort for what has ended: no record of it can be written."""
+        ends = [record.end() for record in self._turn if isinstance(record, Conclusion)]
+        self.spool.fold(self._segments.owner, ends)
+        self._turn = []
+        self._ended -= len(ends)

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from gateway_middleware.metering.journal.call_end import (
-    CallEnd,
-    EndKind,
-    closed,
-    decode_event,
-    decode_open,
-    orphaned,
-    voided,
-)
+from gateway_middleware.metering.journal.call_end import CallEnd, EndKind, orphaned
 from gateway_middleware.metering.journal.segment import (
-    CLOSE,
     OPEN,
-    SUFFIX,
     Record,
     Segment,
-    frame,
+    key_of,
     owner_of,
+    quarantine,
     scan,
     segments_of,
 )
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.journal.tables import Progress
-from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, crash_event
+from gateway_middleware.metering.journal.tail import Calls
+from gateway_middleware.metering.usage_event import UsageEvent, crash_event
 
 _log = logging.getLogger(__name__)
-_decode_id = msgspec.json.Decoder(str).decode
 
 Appraise = Callable[[UsageEvent], UsageEvent]
 """Puts a price on an event."""
@@ -80,64 +69,57 @@ def _claim(spool: Path, owner: str) -> list[Segment]:
 
 
 def _recover(spool: Spool, owner: str, segments: list[Segment], appraise: Appraise | None) -> Recovered:
-    past = _Past()
-    for segment in segments:
-        past.read(segment)
-    recovered = Recovered(damaged=past.damaged)
-    if past.is_empty:
-        return _swept(spool, owner, segments, recovered)
+    past = _Past(spool, segments)
     progress = spool.progress(owner)
-    if not progress.is_done:
+    recovered = Recovered(damaged=past.damaged)
+    if not progress.is_done and not past.is_empty:
         ends = past.ends(progress, appraise)
         spool.count(spool.fold(owner, ends, is_last=True).added)
         recovered = past.summary(ends)
-        _log.warning("adopted the journal of a dead process: %s", recovered)
-    return _swept(spool, owner, segments, recovered)
-
-
-def _swept(spool: Spool, owner: str, segments: Iterable[Segment], recovered: Recovered) -> Recovered:
+        level = logging.WARNING if recovered.orphaned or recovered.damaged else logging.INFO
+        _log.log(level, "adopted the journal of a process that is gone: %s", recovered)
     for segment in segments:
         segment.discard()
+        spool.forget(key_of(segment.path, spool.path))
     spool.forget(owner)
     return recovered
 
 
 class _Past:
-    """The records of one dead process, from all of its segments."""
+    """The records of one process that is gone, from all of its segments."""
 
-    def __init__(self) -> None:
-        self._opens: dict[str, OpenCall] = {}
-        self._closes: dict[str, CallEnd] = {}
-        self._voids: dict[str, int] = {}
+    def __init__(self, spool: Spool, segments: list[Segment]) -> None:
         self.damaged = 0
+        self._spool = spool
+        self._calls = Calls()
+        self._ends: dict[str, tuple[CallEnd, int]] = {}
+        """By the id of the call, with the last record of its segment that is in the spool already."""
+        contents = [(segment, *scan(segment.read())) for segment in segments]
+        for _, records, damaged in contents:  # an end may stand in another file than its beginning
+            self._calls.read([record for record in records if record.kind == OPEN], damaged)
+        for segment, records, damaged in contents:
+            self._read_ends(segment, records, damaged)
 
     @property
     def is_empty(self) -> bool:
-        return not (self._opens or self._closes or self._voids)
+        return not (self._calls.entries or self._ends)
 
-    def read(self, segment: Segment) -> None:
-        """Take in what is whole, and keep the rest beside the segment."""
-        records, damaged = scan(segment.read())
-        for record in records:
-            try:
-                self._take(record)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                damaged.append(frame(*record).strip())
+    def _read_ends(self, segment: Segment, records: list[Record], damaged: list[bytes]) -> None:
+        """Take in how calls ended, and keep beside the segment what is not whole."""
+        progress = self._spool.progress(key_of(segment.path, self._spool.path))
+        for end in self._calls.read([record for record in records if record.kind != OPEN], damaged):
+            self._ends.setdefault(end.id, (end, progress.sequence))
         if damaged:
             self.damaged += len(damaged)
-            _quarantine(segment.path, damaged)
+            quarantine(segment.path, damaged)
 
     def ends(self, progress: Progress, appraise: Appraise | None) -> list[CallEnd]:
         """What is not in the spool yet, in order, and an estimate for every call without an end."""
-        closes = [end for end in self._closes.values() if (end.sequence or 0) > progress.sequence]
-        voids = [
-            voided(sequence, self._opens[call])
-            for call, sequence in self._voids.items()
-            if sequence > progress.sequence and call in self._opens
-        ]
-        ended = self._closes.keys() | self._voids.keys() | progress.settled
-        lost = [crash_event(call) for key, call in self._opens.items() if key not in ended]
-        return [*closes, *voids, *(orphaned(appraise(event) if appraise else event) for event in lost)]
+        fresh = [end for end, reached in self._ends.values() if (end.sequence or 0) > max(reached, progress.sequence)]
+        ended = self._ends.keys() | progress.settled
+        lost = [crash_event(call) for key, call in self._calls.entries.items() if key not in ended]
+        fresh.sort(key=lambda end: end.sequence or 0)
+        return [*fresh, *(orphaned(appraise(event) if appraise else event) for event in lost)]
 
     def summary(self, ends: list[CallEnd]) -> Recovered:
         kinds = [end.kind for end in ends]
@@ -148,20 +130,3 @@ class _Past:
             voided=kinds.count(EndKind.VOIDED),
             damaged=self.damaged,
         )
-
-    def _take(self, record: Record) -> None:
-        if record.kind == OPEN:
-            call = decode_open(record.body)
-            self._opens[call.id] = call
-        elif record.kind == CLOSE:
-            event = decode_event(record.body)
-            self._closes.setdefault(event.id, closed(record.sequence, event, record.body))
-        else:
-            self._voids[_decode_id(record.body)] = record.sequence
-
-
-def _quarantine(path: Path, damaged: list[bytes]) -> None:
-    quarantine = path.with_name(path.name.removesuffix(SUFFIX) + ".quarantine")
-    quarantine.touch(mode=0o600)
-    quarantine.write_bytes(b"\n".join(damaged) + b"\n")
-    _log.error("%d damaged records of the call journal are kept in %s", len(damaged), quarantine.name)

@@ -1,24 +1,30 @@
 r"""The append-only file of one process: what it has admitted and settled, written before anything else happens.
 
-One record is one line between two newlines, `\n<crc32> <kind><sequence> <json>\n`, appended by a single write: it
-survives the death of the process, and a damaged byte costs the record it is in, never its neighbours.
+One record is one line between two newlines, `\n<crc32> <kind><sequence> <json>\n`: a damaged byte costs the record it
+is in, never its neighbours. Records are appended by a single write, which ends with a line of one dot, and survive the
+death of the process: who follows a file takes what stands before the last dot, for what follows may be cut back.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 from zlib import crc32
 
+_log = logging.getLogger(__name__)
 OPEN = b"o"
 CLOSE = b"c"
+END = b"e"
 VOID = b"v"
 SUFFIX = ".open"
-_KINDS = frozenset((OPEN, CLOSE, VOID))
+_DOT = b"\n.\n"
+_KINDS = frozenset((OPEN, CLOSE, END, VOID))
+"""END is the close of a call whose entry is in the same file or in an earlier one: what the entry does not tell."""
 
 
 class Record(NamedTuple):
@@ -35,12 +41,17 @@ def frame(kind: bytes, sequence: int, body: bytes) -> bytes:
     return b"\n%08x %b\n" % (crc32(payload), payload)
 
 
+def whole(content: bytes) -> bytes:
+    """The part of it that nobody takes back."""
+    return content[: content.rfind(_DOT) + len(_DOT)] if _DOT in content else b""
+
+
 def scan(content: bytes) -> tuple[list[Record], list[bytes]]:
     """Every intact record, and every line that is not one."""
     records: list[Record] = []
     damaged: list[bytes] = []
     for line in content.split(b"\n"):
-        if not line:
+        if not line or line == b".":
             continue
         record = _parse(line)
         if record is None:
@@ -107,10 +118,13 @@ class Segment:
         except (FileNotFoundError, NotADirectoryError):
             return True
 
-    def append(self, record: bytes) -> None:
-        """Write all of it or nothing. Raises OSError."""
-        written = os.write(self._fd, record)
-        if written != len(record):
+    def append(self, records: bytes) -> None:
+        """Write all of them or nothing. Raises OSError."""
+        self._write(records + _DOT)
+
+    def _write(self, content: bytes) -> None:
+        written = os.write(self._fd, content)
+        if written != len(content):
             self._cut_back()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.size += written
@@ -121,14 +135,19 @@ class Segment:
         finally:
             self.size = os.fstat(self._fd).st_size
 
-    def read(self) -> bytes:
-        """All of it."""
-        return self.path.read_bytes()
+    def read(self, size: int | None = None, offset: int = 0) -> bytes:
+        """All of it, or so many bytes from an offset; also of a file that somebody has deleted."""
+        return os.pread(self._fd, self.size_on_disk - offset if size is None else size, offset)
+
+    @property
+    def size_on_disk(self) -> int:
+        """Its bytes, whoever has written them."""
+        return os.fstat(self._fd).st_size
 
     def probe(self, size: int = 4096) -> None:
         """Raise OSError unless there is room for `size` more bytes. What is in the segment stays as it is."""
         before = self.size
-        self.append(b"\n" * size)
+        self._write(b"\n" * size)
         self.size = before
         self._cut_back()
 
@@ -146,7 +165,12 @@ class Segment:
 
 def owner_of(path: Path, spool: Path) -> str:
     """The process that wrote a segment."""
-    return path.name[len(spool.name) + 1 : -len(SUFFIX)].partition("-")[0]
+    return key_of(path, spool).partition("-")[0]
+
+
+def key_of(path: Path, spool: Path) -> str:
+    """Under which name the spool remembers how much of a segment it has."""
+    return path.name[len(spool.name) + 1 : -len(SUFFIX)]
 
 
 def segments_of(spool: Path, owner: str = "*") -> list[Path]:
@@ -155,3 +179,11 @@ def segments_of(spool: Path, owner: str = "*") -> list[Path]:
     return sorted(
         path for path in spool.parent.iterdir() if path.name.startswith(prefix) and path.name.endswith(SUFFIX)
     )
+
+
+def quarantine(path: Path, damaged: list[bytes]) -> None:
+    """Keep what cannot be read of a segment beside it."""
+    aside = path.with_name(path.name.removesuffix(SUFFIX) + ".quarantine")
+    with os.fdopen(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "wb") as file:
+        file.write(b"\n".join(damaged) + b"\n")
+    _log.error("%d damaged records of the call journal are kept in %s", len(damaged), aside.name)

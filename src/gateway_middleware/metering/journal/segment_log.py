@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +15,16 @@ _RETRY_SECONDS = 1.0
 NOT_STARTED = "not started"
 
 
-class Written(NamedTuple):
-    """A record that is in the file: its sequence, and its bytes."""
+class Draft(NamedTuple):
+    """A record to be written: its kind, and one JSON value without a newline."""
 
-    sequence: int
-    record: bytes
+    kind: bytes
+    body: bytes
+
+
+def one_line(draft: Draft) -> Draft:
+    """The same JSON without newlines, which a provider's raw object may hold between its values."""
+    return draft._replace(body=draft.body.replace(b"\n", b" ")) if b"\n" in draft.body else draft
 
 
 class SegmentLog:
@@ -27,7 +32,8 @@ class SegmentLog:
 
     `append` belongs to the event loop's thread and never waits; all else to the thread that keeps house. `carry` gives
     the records of the calls under way, `retire` takes a segment that gets no further record. `fault` says why no call
-    may be taken; `owner` is part of the names of the files. Durations are seconds.
+    may be taken, `trouble` what could not be done beside; `owner` is part of the names of the files. Durations are
+    seconds.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class SegmentLog:
         retire: Callable[[Segment], None],
     ) -> None:
         self.fault: str | None = NOT_STARTED
+        self.trouble: str | None = None
         self.owner = ""
         self._path = path
         self._clock = clock
@@ -55,21 +62,25 @@ class SegmentLog:
         self._rotate_at = 0.0
         self._sequence = 0
 
-    def append(self, kind: bytes, body: bytes) -> Written | None:
-        """Write one record. None where that cannot be done: then `fault` says why."""
+    def append(self, drafts: Sequence[Draft]) -> list[bytes] | None:
+        """Write records, all at once: they are returned as they stand in the file.
+
+        None where that cannot be done, and nothing is written: then `fault` says why.
+        """
         segment = self._segment
         if segment is None:
             return None
         try:
-            if self._is_deleted or (kind == OPEN and self._is_due(segment)):
+            if self._is_deleted or (self._is_due(segment) and any(draft.kind == OPEN for draft in drafts)):
                 segment = self._rotate(segment)
-            self._sequence += 1
-            record = frame(kind, self._sequence, body)
-            segment.append(record)
+            first = self._sequence + 1
+            written = [frame(kind, number, body) for number, (kind, body) in enumerate(drafts, first)]
+            segment.append(b"".join(written))
         except OSError as error:
             self._fail(error)
             return None
-        return Written(self._sequence, record)
+        self._sequence += len(drafts)
+        return written
 
     def keep_ready(self) -> None:
         """Have an empty segment at hand, and notice when somebody has deleted the one in use. Raises OSError."""
@@ -83,6 +94,18 @@ class SegmentLog:
             self._spare = Segment.create(self._path, self.owner)
         if self._is_deleted and not self._spare.size:
             self._spare.append(self._carry())  # until the next record comes, the calls under way are safe here
+
+    def look(self) -> None:
+        """Keep ready, and repair what is broken. Never raises: see `trouble` and `fault`."""
+        try:
+            self.keep_ready()
+            self.trouble = None
+        except OSError as error:
+            if self.trouble is None:
+                _log.error("call journal cannot be looked after: %r", error)
+            self.trouble = f"the call journal cannot be looked after: {error}"
+        if self.fault is not None:
+            self.repair()
 
     def repair(self) -> None:
         """Take calls again if a new segment can be written."""
@@ -106,16 +129,16 @@ class SegmentLog:
         """Whether a segment is in use."""
         return self._segment is not None
 
-    def close(self, *, is_finished: bool) -> None:
-        """Remove the files if everything in them is finished; else leave what is in them to the next process."""
+    @property
+    def current(self) -> Segment | None:
+        """The segment in use."""
+        return self._segment
+
+    def take_current(self) -> Segment | None:
+        """Write no more: the segment in use becomes the caller's."""
         self._discard_spare()
         segment, self._segment = self._segment, None
-        if segment is None:
-            return
-        if is_finished:
-            segment.discard()
-        else:
-            segment.close()
+        return segment
 
     def _is_due(self, segment: Segment) -> bool:
         return segment.size >= self._rotate_size or self._clock() >= self._rotate_at

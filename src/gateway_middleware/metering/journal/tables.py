@@ -42,10 +42,11 @@ class Progress(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """How many events are new, and how many were there already."""
+    """How many events are new, how many were there already, and how many calls cost nothing."""
 
     added: int
     known: int
+    voided: int = 0
 
 
 def prepare(connection: sqlite3.Connection, synchronous: str) -> None:
@@ -170,18 +171,20 @@ def fold(connection: sqlite3.Connection, owner: str, ends: Sequence[CallEnd], *,
     before = progress(connection, owner)
     if before.is_done:
         return Folded(0, 0)
-    added = known = 0
+    added = known = voided = 0
     for part in _chunks(ends, _CHUNK):
         fresh = [s for s in part if s.sequence is None or s.sequence > before.sequence]
         new = _unknown(connection, owner, fresh)
         known += len(fresh) - len(new)
-        added += _insert(connection, owner, new)
+        inserted = _insert(connection, owner, new)
+        added += inserted
+        voided += len(new) - inserted
     reached = max((s.sequence or 0 for s in ends), default=0)
     connection.execute(
         "INSERT OR REPLACE INTO owners (owner, sequence, is_done) VALUES (?, ?, ?)",
         (owner, max(reached, before.sequence), is_last),
     )
-    return Folded(added, known)
+    return Folded(added, known, voided)
 
 
 def progress(connection: sqlite3.Connection, owner: str) -> Progress:

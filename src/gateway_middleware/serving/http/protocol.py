@@ -87,7 +87,9 @@ class HTTPProtocol(asyncio.Protocol):
         if raw is not None and raw.family in _INTERNET:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = self._config
-        self._scope = connection_scope(transport, root_path=config.root_path, asgi_version=config.asgi_version)
+        self._scope = connection_scope(
+            transport, root_path=config.root_path, asgi_version=config.asgi_version, outbox=self.door.outbox
+        )
         self._state.connections.add(self)  # type: ignore[arg-type]
         self.deadline = self.clock() + self.door.limits.head_seconds
         excess = self.door.enter(self, self.loop)
@@ -260,6 +262,7 @@ class HTTPProtocol(asyncio.Protocol):
         if self._exchange is not None:
             data += self._exchange.take_head()
         if data and not self._transport.is_closing():
+            self.door.outbox.commit()
             self._transport.write(data)
 
     def default_lines(self) -> bytes:

@@ -8,11 +8,15 @@ from typing import Any
 
 import httptools
 
+from gateway_middleware.core.outbox import Outbox
+from gateway_middleware.core.scope import OUTBOX
 from gateway_middleware.serving.http.head import RequestHead
 from gateway_middleware.serving.http.refusal import RefusedRequestError
 
 
-def connection_scope(transport: asyncio.BaseTransport, *, root_path: str, asgi_version: str) -> dict[str, Any]:
+def connection_scope(
+    transport: asyncio.BaseTransport, *, root_path: str, asgi_version: str, outbox: Outbox
+) -> dict[str, Any]:
     """What all scopes of a connection have in common."""
     extra = transport.get_extra_info
     return {
@@ -23,6 +27,7 @@ def connection_scope(transport: asyncio.BaseTransport, *, root_path: str, asgi_v
         "client": _address(extra("peername"), is_own=False),
         "scheme": "https" if extra("sslcontext") else "http",
         "root_path": root_path,
+        OUTBOX.slot: outbox,
     }
 
 
