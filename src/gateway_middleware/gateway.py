@@ -32,6 +32,7 @@ from gateway_middleware.composition.status import Status
 from gateway_middleware.composition.telemetry import telemetry_layers
 from gateway_middleware.composition.tenants import Tenants
 from gateway_middleware.composition.upstream import Upstream
+from gateway_middleware.composition.watch import build_watch
 from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.edge.middleware import EdgeMiddleware
@@ -61,8 +62,8 @@ class Gateway:
     `transport` is any `httpx.AsyncBaseTransport` to reach providers through (a mock, a proxy, mTLS) in place of the
     gateway's own engine, `exchange` the same by the engine's narrower protocol; `kinds` are the kinds of providers by
     name, as in `Settings.from_env`; `resolver` says who the caller is in place of the configured API keys; `reread`
-    gives the settings of a reload; `write_log` takes the bytes of access-log lines (default: standard output). Raises
-    `SettingsError` for settings that cannot work together.
+    gives the settings of a reload, and has their files watched; `write_log` takes the bytes of access-log lines
+    (default: standard output). Raises `SettingsError` for settings that cannot work together.
     """
 
     def __init__(
@@ -97,9 +98,11 @@ class Gateway:
         # In the order of their start; they stop in reverse, the log last.
         records = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.pricing, self.metering)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
-        self.parts: tuple[Part, ...] = (*records, *rooms)
+        parts: tuple[Part, ...] = (*records, *rooms)
+        self._reload = Reload(self.config, parts, reread=reread)
+        self.operations = self._make_operations()
+        self.parts: tuple[Part, ...] = (*parts, build_watch(settings, self._reload, self.operations, clocks))
         self._life = Life(self.parts)
-        self.operations = self._make_operations(reread)
         self.routes = self._make_routes(clocks)
         self.middleware = self._make_layers(settings, tracer_provider, clocks)
         router = Router(self.routes, lifespan=lambda _: self.lifespan())
@@ -155,8 +158,7 @@ class Gateway:
         for listener in (self.stats, self.log):
             self.breakers.subscribe(listener)
 
-    def _make_operations(self, reread: Callable[[], Settings] | None) -> Operations:
-        self._reload = Reload(self.config, self.parts, reread=reread)
+    def _make_operations(self) -> Operations:
         return Operations(
             config=self.config,
             breakers=self.breakers.operator,

@@ -37,6 +37,7 @@ PARTS = (
     "Stats",
     "Calls",
     "CallPlans",
+    "Watch",
 )
 
 
@@ -87,9 +88,11 @@ def _link(descriptor: Path) -> Path | None:
 
 def gateway(folder: Path, redis: RedisProcess, **ports: Any) -> Gateway:
     (folder / "metrics").mkdir(exist_ok=True)
+    (folder / "key").write_text("sk-of-a-file")
     settings = Settings.from_env(
         environment(
             "http://127.0.0.1:9",
+            OPENAI_API_KEY=f"file:{folder / 'key'}",
             GATEWAY_JOURNAL=str(folder / "journal.db"),
             GATEWAY_STORAGE_URI=redis.uri,
             GATEWAY_METRICS_DIRECTORY=str(folder / "metrics"),
@@ -98,7 +101,7 @@ def gateway(folder: Path, redis: RedisProcess, **ports: Any) -> Gateway:
             GATEWAY_QUEUE_SECONDS="1",
         )
     )
-    return Gateway(settings, **{"write_log": LogLines(), **ports})
+    return Gateway(settings, **{"write_log": LogLines(), "reread": lambda: settings, **ports})
 
 
 async def call(gateway: Gateway) -> int:

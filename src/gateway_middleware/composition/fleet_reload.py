@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.log import Log
     from gateway_middleware.composition.reload import Reload
     from gateway_middleware.fleet.entries import Entry, Process
+    from gateway_middleware.settings import Settings
 
 KIND = "reload"
 _ANSWER_SECONDS = 1.0
@@ -71,9 +72,17 @@ class FleetReload:
         self._fleet.post(KIND, self._fleet.process.id, Question(self._signed(by)), seconds=_QUESTION_SECONDS)
         return True
 
-    def _here(self, by: str, **audited: Any) -> dict[str, Any]:
-        document = self._reload.apply()
-        self._log.audit("reload", client=by, config_hash=document["config_hash"], **audited)
+    async def on_change(self) -> None:
+        """Files of the configuration have changed: read in a thread, taken here. Every process sees its own files."""
+        try:
+            self._here("file watch", settings=await asyncio.to_thread(self._reload.read))
+        except SettingsError as error:
+            self._complain(error)
+
+    def _here(self, by: str, *, settings: Settings | None = None, **audited: Any) -> dict[str, Any]:
+        document = self._reload.apply(settings)
+        changes = {name: ", ".join(document[name]) or None for name in ("changed", "need_restart")}
+        self._log.audit("reload", client=by, config_hash=document["config_hash"], **changes, **audited)
         return document
 
     def _signed(self, by: str) -> str:

@@ -77,6 +77,10 @@ class Operations:
         except SettingsError as error:
             raise InvalidRequestError(f"The configuration was not taken: {'; '.join(error.complaints)}") from None
 
+    async def reload_on_change(self) -> None:
+        """The same for this process alone, when its files have changed: complaints go to the log."""
+        await self._reload.on_change()
+
     def reload_on_signal(self) -> bool:
         """The same for SIGHUP: complaints go to the log. Returns whether this process has taken its configuration."""
         return self._reload.on_signal("SIGHUP")

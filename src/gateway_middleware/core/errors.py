@@ -29,7 +29,7 @@ ContextError, GatewayNotStartedError, SettingsError    programming or configurat
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -301,8 +301,12 @@ class GatewayNotStartedError(Exception):
 
 
 class SettingsError(Exception):
-    """The configuration is wrong; `complaints` holds one line for each fault, none of them with a secret."""
+    """The configuration is wrong; `complaints` holds one line for each fault, none of them with a secret.
 
-    def __init__(self, complaints: Sequence[str]) -> None:
+    `files` are those that were looked at (`settings.files.FileVersion`).
+    """
+
+    def __init__(self, complaints: Sequence[str], *, files: Sequence[Any] = ()) -> None:
         super().__init__("\n".join(complaints))
         self.complaints = tuple(complaints)
+        self.files = tuple(files)

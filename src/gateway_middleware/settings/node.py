@@ -15,6 +15,7 @@ import msgspec
 
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings.faults import Faults, nearest, shown_name
+from gateway_middleware.settings.files import FilesRead
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,4096}")
 _REFERENCE = re.compile(r"env:[A-Z_][A-Z0-9_]*|file:[\x20-\x7e]+")
@@ -26,12 +27,16 @@ class _Unresolved(Exception):  # noqa: N818
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """`raw` is text from the environment, or what TOML or JSON made of it."""
+    """`raw` is text from the environment, or what TOML or JSON made of it.
+
+    All nodes of one reading share `files`, which notes every file that is looked at.
+    """
 
     place: str
     raw: Any
     faults: Faults
     environ: Mapping[str, str]
+    files: FilesRead = msgspec.field(default_factory=FilesRead)
     is_hidden: bool = False
 
     def fault(self, expectation: str) -> None:
@@ -109,6 +114,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     def _follow(self, reference: str) -> str:
         kind, _, target = reference.partition(":")
+        if kind == "file":
+            self.files.note(target)
         text = (self.environ.get(target, "") if kind == "env" else _read_file(target)).rstrip("\r\n")
         if not text:
             raise _Unresolved("this variable is not set" if kind == "env" else "this file is empty")

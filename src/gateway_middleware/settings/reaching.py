@@ -20,6 +20,7 @@ def read_ca_file(node: Node) -> str:
     """The path of a file of PEM certificates, which are loaded once to see that they are some."""
     path = scalars.path(node)
     if path:
+        node.files.note(path)
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
         except (OSError, ValueError) as error:

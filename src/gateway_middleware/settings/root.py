@@ -17,6 +17,7 @@ from gateway_middleware.core.secret import Secret
 from gateway_middleware.core.sse import MAX_EVENT_BYTES
 from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.faults import Faults
+from gateway_middleware.settings.files import FilesRead, FileVersion
 from gateway_middleware.settings.identity import complain_about_halves
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN, read_providers, ways_to_switch_on
@@ -37,7 +38,11 @@ NO_TENANT = (
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration. `given` names the variables that were set; limits are kept in their written notation."""
+    """The configuration. Limits are kept in their written notation.
+
+    `given` names the variables that were set. `files` are those that were read, in the version that was read: the file
+    of settings, and those of secrets and certificates.
+    """
 
     providers: tuple[ProviderSettings, ...] = ()
     routes: tuple[RouteSettings, ...] = ()
@@ -90,7 +95,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     breaker: str = "on"
     usage_metering_url: str | None = None
     usage_metering_token: Secret | None = None
+    watch_seconds: float = 2.0
     given: tuple[str, ...] = ()
+    files: tuple[FileVersion, ...] = ()
 
     @classmethod
     def from_env(
@@ -106,12 +113,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         they are for `Gateway(resolver=...)`, so that no tenant has to be known by them. Raises `SettingsError` with
         every complaint.
         """
-        faults = Faults()
+        faults, files = Faults(), FilesRead()
         environment = dict(os.environ if environ is None else environ)
-        fields = _read(read_sources(environment, _NAMES, faults), faults, kinds, has_resolver=has_resolver)
+        fields = _read(read_sources(environment, _NAMES, faults, files), faults, kinds, has_resolver=has_resolver)
         if faults:
-            raise SettingsError(faults.lines())
-        return cls(**fields)
+            raise SettingsError(faults.lines(), files=files.versions())
+        return cls(**fields, files=files.versions())
 
     @property
     def knows_tenants(self) -> bool:
@@ -125,7 +132,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Nor about the directories that each server makes for itself: servers with the same configuration have one hash.
         """
         given = tuple(name for name in self.given if name not in _OWN_PLACES)
-        shared = msgspec.structs.replace(self, metrics_directory=None, fleet_directory=None, given=given)
+        shared = msgspec.structs.replace(self, metrics_directory=None, fleet_directory=None, given=given, files=())
         content = msgspec.json.encode(shared, enc_hook=_source_only)
         return hashlib.sha256(content).hexdigest()[:12]
 

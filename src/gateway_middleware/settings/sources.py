@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from gateway_middleware.settings.faults import Faults, nearest, shown_name
+from gateway_middleware.settings.files import FilesRead
 from gateway_middleware.settings.node import Node
 
 PREFIX = "GATEWAY_"
@@ -20,12 +23,16 @@ def file_key(variable: str) -> str:
     return variable.removeprefix(PREFIX).lower()
 
 
-def read_sources(environ: Mapping[str, str], known: Iterable[str], faults: Faults) -> dict[str, Node]:
-    """Every known variable that is set and not empty. What the environment sets, the file does not."""
+def read_sources(
+    environ: Mapping[str, str], known: Iterable[str], faults: Faults, files: FilesRead | None = None
+) -> dict[str, Node]:
+    """Every known variable that is set and not empty. What the environment sets, the file does not.
+
+    `files` notes all that are looked at, those of secrets too.
+    """
     names = list(known)
-    nodes = {
-        name: Node(place=name, raw=environ[name], faults=faults, environ=environ) for name in names if environ.get(name)
-    }
+    start = Node(place="", raw=None, faults=faults, environ=environ, files=files or FilesRead())
+    nodes = {name: msgspec.structs.replace(start, place=name, raw=environ[name]) for name in names if environ.get(name)}
     _complain_about_unknown(environ, names, faults)
     file = nodes.pop(CONFIG_FILE, None)
     return (_read_file(file, names) | nodes) if file else nodes
@@ -49,12 +56,13 @@ def _is_service_link(name: str, value: str) -> bool:
 
 
 def _read_file(node: Node, known: list[str]) -> dict[str, Node]:
+    node.files.note(node.raw)
     variables = {file_key(name): name for name in known if name != CONFIG_FILE}
     nodes: dict[str, Node] = {}
     for key, raw in _parse_file(node).items():
         place = f"{shown_name(Path(node.raw).name)}:{shown_name(key)}"
         if key in variables:
-            nodes[variables[key]] = Node(place=place, raw=raw, faults=node.faults, environ=node.environ)
+            nodes[variables[key]] = msgspec.structs.replace(node, place=place, raw=raw)
         else:
             node.faults.add(place, "unknown key" + nearest(key, list(variables)))
     return nodes

@@ -152,6 +152,13 @@ VARIABLES: tuple[Variable, ...] = (
         name="GATEWAY_CONFIG_FILE",
         meaning="A TOML file with any of these, named in lower case and without `GATEWAY_`; the environment wins.",
     ),
+    Variable(
+        name="GATEWAY_WATCH_SECONDS",
+        field="watch_seconds",
+        read=scalars.pause,
+        meaning="How often that file, and each that holds a secret or certificates, is looked at: a change is taken "
+        "without a restart, as by a reload (docs/fleet.md). 0: only when asked.",
+    ),
     Variable(name="GATEWAY_HOST", field="host", read=scalars.host, meaning="Where `serve` listens."),
     Variable(name="GATEWAY_PORT", field="port", read=_port, meaning="Where `serve` listens; 0 takes a free port."),
     Variable(
