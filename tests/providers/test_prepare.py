@@ -19,7 +19,7 @@ from gateway_middleware.core.errors import (
     UpstreamStatusError,
 )
 from gateway_middleware.core.model_names import DEFAULT_MODELS
-from gateway_middleware.core.provider_api import Origin, Provider, ProviderConfig, UpstreamRequest, UpstreamTarget
+from gateway_middleware.core.provider_api import Auth, Origin, Provider, ProviderConfig, UpstreamRequest, UpstreamTarget
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.providers import KINDS
 from provider_calls import ANTHROPIC, AZURE, KEY, OPENAI, deployment, model_request, provider_of
@@ -444,3 +444,34 @@ def test_an_event_may_have_as_many_bytes_as_are_configured(provider: str, surfac
 
     with pytest.raises(UpstreamProtocolError, match="more than 100 bytes"):
         made.reader(request, is_event_stream=True).feed(b"data: " + b"x" * 100)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize(
+    ("auth", "sent"),
+    [
+        (Auth.BEARER, [(b"authorization", b"Bearer " + KEY.encode())]),
+        (Auth.X_API_KEY, [(b"x-api-key", KEY.encode())]),
+        (Auth.API_KEY, [(b"api-key", KEY.encode())]),
+        (Auth.NONE, []),
+    ],
+)
+def test_any_kind_sends_its_credential_in_any_form(kind: str, auth: Auth, sent: HeaderList) -> None:
+    provider = provider_of(kind, "https://host", auth=auth)
+    surface = Surface.CHAT if provider.supports(Surface.CHAT) else Surface.MESSAGES
+
+    headers = prepared(provider, surface, b'{"model":"m"}').target.headers
+
+    assert [header for header in headers if header[0] in {b"authorization", b"x-api-key", b"api-key"}] == sent
+
+
+def test_fixed_headers_go_with_every_call_and_hide_what_was_a_secret() -> None:
+    fixed = (("x-title", Secret("Our app")), ("cf-access-token", Secret("hush-hush", source="env:CF")))
+    provider = provider_of("anthropic", "https://host", headers=fixed)
+
+    target = prepared(provider, Surface.MESSAGES, b'{"model":"m"}').target
+
+    assert (b"x-title", b"Our app") in target.headers
+    assert b"cf-access-token: hush-hush\r\n" in target.head
+    assert "hush-hush" in provider.secrets
+    assert "Our app" not in provider.secrets

@@ -11,7 +11,7 @@ import trustme
 
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import SettingsError
-from gateway_middleware.core.provider_api import Proxy
+from gateway_middleware.core.provider_api import Auth, Proxy
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.providers import KINDS
 from gateway_middleware.settings import ProviderSettings, Settings
@@ -140,7 +140,8 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
             entry(zzz="x"),
             (
                 f"{P}.zzz: unknown name; expected one of kind, base_url, api_key, api_version, timeouts, insecure, "
-                "organization, project, breaker, on_disconnect, stream_options, ca_file, proxy, stateless, surfaces"
+                "organization, project, breaker, on_disconnect, stream_options, ca_file, proxy, stateless, surfaces, "
+                "auth, headers, labels"
             ),
         ),
         (entry(api_key=7), f"{P}.api_key=[redacted]: expected text, env:NAME or file:/path"),
@@ -287,3 +288,42 @@ def test_ways_that_lead_nowhere(options: Any, says: str) -> None:
     assert says in str(caught.value)
     assert "hidden-word" not in str(caught.value)
     assert "no-colon-in-here" not in str(caught.value)
+
+
+def test_a_provider_without_a_key_says_so() -> None:
+    local = '{"local": {"kind": "openai", "base_url": "http://127.0.0.1:11434/v1", "auth": "none"}}'
+    (found,) = providers(GATEWAY_PROVIDERS=local).values()
+
+    assert (found.auth, found.api_key.reveal()) == (Auth.NONE, "")
+
+
+def test_headers_of_every_call() -> None:
+    headers = {"X-Title": "Our app", "CF-Access-Token": "env:CF"}
+    (found,) = providers(GATEWAY_PROVIDERS=entry(base_url="https://h/v1", headers=headers), CF="hush-hush").values()
+
+    assert [(name, value.reveal(), value.source) for name, value in found.headers] == [
+        ("x-title", "Our app", f"{P}.headers.X-Title"),
+        ("cf-access-token", "hush-hush", "env:CF"),
+    ]
+
+
+OWN = ["Host", "content-length", "Transfer-Encoding", "connection", "Authorization", "x-api-key", "API-Key", "cookie"]
+
+
+@pytest.mark.parametrize("name", [*OWN, "proxy-authorization", "x-gateway-tenant", "user-agent", "a b", "", "x\r\ny"])
+def test_headers_that_are_the_gateways_own_or_none(name: str) -> None:
+    faults = complaints(GATEWAY_PROVIDERS=entry(base_url="https://h/v1", headers={name: "hush-hush"}))
+
+    assert faults
+    assert "hush-hush" not in str(faults)
+
+
+@pytest.mark.parametrize("value", ["", " x", "x\r\ny: z", "\u00e9", 5, None, "env:NOT_SET"])
+def test_values_that_no_header_has(value: object) -> None:
+    assert complaints(GATEWAY_PROVIDERS=entry(base_url="https://h/v1", headers={"x-a": value}))
+
+
+def test_a_form_of_credential_that_there_is_not() -> None:
+    (fault,) = complaints(GATEWAY_PROVIDERS=entry(base_url="https://h/v1", auth="basic"))
+
+    assert "bearer, x-api-key, api-key, none" in fault

@@ -11,6 +11,7 @@ from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.commands.compose import add_overrides, compose, environment_of
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.pricing import price_warnings
+from gateway_middleware.core.provider_api import Auth
 from gateway_middleware.settings import DeploymentSettings, ProviderSettings, Settings, TenantSettings
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def describe(settings: Settings) -> Iterable[str]:
 def _provider(provider: ProviderSettings) -> str:
     version = f" api-version {provider.api_version}" if provider.api_version else ""
     key = f"key {provider.api_key.source} (fingerprint {provider.api_key.fingerprint})"
-    return f"{provider.name}: {provider.kind} at {provider.base_url}{version}, {key}"
+    if provider.auth is Auth.NONE:
+        key = "no key"
+    labels = "".join(f", {name}={value}" for name, value in provider.labels)
+    return f"{provider.name}: {provider.kind} at {provider.base_url}{version}, {key}{labels}"
 
 
 def _timeouts(provider: ProviderSettings) -> str:
@@ -86,4 +90,5 @@ def _tenant(tenant: TenantSettings) -> str:
     keys = "1 key" if len(tenant.keys) == 1 else f"{len(tenant.keys)} keys"
     if tenant.on_unpriced != "refuse":
         limits.append(f"on_unpriced {tenant.on_unpriced}")
+    limits += [f"requires {name}={' or '.join(values)}" for name, values in tenant.require]
     return "; ".join([f"{tenant.name}: {keys}", *limits, f"models {', '.join(tenant.models)}"])

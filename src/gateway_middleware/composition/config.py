@@ -131,6 +131,7 @@ def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProv
         providers,
         is_native=lambda name, surface: providers[name].is_native(surface),
         translation=settings.translation,
+        labels={provider.name: dict(provider.labels) for provider in settings.providers},
     )
 
 

@@ -167,6 +167,9 @@ def _require_pyjwt() -> None:
 def listed(settings: Settings) -> list[tuple[Tenant, Sequence[TenantKey]]]:
     """Every tenant with its keys."""
     return [
-        (Tenant(name=t.name, models=t.models), [TenantKey(k.digest, k.name, k.expires) for k in t.keys])
+        (
+            Tenant(name=t.name, models=t.models, require=t.require),
+            [TenantKey(k.digest, k.name, k.expires) for k in t.keys],
+        )
         for t in settings.tenants
     ]

@@ -86,12 +86,20 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: float = 15.0
 
 
+Requirements: TypeAlias = "tuple[tuple[str, tuple[str, ...]], ...]"
+"""Labels that a provider must have, each with the values that will do."""
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
-    """Who pays. `models` are shell patterns over the names a client may ask for."""
+    """Who pays. `models` are shell patterns over the names a client may ask for.
+
+    `require`: labels of the only providers that its calls may reach.
+    """
 
     name: str
     key_id: str | None = None
     models: tuple[str, ...] = ("*",)
+    require: Requirements = ()
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):

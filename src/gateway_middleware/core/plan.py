@@ -11,7 +11,7 @@ T = TypeVar("T")
 _MAX_PLANS = 4096
 
 CallKind: TypeAlias = "tuple[object, ...]"
-"""What calls of one plan have in common: tenant, key, models allowed, path of the endpoint, model, strictness."""
+"""What calls of one plan have in common: tenant, key, models allowed, labels required, path, model, strictness."""
 
 
 class CallPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -20,6 +21,15 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Secret | None = None
 
 
+class Auth(StrEnum):
+    """How a credential is sent: `Authorization: Bearer`, `x-api-key`, `api-key`, or not at all."""
+
+    BEARER = "bearer"
+    X_API_KEY = "x-api-key"
+    API_KEY = "api-key"
+    NONE = "none"
+
+
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A configured provider: the vendor's wire format (`kind`), address and credential.
 
@@ -27,7 +37,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     `project` are OpenAI's. `reads_on_disconnect`: a stream whose client has left is read to its end for its usage.
     `stream_options`: it takes the option by which OpenAI's format asks for the usage of a stream. `max_event_bytes`
     bounds one event of a stream. `ca_file` names authorities that its certificate may come from, besides the public
-    ones. `proxy` is the only way to it. `is_stateless`: it keeps nothing that a request could name.
+    ones. `proxy` is the only way to it. `is_stateless`: it keeps nothing that a request could name. `auth` None is the
+    kind's own form of a credential. `headers` (names in lower case) go with every call.
     """
 
     name: str
@@ -43,6 +54,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str | None = None
     proxy: Proxy | None = None
     is_stateless: bool = False
+    auth: Auth | None = None
+    headers: tuple[tuple[str, Secret], ...] = ()
     max_event_bytes: int = MAX_EVENT_BYTES
     surfaces: frozenset[Surface] | None = None
     """The surfaces that this provider really has; None: all of its kind."""

@@ -97,7 +97,7 @@ class IntakeMiddleware:
     ) -> ModelRequest:
         tenant, record, is_strict = TENANT.get(scope), RECORD.get(scope), _asks_strictness(scope)
         model = _model_of(endpoint, surface, parsed)
-        kind = (tenant.name, tenant.key_id, tenant.models, endpoint.path, model, is_strict)
+        kind = (tenant.name, tenant.key_id, tenant.models, tenant.require, endpoint.path, model, is_strict)
         plan = self._plans.find(kind)
         if plan is None:
             check_model(model)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface, Translate
-from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.errors import InvalidRequestError, PermissionDeniedError, UnknownModelError
 from gateway_middleware.core.models import facts_of
+from gateway_middleware.intake.residency import Residency, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gateway_middleware.core.domain import Tenant
+    from gateway_middleware.core.domain import Requirements, Tenant
     from gateway_middleware.core.provider_api import Provider
 
 _MAX_RESOLVED = 1024
@@ -40,7 +41,7 @@ class RouteTable:
     go to a provider of the Anthropic dialect while there is another.
 
     `is_native` says whether a provider (by name) speaks a surface without translation; None: all that it supports.
-    `translation` is for routes that say nothing of it.
+    `translation` is for routes that say nothing of it. `labels` are those of each provider.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class RouteTable:
         *,
         is_native: Callable[[str, Surface], bool] | None = None,
         translation: Translate = Translate.ALLOW,
+        labels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
+        self._residency = Residency(labels or {})
         self._is_native = is_native
         self._translation = translation
         self._routes = {name: self._with_translation(route) for name, route in routes.items()}
@@ -61,29 +64,31 @@ class RouteTable:
             for surface in Surface
             if (able := self._serving(route, surface)) is not None
         }
-        self._resolved: OrderedDict[tuple[str, Surface, Dialect], Route] = OrderedDict()
+        self._resolved: OrderedDict[tuple[str, Surface, Dialect, Requirements], Route] = OrderedDict()
         self._allowed: dict[tuple[tuple[str, ...], str], bool] = {}
 
     def resolve(self, model: str, *, surface: Surface, dialect: Dialect, tenant: Tenant) -> Route:
         """The route of a model that this tenant may call on this surface.
 
         Raises `UnknownModelError`, the same for a model that is not there and one that is not allowed, and
-        `InvalidRequestError` for one that is there but not on this surface.
+        `InvalidRequestError` for one that is there but not on this surface, `PermissionDeniedError` for one that leads
+        to no provider as the tenant requires it.
         """
         if not self._may(tenant, model):
             raise unknown(model)
-        return self._resolve(model, surface, dialect)
+        route = self._resolve(model, surface, dialect, tenant.require)
+        return self._residency.narrowed(route, tenant.require) if tenant.require else route
 
-    def _resolve(self, model: str, surface: Surface, dialect: Dialect) -> Route:
+    def _resolve(self, model: str, surface: Surface, dialect: Dialect, require: Requirements) -> Route:
         route = self._by_surface.get((model, surface))
         if route is not None:
             return route
         if model in self._routes:
             raise self._not_here(model, surface, [d.provider for d in self._routes[model].deployments])
-        key = (model, surface, dialect)
+        key = (model, surface, dialect, require)
         route = self._resolved.get(key)
         if route is None:
-            return self._remember(key, self._derive(model, surface, dialect))
+            return self._remember(key, self._derive(*key))
         self._resolved.move_to_end(key)
         return route
 
@@ -98,11 +103,9 @@ class RouteTable:
 
     def find(self, model: str, tenant: Tenant, dialect: Dialect) -> Route | None:
         """What a call of this name leads to on the first surface that has it; None where none has."""
-        if not self._may(tenant, model):
-            return None
         for surface in Surface:
-            with suppress(InvalidRequestError, UnknownModelError):
-                return self._resolve(model, surface, dialect)
+            with suppress(InvalidRequestError, PermissionDeniedError, UnknownModelError):
+                return self.resolve(model, surface=surface, dialect=dialect, tenant=tenant)
         return None
 
     def _with_translation(self, route: Route) -> Route:
@@ -139,7 +142,7 @@ class RouteTable:
             return None
         return msgspec.structs.replace(route, deployments=able[0], on_context_window=able[1], on_content_policy=able[2])
 
-    def _derive(self, model: str, surface: Surface, dialect: Dialect) -> Route:
+    def _derive(self, model: str, surface: Surface, dialect: Dialect, require: Requirements) -> Route:
         provider, _, name = model.partition("/")
         if provider in self._providers and name:
             if not self._supports(provider, surface, self._translation):
@@ -147,7 +150,7 @@ class RouteTable:
             return self._with_translation(_single(model, provider, name))
         if name and provider[:1].isalnum() and provider.casefold() not in _PUBLISHERS:
             self._complain_about_misspelling(model, provider, name)
-        chosen = self._by_preference(model, surface, dialect)
+        chosen = self._by_preference(model, surface, dialect, require)
         if chosen is None:
             raise unknown(model)
         return self._with_translation(_single(model, chosen, model))
@@ -159,7 +162,7 @@ class RouteTable:
                 message = f"The model `{model}` does not exist: no provider is named `{provider}`."
                 raise UnknownModelError(f"{message} Did you mean `{known}/{name}`?", param="model")
 
-    def _by_preference(self, model: str, surface: Surface, dialect: Dialect) -> str | None:
+    def _by_preference(self, model: str, surface: Surface, dialect: Dialect, require: Requirements) -> str | None:
         """The name of the provider for a model without a route."""
         owners = self._owners(model)
         able = [name for name in owners or self._providers if self._supports(name, surface, self._translation)]
@@ -167,13 +170,16 @@ class RouteTable:
             able = [name for name in able if self._providers[name].dialect is not Dialect.ANTHROPIC] or able
         if owners and not able:
             raise self._not_here(model, surface, owners)
-        return min(able, key=lambda name: self._providers[name].dialect is not dialect, default=None)
+        permitted = [name for name in able if self._residency.permits(name, require)]
+        if able and not permitted:
+            raise refusal(model, require)
+        return min(permitted, key=lambda name: self._providers[name].dialect is not dialect, default=None)
 
     def _owners(self, model: str) -> list[str]:
         """The configured providers to whom names with this beginning belong."""
         return [name for name, provider in self._providers.items() if model.startswith(provider.model_prefixes)]
 
-    def _remember(self, key: tuple[str, Surface, Dialect], route: Route) -> Route:
+    def _remember(self, key: tuple[str, Surface, Dialect, Requirements], route: Route) -> Route:
         self._resolved[key] = route
         if len(self._resolved) > _MAX_RESOLVED:
             self._resolved.popitem(last=False)

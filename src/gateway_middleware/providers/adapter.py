@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from gateway_middleware.core.domain import Dialect
+from gateway_middleware.providers.credentials import fixed_headers
 from gateway_middleware.providers.targets import TargetCache, parse_base_url
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ class Adapter:
         self.timeouts = config.timeouts
         self.reads_on_disconnect = config.reads_on_disconnect
         self._max_event_bytes = config.max_event_bytes
-        self.secrets: tuple[str, ...] = (config.api_key.reveal(), *_proxy_secrets(config.proxy))
+        self.secrets: tuple[str, ...] = _secrets(config)
         origin, path = parse_base_url(config.base_url)
         self.origin = msgspec.structs.replace(origin, ca_file=config.ca_file, proxy=config.proxy)
-        self._targets = TargetCache(self.origin, addressing(path), headers)
+        self._targets = TargetCache(self.origin, addressing(path), headers + fixed_headers(config))
 
     def is_stream(self, headers: HeaderList) -> bool:
         """Whether the answer is a stream of server-sent events."""
@@ -57,6 +58,12 @@ class Adapter:
     def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
         """The gateway adds nothing that a provider could refuse."""
         return False
+
+
+def _secrets(config: ProviderConfig) -> tuple[str, ...]:
+    """Values of headers are secrets where they were given as `env:NAME` or `file:/path`."""
+    headers = [value.reveal() for _, value in config.headers if value.source.startswith(("env:", "file:"))]
+    return (config.api_key.reveal(), *headers, *_proxy_secrets(config.proxy))
 
 
 def _proxy_secrets(proxy: Proxy | None) -> tuple[str, ...]:

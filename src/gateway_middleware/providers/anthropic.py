@@ -6,10 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from gateway_middleware.core.domain import Dialect, Surface
-from gateway_middleware.core.provider_api import UpstreamRequest
+from gateway_middleware.core.provider_api import Auth, UpstreamRequest
 from gateway_middleware.providers.adapter import Adapter
 from gateway_middleware.providers.answers import JsonReader
 from gateway_middleware.providers.bodies import upstream_body
+from gateway_middleware.providers.credentials import credential_headers
 from gateway_middleware.providers.events import MessagesEvents
 from gateway_middleware.providers.targets import content_headers, header_value
 from gateway_middleware.providers.usage import anthropic_usage
@@ -41,8 +42,7 @@ class AnthropicProvider(Adapter):
 
     def __init__(self, config: ProviderConfig) -> None:
         self._version = (_VERSION, header_value(config.api_version or _DEFAULT_VERSION, "an API version"))
-        headers = ((b"x-api-key", header_value(config.api_key.reveal(), "an API key")),)
-        super().__init__(config, headers=headers, addressing=_addressing)
+        super().__init__(config, headers=credential_headers(config, Auth.X_API_KEY), addressing=_addressing)
 
     def supports(self, surface: Surface) -> bool:
         return surface in ANTHROPIC_SURFACES

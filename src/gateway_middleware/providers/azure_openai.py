@@ -11,10 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from gateway_middleware.core.domain import Dialect, Surface
-from gateway_middleware.core.provider_api import UpstreamRequest
+from gateway_middleware.core.provider_api import Auth, UpstreamRequest
 from gateway_middleware.providers.bodies import upstream_body
+from gateway_middleware.providers.credentials import credential_headers
 from gateway_middleware.providers.openai_format import OPENAI_SURFACES, OpenAIFormat
-from gateway_middleware.providers.targets import content_headers, header_value, segment
+from gateway_middleware.providers.targets import content_headers, segment
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Deployment, ModelRequest
@@ -46,7 +47,7 @@ class AzureOpenAIProvider(OpenAIFormat):
     def __init__(self, config: ProviderConfig) -> None:
         version = config.api_version
         self._is_dated = version not in _V1_QUERIES
-        headers = ((b"api-key", header_value(config.api_key.reveal(), "an API key")),)
+        headers = credential_headers(config, Auth.API_KEY)
         super().__init__(config, headers=headers, addressing=partial(_addressing, version))
         if self._is_dated and str(version) < _FIRST_WITH_STREAM_OPTIONS:
             self._takes_stream_options = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from gateway_middleware.core.provider_api import UpstreamRequest
+from gateway_middleware.core.provider_api import Auth, UpstreamRequest
 from gateway_middleware.providers.bodies import upstream_body
+from gateway_middleware.providers.credentials import credential_headers
 from gateway_middleware.providers.openai_format import OPENAI_SURFACES, OpenAIFormat
 from gateway_middleware.providers.targets import content_headers, header_value
 
@@ -44,7 +45,7 @@ class OpenAIProvider(OpenAIFormat):
 
 
 def _headers(config: ProviderConfig) -> Headers:
-    headers = [(b"authorization", b"Bearer " + header_value(config.api_key.reveal(), "an API key"))]
+    headers = list(credential_headers(config, Auth.BEARER))
     if config.organization is not None:
         headers.append((b"openai-organization", header_value(config.organization, "an organization")))
     if config.project is not None:

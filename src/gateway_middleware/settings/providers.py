@@ -8,11 +8,13 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway_middleware.core.domain import Surface, Timeouts
-from gateway_middleware.core.provider_api import ProviderKind
+from gateway_middleware.core.provider_api import Auth, ProviderKind
+from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.breakers import read_breaker
+from gateway_middleware.settings.labels import read_labels
 from gateway_middleware.settings.node import Node
-from gateway_middleware.settings.reaching import read_ca_file, read_proxy
+from gateway_middleware.settings.reaching import read_ca_file, read_headers, read_proxy
 from gateway_middleware.settings.tree import ProviderSettings
 
 _KINDS = Mapping[str, ProviderKind]
@@ -64,6 +66,9 @@ _OPTIONS = (
     "proxy",
     "stateless",
     "surfaces",
+    "auth",
+    "headers",
+    "labels",
 )
 _OF_SOME_KINDS = ("api_version", "organization", "project")
 _NO_ENTRA = "without a key means Entra ID, which is not supported yet: set"
@@ -122,7 +127,7 @@ def _read_entry(name: str, entry: Node, kinds: _KINDS) -> ProviderSettings | Non
 
 
 def _complain_about_missing(kind: str, entry: Node, members: Mapping[str, Node], kinds: _KINDS) -> None:
-    if "api_key" not in members:
+    if "api_key" not in members and not _sends_none(members):
         entry.missing("api_key", f"{_NO_KEY.get(kind, 'expected the API key')}, as env:NAME or file:/path")
     if "base_url" not in members and kinds[kind].public_url is None:
         entry.missing("base_url", _NO_URL.get(kind, "expected the address of the provider"))
@@ -137,7 +142,7 @@ def _complain_about_foreign(kind: str, members: Mapping[str, Node], kinds: _KIND
 
 def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> ProviderSettings | None:
     """None when a member without default is missing, which has been complained about."""
-    key = members["api_key"].secret() if "api_key" in members else None
+    key = _key(members)
     is_insecure = "insecure" in members and scalars.boolean(members["insecure"])
     base_url = _base_url(members["base_url"], is_insecure) if "base_url" in members else kinds[kind].public_url
     timeouts = scalars.timeouts(members["timeouts"], Timeouts()) if "timeouts" in members else Timeouts()
@@ -153,6 +158,9 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
     proxy = read_proxy(members["proxy"]) if "proxy" in members else None
     is_stateless = "stateless" in members and scalars.boolean(members["stateless"])
     surfaces = _surfaces(members.get("surfaces"))
+    labels = read_labels(members["labels"]) if "labels" in members else ()
+    auth = Auth(scalars.choice(members["auth"], list(Auth))) if "auth" in members else None
+    headers = read_headers(members["headers"]) if "headers" in members else ()
     if key is None or base_url is None:
         return None
     return ProviderSettings(
@@ -172,7 +180,20 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
         proxy=proxy,
         is_stateless=is_stateless,
         surfaces=surfaces,
+        auth=auth,
+        headers=headers,
+        labels=labels,
     )
+
+
+def _key(members: Mapping[str, Node]) -> Secret | None:
+    if "api_key" in members:
+        return members["api_key"].secret()
+    return Secret("", source="none") if _sends_none(members) else None
+
+
+def _sends_none(members: Mapping[str, Node]) -> bool:
+    return "auth" in members and members["auth"].raw == Auth.NONE
 
 
 def _surfaces(node: Node | None) -> frozenset[Surface] | None:

@@ -19,6 +19,7 @@ from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.files import FilesRead, FileVersion
 from gateway_middleware.settings.identity import complain_about_halves
+from gateway_middleware.settings.labels import meets
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN, read_providers, ways_to_switch_on
 from gateway_middleware.settings.routes import read_routes
@@ -210,6 +211,8 @@ def _warnings(settings: Settings) -> Iterable[str]:
     for tenant in settings.tenants:
         if tenant.on_unpriced == "allow" and settings.limits_spend:
             yield f"tenant {tenant.name}: on_unpriced is allow: calls without a known price pass every limit on spend"
+        if not any(meets(provider.labels, tenant.require) for provider in settings.providers):
+            yield f"tenant {tenant.name}: no provider has the labels that it requires: all its calls are refused"
     if settings.workers > 1 and settings.storage_uri.reveal() == "memory://":
         yield (
             f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import shown_name
+from gateway_middleware.settings.labels import read_requirements
 from gateway_middleware.settings.limits import LIMIT_OPTIONS, pick_limits, read_limits, read_limits_by_model
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.tree import KeySettings, TenantSettings
 from gateway_middleware.tenancy.trusted_header import NAME
 
-_OPTIONS = ("keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority", "on_unpriced")
+_OPTIONS = ("keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority", "on_unpriced", "require")
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PATTERN = re.compile(r"[\x20-\x7e]{1,256}")
@@ -51,6 +52,7 @@ def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: 
         per_key=read_limits(members.get("per_key")),
         per_model=read_limits_by_model(members.get("per_model")),
         priority=scalars.integer(members["priority"], -100, 100) if "priority" in members else 0,
+        require=read_requirements(members["require"]) if "require" in members else (),
         on_unpriced=_read_on_unpriced(members.get("on_unpriced")),
         models=_read_models(members["models"]) if "models" in members else ("*",),
     )

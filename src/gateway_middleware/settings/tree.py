@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway_middleware.core.domain import Balance, Deployment, Route, Surface, Timeouts, Translate
+from gateway_middleware.core.domain import Balance, Deployment, Requirements, Route, Surface, Timeouts, Translate
 from gateway_middleware.core.provider_api import ProviderConfig
 
 
@@ -30,10 +30,12 @@ class BreakerNumbers(msgspec.Struct, frozen=True, kw_only=True):
 class ProviderSettings(ProviderConfig, frozen=True, kw_only=True):
     """What the adapter of a provider is made of, and what the rest of the gateway must know of it.
 
-    `base_url` has no slash at its end. `is_insecure`: plain `http://` to another machine was asked for.
+    `base_url` has no slash at its end. `is_insecure`: plain `http://` to another machine was asked for. `labels` are
+    the operator's own words, which tenants may require.
     """
 
     is_insecure: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
     breaker: BreakerNumbers = BreakerNumbers()
 
 
@@ -139,6 +141,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     models: tuple[str, ...] = ("*",)
     on_unpriced: str = "refuse"
+    require: Requirements = ()
 
     @property
     def limits_spend(self) -> bool:

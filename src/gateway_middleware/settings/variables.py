@@ -62,7 +62,8 @@ VARIABLES: tuple[Variable, ...] = (
         "`heartbeat`, in seconds), `insecure` (plain http), `organization`, `project`, "
         "`on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it does not take them), "
         "`ca_file` (authorities besides the public ones), `proxy` "
-        '(`"http://host:port"`, or `{"url": ..., "credentials": "env:NAME"}`), `stateless` (docs/providers.md), '
+        '(`"http://host:port"`, or `{"url": ..., "credentials": "env:NAME"}`), `stateless`, '
+        "`auth` (`bearer`, `x-api-key`, `api-key`, `none`), `headers`, `labels` (docs/providers.md), "
         "`surfaces` (those that it really has: `chat`, `responses`, ...), `breaker` (docs/circuit-breaking.md). An "
         "entry named as a built-in provider replaces it.",
     ),
@@ -84,7 +85,8 @@ VARIABLES: tuple[Variable, ...] = (
         meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
         "`python -m gateway_middleware keys new`, or as an object with `digest`, `name` and `expires` "
         "(docs/tenants.md). Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
-        "`per_model`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md).",
+        "`per_model`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md), `require` (labels of "
+        "the only providers that its calls may reach, docs/providers.md).",
     ),
     Variable(
         name="GATEWAY_OPEN",
