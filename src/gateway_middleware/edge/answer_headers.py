@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.domain import Dialect
@@ -46,15 +47,17 @@ def _add_attempts(headers: HeaderList, record: CallRecord, now: float) -> float:
     if upstream_request_id is not None:
         headers.append((b"x-gateway-upstream-request-id", _value(upstream_request_id)))
     last = record.attempts[-1]
-    deployment = last.deployment
-    headers += (
-        (b"x-gateway-provider", deployment.provider.encode()),
-        (b"x-gateway-deployment", _value(deployment.key)),
-        (b"x-gateway-attempts", ", ".join(entries).encode()),
-    )
+    headers += _constant_headers(last.deployment.provider, last.deployment.key)
+    headers.append((b"x-gateway-attempts", (", ".join(entries) if len(entries) > 1 else entries[0]).encode()))
     if last.translation is not None and last.translation.dropped:
         headers.append((b"x-gateway-dropped", _value(_listed(last.translation.dropped))))
     return upstream
+
+
+@lru_cache(maxsize=1024)
+def _constant_headers(provider: str, key: str) -> HeaderList:
+    """What is said of a deployment, whatever the call."""
+    return [(b"x-gateway-provider", provider.encode()), (b"x-gateway-deployment", _value(key))]
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from gateway_middleware.core.counted_fields import COUNTED
 from gateway_middleware.core.errors import InvalidRequestError, UnsupportedMediaTypeError
 from gateway_middleware.core.model_names import RULE, is_model_name
 from gateway_middleware.core.multipart import form_fields, is_multipart
-from gateway_middleware.intake.strictness import check_depth, marks_of, members_of
+from gateway_middleware.intake.strictness import members_of, strict_members_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,15 +100,10 @@ def parse(body: bytes, content_type: bytes, surface: Surface) -> ParsedBody:
 
 def parse_fields(body: bytes) -> dict[str, msgspec.Raw]:
     """The members of the body, values still raw. Raises `InvalidRequestError`."""
-    marks = marks_of(body)
     try:
-        if not body.isascii():
-            body.decode()
-        fields = members_of(body)
+        return strict_members_of(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse(body, error)
-    check_depth(body, marks)
-    return fields
 
 
 def _refuse(body: bytes, error: Exception) -> NoReturn:

@@ -39,12 +39,37 @@ def members_of(body: bytes) -> dict[str, msgspec.Raw]:
     Raises `InvalidRequestError` for too many and for a name that stands twice, `msgspec.MsgspecError` and
     `RecursionError` for what is no JSON object.
     """
+    return _members_of(body, None)
+
+
+def strict_members_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """The same for a whole body: raises `InvalidRequestError` for more than 64 levels, too, and for text that is none.
+
+    One pass over the body finds all that is counted.
+    """
+    marks = body.translate(_BRACES_AS_BRACKETS, _UNMARKED)
+    brackets = marks.count(b"[")
+    if brackets > MAX_BRACKETS and _structure(body, marks).count(b"[") > MAX_BRACKETS:
+        raise InvalidRequestError("The body is too deeply or too widely nested.")
+    if not body.isascii():
+        body.decode()
+    members = _members_of(body, marks.count(b'"'))
+    if brackets > MAX_DEPTH:
+        _check_depth(body, marks)
+    return members
+
+
+def _members_of(body: bytes, quotes: int | None) -> dict[str, msgspec.Raw]:
     members = _decode_members(body) if len(body) < _LARGE else _decode_counting(body)
     if len(members) > MAX_FIELDS:
         raise _too_many()
+    values = b"".join(members.values())
+    # Braces, four signs for each member but the comma of the last: where there are no blanks nothing else has room.
+    if len(body) == len(values) + len("".join(members)) + 4 * len(members) + 1 and members:
+        return members
     # Two quotes for each name, and those of its value: more belong to a member that was overwritten by a later one of
     # the same name, or to a name with an escaped quote in it.
-    if body.count(b'"') != 2 * len(members) + b"".join(members.values()).count(b'"'):
+    if (body.count(b'"') if quotes is None else quotes) != 2 * len(members) + values.count(b'"'):
         _check_repeated(body, members)
     return members
 
@@ -87,24 +112,11 @@ def _twice(name: str) -> InvalidRequestError:
     return InvalidRequestError("The body names a field twice.", param=name[:64])
 
 
-def marks_of(body: bytes) -> bytes:
-    """Brackets (braces count as brackets), quotes and backslashes of a body, in order; nothing where they are few.
+def _check_depth(body: bytes, marks: bytes) -> None:
+    """Raises `InvalidRequestError` for valid JSON of more than 64 levels, brackets inside strings not counted.
 
-    Raises `InvalidRequestError` for more brackets outside of strings than are worth a parser's time.
+    `marks` are its brackets (braces count as brackets), quotes and backslashes, in order.
     """
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return b""
-    marks = body.translate(_BRACES_AS_BRACKETS, _UNMARKED)
-    is_suspect = len(marks) > MAX_BRACKETS and marks.count(b"[") > MAX_BRACKETS
-    if is_suspect and _structure(body, marks).count(b"[") > MAX_BRACKETS:
-        raise InvalidRequestError("The body is too deeply or too widely nested.")
-    return marks
-
-
-def check_depth(body: bytes, marks: bytes) -> None:
-    """Raises `InvalidRequestError` for valid JSON of more than 64 levels, brackets inside strings not counted."""
-    if marks.count(b"[") <= MAX_DEPTH:
-        return
     nested = _structure(body, marks)
     for _ in range(MAX_DEPTH):
         if not nested:

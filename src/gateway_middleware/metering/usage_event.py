@@ -223,6 +223,10 @@ def _filled(usage: Usage, call: OpenCall, delivered: int | None) -> Usage:
 
 def consistent(usage: Usage) -> Usage:
     """The same object where no part is larger than its whole; else one with wholes as large as their parts."""
+    if not (usage.cached_input_tokens or usage.cache_write_1h_tokens or usage.reasoning_tokens) and not (
+        usage.cache_write_tokens
+    ):
+        return usage
     written = _at_least(usage.cache_write_tokens, usage.cache_write_1h_tokens or 0)
     taken = _at_least(usage.input_tokens, (usage.cached_input_tokens or 0) + (written or 0))
     given = _at_least(usage.output_tokens, usage.reasoning_tokens or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,7 +36,7 @@ def upstream_body(request: ModelRequest, model: str, *, asks_usage: bool = False
     fields = request.fields
     if not fields:
         return request.body
-    named = msgspec.Raw(_encode(model))
+    named = _named(model)
     is_same = fields.get("model") == named or not (needs_model or _names_model(fields))
     if is_same and not asks_usage:
         return request.body
@@ -45,6 +46,11 @@ def upstream_body(request: ModelRequest, model: str, *, asks_usage: bool = False
     if asks_usage:
         changed[_OPTIONS] = _asking_usage(fields.get(_OPTIONS))
     return _encode(changed)
+
+
+@lru_cache(maxsize=1024)
+def _named(model: str) -> msgspec.Raw:
+    return msgspec.Raw(_encode(model))
 
 
 def _names_model(fields: Mapping[str, msgspec.Raw]) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import TranslationError
 from gateway_middleware.core.models import facts_of
-from gateway_middleware.core.plan import CallPlan
+from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.provider_api import Translation, UpstreamRequest
 from gateway_middleware.translation.context import Context
 from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
@@ -48,6 +48,7 @@ class TranslatingProvider:
         "_inner",
         "_native",
         "_now",
+        "_targets",
         "kind",
         "name",
         "origin",
@@ -68,6 +69,7 @@ class TranslatingProvider:
         self._has_responses = has_responses
         self._now = now
         self._native = native
+        self._targets: PlanPart[[], dict[tuple[str, Surface | None], Surface]] = PlanPart(dict)
         self.name, self.kind, self.origin = inner.name, inner.kind, inner.origin
         self.timeouts, self.secrets = inner.timeouts, inner.secrets
         self.reads_on_disconnect = inner.reads_on_disconnect
@@ -128,7 +130,15 @@ class TranslatingProvider:
         return self._inner.learns(request, deployment, error)
 
     def _target(self, request: ModelRequest, deployment: Deployment) -> Surface:
-        """The surface that the provider is asked on."""
+        """The surface that the provider is asked on, worked out once for each deployment of a plan."""
+        targets = self._targets.of(request.plan)
+        key = (deployment.key, deployment.speak)
+        target = targets.get(key)
+        if target is None:
+            target = targets[key] = self._target_of(request, deployment)
+        return target
+
+    def _target_of(self, request: ModelRequest, deployment: Deployment) -> Surface:
         target = target_of(request.surface, deployment, self.is_native, has_responses=self._has_responses)
         return request.surface if target is None else target
 

@@ -11,6 +11,7 @@ _INERT = re.compile(
     rb"|image/(?:png|jpeg|gif|webp))(?:\s*;[\x20-\x7e]*)?",
     re.IGNORECASE,
 )
+_JSON = b"application/json"
 _MAX_LENGTH = 128
 _INSTEAD = {
     Surface.AUDIO_SPEECH: b"application/octet-stream",
@@ -21,6 +22,8 @@ _INSTEAD = {
 
 def content_type_of(told: bytes | None, surface: Surface) -> bytes:
     """What the provider told, if it is a type of data; else that of what the surface answers with."""
+    if told == _JSON:
+        return _JSON
     if told is not None and len(told) <= _MAX_LENGTH and _INERT.fullmatch(told):
         return told
-    return _INSTEAD.get(surface, b"application/json")
+    return _INSTEAD.get(surface, _JSON)

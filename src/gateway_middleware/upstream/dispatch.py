@@ -11,7 +11,7 @@ from gateway_middleware.core.record import Attempt
 from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD, REQUEST
 from gateway_middleware.upstream.content_type import content_type_of
 from gateway_middleware.upstream.decoding import decoded
-from gateway_middleware.upstream.relay import Patience, Relay
+from gateway_middleware.upstream.relay import Relay
 from gateway_middleware.upstream.relayed_output import OutputTally
 
 if TYPE_CHECKING:
@@ -126,14 +126,12 @@ class Dispatch:
             attempt.status = answer.status
             headers = dict(answer.headers)
             attempt.upstream_request_id = _request_id(headers)
-            answer = decoded(answer)
+            if b"content-encoding" in headers:
+                answer = decoded(answer)
             if not _OK <= answer.status < _REDIRECT:
                 raise await self._failure(provider, answer)
             media = content_type_of(headers.get(b"content-type"), request.surface)
-            passed = self._clock() - attempt.started
-            left = timeouts.first_content - passed
-            patience = Patience(content=left, silence=first_byte, gap=timeouts.content_idle)
-            await relay.answer(answer, request, provider, media, limit=self._max_answer_bytes, patience=patience)
+            await relay.answer(answer, request, provider, media, limit=self._max_answer_bytes, timeouts=timeouts)
         except BaseException:
             if not relay.reads_on(answer, self._usage_drain if provider.reads_on_disconnect else None):
                 answer.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway_middleware.core.asgi import Send, UntilDisconnect
-    from gateway_middleware.core.domain import Clock, HeaderList, ModelRequest
+    from gateway_middleware.core.domain import Clock, HeaderList, ModelRequest, Timeouts
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.upstream.drain import UsageDrain
@@ -78,21 +77,24 @@ class Relay:
         self._writes_text = False
 
     async def answer(
-        self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int, patience: Patience
+        self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int, timeouts: Timeouts
     ) -> None:
-        """Relay it. `patience` is for a stream, until its first content."""
+        """Relay it. `limit` bounds a whole answer in bytes."""
         is_event_stream = provider.is_stream(answer.headers)
         if request.is_stream and not is_event_stream:
             answer = peeked = PeekedAnswer(answer)
             is_event_stream = await peeked.begins_like_events()
         self._writes_text = request.surface.writes_text
         translation = self.attempt.translation
-        read = partial(provider.reader, request) if translation is None else translation.reader
-        self._reader = reader = read(is_event_stream=is_event_stream)
+        if translation is None:
+            reader = provider.reader(request, is_event_stream=is_event_stream)
+        else:
+            reader = translation.reader(is_event_stream=is_event_stream)
+        self._reader = reader
         can_move = request.route.has_alternatives
         try:
             if is_event_stream:
-                await self._events(answer, reader, patience, can_move=can_move)
+                await self._events(answer, reader, self._patience(request, timeouts), can_move=can_move)
             elif media.startswith(_BINARY):
                 await self._binary(answer, reader, media)
             else:
@@ -103,6 +105,13 @@ class Relay:
         finally:
             if self._heart is not None:
                 self._heart.stop()
+
+    def _patience(self, request: ModelRequest, timeouts: Timeouts) -> Patience:
+        return Patience(
+            content=timeouts.first_content - (self._clock() - self.attempt.started),
+            silence=timeouts.first_byte if request.is_stream else timeouts.answer,
+            gap=timeouts.content_idle,
+        )
 
     def reads_on(self, answer: Answer, drain: UsageDrain | None) -> bool:
         """Whether the rest of a stream is read for its usage, though its client has left."""
