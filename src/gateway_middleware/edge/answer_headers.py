@@ -42,13 +42,12 @@ def _add_attempts(headers: HeaderList, record: CallRecord, now: float) -> float:
         seconds = (now if attempt.ended is None else attempt.ended) - attempt.started
         upstream += seconds
         outcome = attempt.outcome or ("streaming" if record.is_stream else "success")
-        entries.append(f"{attempt.deployment.provider};{outcome};{seconds * 1000:.0f}")
-    upstream_request_id = record.upstream_request_id
-    if upstream_request_id is not None:
-        headers.append((b"x-gateway-upstream-request-id", _value(upstream_request_id)))
+        entries.append(b"%b;%b;%d" % (attempt.deployment.provider.encode(), outcome.encode(), round(seconds * 1000)))
     last = record.attempts[-1]
+    if last.upstream_request_id is not None:
+        headers.append((b"x-gateway-upstream-request-id", _value(last.upstream_request_id)))
     headers += _constant_headers(last.deployment.provider, last.deployment.key)
-    headers.append((b"x-gateway-attempts", (", ".join(entries) if len(entries) > 1 else entries[0]).encode()))
+    headers.append((b"x-gateway-attempts", b", ".join(entries)))
     if last.translation is not None and last.translation.dropped:
         headers.append((b"x-gateway-dropped", _value(_listed(last.translation.dropped))))
     return upstream

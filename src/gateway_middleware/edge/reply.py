@@ -107,7 +107,7 @@ class Reply:
             self._record.bytes_out += len(body)
             if not body.startswith(b":"):  # a comment of ours stands between events
                 self._newest = body
-        if self._is_last(message):
+        if not message.get("more_body", False) and self._is_last(message):
             self.is_ended = True
             self._last = message
             if self._receive is not None:
@@ -130,6 +130,7 @@ class Reply:
         for name, value in headers:
             if name == b"content-type":
                 self.is_event_stream = value.startswith(b"text/event-stream")
+                break
         headers += answer_headers(record, now, self._price(record) if self.status < _CLIENT_ERROR else None)
         if self._closes:
             headers.append((b"connection", b"close"))

@@ -29,7 +29,10 @@ def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderLi
         if words is None:
             continue
         policies.append(words.policy)
-        states.append(_state(words, status))
+        if limit.period is None:
+            states.append(b"%b%d" % (words.state, status.remaining))
+        else:  # `t` is the seconds until there is more: never later than `Retry-After`
+            states.append(b"%b%d;t=%d" % (words.state, status.remaining, status.refill_seconds))
         if limit.unit is _REQUESTS:
             requests = status if requests is None else min(requests, status, key=_distance)
         elif limit.unit is _TOKENS:
@@ -51,7 +54,7 @@ def _distance(status: LimitStatus) -> tuple[bool, float]:
 def _openai(status: LimitStatus) -> HeaderList:
     words = cast(LimitWords, status.claim.limit.words)  # of those without, nobody is told
     return [
-        (words.limit, words.amount),
+        words.limit,
         (words.remaining, b"%d" % status.remaining),
         (words.reset, go_duration(status.reset_after)),
     ]
@@ -79,10 +82,3 @@ def go_duration(duration: float) -> bytes:
     if minutes < 60:
         return b"%dm%b" % (minutes, tail) if minutes else tail
     return b"%dh%dm%b" % (minutes // 60, minutes % 60, tail)
-
-
-def _state(words: LimitWords, status: LimitStatus) -> bytes:
-    """`r` is what remains, `t` the seconds until there is more: never later than `Retry-After`."""
-    if status.claim.limit.length:
-        return b"%b%d;t=%d" % (words.state, status.remaining, math.ceil(status.refill_after))
-    return b"%b%d" % (words.state, status.remaining)

@@ -60,14 +60,13 @@ class OutagePolicy(StrEnum):
 class LimitWords(msgspec.Struct, frozen=True, gc=False):
     """The constant parts of the headers that tell of one limit.
 
-    `policy` is its item of `RateLimit-Policy`, `state` the beginning of that of `RateLimit`; `amount` its amount;
-    `limit`, `remaining` and `reset` the names of OpenAI's headers.
+    `policy` is its item of `RateLimit-Policy`, `state` the beginning of that of `RateLimit`; `limit` OpenAI's header of
+    its amount, `remaining` and `reset` the names of OpenAI's other headers.
     """
 
     policy: bytes
     state: bytes
-    amount: bytes
-    limit: bytes
+    limit: tuple[bytes, bytes]
     remaining: bytes
     reset: bytes
 
@@ -134,8 +133,7 @@ def _limit_words(limit: Limit) -> LimitWords:
     return LimitWords(
         policy=b'"%s";q=%d%b' % (name, limit.amount, tail),
         state=b'"%s";r=' % name,
-        amount=b"%d" % limit.amount,
-        limit=b"x-ratelimit-limit-" + unit,
+        limit=(b"x-ratelimit-limit-" + unit, b"%d" % limit.amount),
         remaining=b"x-ratelimit-remaining-" + unit,
         reset=b"x-ratelimit-reset-" + unit,
     )
@@ -192,6 +190,14 @@ class LimitStatus(msgspec.Struct, frozen=True, gc=False):
     def refill_after(self) -> float:
         """Seconds until the first unit comes back."""
         return self._after(self.oldest)
+
+    @property
+    def refill_seconds(self) -> int:
+        """The same in whole seconds, rounded up."""
+        period = self.claim.limit.period
+        if period is None or self.remaining >= self.claim.limit.amount:
+            return 0
+        return max(-((self.now - period.expires(self.oldest)) // MICROSECONDS), 0)
 
     @property
     def reset_after(self) -> float:

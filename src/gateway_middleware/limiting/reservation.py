@@ -13,6 +13,7 @@ from typing import Any
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import RateLimitedError
 from gateway_middleware.limiting.limit import MAX_AMOUNT, NEVER, Change, Claim, Decision, LimitStatus, Store, Unit
+from gateway_middleware.limiting.store.memory import MemoryStore
 
 _TOKENS, _SPEND, _CONCURRENCY = Unit.TOKENS, Unit.SPEND, Unit.CONCURRENCY
 _RENEWALS_A_LEASE = 3
@@ -93,22 +94,23 @@ class Reservation:
         if not self._is_open:
             return None
         self._is_open = False
-        changes = []
-        for status in self.decision.statuses:
-            unit = status.claim.limit.unit
-            used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
-            if status.is_taken and (change := _change(status, unit, used)) is not None:
-                changes.append(change)
-        return self._limiter.end(self, changes)
+        return self._limiter.end(self, requests=requests, tokens=tokens, spend=spend)
 
 
-def _change(status: LimitStatus, unit: Unit, used: int | None) -> Change | None:
-    claim = status.claim
-    if unit is _CONCURRENCY:
-        return Change(claim, None, 0)
-    if used is None or used == claim.cost:
-        return None
-    return Change(claim, status.newest, min(max(used, 0), MAX_AMOUNT) - claim.cost)
+def _changes(decision: Decision, *, requests: int | None, tokens: int | None, spend: int | None) -> list[Change]:
+    """What has to be corrected of a decision, and given back."""
+    changes = []
+    for status in decision.statuses:
+        if not status.is_taken:
+            continue
+        claim = status.claim
+        unit = claim.limit.unit
+        used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
+        if unit is _CONCURRENCY:
+            changes.append(Change(claim, None, 0))
+        elif used is not None and used != claim.cost:
+            changes.append(Change(claim, status.newest, min(max(used, 0), MAX_AMOUNT) - claim.cost))
+    return changes
 
 
 class Reservations:
@@ -124,7 +126,9 @@ class Reservations:
         self._count = 0
         self._ticks = 0
         self._renew_every = max(round(store.lease_seconds / _RENEWALS_A_LEASE / _TICK_SECONDS), 1)
-        self._leased: weakref.WeakValueDictionary[bytes, Reservation] = weakref.WeakValueDictionary()
+        self._memory = store if isinstance(store, MemoryStore) else None
+        self._leased: dict[bytes, weakref.ref[Reservation]] = {}
+        """By owner. One that nobody has any more is dropped at the next renewal."""
         self._on_release: list[Callable[[Sequence[Change]], None]] = []
         self._housekeeping: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -166,7 +170,10 @@ class Reservations:
     @property
     def leased(self) -> int:
         """How many live calls hold a concurrency slot."""
-        return len(self._leased)
+        return len(self._live())
+
+    def _live(self) -> list[Reservation]:
+        return [reservation for ref in self._leased.values() if (reservation := ref()) is not None]
 
     async def decide(self, claims: Sequence[Claim], *, is_dry: bool = False) -> Decision:
         """Take all claims or none and say how it stands. Dry: take nothing."""
@@ -198,14 +205,21 @@ class Reservations:
         reservation = Reservation(self, decision)
         for status in decision.statuses:
             if status.is_taken and status.claim.limit.period is None:
-                self._leased[decision.owner] = reservation
+                self._leased[decision.owner] = weakref.ref(reservation)
                 break
         return reservation
 
-    def end(self, reservation: Reservation, changes: Sequence[Change]) -> Awaitable[object] | None:
+    def end(
+        self, reservation: Reservation, *, requests: int | None, tokens: int | None, spend: int | None
+    ) -> Awaitable[object] | None:
         """For `Reservation` only."""
-        self._leased.pop(reservation.decision.owner, None)
-        sent = self.store.settle(reservation.decision, changes) if changes else None
+        decision = reservation.decision
+        self._leased.pop(decision.owner, None)
+        if self._memory is not None and decision.weight == 1 and not self._on_release:
+            self._memory.end(decision, requests=requests, tokens=tokens, spend=spend)
+            return None
+        changes = _changes(decision, requests=requests, tokens=tokens, spend=spend)
+        sent = self.store.settle(decision, changes) if changes else None
         if changes:
             for notify in self._on_release:
                 notify(changes)
@@ -218,7 +232,11 @@ class Reservations:
         if housekeeping is not None:
             await housekeeping
         if self._ticks % self._renew_every == 0 and self._leased:
-            await self._renew(list(self._leased.values()))
+            live = self._live()
+            self._leased = {
+                reservation.decision.owner: self._leased[reservation.decision.owner] for reservation in live
+            }
+            await self._renew(live)
 
     async def _renew(self, live: Sequence[Reservation]) -> None:
         renewing = self.store.renew([(s.claim.key, r.decision.owner) for r in live for s in _leases(r)])

@@ -52,6 +52,7 @@ class EngineAnswer:
         "_phase",
         "_phase_deadline",
         "_size",
+        "_take",
         "_timer",
         "_total_deadline",
         "_waiter",
@@ -74,6 +75,7 @@ class EngineAnswer:
         self._loop = loop
         self._chunks: list[bytes] = []
         self._size = 0
+        self._take: Callable[[bytes], bool] | None = None
         self._is_ended = False
         self._error: GatewayError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -98,6 +100,12 @@ class EngineAnswer:
 
     def put_body(self, data: bytes) -> bool:
         """Take body bytes; true when no more should be read for now."""
+        if self._take is not None and asyncio.current_task(self._loop) is None:
+            self._phase_deadline = self._loop.time() + self._idle
+            if not self._take(data):
+                self._take = None
+                self._wake()
+            return False
         self._chunks.append(data)
         self._size += len(data)
         if len(self._chunks) > _MAX_PIECES:  # an object each: thousands of single bytes would weigh more than they hold
@@ -139,6 +147,25 @@ class EngineAnswer:
             self._connection.resume()
         self._size = 0
         return data
+
+    async def each(self, take: Callable[[bytes], bool]) -> None:
+        """Give what comes from now on to `take`, as soon as it is read and outside of any task.
+
+        Returns when `take` has said that it was the last that it can take, and at the end of the body. What came before
+        is for `chunk`. Raises as `chunk` does.
+        """
+        self._take = take
+        self._phase_deadline = self._loop.time() + self._idle
+        try:
+            while not self._has_news:
+                self._raise_error()
+                await self._wait()
+        finally:
+            self._take = None
+
+    @property
+    def _has_news(self) -> bool:
+        return self._take is None or bool(self._chunks) or self._is_ended
 
     async def read(self, limit: int) -> bytes:
         whole, size = [], 0

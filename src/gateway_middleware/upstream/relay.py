@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.decoding import PeekedAnswer
 from gateway_middleware.upstream.heartbeat import Heartbeat
 from gateway_middleware.upstream.progress import Progress
+from gateway_middleware.upstream.push import End, Push
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -179,6 +181,12 @@ class Relay:
         while not reader.is_complete:
             if relayed:
                 await self._pass_on(relayed)
+            if isinstance(answer, EngineAnswer):
+                relayed = await self._pushed(answer, reader, progress)
+                if reader.error is not None:
+                    await self._break_off(reader, relayed)
+                if relayed or reader.is_complete:
+                    continue
             chunk = await answer.chunk()
             relayed = reader.feed(chunk) if chunk else reader.finish()
             if reader.error is not None or not (chunk or reader.is_complete):
@@ -192,6 +200,28 @@ class Relay:
         if self._heart is not None:
             self._heart.stop()
         await self._end(relayed)
+
+    async def _pushed(self, answer: EngineAnswer, reader: ResponseReader, progress: Progress) -> bytes:
+        """Relay without a change of tasks while the client takes what it gets; what is left to relay."""
+        rest = b""
+
+        def pass_on(chunk: bytes) -> Awaitable[None] | End | None:
+            nonlocal rest
+            relayed = reader.feed(chunk)
+            progress.check(chunk)
+            if reader.is_complete or reader.error is not None:
+                rest = relayed
+                return End.OF_STREAM
+            return self._pass_on(relayed) if relayed else None
+
+        push = Push(pass_on)
+        try:
+            await answer.each(push)
+        except BaseException:
+            push.drop()
+            raise
+        await push.finish()
+        return rest
 
     async def _lead_in(self, answer: Answer, reader: ResponseReader, patience: Patience, *, can_move: bool) -> None:
         """Read until the first content. What has not been passed on by then is held.

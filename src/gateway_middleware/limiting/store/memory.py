@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, LimitStatus
+from gateway_middleware.limiting.limit import MAX_AMOUNT, Change, Claim, Decision, LimitStatus, Unit
 from gateway_middleware.limiting.period import MICROSECONDS, Period
-from gateway_middleware.limiting.store.window import LEASE_SECONDS, Leases, Window, weighed
+from gateway_middleware.limiting.store.window import LEASE_SECONDS, Leases, Window
 
 Cell: TypeAlias = "Window | Leases"
 _LEASE = int(LEASE_SECONDS * MICROSECONDS)
+_TOKENS, _SPEND = Unit.TOKENS, Unit.SPEND
 _SLICE = 256
 _TICKS_A_CYCLE = 240
 
@@ -96,11 +97,32 @@ class MemoryStore:
         now = int(self._clock() * MICROSECONDS + 0.5)
         for change in changes:
             cell = self._cells.get(change.claim.key) or self._fetch(change.claim)
-            if isinstance(cell, Leases):
-                cell.release(decision.owner)
-            else:
+            if isinstance(cell, Window):
                 cell.advance(now + self._wall_offset if cell.is_calendar else now)
-                _correct(cell, change, decision.weight)
+                cell.correct(change, decision.weight)
+            else:
+                cell.release(decision.owner)
+
+    def end(self, decision: Decision, *, requests: int | None, tokens: int | None, spend: int | None) -> None:
+        """What `settle` does of a decision with the weight 1, for what was really used; None leaves what was taken."""
+        now = int(self._clock() * MICROSECONDS + 0.5)
+        for status in decision.statuses:
+            claim = status.claim
+            unit = claim.limit.unit
+            cell = self._cells.get(claim.key) or self._fetch(claim)
+            if isinstance(cell, Leases):
+                cell.expiries.pop(decision.owner, None)
+                continue
+            used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
+            if used is None or used == claim.cost or not status.is_taken:
+                continue
+            at = now + self._wall_offset if cell.is_calendar else now
+            if not cell.since <= at < cell.until:
+                cell.advance(at)
+            if used > claim.cost:
+                cell.add(min(used, MAX_AMOUNT) - claim.cost)
+            else:
+                cell.refund(claim.cost - min(max(used, 0), claim.limit.amount), status.newest)
 
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
         """Prolong leases, or take them anew."""
@@ -172,12 +194,3 @@ class MemoryStore:
             key, cell = unswept.popitem()
             if not cell.is_idle(now + self._wall_offset if cell.is_calendar else now):
                 cells[key] = cell
-
-
-def _correct(cell: Window, change: Change, weight: int) -> None:
-    claim, delta = change.claim, change.delta
-    if delta >= 0:
-        cell.add(delta * weight)
-        return
-    actual = min((claim.cost + delta) * weight, claim.limit.amount)
-    cell.refund(weighed(claim, weight) - actual, cell.newest if change.bucket is None else change.bucket)

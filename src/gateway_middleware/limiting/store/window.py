@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway_middleware.limiting.limit import NEVER, Claim, LimitStatus
+from gateway_middleware.limiting.limit import NEVER, Change, Claim, LimitStatus
 from gateway_middleware.limiting.period import MICROSECONDS, Period
 
 LEASE_SECONDS = 30.0
@@ -125,6 +125,16 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         """Count in the current bucket, whether it fits or not."""
         self.amount += amount
         self.total += amount
+
+    def correct(self, change: Change, weight: int) -> None:
+        """Count more, or give back, so that what was really used is counted."""
+        claim, delta = change.claim, change.delta
+        if delta >= 0:
+            self.amount += delta * weight
+            self.total += delta * weight
+            return
+        actual = min((claim.cost + delta) * weight, claim.limit.amount)
+        self.refund(weighed(claim, weight) - actual, self.newest if change.bucket is None else change.bucket)
 
     def refund(self, amount: int, bucket: int) -> None:
         """Give back into the bucket it was taken from; what has left the window is gone."""
