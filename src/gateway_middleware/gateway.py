@@ -239,10 +239,10 @@ class Gateway:
                 owners=self.tenants.owners,
                 plans=self.plans.calls,
             ),
-            Middleware(TokenCountMiddleware, is_native=self.config.is_native, count=self._count_input),
             *telemetry_layers(self.config, tracers),
             *self.metering.layers(self.limits.calls.estimator, heeds_entries=self.upstream.heeds_entries),
             Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),
+            Middleware(TokenCountMiddleware, is_native=self.config.is_native, count=self._count_input),
             Middleware(
                 FailoverMiddleware,
                 failover=self.breakers.failover,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 import pytest
 
 from rig import CHAT, GOOD, JSON, MESSAGES, RESPONSES, Rig, answering, failing, streaming
+from running import KEY
 from scripted import ScriptedAnswer
 from translation.translating import chunk, events_of, message_stream, sse
 
@@ -172,13 +174,82 @@ async def test_models_without_a_route_go_where_their_names_belong() -> None:
     assert (await rig.call("claude-opus-4-7")).headers["x-gateway-provider"] == "x"
 
 
-async def test_tokens_are_counted_by_estimate_where_nobody_counts_them() -> None:
+LONG = "Good morning to everyone. " * 400
+"""About 2,000 tokens."""
+COUNTING = [
+    ("gpt", f"{MESSAGES}/count_tokens", {"messages": [{"role": "user", "content": LONG}]}, {}),
+    ("claude", f"{RESPONSES}/input_tokens", {"input": LONG}, {"object": "response.input_tokens"}),
+]
+
+
+@pytest.mark.parametrize(("model", "path", "prompt", "more"), COUNTING)
+async def test_a_count_by_estimate_grows_with_the_prompt(
+    model: str, path: str, prompt: dict[str, Any], more: dict[str, Any]
+) -> None:
+    rig = mixed()
+    answer = await rig.call(model, path=path, **prompt)
+    assert answer.headers["x-gateway-estimated"] == "input_tokens"
+    tokens = answer.json().pop("input_tokens")
+    assert answer.json() == {"input_tokens": tokens, **more}
+    assert 2000 < tokens < 3000
+    assert not rig.exchange.requests
+
+
+@pytest.mark.parametrize(("model", "path", "prompt", "more"), COUNTING)
+async def test_a_count_takes_a_request_of_the_limits(
+    model: str, path: str, prompt: dict[str, Any], more: dict[str, Any]
+) -> None:
+    tenants = {
+        "acme": {
+            "keys": [f"sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"],
+            "requests": "2/hour",
+            "tokens": "20/hour",
+        }
+    }
+    routes = {"claude": "x/claude-sonnet-4-5", "gpt": "a/gpt-4o"}
+    rig = Rig(routes, GATEWAY_TENANTS=json.dumps(tenants), GATEWAY_OPEN="")
+    answers = [await rig.call(model, path=path, **prompt) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert all(item in answers[0].json().items() for item in more.items())
+
+
+async def test_input_tokens_are_counted_by_the_deployment_that_can() -> None:
+    rig = mixed({"both": ["x/claude-opus-4-7", "a/gpt-4o"]})
+    rig.scripts["a"] = answering(b'{"object":"response.input_tokens","input_tokens":12}')
+    answer = await rig.call("both", path=f"{RESPONSES}/input_tokens", input=LONG)
+    assert answer.json() == {"object": "response.input_tokens", "input_tokens": 12}
+    assert "x-gateway-estimated" not in answer.headers
+    assert rig.exchange.requests[-1].target.path == "/v1/responses/input_tokens"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_estimated"),
+    [
+        (404, b'{"detail":"Not Found"}', True),
+        (405, b"", True),
+        (404, b'{"error":{"message":"The model `gpt-4o` does not exist","code":"model_not_found"}}', False),
+        (400, b'{"error":{"message":"Unknown parameter"}}', False),
+        (503, b"", False),
+    ],
+)
+async def test_a_provider_without_the_path_does_not_count(status: int, body: bytes, *, is_estimated: bool) -> None:
+    rig = mixed()
+    rig.scripts["a"] = lambda _: ScriptedAnswer(status, JSON, [body])
+    answer = await rig.call("gpt", path=f"{RESPONSES}/input_tokens", input=LONG)
+    assert (answer.status == 200, "x-gateway-estimated" in answer.headers) == (is_estimated, is_estimated)
+
+
+@pytest.mark.parametrize("field", ["previous_response_id", "conversation", "prompt"])
+async def test_what_only_a_provider_has_stored_is_not_estimated(field: str) -> None:
+    stored: dict[str, Any] = {field: "resp_1"}
+    answer = await mixed().call("claude", path=f"{RESPONSES}/input_tokens", **stored)
+    assert answer.status == 400
+    assert answer.json()["error"]["param"] == field
+
+
+async def test_tokens_are_counted_by_the_deployment_that_can() -> None:
     rig = mixed()
     path = f"{MESSAGES}/count_tokens"
-    answer = await rig.call("gpt", path=path)
-    assert answer.headers["x-gateway-estimated"] == "input_tokens"
-    assert answer.json()["input_tokens"] > 5
-    assert not rig.exchange.requests
     rig.scripts["x"] = lambda _: ScriptedAnswer(200, JSON, [b'{"input_tokens":12}'])
     counted = await rig.call("both", path=path)
     assert counted.json() == {"input_tokens": 12}

@@ -130,6 +130,13 @@ async def test_tools_of_an_anthropic_client_on_openai(
     assert counted.input_tokens > 0
 
 
+@pytest.mark.parametrize("model", ["gpt-r", "claude"])
+async def test_tokens_of_a_responses_client(oai: openai.AsyncOpenAI, model: str) -> None:
+    short = await oai.responses.input_tokens.count(model=model, input="Good morning")
+    long = await oai.responses.input_tokens.count(model=model, input="Good morning" * 100)
+    assert (short.object, long.input_tokens > short.input_tokens + 200) == ("response.input_tokens", True)
+
+
 async def test_errors_are_those_of_the_clients_sdk(
     oai: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic, simulator: Any
 ) -> None:

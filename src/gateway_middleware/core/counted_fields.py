@@ -37,6 +37,7 @@ COUNTED: dict[Surface, CountedFields] = {
         caps=("max_tokens",), read=("messages", "system", "tools", "output_format", "output_config")
     ),
     Surface.EMBEDDINGS: CountedFields(read=("input",)),
+    Surface.INPUT_TOKENS: CountedFields(),
     Surface.COUNT_TOKENS: CountedFields(),
     Surface.MODERATIONS: CountedFields(),
     Surface.IMAGES_GENERATIONS: CountedFields(choices=("n",), read=("prompt",)),

@@ -30,6 +30,7 @@ class Surface(StrEnum):
 
     CHAT = "chat/completions"
     RESPONSES = "responses"
+    INPUT_TOKENS = "responses/input_tokens"
     EMBEDDINGS = "embeddings"
     COMPLETIONS = "completions"
     MESSAGES = "messages"
@@ -58,7 +59,7 @@ class Surface(StrEnum):
         return self in _TEXT_SURFACES
 
 
-_FREE_SURFACES = frozenset({Surface.COUNT_TOKENS, Surface.MODERATIONS})
+_FREE_SURFACES = frozenset({Surface.COUNT_TOKENS, Surface.INPUT_TOKENS, Surface.MODERATIONS})
 _TEXT_SURFACES = frozenset({Surface.CHAT, Surface.RESPONSES, Surface.COMPLETIONS, Surface.MESSAGES})
 _SURFACE_LABELS = {s: "chat" if s is Surface.CHAT else s.value.replace("/", "_") for s in Surface}
 

@@ -37,6 +37,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 _OPENAI_SURFACES = tuple(s for s in Surface if s not in (Surface.MESSAGES, Surface.COUNT_TOKENS))
 _ANTHROPIC_SURFACES = (Surface.MESSAGES, Surface.COUNT_TOKENS)
+_WITHOUT_DEPLOYMENT = (Surface.RESPONSES, Surface.INPUT_TOKENS)
+"""What Azure's dated versions have at a path without a deployment: the model is in the body."""
 _READ = ("GET", "HEAD")
 _BREAKERS = "/v1/admin/circuit-breakers"
 _BREAKER_COMMANDS = ("reset", "force-open", "force-close", "auto")
@@ -56,9 +58,9 @@ def _surfaces() -> list[Endpoint]:
     endpoints += [
         _surface(f"/openai/deployments/{{argument:path}}/{s}", s, Dialect.AZURE)
         for s in _OPENAI_SURFACES
-        if s is not Surface.RESPONSES
+        if s not in _WITHOUT_DEPLOYMENT
     ]
-    endpoints.append(_surface("/openai/responses", Surface.RESPONSES, Dialect.AZURE))
+    endpoints += [_surface(f"/openai/{s}", s, Dialect.AZURE) for s in _WITHOUT_DEPLOYMENT]
     return endpoints
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_RESOLVED = 1024
 _EVERYTHING = ("*",)
+_COUNTING = frozenset({Surface.COUNT_TOKENS, Surface.INPUT_TOKENS})
 _WILDCARDS = frozenset("*?[")
 _MIN_SUGGESTED = 4
 """Two edits of a shorter name may be another name altogether."""
@@ -133,7 +134,7 @@ class RouteTable:
     def _serving(self, route: Route, surface: Surface) -> Route | None:
         lists = (route.deployments, route.on_context_window, route.on_content_policy)
         able = [tuple(d for d in listed if self._supports(d.provider, surface, route.translate)) for listed in lists]
-        if surface is Surface.COUNT_TOKENS and self._is_native is not None:
+        if surface in _COUNTING and self._is_native is not None:
             counting = tuple(d for d in able[0] if self._is_native(d.provider, surface))
             able[0] = counting or able[0]
         if able == list(lists):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway_middleware.providers.targets import PathOf
 
 AZURE_SURFACES = OPENAI_SURFACES - {Surface.MODERATIONS}
+_WITHOUT_DEPLOYMENT = (Surface.RESPONSES, Surface.INPUT_TOKENS)
 _V1_QUERIES = {None: "", "v1": "", "preview": "?api-version=preview", "latest": "?api-version=preview"}
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}[A-Za-z0-9.-]*")
 _FIRST_WITH_STREAM_OPTIONS = "2024-09-01"
@@ -56,7 +57,7 @@ class AzureOpenAIProvider(OpenAIFormat):
         return surface in AZURE_SURFACES
 
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
-        is_in_path = self._is_dated and request.surface is not Surface.RESPONSES
+        is_in_path = self._is_dated and request.surface not in _WITHOUT_DEPLOYMENT
         target = self._targets.get(request, deployment.model)
         body = upstream_body(
             request, deployment.model, asks_usage=self._asks_usage(request, deployment), needs_model=not is_in_path
@@ -82,7 +83,7 @@ def _v1_path(prefix: str, query: str, surface: Surface, _model: str) -> str:
 
 
 def _dated_path(prefix: str, query: str, surface: Surface, model: str) -> str:
-    place = "" if surface is Surface.RESPONSES else f"/deployments/{segment(model)}"
+    place = "" if surface in _WITHOUT_DEPLOYMENT else f"/deployments/{segment(model)}"
     return f"{prefix}{place}/{surface.value}{query}"
 
 

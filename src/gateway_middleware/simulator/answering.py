@@ -20,6 +20,7 @@ from gateway_middleware.simulator.names import behaviour_of
 from gateway_middleware.simulator.places import MODELS
 from gateway_middleware.simulator.refusals import Refusal, failure, refuse
 from gateway_middleware.simulator.replays import replay_script
+from gateway_middleware.simulator.responses import input_tokens as input_tokens_of
 from gateway_middleware.simulator.responses import responses
 from gateway_middleware.simulator.script import Step, disguised, script
 from gateway_middleware.simulator.vectors import embeddings, moderations
@@ -29,6 +30,7 @@ _BUILDERS: dict[str, Callable[[Task], Answer]] = {
     Surface.CHAT: chat,
     Surface.COMPLETIONS: completions,
     Surface.RESPONSES: responses,
+    Surface.INPUT_TOKENS: input_tokens_of,
     Surface.EMBEDDINGS: embeddings,
     Surface.MODERATIONS: moderations,
     Surface.MESSAGES: messages,

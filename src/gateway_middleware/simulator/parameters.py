@@ -90,6 +90,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     Surface.CHAT: ("messages",),
     Surface.COMPLETIONS: ("prompt",),
     Surface.RESPONSES: ("input",),
+    Surface.INPUT_TOKENS: (),
     Surface.EMBEDDINGS: ("input",),
     Surface.MODERATIONS: ("input",),
     Surface.MESSAGES: ("max_tokens", "messages"),

@@ -47,6 +47,7 @@ _MODELS = (
     ("/openai/v1/models", Dialect.AZURE),
     ("/openai/models", Dialect.AZURE),
 )
+_DATED = {f"/openai/{kind}": kind for kind in ("responses", "responses/input_tokens")}
 _DEPLOYMENTS = "/openai/deployments/"
 
 
@@ -60,8 +61,8 @@ def locate(target: bytes) -> Place:
         return Place(provider=exact[0], kind=exact[1], path=path, api_version=version)
     if path.startswith("/control/"):
         return Place(provider=Dialect.OPENAI, kind=CONTROL, path=path)
-    if path == "/openai/responses":
-        return _dated(path, "responses", None, version)
+    if path in _DATED:
+        return _dated(path, _DATED[path], None, version)
     if path.startswith(_DEPLOYMENTS):
         return _deployment(path, raw, version)
     return _models(path, version)
@@ -73,7 +74,7 @@ def _dated(path: str, kind: str, model: str | None, version: str | None) -> Plac
 
 def _deployment(path: str, raw: str, version: str | None) -> Place:
     name, _, kind = raw.removeprefix(_DEPLOYMENTS).partition("/")
-    if kind in _OPENAI and kind != Surface.RESPONSES and name:
+    if kind in _OPENAI and kind not in _DATED.values() and name:
         return _dated(path, kind, unquote(name), version)
     return Place(provider=Dialect.AZURE, path=path)
 

@@ -23,6 +23,11 @@ def responses(task: Task) -> Answer:
     return Answer(body=encode(_document(task, _status(task), _output(task))))
 
 
+def input_tokens(task: Task) -> Answer:
+    """`responses/input_tokens`."""
+    return Answer(body=encode({"object": "response.input_tokens", "input_tokens": task.spent.input}))
+
+
 def _status(task: Task) -> str:
     return "incomplete" if task.reply.is_cut and not task.tools else "completed"
 

@@ -13,6 +13,7 @@ from gateway_middleware.core.models import facts_of
 from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.provider_api import Translation, UpstreamRequest
 from gateway_middleware.translation.context import Context
+from gateway_middleware.translation.counting import COUNTED_SURFACES
 from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
 from gateway_middleware.translation.fields import Losses
 from gateway_middleware.translation.reader import TranslatedAnswer, TranslatedStream
@@ -95,7 +96,7 @@ class TranslatingProvider:
 
     def supports(self, surface: Surface) -> bool:
         """Whether calls on this surface can be served: as it is, by translation, or, a count of tokens, by estimate."""
-        translated = Surface.MESSAGES if surface is Surface.COUNT_TOKENS else surface
+        translated = COUNTED_SURFACES.get(surface, surface)
         return self.is_native(surface) or (translated in CLIENTS and any(self.is_native(s) for s in PROVIDERS))
 
     def is_native(self, surface: Surface) -> bool:

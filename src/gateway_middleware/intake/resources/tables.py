@@ -20,6 +20,7 @@ TABLES: Mapping[Surface, Mapping[str, Rule]] = {
     Surface.CHAT: CHAT,
     Surface.COMPLETIONS: COMPLETIONS,
     Surface.RESPONSES: RESPONSES,
+    Surface.INPUT_TOKENS: RESPONSES,
     Surface.MESSAGES: MESSAGES,
     Surface.COUNT_TOKENS: MESSAGES,
     Surface.EMBEDDINGS: EMBEDDINGS,
