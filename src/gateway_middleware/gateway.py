@@ -37,6 +37,7 @@ from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.edge.middleware import EdgeMiddleware
 from gateway_middleware.intake.middleware import IntakeMiddleware
+from gateway_middleware.intake.paced_receive import BodyPaces
 from gateway_middleware.limiting.middleware import CallLimitMiddleware
 from gateway_middleware.providers import KINDS
 from gateway_middleware.tenancy.middleware import TenantMiddleware
@@ -236,6 +237,7 @@ class Gateway:
                 table=lambda: self.config.table,
                 max_body_bytes=settings.max_body_bytes,
                 max_tenant_bodies_bytes=settings.max_tenant_bodies_bytes,
+                paces=BodyPaces(settings.body_seconds, clock=clocks.monotonic),
                 owners=self.tenants.owners,
                 plans=self.plans.calls,
             ),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway_middleware.core.errors import ClientDisconnectedError, InvalidRequestError, RequestTooLargeError
-from gateway_middleware.intake.body import read_body
+from gateway_middleware.intake.body import SMALL_BODY, read_body
 
 pytestmark = pytest.mark.anyio
 LEAVES = object()
@@ -77,3 +77,31 @@ async def test_an_endless_body_is_read_to_the_limit_only(piece: bytes, most: int
 async def test_a_client_that_leaves(pieces: list[Any]) -> None:
     with pytest.raises(ClientDisconnectedError):
         await read_body(None, Client(*pieces), limit=10)
+
+
+@pytest.mark.parametrize(
+    ("declared", "size", "expected"),
+    [
+        (SMALL_BODY, SMALL_BODY, []),
+        (SMALL_BODY + 1, SMALL_BODY + 1, [SMALL_BODY + 1]),
+        (None, SMALL_BODY, []),
+        (None, 2 * SMALL_BODY, [4 * SMALL_BODY]),
+        (3 * SMALL_BODY, 2 * SMALL_BODY, [3 * SMALL_BODY]),
+    ],
+)
+async def test_a_large_body_waits_for_its_turn_before_it_is_read(
+    declared: int | None, size: int, expected: list[int]
+) -> None:
+    """One of unknown length as if it were as long as any, once it is more than small. A body may end early."""
+    piece = SMALL_BODY // 4
+    pieces = [bytes([i % 256]) * min(piece, size - i) for i in range(0, size, piece)]
+    client = Client(*pieces)
+    turns: list[tuple[int, int]] = []
+
+    async def take_turn(length: int) -> None:
+        turns.append((length, client.asked))
+
+    length = None if declared is None else str(declared).encode()
+    assert await read_body(length, client, limit=4 * SMALL_BODY, take_turn=take_turn) == b"".join(pieces)
+    assert [length for length, _ in turns] == expected
+    assert all(asked == (0 if declared else 5) for _, asked in turns)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asgi_driver import drive, http_scope
 from gateway_middleware import Gateway, Settings
 from gateway_middleware.core.errors import RateLimitedError
-from gateway_middleware.intake.tenant_bodies import TenantBodies
+from gateway_middleware.intake.tenant_bodies import Share, TenantBodies
 from gateway_middleware.tenancy.keys import digest
 from rig import CHAT, GOOD, JSON
 from running import environment
@@ -101,3 +101,83 @@ async def test_one_tenants_unfinished_bodies_are_its_own_trouble() -> None:
     for _ in range(3):
         assert (await drive(app, method="POST", path=CHAT, headers=headers("acme"), body=body(3900))).status == 200
     assert (await drive(app, method="POST", path=CHAT, headers=headers("acme"), body=body(4096))).status == 413
+
+
+class Turns:
+    """Some large bodies of one tenant, and which of them may be read."""
+
+    def __init__(self, *, max_wait: float = 60.0) -> None:
+        self.bodies = TenantBodies(1000, max_unfinished=100, max_wait=max_wait)
+        self.shares: list[Share] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def ask(self, *sizes: int) -> None:
+        for size in sizes:
+            self.shares.append(self.bodies.share_of("acme"))
+            self.tasks.append(asyncio.create_task(self.shares[-1].take_turn(size)))
+        await self.settle()
+
+    async def settle(self) -> list[int]:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return [number for number, task in enumerate(self.tasks) if task.done()]
+
+
+@pytest.mark.anyio
+async def test_large_bodies_are_read_in_turn() -> None:
+    turns = Turns()
+    await turns.ask(60, 40, 30, 500, 10)
+    assert await turns.settle() == [0, 1], "as many as fit, first come, first served"
+    turns.shares[1].end_turn()
+    turns.shares[1].close()
+    assert await turns.settle() == [0, 1, 2]
+    turns.shares[0].close()
+    assert await turns.settle() == [0, 1, 2], "one that is larger than all is read alone, and is not overtaken"
+    turns.shares[2].close()
+    assert await turns.settle() == [0, 1, 2, 3]
+    turns.shares[3].close()
+    assert await turns.settle() == [0, 1, 2, 3, 4]
+    turns.shares[4].close()
+    await turns.ask(100)
+    assert turns.tasks[-1].done(), "all is given back"
+    turns.shares[-1].close()
+
+
+@pytest.mark.anyio
+async def test_who_gives_up_waiting_stands_in_nobodys_way() -> None:
+    turns = Turns()
+    await turns.ask(60, 90, 40, 70)
+    assert await turns.settle() == [0]
+    turns.tasks[1].cancel()
+    assert await turns.settle() == [0, 1, 2]
+    turns.tasks[3].cancel()
+    for share in turns.shares:
+        share.close()
+    await turns.ask(100)
+    assert turns.tasks[-1].done()
+
+
+@pytest.mark.anyio
+async def test_a_turn_that_comes_as_its_call_is_cancelled_is_given_on() -> None:
+    turns = Turns()
+    await turns.ask(60, 90, 50)
+    turns.shares[0].close()
+    turns.tasks[1].cancel()
+    assert await turns.settle() == [0, 1, 2]
+    assert turns.tasks[1].cancelled()
+
+
+@pytest.mark.anyio
+async def test_who_waits_too_long_or_has_no_room_is_told_when_to_come_back() -> None:
+    turns = Turns(max_wait=0.01)
+    await turns.ask(60, 90)
+    with pytest.raises(RateLimitedError) as late:
+        await turns.tasks[1]
+    assert (late.value.error_code, late.value.retry_after) == ("too_many_bytes_under_way", 1.0)
+    for share in turns.shares:
+        share.close()
+    whole = turns.bodies.share_of("acme")
+    whole.add(950)
+    with pytest.raises(RateLimitedError):
+        await turns.bodies.share_of("acme").take_turn(80)
+    await turns.bodies.share_of("bravo").take_turn(80)

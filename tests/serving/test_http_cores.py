@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway_middleware.core.pace import Pace
 from gateway_middleware.serving.http.answer import Answer
 from gateway_middleware.serving.http.door import Door
 from gateway_middleware.serving.http.framing import BodyFraming, ChunkedFraming, LengthFraming
 from gateway_middleware.serving.http.head import read_head
 from gateway_middleware.serving.http.limits import DoorLimits
-from gateway_middleware.serving.http.pace import Pace
 from gateway_middleware.serving.http.refusal import RefusedRequestError, plain_refusal, refusal_of
 
 HOST = b"host: x\r\n"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,79 +20,11 @@ import pytest
 
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.simulator.collector import Collector, CollectorServer
-from gateway_middleware.tenancy.keys import digest
-from redis_process import free_port
 from running import KEY
+from served import healthy, serve, upstream
 
 pytestmark = pytest.mark.anyio
 ASK: Any = [{"role": "user", "content": "hello"}]
-FOREIGN = ("GATEWAY_", "OPENAI_", "ANTHROPIC_", "AZURE_")
-
-
-class Served:
-    """A running `serve` and what it has written."""
-
-    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
-        self.process = process
-        self.url = url
-        self.log = b""
-
-    async def read(self) -> None:
-        assert self.process.stdout is not None
-        while chunk := await self.process.stdout.read(65536):
-            self.log += chunk
-
-    def lines(self, event: str) -> list[dict[str, Any]]:
-        found = [json.loads(line) for line in self.log.splitlines() if line.startswith(b"{")]
-        return [line for line in found if line.get("event") == event]
-
-    @property
-    def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
-
-    async def exit(self, seconds: float = 30.0) -> int:
-        """Its status. Fails when it does not leave."""
-        async with asyncio.timeout(seconds):
-            return await self.process.wait()
-
-
-@contextlib.asynccontextmanager
-async def serve(folder: Path, /, *, _is_ready: bool = True, **extra: Any) -> AsyncIterator[Served]:
-    port = free_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)},
-        "GATEWAY_TENANTS": json.dumps({"acme": {"keys": [digest(KEY.encode())]}}),
-        "GATEWAY_PORT": str(port),
-        "GATEWAY_JOURNAL": str(folder / "journal.db"),
-        "OPENAI_API_KEY": "sk-simulated",
-        "ANTHROPIC_API_KEY": "sk-simulated",
-        **extra,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway_middleware", "serve", env=environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    served = Served(process, f"http://127.0.0.1:{port}")
-    reader = asyncio.create_task(served.read())
-    try:
-        if _is_ready:
-            await healthy(served.url)
-        yield served
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        await reader
-
-
-async def healthy(url: str, seconds: float = 20.0) -> None:
-    """Wait for the first answer. Liveness: nobody is to watch readiness but the tests that say so."""
-    async with asyncio.timeout(seconds), httpx.AsyncClient(trust_env=False) as client:
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if (await client.get(f"{url}/healthz")).status_code == 200:
-                    return
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
@@ -107,10 +37,6 @@ async def simulator() -> AsyncIterator[Any]:
 async def sink() -> AsyncIterator[CollectorServer]:
     async with Collector().serve() as server:
         yield server
-
-
-def upstream(simulator: Any) -> dict[str, Any]:
-    return {"OPENAI_BASE_URL": f"{simulator.url}/v1", "ANTHROPIC_BASE_URL": simulator.url}
 
 
 async def status(url: str, path: str) -> int:

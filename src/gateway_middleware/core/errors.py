@@ -8,6 +8,7 @@ GatewayError                     rendered for the client, in the client's dialec
 ├── PathNotFoundError            404  no such endpoint
 ├── UnknownModelError            404  no such model, or not for this tenant
 ├── MethodNotAllowedError        405
+├── RequestTimeoutError          408  the body stopped on its way
 ├── RequestTooLargeError         413
 ├── UnsupportedMediaTypeError    415
 ├── RateLimitedError             429  a limit of the tenant is reached
@@ -131,6 +132,14 @@ class MethodNotAllowedError(GatewayError):
     def headers(self) -> HeaderList:
         """`Allow`, as RFC 9110 asks."""
         return [(b"allow", ", ".join(self.allow).encode())]
+
+
+class RequestTimeoutError(GatewayError):
+    """The body of the request did not come in time."""
+
+    status = 408
+    kind = "timeout_error"
+    code = "request_timeout"
 
 
 class RequestTooLargeError(GatewayError):

@@ -84,8 +84,9 @@ class EdgeMiddleware:
         header_names = [name for name, _ in scope["headers"]]
         record = self._open(scope, header_names)
         RECORD.set(scope, record)
-        closes = scope["http_version"] < "2" and self._is_leaving()
-        reply = Reply(record, send, self._clock, closes=closes, price=self._price)
+        can_close = scope["http_version"] < "2"
+        leaves = self._is_leaving()
+        reply = Reply(record, send, self._clock, can_close=can_close, is_leaving=leaves, price=self._price)
         if not self._checks_paths:
             receive = reply.receive_until_end(receive)
         self._in_flight.begin(reply)

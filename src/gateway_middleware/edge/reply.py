@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.record import CallRecord
 
 _CLIENT_ERROR = 400
+_REQUEST_TIMEOUT = 408
 _SEQUENCE_NUMBERS = re.compile(rb'(?<!\\)"sequence_number":\s*(\d{1,9})')
 """Quotes inside of JSON texts have a backslash before them."""
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -32,6 +33,7 @@ class Reply:
     """
 
     __slots__ = (
+        "_can_close",
         "_clock",
         "_closes",
         "_has_trailers",
@@ -53,13 +55,15 @@ class Reply:
         send: Send,
         clock: Clock,
         *,
-        closes: bool,
+        can_close: bool,
+        is_leaving: bool,
         price: Callable[[CallRecord], Cost | None],
     ) -> None:
         self._record = record
         self._send = send
         self._clock = clock
-        self._closes = closes
+        self._can_close = can_close
+        self._closes = can_close and is_leaving
         self._price = price
         self._newest = b""
         self._last: Message | None = None
@@ -132,7 +136,7 @@ class Reply:
                 self.is_event_stream = value.startswith(b"text/event-stream")
                 break
         headers += answer_headers(record, now, self._price(record) if self.status < _CLIENT_ERROR else None)
-        if self._closes:
+        if self._closes or (self.status == _REQUEST_TIMEOUT and self._can_close):
             headers.append((b"connection", b"close"))
         return {**message, "headers": headers}
 

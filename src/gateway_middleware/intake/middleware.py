@@ -13,6 +13,7 @@ from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.plan import CallPlan, PlanPart, Plans
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
 from gateway_middleware.intake.body import read_body
+from gateway_middleware.intake.paced_receive import BodyPaces, PacedReceive
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
 from gateway_middleware.intake.tenant_bodies import MAX_TENANT_BODIES_BYTES, TenantBodies
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.intake.parsing import ParsedBody
     from gateway_middleware.intake.routing import RouteTable
+    from gateway_middleware.intake.tenant_bodies import Share
 
 _FALSE = msgspec.Raw(b"false")
 _STRICT = b"x-gateway-strict"
@@ -40,10 +42,11 @@ class IntakeMiddleware:
 
     `table` gives the route table of the moment, so that it can be swapped while calls are in flight. `owners`
     checks ids of stored provider resources, and sends a continued response back to its deployment. The bodies of one
-    tenant's calls that have not ended may hold `max_tenant_bodies_bytes`. `plans` are those of the gateway: whoever
-    changes what they go by drops them. Raises `InvalidRequestError`,
-    `RateLimitedError`, `RequestTooLargeError`, `UnsupportedMediaTypeError`, `UnknownModelError`, and
-    `UnavailableError` while nobody can say whose a stored resource is.
+    tenant's calls that have not ended may hold `max_tenant_bodies_bytes`, and large ones are read in turn. One that
+    does not move is given up by `paces`, whatever the server does. `plans` are those of the gateway: whoever changes
+    what they go by drops them. Raises `InvalidRequestError`, `RateLimitedError`, `RequestTimeoutError`,
+    `RequestTooLargeError`, `UnsupportedMediaTypeError`, `UnknownModelError`, and `UnavailableError` while nobody can
+    say whose a stored resource is.
     """
 
     def __init__(
@@ -54,13 +57,15 @@ class IntakeMiddleware:
         max_body_bytes: int,
         owners: ResponseOwners,
         max_tenant_bodies_bytes: int = MAX_TENANT_BODIES_BYTES,
+        paces: BodyPaces | None = None,
         plans: Plans | None = None,
     ) -> None:
         self.app = app
         self._table = table
         self._max_bytes = min(max_body_bytes, max_tenant_bodies_bytes)
         self._owners = owners
-        self._bodies = TenantBodies(max_tenant_bodies_bytes)
+        self._paces = paces or BodyPaces()
+        self._bodies = TenantBodies(max_tenant_bodies_bytes, max_wait=self._paces.seconds)
         self._plans = Plans() if plans is None else plans
         self._route = PlanPart(self._resolve)
 
@@ -74,8 +79,7 @@ class IntakeMiddleware:
         try:
             headers = dict(scope["headers"])
             content_type = check_media_type(headers.get(b"content-type"), headers.get(b"content-encoding"), surface)
-            declared = headers.get(b"content-length")
-            body = await read_body(declared, receive, limit=self._max_bytes, on_bytes=share.add)
+            body = await self._read(headers.get(b"content-length"), receive, share)
             RECORD.get(scope).bytes_in = len(body)
             parsed = parse(body, content_type, surface)
             request = self._request(scope, endpoint, surface, body, parsed)
@@ -91,6 +95,13 @@ class IntakeMiddleware:
                     self._remember(scope, request)
         finally:
             share.close()
+
+    async def _read(self, declared: bytes | None, receive: Receive, share: Share) -> bytes:
+        paced = PacedReceive(receive, self._paces)
+        limit = self._max_bytes
+        body = await read_body(declared, paced, limit=limit, on_bytes=share.add, take_turn=share.take_turn)
+        share.end_turn()
+        return body
 
     def _request(
         self, scope: Scope, endpoint: Endpoint, surface: Surface, body: bytes, parsed: ParsedBody

@@ -11,6 +11,9 @@ from gateway_middleware.serving.http.answer import header_lines
 from gateway_middleware.serving.http.limits import DoorLimits
 from gateway_middleware.serving.http.refusal import Refuse, plain_refusal
 
+_READ_BYTES = 32 * 1024
+"""The most that one read takes from a socket: what a connection may hold beyond what it is allowed to."""
+
 
 class Expiring(Protocol):
     """A connection that must have got on by `deadline`."""
@@ -27,7 +30,7 @@ class Door:
 
     `clock` gives monotonic seconds (None: the time of the loop); deadlines are looked at every `period` seconds. It can
     be pickled, without its counts and its outbox: each worker process begins with its own. Answers are written with
-    whatever else is in the `outbox`.
+    whatever else is in the `outbox`. What is received goes through `buffer`: what is in it is used up at once.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Door:
         outbox: Outbox | None = None,
     ) -> None:
         self.outbox = outbox or Outbox()
+        self.buffer = memoryview(bytearray(_READ_BYTES))
         self.limits = limits
         self.refuse = refuse
         self._clock = clock

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from gateway_middleware.core.asgi import ASGIApp
 from gateway_middleware.core.domain import Clock
+from gateway_middleware.core.pace import Pace
 from gateway_middleware.serving.http.answer import Answer
 from gateway_middleware.serving.http.door import Door
 from gateway_middleware.serving.http.framing import body_framing
 from gateway_middleware.serving.http.head import RequestHead
-from gateway_middleware.serving.http.pace import Pace
 from gateway_middleware.serving.http.refusal import RefusedRequestError
 from gateway_middleware.serving.http.waiters import Waiters
 

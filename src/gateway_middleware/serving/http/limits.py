@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from gateway_middleware.core.pace import MIN_BODY_RATE
+
 
 class HalfClose(StrEnum):
     """What the end of input from a client means while it waits for an answer.
@@ -36,7 +38,7 @@ class DoorLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     head_seconds: float = 10.0
     body_seconds: float = 30.0
-    min_body_rate: int = 1024
+    min_body_rate: int = MIN_BODY_RATE
     idle_seconds: float = 75.0
     linger_seconds: float = 1.0
     linger_bytes: int = 64 * 1024
@@ -44,6 +46,6 @@ class DoorLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_headers: int = 100
     max_connections: int = 10_000
     max_bodies_bytes: int = 256 * 1024 * 1024
-    max_unread_bytes: int = 64 * 1024
+    max_unread_bytes: int = 32 * 1024
     max_unsent_bytes: int = 64 * 1024
     half_close: HalfClose = HalfClose.LEAVE

@@ -39,7 +39,7 @@ _MAX_OUTGOING = 16 * 1024
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
-class HTTPProtocol(asyncio.Protocol):
+class HTTPProtocol(asyncio.BufferedProtocol):
     """Answers the requests of one connection, one after the other.
 
     What uvicorn hands over is used as by its own protocols, but for `timeout_keep_alive`, `limit_concurrency`,
@@ -139,7 +139,11 @@ class HTTPProtocol(asyncio.Protocol):
 
     # Bytes.
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.door.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self.door.buffer[:nbytes])
         if self._linger_left is not None:
             self._linger_left -= len(data)
         elif not self._transport.is_closing():

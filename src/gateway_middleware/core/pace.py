@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MIN_BODY_RATE = 1024
+"""Bytes per second that the body of a request must bring."""
+
 
 class Pace:
     """Every `seconds` of waiting must bring `rate` bytes per second. Times are monotonic.
