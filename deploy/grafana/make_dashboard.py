@@ -22,10 +22,10 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
         ("Refusals by the gateway", "reqps", [('sum by (code) (rate(model_gateway_refusals_total{tenant=~"$tenant|"}[$__rate_interval]))', "{{code}}")]),
     ],
     "Latency": [
-        ("Duration", "s", [(f'histogram_quantile({q}, sum by (le) (rate(gen_ai_server_request_duration_seconds_bucket{{gen_ai_provider_name=~"$provider"}}[$__rate_interval])))', f"p{int(q * 100)}") for q in (0.5, 0.95, 0.99)]),
-        ("Time to first token", "s", [(f'histogram_quantile({q}, sum by (le) (rate(gen_ai_server_time_to_first_token_seconds_bucket{{gen_ai_provider_name=~"$provider"}}[$__rate_interval])))', f"p{int(q * 100)}") for q in (0.5, 0.95, 0.99)]),
+        ("Duration", "s", [(f'histogram_quantile({q}, sum by (le) (rate(model_gateway_call_duration_seconds_bucket{{provider=~"$provider"}}[$__rate_interval])))', f"p{int(q * 100)}") for q in (0.5, 0.95, 0.99)]),
+        ("Time to first token", "s", [(f'histogram_quantile({q}, sum by (le) (rate(model_gateway_time_to_first_token_seconds_bucket{{provider=~"$provider"}}[$__rate_interval])))', f"p{int(q * 100)}") for q in (0.5, 0.95, 0.99)]),
         ("Before the provider is asked", "s", [("histogram_quantile(0.99, sum by (le) (rate(model_gateway_overhead_seconds_bucket[$__rate_interval])))", "p99")]),
-        ("Tokens of a call", "short", [("histogram_quantile(0.95, sum by (le, gen_ai_token_type) (rate(gen_ai_client_token_usage_tokens_bucket[$__rate_interval])))", "p95 {{gen_ai_token_type}}")]),
+        ("Tokens of a call", "short", [(f"histogram_quantile(0.95, sum by (le) (rate(gen_ai_client_inference_operation_{kind}_tokens_bucket[$__rate_interval])))", f"p95 {kind}") for kind in ("input", "output")]),
         ("Memory", "bytes", [("sum by (instance) (process_resident_memory_bytes)", "{{instance}}")]),
         ("CPU", "percentunit", [("sum by (instance) (rate(process_cpu_seconds_total[$__rate_interval]))", "{{instance}}")]),
         ("Connections to providers", "ops", [("sum(rate(model_gateway_upstream_connections_opened_total[$__rate_interval]))", "opened"), ("sum(rate(model_gateway_upstream_connections_reused_total[$__rate_interval]))", "reused")]),

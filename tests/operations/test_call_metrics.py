@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway_middleware.core.domain import Deployment, Outcome, Surface, Usage
 from gateway_middleware.core.record import Attempt, CallRecord
-from gateway_middleware.operations.call_metrics import CallMetrics, Histogram
+from gateway_middleware.operations.call_metrics import CallMetrics
+from gateway_middleware.operations.histogram import Histogram
 from gateway_middleware.operations.loop_lag import LoopLag
 
 
@@ -42,8 +43,8 @@ def test_a_call_is_counted_once_with_its_tokens() -> None:
         'model_gateway_tokens_total{model="fast",provider="openai",surface="chat",tenant="acme",type="output"} 30.0'
         in text
     )
-    assert "gen_ai_server_request_duration_seconds_sum" in text
-    assert "gen_ai_server_time_to_first_token_seconds_count" in text
+    assert "model_gateway_call_duration_seconds_sum" in text
+    assert "model_gateway_time_to_first_token_seconds_count" in text
 
 
 def test_a_model_that_no_route_names_is_other() -> None:
@@ -54,7 +55,7 @@ def test_a_model_that_no_route_names_is_other() -> None:
     text = scrape(metrics)
 
     assert "anything" not in text
-    assert 'gen_ai_request_model="other"' in text
+    assert 'model="other"' in text
 
 
 def test_a_call_that_reached_no_provider_is_a_refusal_with_its_code() -> None:
@@ -70,11 +71,11 @@ def test_tenants_share_the_histograms() -> None:
     metrics.observe(record(tenant="b"))
 
     lines = [
-        line for line in scrape(metrics).splitlines() if line.startswith("gen_ai_server_request_duration_seconds_count")
+        line for line in scrape(metrics).splitlines() if line.startswith("model_gateway_call_duration_seconds_count")
     ]
 
-    labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="openai",gen_ai_request_model="fast"'
-    assert lines == [f"gen_ai_server_request_duration_seconds_count{{{labels}}} 2.0"]
+    labels = 'model="fast",provider="openai",surface="chat"'
+    assert lines == [f"model_gateway_call_duration_seconds_count{{{labels}}} 2.0"]
 
 
 def test_a_histogram_is_cumulative() -> None:
@@ -102,9 +103,7 @@ def test_what_is_unknown_of_a_call_is_not_counted_as_zero() -> None:
     metrics.observe(unknown)
     text = scrape(metrics)
     assert 'model_gateway_requests_total{model="fast"' in text
-    assert "gen_ai_server_request_duration_seconds_count" not in text
-    assert 'gen_ai_token_type="input"' in text
-    assert 'gen_ai_token_type="output"' not in text
+    assert "model_gateway_call_duration_seconds_count" not in text
 
 
 async def _seen_lag() -> float:

@@ -74,7 +74,7 @@ async def test_metrics_need_their_token_and_count_what_was_done(client: httpx.As
     families = {family.name: family for family in text_string_to_metric_families(scraped.text)}
     samples = {s.labels["outcome"]: s.value for s in families["model_gateway_requests"].samples}
     assert samples == {"success": 2.0}
-    assert families["gen_ai_server_time_to_first_token_seconds"].samples
+    assert families["model_gateway_time_to_first_token_seconds"].samples
     assert {s.labels["tenant"] for s in families["model_gateway_tokens"].samples} == {"acme"}
     assert _value(families, "model_gateway_upstream_connections_opened") == 1
     assert _value(families, "model_gateway_upstream_connections_reused") == 1

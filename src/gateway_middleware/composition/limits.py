@@ -17,7 +17,7 @@ from gateway_middleware.limiting.quota import Quotas
 from gateway_middleware.limiting.reservation import Reservations
 from gateway_middleware.limiting.store.fallback import FallbackStore
 from gateway_middleware.limiting.store.from_uri import store_from_uri
-from gateway_middleware.operations.call_metrics import Histogram
+from gateway_middleware.operations.histogram import Histogram
 from gateway_middleware.operations.limit_metrics import LimitMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 

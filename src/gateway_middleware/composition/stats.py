@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.breaker.failure.rules import ALARMING
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.part import Fixed
+from gateway_middleware.operations.attempt_metrics import AttemptMetrics
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.call_metrics import CallMetrics
 from gateway_middleware.operations.connection_metrics import InFlightMetrics, LogMetrics
@@ -54,6 +55,7 @@ class Stats(Fixed):
         collectors: Sequence[Collector],
     ) -> None:
         calls = CallMetrics(lambda: config.route_names)
+        attempts = AttemptMetrics(lambda: config.route_names, vendor_of=lambda name: config.providers[name].otel_name)
         self._breakers = BreakerMetrics(
             lambda: operator.circuit_breakers(config.provider_names),
             lambda: config.deployment_keys,
@@ -64,14 +66,14 @@ class Stats(Fixed):
             deployments=lambda: config.deployments,
             breakers=operator.status,
             settings=lambda name: settings_in_force(config.settings, name),
-            observers=(calls.observe, self._breakers.observe),
+            observers=(calls.observe, attempts.observe, self._breakers.observe),
             clock=clocks.monotonic,
         )
         self._lag = LoopLag()
         process = ProcessMetrics(lambda: config.config_hash)
         lines = LogMetrics(lambda: log.lines.dropped)
         under_way = InFlightMetrics(lambda: in_flight.calls)
-        self._collectors = (calls, self._breakers, self._lag, process, lines, under_way, *collectors)
+        self._collectors = (calls, attempts, self._breakers, self._lag, process, lines, under_way, *collectors)
         folder = settings.metrics_directory
         self._workers = None if folder is None else WorkerMetrics(Path(folder), self.families)
         self.exposition = Exposition(self.families if self._workers is None else self._workers.collect)

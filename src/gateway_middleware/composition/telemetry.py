@@ -27,7 +27,7 @@ def telemetry_layers(live: LiveConfig, tracer_provider: TracerProvider | None) -
     return [
         Middleware(
             TelemetryMiddleware,
-            vendor_of=lambda name: live.providers[name].otel_name,
+            providers=live.providers,
             tracer_provider=tracer_provider,
             captures_content=live.settings.tracing == "content",
         )
