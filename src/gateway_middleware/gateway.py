@@ -22,6 +22,7 @@ from gateway_middleware.composition.metering import build_metering
 from gateway_middleware.composition.operator import Operations
 from gateway_middleware.composition.peers import build_peers
 from gateway_middleware.composition.plans import CallPlans
+from gateway_middleware.composition.policy import build_policy
 from gateway_middleware.composition.pricing import build_pricing
 from gateway_middleware.composition.reload import Reload
 from gateway_middleware.composition.revocations import Revocations
@@ -97,9 +98,9 @@ class Gateway:
         self.calls = Calls()
         self._make_stats(settings, clocks)
         # In the order of their start; they stop in reverse, the log last.
-        records = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.pricing, self.metering)
+        callers = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.policy)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
-        parts: tuple[Part, ...] = (*records, *rooms)
+        parts: tuple[Part, ...] = (*callers, self.pricing, self.metering, *rooms)
         self._reload = Reload(self.config, parts, reread=reread)
         self.operations = self._make_operations()
         self.parts: tuple[Part, ...] = (*parts, build_watch(settings, self._reload, self.operations, clocks))
@@ -129,6 +130,8 @@ class Gateway:
             fetch=self.side_calls.fetch,
             log=self.log,
         )
+        fetch = self.side_calls.fetch
+        self.policy = build_policy(settings, clocks, fetch=fetch, fleet=self.fleet, log=self.log)
         self.plans = CallPlans(self.revocations)
         self.pricing = build_pricing(settings, self.config, clocks)
         self.metering = build_metering(
@@ -151,6 +154,7 @@ class Gateway:
             in_flight=self.calls.in_flight,
             collectors=[
                 self.tenants,
+                *self.policy.collectors(),
                 *self.limits.collectors(),
                 *self.metering.collectors(),
                 *self.upstream.collectors(),
@@ -241,6 +245,7 @@ class Gateway:
                 owners=self.tenants.owners,
                 plans=self.plans.calls,
             ),
+            *self.policy.layers(),
             *telemetry_layers(self.config, tracers),
             *self.metering.layers(self.limits.calls.estimator, heeds_entries=self.upstream.heeds_entries),
             Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),
@@ -268,6 +273,7 @@ class Gateway:
             stats=self.stats,
             tenants=self.tenants,
             revocations=self.revocations,
+            policy=self.policy,
             phase=lambda: self._life.phase,
             clock=clocks.monotonic,
         )

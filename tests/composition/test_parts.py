@@ -28,6 +28,7 @@ PARTS = (
     "Fleet",
     "SideCalls",
     "Tenants",
+    "PolicyOff",
     "CallPricing",
     "Metering",
     "Upstream",

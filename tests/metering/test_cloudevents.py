@@ -71,6 +71,8 @@ def test_every_attribute_and_member() -> None:
             "route": "fast",
             "stream": True,
             "key_id": "key_7",
+            "policy_decision": None,
+            "labels": {},
             "outcome": "success",
             "status": 200,
             "usage_source": "provider",
@@ -156,3 +158,9 @@ def test_bytes_survive_the_journal_and_a_collector(event: UsageEvent) -> None:
     assert cloudevents.encode(kept, source=SOURCE) == first
     stored = read_batch(cloudevents.join([first, first]))
     assert [bytes(each.event) for each in stored] == [first, first]
+
+
+def test_what_a_policy_has_said_is_told() -> None:
+    event = usage_event(decision_id="d-1", labels=(("plan", "pro"),))
+    data = json.loads(cloudevents.encode(event, source=SOURCE))["data"]
+    assert (data["policy_decision"], data["labels"]) == ("d-1", {"plan": "pro"})

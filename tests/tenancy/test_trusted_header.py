@@ -7,7 +7,7 @@ import hmac
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_driver import http_scope
@@ -198,11 +198,13 @@ def test_no_crowd_of_peers_is_remembered() -> None:
         assert proxies.trusts({"client": (f"10.0.{i // 256}.{i % 256}", 1)})
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_no_signature_but_the_right_one_is_believed(value: bytes) -> None:
     assert reader().take(call([NAME, (b"x-gateway-tenant-signature", value)])) is None
 
 
+@settings(deadline=None)
 @given(st.integers(0, 95), st.integers(1, 255))
 def test_one_wrong_byte_is_enough(place: int, change: int) -> None:
     value = bytearray(signed()[1])

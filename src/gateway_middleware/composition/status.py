@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.metering import Metering, MeteringOff
     from gateway_middleware.composition.operator import Operations
     from gateway_middleware.composition.peers import FleetPeers, NoPeers, RedisPeers
+    from gateway_middleware.composition.policy import Policy, PolicyOff
     from gateway_middleware.composition.revocations import Revocations
     from gateway_middleware.composition.stats import Stats
     from gateway_middleware.composition.tenants import Tenants
@@ -42,6 +43,7 @@ class Status:
         stats: Stats,
         tenants: Tenants,
         revocations: Revocations,
+        policy: Policy | PolicyOff,
         phase: Callable[[], Phase],
         clock: Clock,
     ) -> None:
@@ -54,6 +56,7 @@ class Status:
         self._stats = stats
         self._tenants = tenants
         self._revocations = revocations
+        self._policy = policy
         self._phase = phase
         self._clock = clock
         self._began = clock()
@@ -74,6 +77,7 @@ class Status:
             "admin_reload": Action(operations.reload_for),
             "admin_revocations": documents.Document(lambda _: self._revocations.document()),
             "admin_revocation": ArgumentAction(self._revocations.give_back),
+            "admin_policy": ArgumentAction(self._policy.invalidate),
             "admin_usage": QueryDocument(self._usage_of_named),
             "admin_reconcile": QueryDocument(self._reconcile),
         }
@@ -95,6 +99,7 @@ class Status:
             "circuit_breakers": self._breakers.circuit_breakers(self._config.provider_names),
             "limits": self._limits.health(),
             "metering": self._metering.health(),
+            "policy": self._policy.health(),
             "sharing": self._peers.snapshot(),
             "fleet": self._fleet.health(),
         }
@@ -105,6 +110,8 @@ class Status:
         reason = self._metering.reason_degraded
         if reason is not None:
             problems.append(Problem(kind="journal", name="metering", message=reason))
+        if self._policy.failure is not None:
+            problems.append(Problem(kind="policy", name="policy-adapter", message=self._policy.failure))
         return problems
 
     async def _usage_of(self, tenant: Tenant) -> dict[str, Any]:

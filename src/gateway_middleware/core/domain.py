@@ -91,16 +91,40 @@ Requirements: TypeAlias = "tuple[tuple[str, tuple[str, ...]], ...]"
 """Labels that a provider must have, each with the values that will do."""
 
 
+class LimitOverrides(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits in place of a tenant's own, in the notation of the configuration; None: its own."""
+
+    requests: str | None = None
+    tokens: str | None = None
+    concurrency: int | None = None
+    spend: str | None = None
+
+
+class PolicyTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """On what terms a policy allows the calls of a tenant.
+
+    `generation` is the same for the same terms and another one for others: what is worked out from them may be kept by
+    it. `models` are shell patterns, which narrow those of the tenant. `labels` are for log and usage events.
+    """
+
+    generation: str
+    limits: LimitOverrides = LimitOverrides()
+    models: tuple[str, ...] = ("*",)
+    labels: tuple[tuple[str, str], ...] = ()
+
+
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     """Who pays. `models` are shell patterns over the names a client may ask for.
 
     `require`: labels of the only providers that its calls may reach.
+    `terms` are those of the policy-adapter, where there is one and it has set any.
     """
 
     name: str
     key_id: str | None = None
     models: tuple[str, ...] = ("*",)
     require: Requirements = ()
+    terms: PolicyTerms | None = None
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):

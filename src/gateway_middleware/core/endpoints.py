@@ -95,6 +95,8 @@ def _others() -> list[Endpoint]:
         _command("admin_reload", "/v1/admin/reload"),
         _read("admin_revocations", "/v1/admin/revocations", Access.ADMIN),
         msgspec.structs.replace(_command("admin_revocation", "/v1/admin/revocations/{argument}"), methods=("DELETE",)),
+        _command("admin_policy", "/v1/admin/policy/invalidate"),
+        _command("admin_policy", "/v1/admin/policy/invalidate/{argument}"),
         _read("admin_usage", "/v1/admin/usage", Access.ADMIN),
         msgspec.structs.replace(_command("admin_reconcile", "/v1/admin/usage/reconcile"), methods=("POST", *_READ)),
     ]

@@ -89,6 +89,10 @@ class CallRecord(msgspec.Struct, kw_only=True):
     error_code: str | None = None
     refused_by: str | None = None
     """The name of the limit that refused the call."""
+    decision_id: str | None = None
+    """Of the policy-adapter's decision about the call."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """What the policy-adapter has labelled the call with."""
     answered_by: Attempt | None = None
     """The attempt whose answer is that of the call: the last one, or the one that won a hedged race."""
     trace_id: str | None = None

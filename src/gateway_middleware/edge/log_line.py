@@ -57,6 +57,9 @@ class CallLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """What the call was translated to."""
     error_code: str | None = None
     limit: str | None = None
+    policy_decision: str | None = None
+    """The id of the policy-adapter's decision."""
+    labels: dict[str, str] | None = None
     ttft_ms: float | None = None
     upstream_ms: float | None = None
     input_tokens: int | None = None
@@ -99,6 +102,10 @@ def call_line(record: CallRecord) -> CallLine:
     if record.model is not None:
         line.model = _name(record.model)
         line.route = _name(record.route)
+    if record.decision_id is not None:
+        line.policy_decision = record.decision_id
+    if record.labels:
+        line.labels = dict(record.labels)
     if record.attempts:
         _add_attempts(line, record)
     if usage is not None:

@@ -98,7 +98,8 @@ class RouteTable:
 
         Each can be called on some surface, as `find` finds it.
         """
-        named = [pattern for pattern in tenant.models if not _WILDCARDS.intersection(pattern)]
+        patterns = tenant.models if tenant.terms is None else tenant.models + tenant.terms.models
+        named = [pattern for pattern in patterns if not _WILDCARDS.intersection(pattern)]
         found = (self.find(name, tenant, dialect) for name in dict.fromkeys([*self._routes, *named]))
         return tuple(route for route in found if route is not None)
 
@@ -120,12 +121,16 @@ class RouteTable:
         return self._providers[provider].supports(surface)
 
     def _may(self, tenant: Tenant, model: str) -> bool:
-        if tenant.models == _EVERYTHING:
+        terms = tenant.terms
+        return self._matches(tenant.models, model) and (terms is None or self._matches(terms.models, model))
+
+    def _matches(self, patterns: tuple[str, ...], model: str) -> bool:
+        if patterns == _EVERYTHING:
             return True
-        key = (tenant.models, model)
+        key = (patterns, model)
         may = self._allowed.get(key)
         if may is None:
-            may = model in tenant.models or any(fnmatchcase(model, pattern) for pattern in tenant.models)
+            may = model in patterns or any(fnmatchcase(model, pattern) for pattern in patterns)
             if len(self._allowed) >= _MAX_RESOLVED:
                 self._allowed.clear()
             self._allowed[key] = may

@@ -7,9 +7,10 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from gateway_middleware.core.domain import Dialect, ModelRequest, Route, Surface, Tenant
+from gateway_middleware.core.domain import Dialect, LimitOverrides, ModelRequest, Route, Surface, Tenant
 from gateway_middleware.limiting.estimate import Estimate
-from gateway_middleware.limiting.limit import Claim, Limit, Unit, limit_key
+from gateway_middleware.limiting.limit import Claim, Limit, OutagePolicy, Unit, limit_key
+from gateway_middleware.limiting.notation import concurrency, parse_limits, parse_spend
 
 _MAX_PLANS = 65_536
 _MIN_SPEND = 1
@@ -28,6 +29,26 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     per_model: tuple[tuple[str, tuple[Limit, ...]], ...] = ()
     priority: int = 0
     allows_unpriced: bool = False
+
+
+def overridden(quota: Quota, overrides: LimitOverrides) -> Quota:
+    """The quota with other limits for the tenant as a whole. Raises `ValueError` for what is no limit."""
+    limits: tuple[Limit, ...] = quota.limits
+    for unit, made in _override_limits(overrides):
+        outage = next((limit.on_outage for limit in quota.limits if limit.unit is unit), OutagePolicy.SHARE)
+        kept = tuple(limit for limit in limits if limit.unit is not unit)
+        limits = kept + tuple(msgspec.structs.replace(limit, on_outage=outage) for limit in made)
+    return msgspec.structs.replace(quota, limits=limits)
+
+
+def _override_limits(overrides: LimitOverrides) -> Iterable[tuple[Unit, tuple[Limit, ...]]]:
+    for unit, text in ((Unit.REQUESTS, overrides.requests), (Unit.TOKENS, overrides.tokens)):
+        if text is not None:
+            yield unit, parse_limits(text, unit)
+    if overrides.spend is not None:
+        yield Unit.SPEND, (parse_spend(overrides.spend),)
+    if overrides.concurrency is not None:
+        yield Unit.CONCURRENCY, (concurrency(overrides.concurrency),)
 
 
 class Plan:
@@ -87,12 +108,13 @@ class Quotas:
         self._tenants = tenants
         self._default = default
         self._routes = routes
-        self._plans: dict[tuple[str, str | None, str, str, Surface, Dialect], Plan] = {}
+        self._plans: dict[tuple[str, str | None, str | None, str, str, Surface, Dialect], Plan] = {}
 
     def plan(self, tenant: Tenant, request: ModelRequest) -> Plan:
         """The limits of this call."""
         route = request.route
-        key = (tenant.name, tenant.key_id, request.model, route.name, request.surface, request.dialect)
+        terms = None if tenant.terms is None else tenant.terms.generation
+        key = (tenant.name, tenant.key_id, terms, request.model, route.name, request.surface, request.dialect)
         plan = self._plans.get(key)
         if plan is None or (plan.route is not route and plan.route != route):
             if len(self._plans) >= self._max_plans:
@@ -102,14 +124,18 @@ class Quotas:
 
     def all_claims(self, tenant: Tenant) -> list[Claim]:
         """All limits of a tenant and of this key, whatever the model."""
-        quota = self._tenants.get(tenant.name, self._default)
+        quota = self._quota(tenant)
         claims = _claims(tenant.name, quota.limits) + _key_claims(tenant.name, tenant.key_id, quota)
         for pattern, limits in quota.per_model:
             claims += _claims(tenant.name, limits, "model", pattern)
         return claims
 
-    def _make(self, tenant: Tenant, model: str, route: Route) -> Plan:
+    def _quota(self, tenant: Tenant) -> Quota:
         quota = self._tenants.get(tenant.name, self._default)
+        return quota if tenant.terms is None else overridden(quota, tenant.terms.limits)
+
+    def _make(self, tenant: Tenant, model: str, route: Route) -> Plan:
+        quota = self._quota(tenant)
         claims = _claims(tenant.name, quota.limits) + _key_claims(tenant.name, tenant.key_id, quota)
         names = _names(model, route)
         for pattern, limits in quota.per_model:

@@ -118,6 +118,8 @@ class CallMeter:
             key_id=self._tenant.key_id,
             route=request.route.name if request.route.is_configured else None,
             is_stream=request.is_stream,
+            decision_id=self._record.decision_id,
+            labels=self._record.labels,
             input_tokens=len(request.body) // _BYTES_PER_TOKEN,
         )
         entry = metering.begin(call)

@@ -51,6 +51,8 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_id: str | None = None
     route: str | None = None
     is_stream: bool = False
+    decision_id: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class OpenCall(Attempted, frozen=True, kw_only=True, omit_defaults=True, rename={"input_tokens": "in"}):
@@ -122,6 +124,8 @@ class UsageEvent(Attempted, frozen=True, kw_only=True, omit_defaults=True):
             key_id=call.key_id,
             route=call.route,
             is_stream=call.is_stream,
+            decision_id=call.decision_id,
+            labels=call.labels,
             outcome=outcome,
             usage=usage,
             usage_source=usage_source,

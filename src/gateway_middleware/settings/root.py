@@ -58,6 +58,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     jwt_jwks_url: str | None = None
     jwt_tenant_claim: str = "tenant"
     jwt_algorithms: tuple[str, ...] = ("RS256",)
+    policy_adapter_url: str | None = None
+    policy_adapter_token: Secret | None = None
+    policy_timeout_seconds: float = 1.0
+    policy_allowed_seconds: float = 30.0
+    policy_denied_seconds: float = 5.0
+    policy_stale_seconds: float = 300.0
+    policy_on_outage: str = "refuse"
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1

@@ -13,7 +13,9 @@ from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.tree import KeySettings, TenantSettings
 from gateway_middleware.tenancy.trusted_header import NAME
 
-_OPTIONS = ("keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority", "on_unpriced", "require")
+_OPTIONS = (
+    "keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority", "on_unpriced", "on_policy_outage", "require",
+)  # fmt: skip
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PATTERN = re.compile(r"[\x20-\x7e]{1,256}")
@@ -54,6 +56,7 @@ def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: 
         priority=scalars.integer(members["priority"], -100, 100) if "priority" in members else 0,
         require=read_requirements(members["require"]) if "require" in members else (),
         on_unpriced=_read_on_unpriced(members.get("on_unpriced")),
+        on_policy_outage=_read_on_policy_outage(members.get("on_policy_outage")),
         models=_read_models(members["models"]) if "models" in members else ("*",),
     )
 
@@ -113,6 +116,10 @@ def _complain_about_key(node: Node, key: str, tenant: str, owners: dict[str, str
 
 def _read_on_unpriced(node: Node | None) -> str:
     return "refuse" if node is None else scalars.choice(node, ["refuse", "allow"])
+
+
+def _read_on_policy_outage(node: Node | None) -> str | None:
+    return None if node is None else scalars.choice(node, ["refuse", "allow"])
 
 
 def _read_models(node: Node) -> tuple[str, ...]:

@@ -131,6 +131,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who pays. `models` are shell patterns; without `keys` it is known by header or token alone.
 
     `on_unpriced`: what becomes of a call without a known price under a limit on spend, `refuse` or `allow`.
+    `on_policy_outage`: what becomes of its calls while the policy-adapter does not answer; None: what of all others.
     """
 
     name: str
@@ -142,6 +143,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ("*",)
     on_unpriced: str = "refuse"
     require: Requirements = ()
+    on_policy_outage: str | None = None
 
     @property
     def limits_spend(self) -> bool:

@@ -85,8 +85,8 @@ VARIABLES: tuple[Variable, ...] = (
         meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
         "`python -m gateway_middleware keys new`, or as an object with `digest`, `name` and `expires` "
         "(docs/tenants.md). Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
-        "`per_model`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md), `require` (labels of "
-        "the only providers that its calls may reach, docs/providers.md).",
+        "`per_model`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md), `on_policy_outage` "
+        "(docs/policy.md), `require` (labels of the only providers that its calls may reach, docs/providers.md).",
     ),
     Variable(
         name="GATEWAY_OPEN",
@@ -149,6 +149,51 @@ VARIABLES: tuple[Variable, ...] = (
         read=identity.algorithms,
         default="`RS256`",
         meaning="How tokens are signed: algorithms of one family, by commas: `RS256`, `PS256`, `ES256`, `EdDSA`, ...",
+    ),
+    Variable(
+        name="GATEWAY_POLICY_ADAPTER_URL",
+        field="policy_adapter_url",
+        read=scalars.url,
+        default="off: whoever is known may call",
+        meaning="Who is asked whether a tenant may call: the data API of Open Policy Agent, such as "
+        "`http://policy-adapter/v1/data/gateway/authorize` (docs/policy.md).",
+    ),
+    Variable(
+        name="GATEWAY_POLICY_ADAPTER_TOKEN",
+        field="policy_adapter_token",
+        read=Node.secret,
+        meaning="Its bearer token.",
+    ),
+    Variable(
+        name="GATEWAY_POLICY_TIMEOUT_SECONDS",
+        field="policy_timeout_seconds",
+        read=scalars.seconds,
+        meaning="How long it may take to answer.",
+    ),
+    Variable(
+        name="GATEWAY_POLICY_ALLOWED_SECONDS",
+        field="policy_allowed_seconds",
+        read=scalars.seconds,
+        meaning="For how long a yes is kept.",
+    ),
+    Variable(
+        name="GATEWAY_POLICY_DENIED_SECONDS",
+        field="policy_denied_seconds",
+        read=scalars.seconds,
+        meaning="For how long a no is kept.",
+    ),
+    Variable(
+        name="GATEWAY_POLICY_STALE_SECONDS",
+        field="policy_stale_seconds",
+        read=scalars.seconds,
+        meaning="For how long a yes is used while the policy-adapter does not answer.",
+    ),
+    Variable(
+        name="GATEWAY_POLICY_ON_OUTAGE",
+        field="policy_on_outage",
+        read=lambda node: scalars.choice(node, ["refuse", "allow"]),
+        meaning="What becomes of all other calls then: 503, or (`allow`) they pass unchecked. A tenant may have its "
+        "own `on_policy_outage`.",
     ),
     Variable(
         name="GATEWAY_CONFIG_FILE",

@@ -14,6 +14,7 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
                      model, model_served            as the client asked for it; as the provider named it
                      surface, route, stream         e.g. "chat", the configured route, true or false
                      key_id                         which of the tenant's keys; never the key
+                     policy_decision, labels        what the policy-adapter has said of the call
                      outcome, status                e.g. "success"; the provider's HTTP status
                      usage_source                   "provider", "partial" or "estimated"
                      input_tokens                   including cached_input_tokens and cache_write_tokens, of which
@@ -59,6 +60,8 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
     route: str | None
     stream: bool
     key_id: str | None
+    policy_decision: str | None
+    labels: dict[str, str]
     outcome: str
     status: int | None
     usage_source: UsageSource
@@ -115,6 +118,8 @@ def _data(event: UsageEvent) -> _Data:
         route=event.route,
         stream=event.is_stream,
         key_id=event.key_id,
+        policy_decision=event.decision_id,
+        labels=dict(event.labels),
         outcome=event.outcome,
         status=event.status,
         usage_source=event.usage_source,
