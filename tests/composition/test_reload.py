@@ -291,3 +291,14 @@ async def test_calls_keep_what_they_began_with() -> None:
     rig.scripts |= {"a": swap, "b": answering()}
     assert (await rig.call()).status == 200
     assert dict(rig.calls) == {"a": 1, "b": 1}
+
+
+async def test_another_credential_ends_what_the_old_one_had_earned() -> None:
+    rig = Rig()
+    rig.scripts["a"] = failing(401, "invalid_api_key")
+    assert await statuses(rig, 2, model="a/m") == [502, 503]
+    rig.scripts["a"] = answering()
+    await reload(rig, GATEWAY_DEFAULT_REQUESTS="100/minute")
+    assert await statuses(rig, 1, model="a/m") == [503], "it is left alone still"
+    await reload(rig, GATEWAY_PROVIDERS=providers(rig, api_key="sk-another-secret-of-a"))
+    assert await statuses(rig, 1, model="a/m") == [200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import msgspec
 
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.commands.compose import add_overrides, compose, environment_of
+from gateway_middleware.commands.probe import probe_all
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.pricing import price_warnings
 from gateway_middleware.core.provider_api import Auth
@@ -19,13 +21,22 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of `serve`."""
+    """Those of `serve`, and `--probe`."""
     add_overrides(parser)
+    parser.add_argument(
+        "--probe",
+        nargs="?",
+        const="",
+        metavar="PROVIDER",
+        help="go the way to the providers, or to one: DNS, TCP, TLS, and the list of models, with the time of each",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what the settings say. Raises `SettingsError` with every fault, like `serve`."""
+    """Print what the settings say, or probe. Raises `SettingsError` with every fault, like `serve`."""
     settings = Settings.from_env(environment_of(args))
+    if args.probe is not None:
+        return 0 if asyncio.run(probe_all(settings, args.probe)) else 1
     print("\n".join(describe(settings)), flush=True)
     compose(settings)
     return 0

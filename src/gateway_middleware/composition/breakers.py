@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Deployment
     from gateway_middleware.core.provider_api import Provider
+    from gateway_middleware.core.secret import Secret
     from gateway_middleware.settings import Settings
     from gateway_middleware.settings.tree import ProviderSettings
 
@@ -47,6 +48,7 @@ class Breakers(Lifeless):
         for deployment in deployments_of(settings):
             self._registry.register(deployment, self._provider_of(deployment).origin)
         self.cooldowns = Cooldowns(clock)
+        self._accounts = _accounts_of(settings)
         self.failover = Failover(
             registry=self._registry,
             throttling=Throttling(self.cooldowns, mode=mode, on_cooldown=self._events.cooldown),
@@ -67,17 +69,29 @@ class Breakers(Lifeless):
 
     def prepare(self, new: Settings) -> Commit:
         """Other deployments and numbers. Breakers keep their state, and go by the new numbers at once."""
-        policies, deployments = policies_of(new), deployments_of(new)
+        policies, deployments, accounts = policies_of(new), deployments_of(new), _accounts_of(new)
 
         def commit() -> None:
+            self._forget_other_accounts(accounts)
             pairs = [(deployment, self._provider_of(deployment).origin) for deployment in deployments]
             self._registry.configure(pairs, policies=policies)
             self.failover.max_attempts = new.max_attempts
 
         return commit
 
+    def _forget_other_accounts(self, accounts: Mapping[str, Secret]) -> None:
+        """What a provider said to another credential (refused, throttled, out of quota) says nothing of the new one."""
+        for name, key in accounts.items():
+            if self._accounts.get(name) != key:
+                self.cooldowns.reset(credential=name)
+        self._accounts = accounts
+
     def _provider_of(self, deployment: Deployment) -> Provider:
         return self._providers[deployment.provider]
+
+
+def _accounts_of(settings: Settings) -> Mapping[str, Secret]:
+    return {provider.name: provider.api_key for provider in settings.providers}
 
 
 def policies_of(settings: Settings) -> dict[str, BreakerPolicy]:
