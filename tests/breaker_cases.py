@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -97,6 +98,7 @@ class Calls:
 
     def __init__(self, *, mode: Mode = Mode.ON, max_attempts: int = 3, policy: BreakerPolicy | None = None) -> None:
         self.clock = Clock()
+        self._numbers = count()
         self.events: list[CooldownEvent] = []
         self.transitions: list[Transition] = []
         self.timeouts = Timeouts()
@@ -122,9 +124,12 @@ class Calls:
     def _provider_of(self, to: Deployment) -> Any:
         return SimpleNamespace(origin=origin(f"{to.provider}.example.com"), timeouts=self.timeouts)
 
-    def begin(self, *names: str, affinity: bytes | None = None, **options: Any) -> AttemptSequence:
-        """A call on a route over `provider/model` names."""
-        return self.failover.begin(route(*names, **options), started=self.clock(), affinity=affinity)
+    def begin(
+        self, *names: str, body: bytes | None = None, affinity: bytes | None = None, **options: Any
+    ) -> AttemptSequence:
+        """A call on a route over `provider/model` names, with a body that no call had before unless it is given."""
+        body = b"%d" % next(self._numbers) if body is None else body
+        return self.failover.begin(route(*names, **options), body=body, started=self.clock(), affinity=affinity)
 
     def failures(self, name: str) -> int:
         """What the breaker of a deployment has counted."""

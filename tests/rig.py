@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from typing import Any, TypeAlias
 
 import httpx
@@ -59,6 +60,7 @@ class Rig:
         self.clock = Clock()
         self.scripts: dict[str, Script] = {}
         self.calls: Counter[str] = Counter()
+        self._numbers = count()
         self.log = LogLines()
         self.exchange = ScriptedExchange(self._answer)
         providers = {
@@ -100,8 +102,10 @@ class Rig:
         headers: dict[str, str] | None = None,
         **more: Any,
     ) -> Transcript:
-        """One model call."""
-        asked = {"model": model, "messages": ASK, "max_tokens": 9, "input": "x", **more}
+        """One model call, with a body that no other has."""
+        greeting = f"Good morning {next(self._numbers)}"
+        messages, prompt = [{"role": "user", "content": greeting}], greeting if path == RESPONSES else "x"
+        asked = {"model": model, "messages": messages, "max_tokens": 9, "input": prompt, **more}
         body = json.dumps({**asked, **({"stream": True} if stream else {})}).encode()
         sent = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {KEY}".encode())]
         sent += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]

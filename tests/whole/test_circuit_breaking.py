@@ -563,3 +563,54 @@ async def test_one_poisonous_call_is_one_failure_whatever_its_attempts() -> None
     assert (statuses, rig.calls["a"], await rig.state()) == ([500] * 4, 12, "closed")
     await rig.call()
     assert await rig.state() == "open"
+
+
+POISON = [{"role": "user", "content": "poison"}]
+BROKEN = [
+    pytest.param(failing(500), False, id="status"),
+    pytest.param(lambda _: UpstreamTimeoutError("late", phase="first_byte"), False, id="silence"),
+    pytest.param(answering(b"<html>"), False, id="garbage"),
+    pytest.param(streaming(*chat_events("Hi", end=False)), True, id="broken stream"),
+    pytest.param(streaming(b'data: {"error":{"type":"server_error","message":"no"}}\n\n'), True, id="error event"),
+]
+
+
+@pytest.mark.parametrize(("script", "is_stream"), BROKEN)
+async def test_one_prompt_that_fails_again_and_again_hurts_nobody_else(script: Any, *, is_stream: bool) -> None:
+    rig = Rig({"fast": "a/m", "again": "a/m"}, GATEWAY_MAX_ATTEMPTS="1")
+    rig.scripts["a"] = script
+    for _ in range(30):
+        await rig.call(messages=POISON, stream=is_stream)
+        rig.clock.advance(1.5)
+    row = (await rig.get("/v1/health"))["circuit_breakers"]["a"]["deployments"]["a/m"]
+    assert (row["state"], row["successes"], row["failures"]) == ("closed", 0, 1)
+
+    rig.scripts["a"] = answering()
+    assert (await rig.call()).status == 200
+    rig.scripts["a"] = script
+    for _ in range(5):
+        await rig.call(stream=is_stream)
+    assert await rig.state() == "open", "five different ones prove it"
+
+
+async def test_one_prompt_that_fails_keeps_no_breaker_open() -> None:
+    rig = Rig({"fast": "a/m"}, GATEWAY_MAX_ATTEMPTS="1")
+    rig.scripts["a"] = failing(500)
+    for _ in range(4):
+        await rig.call()
+    await rig.call(messages=POISON)
+    assert await rig.state() == "open"
+    rig.clock.advance(13)
+    assert [(await rig.call(messages=POISON)).status for _ in range(3)] == [500] * 3, "it is let through as the probe"
+    rig.scripts["a"] = answering()
+    await rig.call()
+    await rig.call()
+    assert await rig.state() == "closed"
+
+
+async def test_that_nobody_is_there_counts_whatever_the_prompt() -> None:
+    rig = Rig({"fast": "a/m"}, GATEWAY_MAX_ATTEMPTS="1")
+    rig.scripts["a"] = lambda _: UpstreamConnectError("refused")
+    for _ in range(5):
+        await rig.call(messages=POISON)
+    assert await rig.state() == "open"

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anthropic
 import httpx
@@ -248,7 +249,7 @@ async def _until(read: Any, expected: Any, seconds: float = 20.0) -> float:
 
 
 async def _call(client: httpx.AsyncClient) -> int:
-    answer = await client.post("/v1/chat/completions", json={"model": "fast", "messages": ASK})
+    answer = await client.post("/v1/chat/completions", json={"model": "fast", "messages": ASK, "user": uuid4().hex})
     return answer.status_code
 
 

@@ -77,10 +77,10 @@ async def test_posts_are_attempts_are_journal_entries(
             headers = {"authorization": f"Bearer {KEY}"}
             limits = httpx.Limits(max_connections=CALLS)
             async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, trust_env=False) as client:
-                body = {"model": "fast", "messages": ASK}
-                await asyncio.gather(*(client.post(CHAT, json=body) for _ in range(CALLS)))
+                bodies = [{"model": "fast", "messages": ASK, "user": f"u{number}"} for number in range(CALLS)]
+                await asyncio.gather(*(client.post(CHAT, json=body) for body in bodies))
                 node.is_warm = True
-                answers = await asyncio.gather(*(client.post(CHAT, json=body) for _ in range(CALLS)))
+                answers = await asyncio.gather(*(client.post(CHAT, json=body) for body in bodies))
                 breaker = (await client.get("/v1/health")).json()["circuit_breakers"]["node"]["deployments"]["node/m"]
                 totals = await client.get(RECONCILE, headers={"authorization": f"Bearer {ADMIN}"})
         told = sum(len(answer.headers["x-gateway-attempts"].split(",")) for answer in answers)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.budget import backoff
+from gateway_middleware.breaker.failed_bodies import FailedBodies
 from gateway_middleware.breaker.failure.rules import SUCCEEDED, Fallback, Judgement, Retry, Verdict, judge
 from gateway_middleware.breaker.refusal import Obstacle, refusal
 from gateway_middleware.breaker.state.pairs import Admission
+from gateway_middleware.breaker.verdicts import Verdicts
 from gateway_middleware.core.domain import Balance, Outcome
 from gateway_middleware.core.errors import TranslationError, UnavailableError, UpstreamError, UpstreamTimeoutError
 
@@ -63,11 +65,13 @@ class Failover:
         self.random = random
         self.max_attempts = max_attempts
         self.first_content = first_content
+        self._failed_bodies = FailedBodies(clock)
 
-    def begin(self, route: Route, *, started: float, affinity: bytes | None = None) -> AttemptSequence:
-        """The attempts of a call that came at `started`. `affinity` is for routes that balance by it."""
+    def begin(self, route: Route, *, body: bytes, started: float, affinity: bytes | None = None) -> AttemptSequence:
+        """The attempts of a call with this body that came at `started`. `affinity` is for routes that balance by it."""
         self.budget.count_request()
-        return AttemptSequence(self, route, self.selector.order(route, affinity), started)
+        verdicts = Verdicts(self._failed_bodies, body)
+        return AttemptSequence(self, route, self.selector.order(route, affinity), started, verdicts)
 
 
 class PlannedAttempt:
@@ -93,11 +97,6 @@ class PlannedAttempt:
         """Have the time to the first content counted for the route's choice of the quickest."""
         self._latencies = self._failover.selector.latencies
         self._latencies.begin(self.deployment.key)
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether a breaker waits for how it ends."""
-        return self._admission is not None and self._admission.is_probe
 
     def on_content(self) -> None:
         """The first content has come."""
@@ -125,11 +124,7 @@ class PlannedAttempt:
 
 
 class AttemptSequence:
-    """The attempts of one call, one after another, over the deployments of its route.
-
-    All attempts at one deployment are one piece of evidence for its breakers: how the last one ended. A probe is judged
-    at once, because other calls wait for it.
-    """
+    """The attempts of one call, one after another, over the deployments of its route."""
 
     __slots__ = (
         "_attempts",
@@ -142,19 +137,19 @@ class AttemptSequence:
         "_repeatable",
         "_route",
         "_taken",
-        "_unsettled",
         "_until",
+        "_verdicts",
     )
 
-    def __init__(self, failover: Failover, route: Route, order: list[Deployment], started: float) -> None:
+    def __init__(
+        self, failover: Failover, route: Route, order: list[Deployment], started: float, verdicts: Verdicts
+    ) -> None:
         self._failover = failover
         self._route = route
         self._fresh = order
         """Deployments that were not asked yet, best first."""
         self._repeatable: list[tuple[Deployment, float]] = []
         """Deployments that failed and may be asked again after so many seconds."""
-        self._unsettled: dict[str, tuple[Admission, Judgement]] = {}
-        """Failures of deployments that may still succeed in this call, by key."""
         self._barred: set[str] = set()
         """Providers whose credential is of no use to this call."""
         self._taken: set[Fallback] = set()
@@ -165,6 +160,7 @@ class AttemptSequence:
         self._attempts = 0
         self._max_attempts = route.max_attempts or failover.max_attempts
         self._until = started + failover.first_content
+        self._verdicts = verdicts
 
     def first(self) -> PlannedAttempt:
         """The first attempt. Raises `CircuitOpenError` or `CoolingDownError` when nobody can take the call."""
@@ -184,7 +180,7 @@ class AttemptSequence:
         """The attempt returned. An answer that says itself that it failed counts as that."""
         failure = None if attempt is None else attempt.failure
         self._settle(planned, SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))
-        self._settle_rest()
+        self._verdicts.conclude()
 
     def failed(self, planned: PlannedAttempt, error: BaseException, *, can_move: bool) -> PlannedAttempt | None:
         """The attempt ended with this error. The next one, or None: then the call ends, see `raise_cause`."""
@@ -204,7 +200,7 @@ class AttemptSequence:
             if following is None and judgement.verdict is Verdict.FAILURE and self._is_spent:
                 error.should_retry = False
         if following is None:
-            self._settle_rest()
+            self._verdicts.conclude()
         return following
 
     def raise_cause(self, error: BaseException) -> None:
@@ -218,24 +214,9 @@ class AttemptSequence:
         self._first_error.clear()
 
     def _settle(self, planned: PlannedAttempt, judgement: Judgement) -> None:
-        """Tell the breakers how an attempt ended: at once, or at the end of the call if it may be asked again in it."""
-        is_probe = planned.is_probe
         admission = planned.end(judgement)
-        if admission is None:
-            return
-        key = planned.deployment.key
-        if judgement.verdict is not Verdict.NEUTRAL and key in self._unsettled:
-            self._unsettled.pop(key)[0].release()
-        if judgement.verdict is Verdict.FAILURE and judgement.retry is Retry.ANYWHERE and not is_probe:
-            self._unsettled[key] = (admission, judgement)
-        else:
-            admission.settle(judgement)
-
-    def _settle_rest(self) -> None:
-        """The call has ended: nobody is asked again."""
-        for admission, judgement in self._unsettled.values():
-            admission.settle(judgement)
-        self._unsettled.clear()
+        if admission is not None:
+            self._verdicts.add(planned.deployment.key, admission, judgement)
 
     @property
     def _is_spent(self) -> bool:

@@ -55,7 +55,7 @@ class FailoverMiddleware:
         scope, route = connection[0], request.route
         record = RECORD.get(scope)
         affinity = _affinity(scope, request) if route.balance is Balance.AFFINITY else None
-        sequence = self._failover.begin(route, started=record.started, affinity=affinity)
+        sequence = self._failover.begin(route, body=request.body, started=record.started, affinity=affinity)
         planned = sequence.first()
         if route.hedge_after is not None:
             following = await self._hedge.first(self.app, sequence, planned, connection)

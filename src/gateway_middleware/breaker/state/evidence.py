@@ -46,12 +46,16 @@ class Evidence:
     def failure(self, now: float, judgement: Judgement, *, instead_of: int | None) -> None:
         """Count a failure, in the place of the success in the bucket `instead_of`."""
         if instead_of is not None:
-            self.window.take_back(now, SUCCESS, instead_of)
+            self.take_back(now, instead_of)
         self.window.add(now, FAILURE)
         self.consecutive += 1
         self._classes.append(judgement.failure_class or "unknown")
         if judgement.min_open is not None:
             self.not_before = max(self.not_before, now + judgement.min_open)
+
+    def take_back(self, now: float, bucket: int) -> None:
+        """Uncount a success."""
+        self.window.take_back(now, SUCCESS, bucket)
 
     def reason_to_open(self, policy: BreakerPolicy) -> str | None:
         """In words for an operator; None: there is none."""

@@ -29,7 +29,10 @@ _FORCED_OPEN, _FORCED_CLOSED = State.FORCED_OPEN, State.FORCED_CLOSED
 
 
 class Permit:
-    """Leave to make one attempt. Ends once, by the first of `succeed`, `fail` and `release`; later ends do nothing."""
+    """Leave to make one attempt. Ends once, by the first of `succeed`, `fail`, `withdraw` and `release`.
+
+    Later ends do nothing.
+    """
 
     __slots__ = ("_breaker", "bucket", "generation")
 
@@ -60,6 +63,12 @@ class Permit:
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
             breaker.on_failure(self, judgement)
+
+    def withdraw(self) -> None:
+        """The attempt failed and says nothing about the provider: a provisional success is counted no more."""
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker.on_withdrawal(self)
 
     def release(self) -> None:
         """Nothing is known, or nothing more: the attempt said nothing about the provider."""
@@ -225,6 +234,12 @@ class CircuitBreaker:
             self._move(Trigger.RELAPSED, now, "a probe failed")
         elif self.state is _CLOSED:
             self._trip(now)
+
+    def on_withdrawal(self, permit: Permit) -> None:
+        """Uncount its provisional success, and give a probe's place back."""
+        if permit.bucket is not None and permit.generation == self.generation:
+            self._evidence.take_back(self._clock(), permit.bucket)
+        self.on_release(permit)
 
     def on_release(self, permit: Permit) -> None:
         """Give a probe's place back."""

@@ -29,7 +29,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Admission:
-    """Both permits of one attempt. Ends once, by the first of `settle` and `release`."""
+    """Both permits of one attempt. Ends once, by the first of `settle`, `withdraw` and `release`."""
 
     __slots__ = ("_deployment", "_host")
 
@@ -57,6 +57,13 @@ class Admission:
             (self._host if judgement.breaker is BreakerScope.HOST else self._deployment).fail(judgement)
         if judgement.has_answered:
             self._host.succeed()
+        self.release()
+
+    def withdraw(self, *, has_answered: bool) -> None:
+        """The attempt failed, but not for what the deployment is: not even its first content counts any more."""
+        if has_answered:
+            self._host.succeed()
+        self._deployment.withdraw()
         self.release()
 
     def release(self) -> None:
