@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -77,3 +80,49 @@ async def test_unfinished_bodies_of_one_tenant(served: Served, size: int, count:
             statuses = await asyncio.gather(*clients)
     assert most - before <= 22, "as the kernel counts, to whose pages 20 MB are rounded up"
     assert set(statuses) == {b"408", b"429"}
+
+
+async def streaming(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A provider whose events are as large as the model is named, and do not end."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        size = int(json.loads(await reader.readexactly(length))["model"])
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        delta = {"choices": [{"index": 0, "delta": {"content": "w " * (size // 2)}}]}
+        event = b"data: " + json.dumps(delta).encode() + b"\n\n"
+        while True:
+            writer.write(event)
+            await writer.drain()
+    writer.transport.abort()
+
+
+async def stalled(port: int, size: int) -> socket.socket:
+    """A client that reads nothing of its stream."""
+    body = json.dumps({"model": f"openai/{size}", "messages": [], "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-type: "
+    head += f"application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", port))
+    client.sendall(head.encode() + body)
+    return client
+
+
+@pytest.mark.parametrize("size", [50, 2_000, 31_000, 60_000, 1_000_000])
+async def test_a_reader_that_stalls(size: int, tmp_path: Path) -> None:
+    """Whatever the size of the events. The first few are not counted: they make room that others use again."""
+    async with await asyncio.start_server(streaming, "127.0.0.1", 0) as provider:
+        url = f"http://127.0.0.1:{provider.sockets[0].getsockname()[1]}/v1"
+        extra: dict[str, Any] = {"GATEWAY_DRAIN_SECONDS": "1", "GATEWAY_DRAIN_LAG_SECONDS": "0"}
+        async with serve(tmp_path, OPENAI_BASE_URL=url, **extra) as served:
+            (worker,) = served.workers
+            port = int(served.url.rpartition(":")[2])
+            figures, clients = [], []
+            for count in (10, 30):
+                clients += [await stalled(port, size) for _ in range(count)]
+                await asyncio.sleep(2)
+                figures.append(worker.memory_info().rss)
+            assert (figures[1] - figures[0]) / 30 <= 256 * 1024
+            for client in clients:
+                client.close()

@@ -42,13 +42,15 @@ class EventSplitter:
         held += chunk
         self._has_cr = self._has_cr or b"\r" in chunk
         end = self._last_boundary(searched)
-        if len(held) - end > self._limit:
-            raise UpstreamProtocolError(
-                f"The provider sent an event of more than {self._limit} bytes.", fault=ProtocolFault.TOO_LONG
-            )
+        check_size(len(held) - end, self._limit)
         whole = bytes(held[:end])
         del held[:end]
         return whole
+
+    @property
+    def held(self) -> int:
+        """The bytes of the unfinished event."""
+        return len(self._held)
 
     def finish(self) -> bytes:
         """What is held when the stream ends: at most one event, perhaps cut off."""
@@ -66,6 +68,22 @@ class EventSplitter:
                 break  # the LF after this CR is still on its way
             end = blank.end()
         return end
+
+
+def check_size(size: int, limit: int) -> None:
+    """Raises `UpstreamProtocolError` for an event of more than `limit` bytes."""
+    if size > limit:
+        raise UpstreamProtocolError(
+            f"The provider sent an event of more than {limit} bytes.", fault=ProtocolFault.TOO_LONG
+        )
+
+
+def end_of_first_event(data: bytes, start: int) -> int:
+    """Where the first blank line ends after `start`; 0: there is none, or it may still go on."""
+    blank = _BLANK_LINE.search(data, start)
+    if blank is None or (blank.end() == len(data) and blank[0].endswith(b"\n\r")):
+        return 0
+    return blank.end()
 
 
 def split_events(whole: bytes) -> list[bytes]:

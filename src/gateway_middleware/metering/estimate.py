@@ -125,12 +125,23 @@ _BACKSLASH = ord("\\")
 class OutputEstimate:
     """Counts the text in an event stream while it passes. Holds counters only, never text.
 
-    `feed` takes whole events, one or many, or only their data. What it cannot read it passes over: of an event that was
-    cut in two, one half may be missed, and of one event with text of two kinds, the second kind. Hidden reasoning and
-    encrypted content are not counted, nor is any surface that is not text.
+    `feed` takes whole events, one or many, or only their data; of a large one, pieces. What it cannot read it passes
+    over: of an event that was cut elsewhere than in a text, one half may be missed, and of one event with text of two
+    kinds, the second kind. Hidden reasoning and encrypted content are not counted, nor is any surface that is not text.
     """
 
-    __slots__ = ("_counts", "_format", "_likely", "_rests", "_singles", "_weights", "calls", "deltas", "text_bytes")
+    __slots__ = (
+        "_counts",
+        "_format",
+        "_is_open",
+        "_likely",
+        "_rests",
+        "_singles",
+        "_weights",
+        "calls",
+        "deltas",
+        "text_bytes",
+    )
 
     def __init__(self, surface: Surface, *, model: str) -> None:
         self._format = _FORMATS.get(surface, _Format(()))
@@ -138,6 +149,7 @@ class OutputEstimate:
         self._weights = weights_of(model)
         self._counts = _Counts()
         self._singles = self._rests = 0
+        self._is_open = False  # whether the last text goes on in the next chunk
         self.text_bytes = 0
         """Bytes of text that were delivered, unescaped."""
         self.deltas = 0
@@ -147,9 +159,12 @@ class OutputEstimate:
 
     def feed(self, chunk: bytes) -> None:
         """Count the text of some events."""
+        if self._is_open:
+            self._is_open = False
+            self._take(chunk, 0)
         if not self._read(chunk) and chunk.rfind(b'": ') >= 0:
             for line in chunk.splitlines():  # written with blanks, as the providers do not
-                self._read(_compact(line))
+                self._read(_compact(line) or line.replace(b'": "', b'":"'))
 
     def _read(self, chunk: bytes) -> bool:
         """Whether there was text, or a call, in JSON as the providers write it."""
@@ -180,6 +195,7 @@ class OutputEstimate:
         end = chunk.find(b'"', begin)
         while end > begin and chunk[end - 1] == _BACKSLASH and _is_escaped(chunk, begin, end):
             end = chunk.find(b'"', end + 1)
+        self._is_open = self._is_open or end < 0
         text = chunk[begin:end] if end >= 0 else chunk[begin:]
         if not text:
             return

@@ -29,6 +29,7 @@ from gateway_middleware.providers.answers import (
     text_of,
 )
 from gateway_middleware.providers.failures import stream_error_from
+from gateway_middleware.providers.large_event import LARGE_EVENT, LargeEvent
 from gateway_middleware.providers.usage import anthropic_usage, json_object, openai_usage
 from gateway_middleware.providers.usage_stripping import without_null_usage
 
@@ -64,25 +65,60 @@ def _event_data(data: bytes) -> EventData | None:
 class EventReader(BinaryReader, ABC):
     """Relays whole events and holds an unfinished one.
 
+    A large one is relayed in pieces as it comes, unless what has come of it by then may be an end or an error.
     An error event ends the stream and is not relayed, nor is anything that comes after the terminating event. Where the
     body ends cleanly after an answer's last word and lacks only the terminating event, that is added.
     """
 
-    __slots__ = ("_secrets", "_splitter")
+    __slots__ = ("_large", "_limit", "_secrets", "_splitter")
     needles: ClassVar[tuple[bytes, ...]]
 
     def __init__(self, *, secrets: tuple[str, ...] = (), limit: int = MAX_EVENT_BYTES) -> None:
         super().__init__()
         self._secrets = secrets
+        self._limit = limit
         self._splitter = EventSplitter(limit)
+        self._large: LargeEvent | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         if self._is_over:
             return b""
+        if self._large is not None:
+            return self._go_on(self._large, chunk)
         whole = self._splitter.feed(chunk)
-        return self._follow(whole) if whole else b""
+        relayed = self._follow(whole) if whole else b""
+        if LARGE_EVENT < self._splitter.held <= LARGE_EVENT + len(chunk) and not self._is_over:
+            relayed += self._begin_large()
+        return relayed
+
+    def _begin_large(self) -> bytes:
+        """Relay what there is of an event that has become large: whatever has no needle by then is content."""
+        begun = self._splitter.finish()
+        if self._has_needle(begun):
+            self._splitter.feed(begun)
+            return b""
+        self.has_content = True
+        self._large = LargeEvent(self._limit)
+        return self._go_on(self._large, begun)
+
+    def _go_on(self, large: LargeEvent, chunk: bytes) -> bytes:
+        piece, rest = large.feed(chunk)
+        if rest is None:
+            return piece
+        self._large = None
+        self._read(large.read)
+        return self._unread(piece) + (self.feed(rest) if rest else b"")
+
+    def _finish_large(self, large: LargeEvent) -> bytes:
+        rest = large.finish()
+        if not self._is_whole(large.read):
+            return b""
+        self._read(large.read)
+        return self._completed(rest)
 
     def finish(self) -> bytes:
+        if self._large is not None:
+            return self._finish_large(self._large)
         rest = self._splitter.finish()
         if self._is_over or not self._is_whole(rest):
             return b""

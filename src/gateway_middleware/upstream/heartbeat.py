@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Send, UntilDisconnect
 
 _COMMENT = b": ping\n\n"
+_BLANK_LINES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _EVENT = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
 class Heartbeat:
     """Sends a ping after each `seconds` of silence: an event where Anthropic's clients expect some, else a comment.
 
-    Only between events, and never while a send is under way.
+    Only between events, which the last bytes that were `passed` on tell; never while a send is under way.
     """
 
-    __slots__ = ("_beat", "_loop", "_message", "_pinged_at", "_seconds", "_send", "_task", "_timer", "_watch")
+    __slots__ = ("_beat", "_loop", "_message", "_pinged_at", "_seconds", "_send", "_task", "_timer", "_watch", "passed")
 
     def __init__(self, send: Send, watch: UntilDisconnect, seconds: float, dialect: Dialect) -> None:
         self._send = send
@@ -29,6 +30,7 @@ class Heartbeat:
         self._message = _EVENT if dialect is Dialect.ANTHROPIC else _COMMENT
         self._loop = asyncio.get_running_loop()
         self._pinged_at = self._loop.time()
+        self.passed = b""
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = self._loop.call_later(seconds, self._look)
 
@@ -45,7 +47,8 @@ class Heartbeat:
         now = self._loop.time()
         since = max(self._watch.sent_at, self._pinged_at)
         is_pinging = self._task is not None and not self._task.done()
-        if now - since >= self._seconds * 0.999 and not (self._watch.is_sending or is_pinging):
+        is_inside = bool(self.passed) and not self.passed.endswith(_BLANK_LINES)
+        if now - since >= self._seconds * 0.999 and not (self._watch.is_sending or is_pinging or is_inside):
             self._task = self._loop.create_task(self._ping())
             since = self._pinged_at = now
         self._timer = self._loop.call_later(max(since + self._seconds - now, 0.01), self._look)

@@ -269,6 +269,8 @@ class Relay:
 
     def _pass_on(self, body: bytes) -> Awaitable[None]:
         self._tally.add(body)
+        if self._heart is not None:
+            self._heart.passed = body
         return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": True})
 
 

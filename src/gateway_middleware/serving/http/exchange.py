@@ -18,7 +18,7 @@ from gateway_middleware.serving.http.waiters import Waiters
 
 _log = logging.getLogger("uvicorn.error")  # where those who run uvicorn look
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SLICE = 64 * 1024  # of a large body, written while the socket takes it
+_SLICE = 32 * 1024  # of a large body, written while the socket takes it
 _NEVER = float("inf")
 _FAILED = RefusedRequestError(500, "Internal Server Error")
 

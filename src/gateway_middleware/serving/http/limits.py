@@ -47,5 +47,5 @@ class DoorLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 10_000
     max_bodies_bytes: int = 256 * 1024 * 1024
     max_unread_bytes: int = 32 * 1024
-    max_unsent_bytes: int = 64 * 1024
+    max_unsent_bytes: int = 32 * 1024
     half_close: HalfClose = HalfClose.LEAVE
