@@ -31,6 +31,19 @@ def test_what_is_known_is_no_news() -> None:
     assert mine.live() == [entry()]
 
 
+def test_what_has_expired_is_held_no_longer_than_until_the_next_entry() -> None:
+    clock = Clock()
+    mine = log(clock)
+    for number in range(100):
+        mine.write("answer", str(number), b"{}", 10.0)
+        clock.advance(1.0)
+    assert len(mine) == 10
+    mine.write("answer", "99", b"{}", 10.0)  # replaced: its first end is passed over
+    clock.advance(9.5)
+    mine.read([entry()])
+    assert [e.key for e in mine.live()] == ["99", "k"]
+
+
 def test_the_newest_of_a_name_stands_and_equal_versions_are_decided_by_origin() -> None:
     mine = log()
     mine.read([entry(version=NOW + 1, origin="b")])

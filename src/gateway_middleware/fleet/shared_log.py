@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -32,7 +33,13 @@ class SharedLog:
         self._wall = wall
         self._max_entries = max_entries
         self._entries: dict[tuple[str, str], tuple[Entry, float | None]] = {}
+        self._ends: list[tuple[float, tuple[str, str]]] = []
+        """A heap of when entries end, as they were written: those of replaced entries are passed over."""
         self._version = 0
+
+    def __len__(self) -> int:
+        """How many entries are held."""
+        return len(self._entries)
 
     def write(self, kind: str, key: str, body: bytes, seconds: float | None) -> Entry:
         """A new entry of this process, newer than all that are known."""
@@ -77,3 +84,10 @@ class SharedLog:
             make_room(self._entries, self._max_entries, rank=lambda name: self._entries[name][0].order)
         until = None if entry.seconds is None else self._clock() + entry.seconds
         self._entries[entry.name] = entry, until
+        if until is not None:
+            heappush(self._ends, (until, entry.name))
+        self._forget_expired()
+
+    def _forget_expired(self) -> None:
+        while self._ends and self._ends[0][0] <= self._clock():
+            self.find(*heappop(self._ends)[1])
