@@ -66,3 +66,12 @@ async def test_rows_say_how_limits_stand_and_take_nothing() -> None:
     assert rows == await limit_rows(quotas, reservations, tenant)
     assert 60 <= rows[0]["reset_after"] <= 61
     assert await limit_rows(Quotas(), reservations, tenant) == []
+
+
+async def test_a_worker_that_shares_nothing_tells_its_share_and_what_is_used_of_it() -> None:
+    clock = Clock()
+    quotas = Quotas({"acme": Quota(limits=(rpm(10), slots(3)))})
+    reservations, tenant = Reservations(MemoryStore(clock=clock, wall=clock, weight=2)), Tenant(name="acme")
+    await reservations.reserve(quotas.all_claims(tenant))
+    rows = await limit_rows(quotas, reservations, tenant)
+    assert [(r["limit"], r["share"], r["used"], r["remaining"]) for r in rows] == [(10, 5, 1, 4), (3, 1, 1, 0)]

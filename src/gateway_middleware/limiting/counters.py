@@ -83,24 +83,27 @@ class DecisionCounters:
 async def limit_rows(quotas: Quotas, reservations: Reservations, tenant: Tenant) -> list[dict[str, Any]]:
     """How all limits of a tenant stand, for `GET /v1/usage`: a row for each.
 
-    Nothing is taken. Spend is in dollars, times are seconds.
+    Nothing is taken. Spend is in dollars, times are seconds. `share` is what this process may let through by itself:
+    the whole limit, where one store counts for all.
     """
     claims = quotas.all_claims(tenant)
     if not claims:
         return []
     decision = await reservations.decide(claims, is_dry=True)
-    return [_row(status) for status in decision.statuses]
+    return [_row(status, decision.weight) for status in decision.statuses]
 
 
-def _row(status: LimitStatus) -> dict[str, Any]:
+def _row(status: LimitStatus, weight: int) -> dict[str, Any]:
     limit = status.claim.limit
+    share = limit.amount // weight or 1
     scale = _DOLLAR if limit.unit is Unit.SPEND else 1
     return {
         "name": limit.name,
         "unit": limit.unit.value,
         "limit": limit.amount / scale,
         "remaining": status.remaining / scale,
-        "used": (limit.amount - status.remaining) / scale,
+        "used": (share - status.remaining) / scale,
+        "share": share / scale,
         "period": limit.period_name or None,
         "reset_after": round(status.reset_after, 3),
         "is_shadow": limit.is_shadow,
