@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Mount, Router
 
 from gateway_middleware.breaker.middleware import FailoverMiddleware
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
@@ -15,6 +15,7 @@ from gateway_middleware.composition.breakers import Breakers
 from gateway_middleware.composition.calls import Calls
 from gateway_middleware.composition.config import LiveConfig, revealed
 from gateway_middleware.composition.fleet import build_fleet
+from gateway_middleware.composition.fleet_status import FleetStatus
 from gateway_middleware.composition.life import Life
 from gateway_middleware.composition.limits import Limits
 from gateway_middleware.composition.log import Log
@@ -24,8 +25,10 @@ from gateway_middleware.composition.peers import build_peers
 from gateway_middleware.composition.plans import CallPlans
 from gateway_middleware.composition.policy import build_policy
 from gateway_middleware.composition.pricing import build_pricing
+from gateway_middleware.composition.recent import Recent, telling
 from gateway_middleware.composition.reload import Reload
 from gateway_middleware.composition.revocations import Revocations
+from gateway_middleware.composition.self_report import SelfReport
 from gateway_middleware.composition.side_calls import SideCalls
 from gateway_middleware.composition.stack import Innermost, LateStart, fold, make_routes
 from gateway_middleware.composition.stats import Stats
@@ -84,6 +87,7 @@ class Gateway:
         clocks = clocks or Clocks()
         self.config = LiveConfig(settings, kinds)
         self.log = Log(settings, write_log, scrub=self.config.scrub)
+        self.recent = Recent(clocks, scrub=self.config.scrub)
         self.outbox = Outbox()  # a server whose protocol writes there too answers in the same step as the engine
         self._make_records(settings, clocks, resolver, transport)
         self._make_breakers(settings, clocks)
@@ -93,19 +97,21 @@ class Gateway:
             transport=transport,
             exchange=exchange,
             outbox=self.outbox,
-            on_provider_error=self.log.provider_error,
+            on_provider_error=telling(self.log.provider_error, self.recent.provider_error),
         )
         self.calls = Calls()
         self._make_stats(settings, clocks)
+        self._make_statuses(clocks)
         # In the order of their start; they stop in reverse, the log last.
         callers = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.policy)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
-        parts: tuple[Part, ...] = (*callers, self.pricing, self.metering, *rooms)
+        parts: tuple[Part, ...] = (*callers, self.pricing, self.metering, *rooms, self.fleet_status)
         self._reload = Reload(self.config, parts, reread=reread)
         self.operations = self._make_operations()
         self.parts: tuple[Part, ...] = (*parts, build_watch(settings, self._reload, self.operations, clocks))
         self._life = Life(self.parts)
-        self.routes = self._make_routes(clocks)
+        endpoints = self._status.endpoints(self.operations, self.fleet_status.document)
+        self.routes = make_routes(endpoints, self.upstream.dispatch)
         self.middleware = self._make_layers(settings, tracer_provider, clocks)
         router = Router(self.routes, lifespan=lambda _: self.lifespan())
         self.app = fold(self.middleware, Innermost(self.upstream.dispatch, router))
@@ -160,8 +166,40 @@ class Gateway:
                 *self.upstream.collectors(),
             ],
         )
-        for listener in (self.stats, self.log):
+        for listener in (self.stats, self.log, self.recent):
             self.breakers.subscribe(listener)
+
+    def _make_statuses(self, clocks: Clocks) -> None:
+        """What this process says of itself, and what the fleet does."""
+        self._status = Status(
+            config=self.config,
+            fleet=self.fleet,
+            breakers=self.breakers.operator,
+            limits=self.limits,
+            metering=self.metering,
+            peers=self.peers,
+            stats=self.stats,
+            tenants=self.tenants,
+            revocations=self.revocations,
+            policy=self.policy,
+            phase=lambda: self._life.phase,
+            clock=clocks.monotonic,
+        )
+        report = SelfReport(
+            config=self.config,
+            breakers=self.breakers.operator,
+            limits=self.limits,
+            metering=self.metering,
+            stats=self.stats,
+            recent=self.recent,
+            tenants=self.tenants,
+            in_flight=self.calls.in_flight,
+            health=self._status.health,
+            phase=lambda: self._life.phase,
+            journal=lambda: self.fleet.place_of(self.settings.journal),
+            clock=clocks.monotonic,
+        )
+        self.fleet_status = FleetStatus(self.fleet, report, clocks)
 
     def _make_operations(self) -> Operations:
         return Operations(
@@ -261,23 +299,6 @@ class Gateway:
     def _count_input(self, request: ModelRequest) -> int:
         """The tokens of a prompt, as they are estimated for limits."""
         return self.limits.calls.estimator.estimate(request, "").input_tokens
-
-    def _make_routes(self, clocks: Clocks) -> list[Route]:
-        self._status = Status(
-            config=self.config,
-            fleet=self.fleet,
-            breakers=self.breakers.operator,
-            limits=self.limits,
-            metering=self.metering,
-            peers=self.peers,
-            stats=self.stats,
-            tenants=self.tenants,
-            revocations=self.revocations,
-            policy=self.policy,
-            phase=lambda: self._life.phase,
-            clock=clocks.monotonic,
-        )
-        return make_routes(self._status.endpoints(self.operations), self.upstream.dispatch)
 
 
 def mount(app: Starlette, path: str, gateway: Gateway) -> None:

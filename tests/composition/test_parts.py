@@ -38,6 +38,7 @@ PARTS = (
     "Stats",
     "Calls",
     "CallPlans",
+    "FleetStatus",
     "Watch",
 )
 

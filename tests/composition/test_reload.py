@@ -230,7 +230,8 @@ async def test_what_waits_for_a_restart_is_named() -> None:
     changes = {
         "GATEWAY_PORT": "9999", "GATEWAY_WORKERS": "2", "GATEWAY_DRAIN_SECONDS": "7", "GATEWAY_TRACING": "on",
         "GATEWAY_METRICS_TOKEN": "a-metrics-token", "GATEWAY_STORAGE_URI": "redis://127.0.0.1:1",
-        "GATEWAY_BREAKER": "shadow", "GATEWAY_MAX_BODY_BYTES": "100000", "GATEWAY_QUEUE_SECONDS": "3",
+        "GATEWAY_BREAKER": "shadow", "GATEWAY_CONSOLE": "off",
+        "GATEWAY_MAX_BODY_BYTES": "100000", "GATEWAY_QUEUE_SECONDS": "3",
     }  # fmt: skip
     answer = (await reload(rig, **changes)).json()
     expected = {name.removeprefix("GATEWAY_").lower() for name in changes}

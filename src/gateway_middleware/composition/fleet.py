@@ -61,6 +61,10 @@ class Fleet(FleetMember, Fixed):
         """Of this process, for the logs of others."""
         return f"{self.process.host}/{self.process.pid}"
 
+    def place_of(self, path: str) -> str:
+        """A name for a local file that no process elsewhere has for another one."""
+        return f"{self.process.machine or self.process.host} {Path(path).resolve()}"
+
     def health(self) -> dict[str, Any]:
         """The part of `/v1/health`: who lives, and whether all have the same configuration."""
         processes = [self.process, *self.others()]

@@ -17,6 +17,7 @@ from gateway_middleware.operations.connection_metrics import InFlightMetrics, Lo
 from gateway_middleware.operations.exposition import Exposition
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.process_metrics import ProcessMetrics
+from gateway_middleware.operations.provider_history import ProviderHistory
 from gateway_middleware.operations.provider_stats import ProviderStats
 from gateway_middleware.operations.worker_metrics import WorkerMetrics
 
@@ -69,11 +70,14 @@ class Stats(Fixed):
             observers=(calls.observe, attempts.observe, self._breakers.observe),
             clock=clocks.monotonic,
         )
-        self._lag = LoopLag()
+        self.history = ProviderHistory(
+            lambda: config.provider_names, lambda name: self.providers.recent.provider_counts(name), wall=clocks.wall
+        )
+        self.lag = LoopLag()
         process = ProcessMetrics(lambda: config.config_hash)
         lines = LogMetrics(lambda: log.lines.dropped)
         under_way = InFlightMetrics(lambda: in_flight.calls)
-        self._collectors = (calls, attempts, self._breakers, self._lag, process, lines, under_way, *collectors)
+        self._collectors = (calls, attempts, self._breakers, self.lag, process, lines, under_way, *collectors)
         folder = settings.metrics_directory
         self._workers = None if folder is None else WorkerMetrics(Path(folder), self.families)
         self.exposition = Exposition(self.families if self._workers is None else self._workers.collect)
@@ -82,8 +86,10 @@ class Stats(Fixed):
     async def lifespan(self) -> AsyncIterator[None]:
         """Watch the event loop, and share metrics with other workers where there are any."""
         async with AsyncExitStack() as stack:
-            self._lag.start()
-            stack.callback(self._lag.stop)
+            self.lag.start()
+            stack.callback(self.lag.stop)
+            self.history.start()
+            stack.callback(self.history.stop)
             if self._workers is not None:
                 self._workers.start()
                 stack.push_async_callback(self._workers.aclose)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gateway_middleware._version import __version__
@@ -11,6 +11,7 @@ from gateway_middleware.composition.life import Phase
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.operations import documents
 from gateway_middleware.operations.admin import Action, ArgumentAction, BreakerCommands, QueryDocument
+from gateway_middleware.operations.console import Console, NoConsole
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
@@ -62,18 +63,22 @@ class Status:
         self._began = clock()
         self.is_watched = False
 
-    def endpoints(self, operations: Operations) -> Mapping[str, ASGIApp]:
-        """The endpoints that are no model calls, by label."""
+    def endpoints(
+        self, operations: Operations, status: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> Mapping[str, ASGIApp]:
+        """The endpoints that are no model calls, by label. `status` makes the document of `/v1/admin/status`."""
         return {
             "models": documents.Models(lambda: self._config.table),
             "healthz": documents.Liveness(),
             "readyz": documents.Readiness(self._reason_not_ready),
-            "health": documents.Document(lambda _: self._health()),
+            "health": documents.Document(lambda _: self.health()),
             "providers": documents.Document(lambda _: self._stats.providers.providers()),
             "provider_status": documents.ProviderStatus(self._stats.providers.provider_status),
             "metrics": self._stats.exposition,
             "usage": documents.TenantUsage(self._usage_of),
             "admin_circuit_breaker": BreakerCommands(operations.command_breaker),
+            "console": Console() if self._config.settings.console == "on" else NoConsole(),
+            "admin_status": QueryDocument(lambda _: status()),
             "admin_reload": Action(operations.reload_for),
             "admin_revocations": documents.Document(lambda _: self._revocations.document()),
             "admin_revocation": ArgumentAction(self._revocations.give_back),
@@ -87,7 +92,8 @@ class Status:
         phase = self._phase()
         return self._metering.reason_not_ready if phase is Phase.SERVING else phase.value
 
-    def _health(self) -> dict[str, Any]:
+    def health(self) -> dict[str, Any]:
+        """The document of `/v1/health`."""
         problems = self._problems()
         well = "degraded" if problems else Phase.SERVING.value
         return {

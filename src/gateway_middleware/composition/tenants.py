@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -141,6 +141,10 @@ class Tenants(Collector):
         if name not in self._listed and self._is_closed:
             raise PathNotFoundError(f"No tenant is called `{name}`.", code="unknown_tenant")
         return self._listed.get(name) or Tenant(name=name)
+
+    def names(self) -> Collection[str]:
+        """Of all that are configured; none, where the host says who calls."""
+        return () if self._is_host else self._listed.keys()
 
     @property
     def _is_closed(self) -> bool:

@@ -73,7 +73,7 @@ class ProviderStats:
             return None
         status = self._breakers(name)
         breakers = status.pop("circuit_breakers")
-        models = {*self._models(name), *(key.partition("/")[2] for key in breakers if key.startswith(f"{name}/"))}
+        models = {*self.models(name), *(key.partition("/")[2] for key in breakers if key.startswith(f"{name}/"))}
         deployments = {
             f"{name}/{model}": {
                 "circuit_breaker": breakers.get(f"{name}/{model}"),
@@ -85,13 +85,14 @@ class ProviderStats:
         rows = {"deployments": deployments, "endpoints": endpoints, "settings": self._settings(name)}
         return {**self._provider(name), **status, **rows}
 
-    def _models(self, provider: str) -> list[str]:
+    def models(self, provider: str) -> list[str]:
+        """Those of a provider that the configuration names."""
         return sorted({d.model for d in self._deployments() if d.provider == provider})
 
     def _provider(self, name: str) -> dict[str, Any]:
         return {
             "name": name,
             "kind": self._providers()[name].kind,
-            "deployments": self._models(name),
+            "deployments": self.models(name),
             "last_minute": self.recent.of_provider(name),
         }

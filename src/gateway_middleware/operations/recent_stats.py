@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock
@@ -41,6 +44,10 @@ class _Slot:
         self.outcomes: dict[Outcome, int] = {}
         self.latencies: dict[int, int] = {}
 
+    def counts(self) -> Counts:
+        outcomes = {outcome.value: n for outcome, n in self.outcomes.items()}
+        return Counts(attempts=self.count, errors=self.errors, outcomes=outcomes, latencies=self.latencies)
+
 
 class Ring:
     """Counts of one deployment over the last minute."""
@@ -67,39 +74,55 @@ class Ring:
             del self._slots[: -SLOTS - 1]
         return self._slots[-1]
 
-    def recent(self) -> list[_Slot]:
+    def recent(self) -> Iterable[Counts]:
         """The slots that began in the last minute."""
         oldest = self._clock() - SLOT_SECONDS * SLOTS
-        return [slot for slot in self._slots if slot.started > oldest]
+        return [slot.counts() for slot in self._slots if slot.started > oldest]
 
 
-def summarise(rings: list[Ring]) -> dict[str, Any]:
-    """Statistics of several rings together; quantiles in milliseconds, None without traffic."""
-    slots = [slot for ring in rings for slot in ring.recent()]
-    count, errors = sum(s.count for s in slots), sum(s.errors for s in slots)
-    merged: dict[int, int] = {}
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Attempts of the last minute. `outcomes` counts them by outcome, `latencies` by the number of their bucket."""
+
+    attempts: int = 0
+    errors: int = 0
     outcomes: dict[str, int] = {}
-    for slot in slots:
-        for bucket, n in slot.latencies.items():
-            merged[bucket] = merged.get(bucket, 0) + n
-        for outcome, n in slot.outcomes.items():
-            outcomes[outcome.value] = outcomes.get(outcome.value, 0) + n
+    latencies: dict[int, int] = {}
+
+
+def summed(parts: Iterable[Counts]) -> Counts:
+    """Several counts as one."""
+    attempts = errors = 0
+    outcomes: dict[str, int] = {}
+    latencies: dict[int, int] = {}
+    for part in parts:
+        attempts += part.attempts
+        errors += part.errors
+        for outcome, n in part.outcomes.items():
+            outcomes[outcome] = outcomes.get(outcome, 0) + n
+        for bucket, n in part.latencies.items():
+            latencies[bucket] = latencies.get(bucket, 0) + n
+    return Counts(attempts=attempts, errors=errors, outcomes=outcomes, latencies=latencies)
+
+
+def summary(counts: Counts) -> dict[str, Any]:
+    """Counts as they are shown; quantiles in milliseconds, None without traffic."""
     return {
         "window_seconds": SLOT_SECONDS * SLOTS,
-        "attempts": count,
-        "errors": errors,
-        "error_rate": round(errors / count, 4) if count else None,
-        "outcomes": dict(sorted(outcomes.items())),
-        "latency_ms": {f"p{q}": _quantile(merged, count, q / 100) for q in (50, 95, 99)},
+        "attempts": counts.attempts,
+        "errors": counts.errors,
+        "error_rate": round(counts.errors / counts.attempts, 4) if counts.attempts else None,
+        "outcomes": dict(sorted(counts.outcomes.items())),
+        "latency_ms": {f"p{q}": quantile_ms(counts, q / 100) for q in (50, 95, 99)},
     }
 
 
-def _quantile(buckets: dict[int, int], count: int, q: float) -> float | None:
-    if not count:
+def quantile_ms(counts: Counts, q: float) -> float | None:
+    """The latency in milliseconds that a share `q` of the attempts did not exceed, to within ten per cent."""
+    if not counts.attempts:
         return None
-    ordered = sorted(buckets)
-    up_to = accumulate(buckets[bucket] for bucket in ordered)
-    bucket = next(bucket for bucket, total in zip(ordered, up_to, strict=True) if total >= q * count)
+    ordered = sorted(counts.latencies)
+    up_to = accumulate(counts.latencies[bucket] for bucket in ordered)
+    bucket = next(bucket for bucket, total in zip(ordered, up_to, strict=True) if total >= q * counts.attempts)
     return round(1000 * _BOUNDS[min(bucket, len(_BOUNDS) - 1)], 1)
 
 
@@ -128,9 +151,17 @@ class RecentStats:
 
     def of_provider(self, provider: str) -> dict[str, Any]:
         """The provider as a whole."""
-        return summarise(list(self._rings.get(provider, {}).values()))
+        return summary(self.provider_counts(provider))
 
     def of_deployment(self, provider: str, model: str) -> dict[str, Any]:
         """One deployment."""
+        return summary(self.deployment_counts(provider, model))
+
+    def provider_counts(self, provider: str) -> Counts:
+        """The provider as a whole, to be added to those of other processes."""
+        return summed(counts for ring in self._rings.get(provider, {}).values() for counts in ring.recent())
+
+    def deployment_counts(self, provider: str, model: str) -> Counts:
+        """One deployment, likewise."""
         ring = self._rings.get(provider, {}).get(model)
-        return summarise([ring] if ring else [])
+        return summed(ring.recent() if ring else ())

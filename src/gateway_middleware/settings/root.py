@@ -89,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_probes: bool = True
     metrics_token: Secret | None = None
     admin_token: Secret | None = None
+    console: str = "on"
     default_requests: str | None = None
     default_tokens: str | None = None
     default_concurrency: int | None = None

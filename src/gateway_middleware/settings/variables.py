@@ -207,6 +207,13 @@ VARIABLES: tuple[Variable, ...] = (
         "without a restart, as by a reload (docs/fleet.md). 0: only when asked.",
     ),
     Variable(name="GATEWAY_HOST", field="host", read=scalars.host, meaning="Where `serve` listens."),
+    Variable(
+        name="PORT",
+        field="port",
+        read=_port,
+        default="none",
+        meaning="The same as `GATEWAY_PORT`, as platforms set it; where both are given, `GATEWAY_PORT` counts.",
+    ),
     Variable(name="GATEWAY_PORT", field="port", read=_port, meaning="Where `serve` listens; 0 takes a free port."),
     Variable(
         name="GATEWAY_WORKERS",
@@ -332,8 +339,8 @@ VARIABLES: tuple[Variable, ...] = (
         name="GATEWAY_LOG_PROBES",
         field="log_probes",
         read=scalars.boolean,
-        meaning="Whether probes and scrapes that were answered well (`/healthz`, `/readyz`, `/v1/health`, `/metrics`) "
-        "have a line in the access log.",
+        meaning="Whether probes and scrapes that were answered well (`/healthz`, `/livez`, `/readyz`, `/v1/health`, "
+        "`/metrics`) have a line in the access log.",
     ),
     Variable(
         name="GATEWAY_METRICS_TOKEN",
@@ -348,6 +355,13 @@ VARIABLES: tuple[Variable, ...] = (
         read=_secret_of_16,
         default="none: admin disabled",
         meaning="The bearer token of operators, for `/v1/admin/*`; at least 16 characters.",
+    ),
+    Variable(
+        name="GATEWAY_CONSOLE",
+        field="console",
+        read=lambda node: scalars.choice(node, ["on", "off"]),
+        meaning="`off` removes the operators' page at `/console`. The page has no data; that takes "
+        "`GATEWAY_ADMIN_TOKEN`.",
     ),
     Variable(
         name="GATEWAY_DEFAULT_REQUESTS",
