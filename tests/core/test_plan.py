@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway_middleware.core.domain import PolicyTerms, Tenant
 from gateway_middleware.core.plan import CallPlan, PlanPart, Plans
 
 
@@ -41,3 +42,16 @@ def test_a_change_drops_all_and_calls_under_way_keep_theirs() -> None:
     plans.drop()
     assert (plans.find(("tenant", "model")), len(plans), plans.generation) == (None, 0, 1)
     assert part.of(plan) == "made"
+
+
+def test_plans_tell_apart_all_that_is_known_of_a_tenant() -> None:
+    plans, plan = Plans(), CallPlan()
+    plans.add((Tenant(name="acme", key_id="k"), "/v1/chat/completions", "m", False), plan)
+    assert plans.find((Tenant(name="acme", key_id="k"), "/v1/chat/completions", "m", False)) is plan
+    for other in (
+        Tenant(name="acme"),
+        Tenant(name="acme", key_id="k", models=("m",)),
+        Tenant(name="acme", key_id="k", require=(("region", ("eu",)),)),
+        Tenant(name="acme", key_id="k", terms=PolicyTerms(generation="2")),
+    ):
+        assert plans.find((other, "/v1/chat/completions", "m", False)) is None

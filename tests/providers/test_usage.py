@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.providers.usage import anthropic_usage, count, json_object, openai_usage
+from gateway_middleware.providers.usage import anthropic_usage, count, json_object, openai_usage, openai_usage_of
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,33 @@ def test_any_report_gives_counts_or_nothing(reported: dict[str, Any]) -> None:
             found = getattr(usage, name)
             assert found is None or (type(found) is int and found >= 0)
         assert usage != Usage()
+
+
+DETAIL_NAMES = st.sampled_from(["cached_tokens", "cache_write_tokens", "reasoning_tokens", "audio_tokens"])
+NUMBERS = st.none() | st.booleans() | st.integers(-2, 10**9 + 2) | st.sampled_from([2.0, 1.5, 10**25, "7"])
+CHAT_REPORTS = st.fixed_dictionaries(
+    {"prompt_tokens": NUMBERS, "completion_tokens": NUMBERS},
+    optional={
+        name: st.none() | st.dictionaries(DETAIL_NAMES, NUMBERS) | NUMBERS
+        for name in (
+            "prompt_tokens_details",
+            "completion_tokens_details",
+            "input_tokens_details",
+            "output_tokens_details",
+            "input_tokens",
+            "output_tokens",
+            "total_tokens",
+        )
+    },
+)
+
+
+@given(CHAT_REPORTS | REPORTS)
+def test_the_quick_way_to_read_a_report_reads_the_same(reported: dict[str, Any]) -> None:
+    raw = msgspec.Raw(msgspec.json.encode(reported))
+    assert openai_usage_of(raw) == openai_usage(json_object(raw))
+
+
+@pytest.mark.parametrize("raw", [b"", b"null", b"[]", b"7", b'"prompt_tokens"', b"{", b'{"prompt_tokens":1,}'])
+def test_what_is_no_report_is_none(raw: bytes) -> None:
+    assert openai_usage_of(msgspec.Raw(raw)) is None

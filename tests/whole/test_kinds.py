@@ -26,7 +26,7 @@ from gateway_middleware.providers import KINDS, Adapter, OpenAIProvider
 from gateway_middleware.providers.answers import JsonReader
 from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.events import ChatEvents
-from gateway_middleware.providers.usage import openai_usage
+from gateway_middleware.providers.usage import openai_usage_of
 from rig import ASK, chat_events
 from running import LogLines, serving
 
@@ -60,7 +60,9 @@ class XProvider(Adapter):
         return UpstreamRequest(target=target, body=upstream_body(request, deployment.model))
 
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
-        return ChatEvents(secrets=self.secrets) if is_event_stream else JsonReader(openai_usage, secrets=self.secrets)
+        return (
+            ChatEvents(secrets=self.secrets) if is_event_stream else JsonReader(openai_usage_of, secrets=self.secrets)
+        )
 
 
 kinds: dict[str, ProviderKind] = {**KINDS, "x": XProvider}

@@ -174,7 +174,8 @@ class Throttling:
             if self._mode is not Mode.OFF:
                 self._cool(deployment, judgement, judgement.cooldown)
         elif judgement is SUCCEEDED:
-            self._denied.pop(deployment.provider, None)
+            if self._denied:
+                self._denied.pop(deployment.provider, None)
             self.cooldowns.succeeded(deployment.key, deployment.provider)
 
     def _count_denied(self, deployment: Deployment, judgement: Judgement) -> Judgement:

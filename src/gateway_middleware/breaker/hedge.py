@@ -224,7 +224,7 @@ class _Race:
 
 def attempt_scope(planned: PlannedAttempt, scope: Scope) -> Scope:
     """The scope of one attempt."""
-    return ON_CONTENT.child(DEPLOYMENT.child(scope, planned.deployment), planned.on_content)
+    return {**scope, DEPLOYMENT.slot: planned.deployment, ON_CONTENT.slot: planned.on_content}
 
 
 def _abandon(record: CallRecord) -> None:

@@ -46,6 +46,7 @@ class CallPricing(Lifeless):
         self._price_id_of = price_id_of
         self._wall = wall
         self._tariffs: dict[_Priced, tuple[Tariff, ...]] = {}
+        self._of_minute: dict[tuple[str, str, str | None, str | None], tuple[int, tuple[Tariff, ...]]] = {}
         self._unit_prices: dict[str, UnitPrices] = {}
 
     def prepare(self, new: Settings) -> Commit:
@@ -53,7 +54,7 @@ class CallPricing(Lifeless):
         book = make_book(new)
 
         def commit() -> None:
-            self._book, self._tariffs, self._unit_prices = book, {}, {}
+            self._book, self._tariffs, self._of_minute, self._unit_prices = book, {}, {}, {}
 
         return commit
 
@@ -64,7 +65,21 @@ class CallPricing(Lifeless):
 
         `served` is the model that the provider names in its answer, `tier` what it says of how it served the call.
         """
-        return cost_by(self._tariffs_of(provider, key, at, served, tier), usage)
+        minute = int(at // _MINUTE)
+        known = self._of_minute.get((provider, key, served, tier))
+        if known is None or known[0] != minute:
+            known = self._look_up_minute(minute, (provider, key, served, tier))
+        return cost_by(known[1], usage)
+
+    def _look_up_minute(
+        self, minute: int, call: tuple[str, str, str | None, str | None]
+    ) -> tuple[int, tuple[Tariff, ...]]:
+        """The tariffs of this minute; they change at whole ones."""
+        provider, key, served, tier = call
+        if len(self._of_minute) >= _MAX_TARIFFS:
+            self._of_minute.clear()
+        known = self._of_minute[call] = (minute, self._tariffs_of(provider, key, minute * _MINUTE, served, tier))
+        return known
 
     def _tariffs_of(
         self, provider: str, key: str, at: float, served: str | None = None, tier: str | None = None

@@ -113,7 +113,7 @@ class PolicyTerms(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+class Tenant(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Who pays. `models` are shell patterns over the names a client may ask for.
 
     `require`: labels of the only providers that its calls may reach.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 _MAX_PLANS = 4096
 
 CallKind: TypeAlias = "tuple[object, ...]"
-"""What calls of one plan have in common: tenant, key, models allowed, labels required, path, model, strictness."""
+"""What calls of one plan have in common: the tenant with its key, the path of the endpoint, model, strictness."""
 
 
 class CallPlan:

@@ -16,12 +16,12 @@ class Cost(msgspec.Struct, frozen=True):
 
     amount: Decimal
     version: str
+    text: str = ""
+    """The amount in plain digits: `0.00000015`, never `1.5E-7`. Made from it: header and event tell the same."""
 
-    @property
-    def text(self) -> str:
-        """The amount in plain digits: `0.00000015`, never `1.5E-7`."""
+    def __post_init__(self) -> None:
         digits = f"{self.amount:f}"
-        return digits.rstrip("0").rstrip(".") if "." in digits else digits
+        msgspec.structs.force_setattr(self, "text", digits.rstrip("0").rstrip(".") if "." in digits else digits)
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

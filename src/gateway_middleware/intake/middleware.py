@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.asgi import header
 from gateway_middleware.core.domain import Dialect, ModelRequest, Surface, Translate
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.core.model_names import DEFAULT_MODELS
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
-    from gateway_middleware.core.domain import Route, Tenant
+    from gateway_middleware.core.domain import HeaderList, Route, Tenant
     from gateway_middleware.core.endpoints import Endpoint
     from gateway_middleware.core.plan import CallKind
+    from gateway_middleware.core.record import CallRecord
     from gateway_middleware.intake.ownership import ResponseOwners
     from gateway_middleware.intake.parsing import ParsedBody
     from gateway_middleware.intake.routing import RouteTable
@@ -74,15 +74,17 @@ class IntakeMiddleware:
         if endpoint is None or endpoint.surface is None:
             await self.app(scope, receive, send)
             return
-        tenant, surface = TENANT.get(scope), endpoint.surface
+        tenant, record, surface = TENANT.get(scope), RECORD.get(scope), endpoint.surface
         share = self._bodies.share_of(tenant.name)
         try:
             headers = dict(scope["headers"])
             content_type = check_media_type(headers.get(b"content-type"), headers.get(b"content-encoding"), surface)
             body = await self._read(headers.get(b"content-length"), receive, share)
-            RECORD.get(scope).bytes_in = len(body)
+            record.bytes_in = len(body)
             parsed = parse(body, content_type, surface)
-            request = self._request(scope, endpoint, surface, body, parsed)
+            request = self._request(
+                parsed, body, endpoint, surface, tenant=tenant, record=record, headers=scope["headers"]
+            )
             references = self._owners.references(surface, parsed, request.route)
             if references:
                 request = await self._stick(request, references, tenant)
@@ -104,11 +106,19 @@ class IntakeMiddleware:
         return body
 
     def _request(
-        self, scope: Scope, endpoint: Endpoint, surface: Surface, body: bytes, parsed: ParsedBody
+        self,
+        parsed: ParsedBody,
+        body: bytes,
+        endpoint: Endpoint,
+        surface: Surface,
+        *,
+        tenant: Tenant,
+        record: CallRecord,
+        headers: HeaderList,
     ) -> ModelRequest:
-        tenant, record, is_strict = TENANT.get(scope), RECORD.get(scope), _asks_strictness(scope)
+        is_strict = _asks_strictness(headers)
         model = _model_of(endpoint, surface, parsed)
-        kind = (tenant.name, tenant.key_id, tenant.models, tenant.require, endpoint.path, model, is_strict)
+        kind = (tenant, endpoint.path, model, is_strict)
         plan = self._plans.find(kind)
         if plan is None:
             check_model(model)
@@ -130,7 +140,7 @@ class IntakeMiddleware:
             output_cap=parsed.output_cap,
             choices=parsed.choices,
             is_strict=is_strict or route.translate is Translate.STRICT,
-            headers=_allowed_headers(scope, endpoint.dialect),
+            headers=_allowed_headers(headers, endpoint.dialect),
             plan=plan,
         )
 
@@ -191,20 +201,20 @@ def _model_of(endpoint: Endpoint, surface: Surface, parsed: ParsedBody) -> str:
     return parsed.model
 
 
-def _asks_strictness(scope: Scope) -> bool:
+def _asks_strictness(headers: HeaderList) -> bool:
     """Whether a loss in translation is an error for this client. Raises `InvalidRequestError`."""
-    value = header(scope, _STRICT)
-    if value is None:
+    sent = [value for name, value in headers if name == _STRICT]
+    if not sent:
         return False
-    value = value.strip().lower()
+    value = sent[0].strip().lower()
     if value not in {b"true", b"false"}:
         raise InvalidRequestError("The header x-gateway-strict must be true or false.", param="x-gateway-strict")
     return bool(value == b"true")
 
 
-def _allowed_headers(scope: Scope, dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
+def _allowed_headers(sent: HeaderList, dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
     allowed = _ANTHROPIC_HEADERS if dialect is Dialect.ANTHROPIC else _OPENAI_HEADERS
-    headers = tuple([pair for pair in scope["headers"] if pair[0] in allowed])
+    headers = tuple([pair for pair in sent if pair[0] in allowed])
     for name, value in headers:
         if len(value) > allowed[name] or not value.isascii() or any(c < 32 or c == 127 for c in value):
             raise InvalidRequestError(f"The header {name.decode()} is not valid.", param=name.decode())

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.core.errors import RequestTimeoutError
 from gateway_middleware.core.pace import MIN_BODY_RATE, Pace
+from gateway_middleware.core.stepping import go_on
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from gateway_middleware.core.asgi import Message, Receive
     from gateway_middleware.core.domain import Clock
 
@@ -78,12 +81,23 @@ class PacedReceive:
         self._is_late = False
 
     async def __call__(self) -> Message:
+        steps = self._receive().__await__()
+        try:
+            waits_for = steps.send(None)
+        except StopIteration as end:  # it was there already: nobody waits
+            message: Message = end.value
+            if self._pace is not None:
+                self._note(self._pace, message, self._paces.now(asyncio.get_running_loop()))
+            return message
+        return await self._wait(go_on(steps, waits_for))
+
+    async def _wait(self, receiving: Awaitable[Message]) -> Message:
         paces, loop = self._paces, asyncio.get_running_loop()
         task = self._task = asyncio.current_task(loop)
         self._cancelling = 0 if task is None else task.cancelling()
         paces.add(self, loop)
         try:
-            message = await self._receive()
+            message = await receiving
         except asyncio.CancelledError:
             if self._is_late and task is not None and task.uncancel() <= self._cancelling:
                 raise RequestTimeoutError("The request body did not come in time.") from None

@@ -171,8 +171,11 @@ def _outputs(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int:
 
 def _largest(fields: Mapping[str, msgspec.Raw], names: tuple[str, ...]) -> int | None:
     """The largest count in these fields, None where there is none."""
-    counts = [count for name in names if name in fields and (count := _count(fields, name)) is not None]
-    return max(counts) if counts else None
+    largest = None
+    for name in names:
+        if name in fields and (count := _count(fields, name)) is not None:
+            largest = count if largest is None else max(largest, count)
+    return largest
 
 
 def _prompts(raw: bytes) -> int:

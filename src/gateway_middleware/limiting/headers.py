@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import cast
 
 from gateway_middleware.core.domain import Dialect, HeaderList
-from gateway_middleware.limiting.limit import Decision, LimitStatus, LimitWords, Unit
+from gateway_middleware.limiting.limit import Decision, LimitStatus, Unit
 
 _REQUESTS, _TOKENS = Unit.REQUESTS, Unit.TOKENS
 
@@ -52,7 +51,9 @@ def _distance(status: LimitStatus) -> tuple[bool, float]:
 
 
 def _openai(status: LimitStatus) -> HeaderList:
-    words = cast(LimitWords, status.claim.limit.words)  # of those without, nobody is told
+    words = status.claim.limit.words
+    if words is None:  # of those without, nobody is told
+        return []
     return [
         words.limit,
         (words.remaining, b"%d" % status.remaining),

@@ -194,8 +194,9 @@ class LimitStatus(msgspec.Struct, frozen=True, gc=False):
     @property
     def refill_seconds(self) -> int:
         """The same in whole seconds, rounded up."""
-        period = self.claim.limit.period
-        if period is None or self.remaining >= self.claim.limit.amount:
+        limit = self.claim.limit
+        period = limit.period
+        if period is None or self.remaining >= limit.amount:
             return 0
         return max(-((self.now - period.expires(self.oldest)) // MICROSECONDS), 0)
 
@@ -205,10 +206,12 @@ class LimitStatus(msgspec.Struct, frozen=True, gc=False):
         return self._after(self.newest)
 
     def _after(self, index: int) -> float:
-        period = self.claim.limit.period
-        if period is None or self.remaining >= self.claim.limit.amount:
+        limit = self.claim.limit
+        period = limit.period
+        if period is None or self.remaining >= limit.amount:
             return 0.0
-        return max(period.expires(index) - self.now, 0) / MICROSECONDS
+        left = period.expires(index) - self.now
+        return left / MICROSECONDS if left > 0 else 0.0
 
     @property
     def retry_after(self) -> float | None:

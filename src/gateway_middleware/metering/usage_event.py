@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
@@ -170,7 +170,7 @@ def crash_event(call: OpenCall) -> UsageEvent:
     )
 
 
-class _Measured(NamedTuple):
+class _Measured(msgspec.Struct, frozen=True):
     usage: Usage
     source: UsageSource
     flags: tuple[str, ...] = ()
@@ -205,7 +205,7 @@ def _estimated(call: OpenCall, attempt: Attempt, outcome: Outcome) -> _Measured 
         return None
     measured = _unreported(call, delivered)
     is_missing = outcome is Outcome.SUCCESS and measured.source is UsageSource.ESTIMATED
-    return measured._replace(flags=(_MISSING,)) if is_missing else measured
+    return msgspec.structs.replace(measured, flags=(_MISSING,)) if is_missing else measured
 
 
 def _unreported(call: OpenCall, delivered: int | None) -> _Measured:

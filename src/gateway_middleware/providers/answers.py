@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway_middleware.providers.failures import stream_error_from
-from gateway_middleware.providers.usage import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.errors import UpstreamStreamError
     from gateway_middleware.core.provider_api import ResponseReader
 
-    UsageFormat = Callable[[dict[str, Any]], Usage | None]
+    UsageFormat = Callable[[msgspec.Raw], Usage | None]
 
 
 class AnswerHead(msgspec.Struct):
@@ -141,7 +140,7 @@ class JsonReader(BinaryReader):
         self.response_id = text_of(head.id)
         self.response_model = text_of(head.model)
         self.item_ids = item_ids_of(head.output)
-        self.usage = self._read_usage(json_object(head.usage))
+        self.usage = self._read_usage(head.usage)
         self.raw_usage = bytes(head.usage) if self.usage is not None else None
         self.service_tier = text_of(head.service_tier)
         self.failure = reported_failure(head, secrets=self._secrets)

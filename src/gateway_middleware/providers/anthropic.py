@@ -13,7 +13,7 @@ from gateway_middleware.providers.bodies import upstream_body
 from gateway_middleware.providers.credentials import credential_headers
 from gateway_middleware.providers.events import MessagesEvents
 from gateway_middleware.providers.targets import content_headers, header_value
-from gateway_middleware.providers.usage import anthropic_usage
+from gateway_middleware.providers.usage import anthropic_usage_of
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Deployment, ModelRequest
@@ -61,7 +61,7 @@ class AnthropicProvider(Adapter):
         return (
             MessagesEvents(secrets=self.secrets, limit=self._max_event_bytes)
             if is_event_stream
-            else JsonReader(anthropic_usage, secrets=self.secrets)
+            else JsonReader(anthropic_usage_of, secrets=self.secrets)
         )
 
 

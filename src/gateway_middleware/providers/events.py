@@ -30,7 +30,7 @@ from gateway_middleware.providers.answers import (
 )
 from gateway_middleware.providers.failures import stream_error_from
 from gateway_middleware.providers.large_event import LARGE_EVENT, LargeEvent
-from gateway_middleware.providers.usage import anthropic_usage, json_object, openai_usage
+from gateway_middleware.providers.usage import anthropic_usage, json_object, openai_usage_of
 from gateway_middleware.providers.usage_stripping import without_null_usage
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class EventReader(BinaryReader, ABC):
 
     def _count(self, head: AnswerHead, *, is_final: bool = False) -> None:
         """Take over OpenAI's usage, where there is one."""
-        usage = openai_usage(json_object(head.usage)) if head.usage else None
+        usage = openai_usage_of(head.usage)
         if usage is not None:
             self.usage, self.raw_usage = usage, bytes(head.usage)
             self.is_usage_final = is_final

@@ -8,7 +8,7 @@ from gateway_middleware.core.domain import Surface
 from gateway_middleware.providers.adapter import Adapter
 from gateway_middleware.providers.answers import BinaryReader, JsonReader, TranscriptReader
 from gateway_middleware.providers.events import ChatEvents, MediaEvents, QuietChatEvents, ResponsesEvents
-from gateway_middleware.providers.usage import openai_usage
+from gateway_middleware.providers.usage import openai_usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ class OpenAIFormat(Adapter):
         if request.surface is Surface.AUDIO_SPEECH:
             return BinaryReader()
         whole = TranscriptReader if request.surface in _TRANSCRIPTS else JsonReader
-        return whole(openai_usage, secrets=self.secrets)
+        return whole(openai_usage_of, secrets=self.secrets)
 
     def _event_reader(self, request: ModelRequest) -> ResponseReader:
         if _has_usage_option(request.surface):

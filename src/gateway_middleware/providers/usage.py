@@ -6,7 +6,7 @@ counts compaction and advisor runs only in `usage.iterations` (read from recorde
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,6 +15,33 @@ from gateway_middleware.core.domain import Usage
 _MAX_COUNT = 10**9
 _NOTHING = Usage()
 _decode = msgspec.json.Decoder().decode
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MAX_COUNT)]
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: _Count | None = None
+    cache_write_tokens: _Count | None = None
+    reasoning_tokens: _Count | None = None
+
+
+class _ChatUsage(msgspec.Struct, gc=False):
+    """The usage of a chat completion, in the one form that nearly all have."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens: None = None
+    output_tokens: None = None
+    input_tokens_details: None = None
+    output_tokens_details: None = None
+    """Those of Responses: where they are given as well, both are looked at."""
+
+
+_NO_DETAILS = _Details()
+_decode_chat = msgspec.json.Decoder(_ChatUsage).decode
 
 
 def count(value: object) -> int | None:
@@ -52,6 +79,24 @@ def openai_usage(reported: dict[str, Any]) -> Usage | None:
     )
 
 
+def openai_usage_of(raw: msgspec.Raw) -> Usage | None:
+    """The usage in these bytes: read as OpenAI's servers write it, else member by member."""
+    if not raw:
+        return None
+    try:
+        chat = _decode_chat(raw)
+    except (ValueError, RecursionError):
+        return openai_usage(json_object(raw))
+    taken, given = chat.prompt_tokens_details or _NO_DETAILS, chat.completion_tokens_details or _NO_DETAILS
+    return Usage(
+        input_tokens=chat.prompt_tokens,
+        output_tokens=chat.completion_tokens,
+        cached_input_tokens=taken.cached_tokens,
+        cache_write_tokens=taken.cache_write_tokens,
+        reasoning_tokens=given.reasoning_tokens,
+    )
+
+
 def anthropic_usage(reported: dict[str, Any]) -> Usage | None:
     """Usage of a message."""
     stated = _message_usage(reported)
@@ -60,6 +105,11 @@ def anthropic_usage(reported: dict[str, Any]) -> Usage | None:
         runs = [_message_usage(run) for run in iterations if isinstance(run, dict)]
         stated = Usage(**{name: _larger(getattr(stated, name), _sum(runs, name)) for name in Usage.__struct_fields__})
     return _reported(stated)
+
+
+def anthropic_usage_of(raw: msgspec.Raw) -> Usage | None:
+    """The usage of a message, in these bytes."""
+    return anthropic_usage(json_object(raw))
 
 
 def _message_usage(reported: dict[str, Any]) -> Usage:

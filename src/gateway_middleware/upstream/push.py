@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import types
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+from gateway_middleware.core.stepping import go_on
 
-    Steps = Generator[Any, Any, None]
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway_middleware.core.stepping import Steps
+
     PassOn = Callable[[bytes], "Awaitable[None] | End | None"]
 
 
@@ -78,7 +80,7 @@ class Push:
                 del error  # its traceback holds this frame
         blocked, self._blocked = self._blocked, None
         if blocked is not None:
-            await _go_on(*blocked)
+            await go_on(*blocked)
 
     def drop(self) -> None:
         """The task has ended otherwise: nobody waits for a send that is blocked."""
@@ -86,21 +88,3 @@ class Push:
         blocked, self._blocked = self._blocked, None
         if blocked is not None:
             blocked[0].close()
-
-
-@types.coroutine
-def _go_on(steps: Steps, waits_for: Any) -> Generator[Any, Any, None]:
-    """The rest of what was begun elsewhere and now waits for this."""
-    try:
-        while True:
-            try:
-                value = yield waits_for
-            except GeneratorExit:
-                steps.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 - what is thrown in is thrown on
-                waits_for = steps.throw(error)
-            else:
-                waits_for = steps.send(value)
-    except StopIteration:
-        return

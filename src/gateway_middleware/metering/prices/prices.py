@@ -96,7 +96,11 @@ def charge(schedule: Schedule, usage: Usage) -> Decimal | None:
 def _at_rates(rates: Rates, taken: int, usage: Usage) -> Decimal | None:
     cached, written = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0
     written_1h = usage.cache_write_1h_tokens or 0
-    fresh, output = taken - cached - written, _output(rates, usage)
+    given, fresh = usage.output_tokens, taken - cached - written
+    if given is not None and rates.output is not None and rates.reasoning is None:
+        output: Decimal | None = EXACT.fma(rates.output, given, rates.fee)
+    else:
+        output = _output(rates, usage)
     if fresh < 0 or written_1h > written or output is None:
         return None
     fma = EXACT.fma

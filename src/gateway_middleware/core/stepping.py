@@ -1,0 +1,32 @@
+"""Awaitables that are begun here and now, and handed to a task only where they have to wait."""
+
+from __future__ import annotations
+
+import types
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+Steps: TypeAlias = "Generator[Any, Any, Any]"
+"""What `__await__` of an awaitable gives: `send(None)` runs it until it waits for something, or ends."""
+T = TypeVar("T")
+
+
+@types.coroutine
+def go_on(steps: Generator[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """The rest of what was begun by `steps.send(None)` and now waits for what that returned."""
+    try:
+        while True:
+            try:
+                value = yield waits_for
+            except GeneratorExit:
+                steps.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - what is thrown in is thrown on
+                waits_for = steps.throw(error)
+            else:
+                waits_for = steps.send(value)
+    except StopIteration as end:
+        result: T = end.value
+        return result
