@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks import load, servers
 from benchmarks.load import Result
@@ -105,23 +106,45 @@ SCENARIOS: dict[str, tuple[str, Callable[[Server, float], Row]]] = {
 }
 
 
+def translated(server: Server, seconds: float, repeat: int) -> dict[str, Row]:
+    """Bursts of 200 events: relayed in the provider's own dialect, and translated, in turns at one gateway."""
+    rows: dict[str, list[Row]] = {name: [] for name in load.STREAMS}
+    for _ in range(repeat):
+        for name, (path, body) in load.STREAMS.items():
+            request = load.post(path, "bench", KEY, body)
+            run = partial(load.closed_loop, server.port, request, connections=16, seconds=seconds, by_first_byte=True)
+            result, cpu = measure(server, run)
+            per_call = 1e6 * cpu / max(result.done, 1)
+            row = {"events/call": result.events / max(result.done, 1), "cpu_us/call": per_call}
+            row |= {
+                "cpu_us": per_call / load.STREAM_LENGTH,
+                "first_p50_ms": result.quantile(0.5),
+                "failed": result.failed,
+            }
+            rows[name].append(row)
+    return {name: medians(samples) for name, samples in rows.items()}
+
+
 def medians(rows: list[Row]) -> Row:
     return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
-def report(title: str, rows: dict[str, Row]) -> None:
+def report(title: str, rows: dict[str, Row], *, by: str = "nginx") -> None:
+    """Print rows; the last column is the CPU as a ratio to that of the row named `by`."""
     print(f"\n{title}")
     names = list(next(iter(rows.values())))
-    print("  " + "".join(f"{n:>14}" for n in ["", *names, "cpu x nginx"]))
-    floor = rows.get("nginx", {}).get("cpu_us")
+    print("  " + f"{'':>22}" + "".join(f"{n:>14}" for n in [*names, f"cpu x {by}"]))
+    floor = rows.get(by, {}).get("cpu_us")
     for server, row in rows.items():
         ratio = f"{row['cpu_us'] / floor:14.2f}" if floor and "cpu_us" in row else " " * 14
-        print("  " + f"{server:>14}" + "".join(f"{row[n]:14.2f}" for n in names) + ratio)
+        print("  " + f"{server:>22}" + "".join(f"{row[n]:14.2f}" for n in names) + ratio)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS), help=f"of {', '.join(SCENARIOS)}, start")
+    parser.add_argument(
+        "scenarios", nargs="*", default=list(SCENARIOS), help=f"of {', '.join(SCENARIOS)}, translated, start"
+    )
     parser.add_argument("--seconds", type=float, default=4.0, help="length of one run")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each server, interleaved")
     parser.add_argument("--servers", default="echo,relay,nginx,gateway")
@@ -141,7 +164,10 @@ def main() -> None:
                     "gateway": "gateway_middleware:create_app",
                 }[name]
                 running[name] = stack.enter_context(servers.asgi(name, factory, upstream.port))
-        for scenario in [s for s in options.scenarios if s != "start"]:
+        if "translated" in options.scenarios and "gateway" in running:
+            rows_translated = translated(running["gateway"], options.seconds, options.repeat)
+            report("bursts of 200 events, translated", rows_translated, by="relayed")
+        for scenario in [s for s in options.scenarios if s in SCENARIOS]:
             title, run = SCENARIOS[scenario]
             # The echo has no upstream: it says nothing about streams or about waiting.
             chosen = {n: s for n, s in running.items() if n != "echo" or scenario not in {"streams", "inflight"}}

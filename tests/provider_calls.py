@@ -59,7 +59,8 @@ def reader_of(
 
 def relay(reader: ResponseReader, chunks: Iterable[bytes]) -> bytes:
     """Feed a reader to its end; returns all it relayed."""
-    return b"".join([reader.feed(chunk) for chunk in chunks]) + reader.finish()
+    relayed = [piece for chunk in chunks for piece in (reader.feed(chunk), *reader.rest)]
+    return b"".join([*relayed, reader.finish(), *reader.rest])
 
 
 def pieces(body: bytes, size: int) -> list[bytes]:

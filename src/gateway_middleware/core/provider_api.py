@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Protocol
 
@@ -147,6 +148,9 @@ class ResponseReader(Protocol):
     failure: UpstreamStreamError | None
     """Set when a complete answer says itself that it failed (`response.failed`, an `error` in a whole answer): it is
     relayed as it came."""
+    rest: Iterable[bytes]
+    """What follows the bytes that `feed` or `finish` has returned, to be taken before the next call: pieces of long
+    events, of which only all together are whole events."""
     has_content: bool
     """Whether more than lifecycle frames has been relayed: from then on the call is committed to this answer."""
 

@@ -9,7 +9,7 @@ import msgspec
 from gateway_middleware.providers.failures import stream_error_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from gateway_middleware.core.domain import Usage
     from gateway_middleware.core.errors import UpstreamStreamError
@@ -88,7 +88,7 @@ class BinaryReader:
     """An answer that is not looked into: audio. Complete at a clean end."""
 
     __slots__ = ("error", "failure", "has_content", "is_complete", "is_usage_final", "item_ids", "raw_usage",
-                 "response_id", "response_model", "service_tier", "usage")  # fmt: skip
+                 "response_id", "response_model", "rest", "service_tier", "usage")  # fmt: skip
 
     def __init__(self) -> None:
         self.usage: Usage | None = None
@@ -98,6 +98,7 @@ class BinaryReader:
         self.response_id: str | None = None
         self.response_model: str | None = None
         self.item_ids: tuple[str, ...] = ()
+        self.rest: Iterable[bytes] = ()
         self.is_complete = False
         self.error: UpstreamStreamError | None = None
         self.failure: UpstreamStreamError | None = None

@@ -59,6 +59,10 @@ class StreamEncoder(Protocol):
         """The server-sent events for one event; `usage` is all that is known of it by now."""
         ...
 
+    def take_rest(self) -> Iterable[bytes]:
+        """What follows the last events: long ones, which are written piece by piece as they are taken."""
+        ...
+
 
 class AnswerDecoder(Protocol):
     def __call__(self, body: bytes, context: Context, /) -> Answer:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.sse import parse_event, split_events
+from gateway_middleware.core.sse import EventSplitter, parse_event, split_events
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway_middleware.core.domain import Usage
     from gateway_middleware.core.errors import UpstreamStreamError
     from gateway_middleware.core.provider_api import ResponseReader
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
         StreamEncoder,
     )
 
-_USUAL = re.compile(rb"(?:event: [^\r\n]*\n)?data: ([^\r\n]*)\n\n").fullmatch
+_ARE_USUAL = re.compile(rb"(?:(?:event: .*\n)?data: .*\n\n)*").fullmatch
+_DATA = re.compile(rb"data: (.*)\n\n").findall
 
 
 class _TranslatingReader:
@@ -38,6 +42,7 @@ class _TranslatingReader:
         "raw_usage",
         "response_id",
         "response_model",
+        "rest",
         "service_tier",
         "usage",
     )
@@ -55,6 +60,7 @@ class _TranslatingReader:
         self.failure: UpstreamStreamError | None = None
         self.has_content = False
         self.item_ids: tuple[str, ...] = ()
+        self.rest: Iterable[bytes] = ()
 
     def _learn(self) -> None:
         inner = self._inner
@@ -97,19 +103,30 @@ class TranslatedAnswer(_TranslatingReader):
 class TranslatedStream(_TranslatingReader):
     """A stream: each event is given out as soon as it has come. A failure that ends it is an error of the stream."""
 
-    __slots__ = ("_decoder", "_encoder", "_is_over")
+    __slots__ = ("_decoder", "_encoder", "_is_over", "_splitter")
 
     def __init__(self, inner: ResponseReader, decoder: StreamDecoder, encoder: StreamEncoder) -> None:
         super().__init__(inner)
         self._decoder = decoder
         self._encoder = encoder
         self._is_over = False
+        self._splitter = EventSplitter(sys.maxsize)  # the provider's reader has the limit
 
     def feed(self, chunk: bytes) -> bytes:
-        return self._translate(self._inner.feed(chunk))
+        written = self._translate(self._whole(self._inner.feed(chunk)))
+        self.rest = self._encoder.take_rest()
+        return written
 
     def finish(self) -> bytes:
-        return self._translate(self._inner.finish())
+        written = self._translate(self._splitter.feed(self._inner.finish()) + self._splitter.finish())
+        self.rest = self._encoder.take_rest()
+        return written
+
+    def _whole(self, relayed: bytes) -> bytes:
+        """The whole events of what the provider's reader passes on: large ones it passes on in pieces."""
+        if relayed.endswith(b"\n\n") and not self._splitter.held:
+            return relayed
+        return self._splitter.feed(relayed)
 
     def _translate(self, whole: bytes) -> bytes:
         self._learn()
@@ -118,10 +135,9 @@ class TranslatedStream(_TranslatingReader):
         if not whole:
             return self._finish_once()
         written = []
-        for raw in split_events(whole):
-            data = _data_of(raw)
-            if data:
-                written += [self._encoder.encode(event, self.usage) for event in self._decoder.decode(data)]
+        usage, encode, decode = self.usage, self._encoder.encode, self._decoder.decode
+        for data in _data_of(whole):
+            written += [encode(event, usage) for event in decode(data)]
         written.append(self._finish_once())
         return b"".join(written)
 
@@ -132,7 +148,9 @@ class TranslatedStream(_TranslatingReader):
         return b"".join([self._encoder.encode(event, self.usage) for event in self._decoder.finish()])
 
 
-def _data_of(raw: bytes) -> bytes:
-    """The data of an event: nearly always it is one line, alone or below the event's name."""
-    usual = _USUAL(raw)
-    return parse_event(raw)[1] if usual is None else usual[1]
+def _data_of(whole: bytes) -> list[bytes]:
+    """The data of each event that has some: nearly always it is one line, alone or below the event's name."""
+    if b"\r" not in whole and _ARE_USUAL(whole):
+        found: list[bytes] = _DATA(whole)
+        return found
+    return [data for raw in split_events(whole) if (data := parse_event(raw)[1])]

@@ -181,17 +181,22 @@ class Relay:
         while not reader.is_complete:
             if relayed:
                 await self._pass_on(relayed)
+            if reader.rest:
+                await self._pass_on_again(await self._all_but_last(b"", reader))
             if isinstance(answer, EngineAnswer):
                 relayed = await self._pushed(answer, reader, progress)
                 if reader.error is not None:
                     await self._break_off(reader, relayed)
-                if relayed or reader.is_complete:
+                if relayed or reader.rest or reader.is_complete:
                     continue
             chunk = await answer.chunk()
             relayed = reader.feed(chunk) if chunk else reader.finish()
             if reader.error is not None or not (chunk or reader.is_complete):
                 await self._break_off(reader, relayed)
             progress.check(chunk)
+        await self._end_stream(reader, relayed)
+
+    async def _end_stream(self, reader: ResponseReader, relayed: bytes) -> None:
         if reader.failure is not None:
             self.attempt.failure = reader.failure
         if relayed and self._is_uncounted(reader):
@@ -199,7 +204,23 @@ class Relay:
         self._learn(reader)
         if self._heart is not None:
             self._heart.stop()
+        if reader.rest:
+            relayed = await self._all_but_last(relayed, reader)
         await self._end(relayed)
+
+    async def _all_but_last(self, relayed: bytes, reader: ResponseReader) -> bytes:
+        """Pass on what the reader has in pieces, which repeats what was counted already; returns the last piece."""
+        pieces, reader.rest = reader.rest, ()
+        for piece in pieces:
+            if relayed:
+                await self._pass_on_again(relayed)
+            relayed = piece
+        return relayed
+
+    def _pass_on_again(self, body: bytes) -> Awaitable[None]:
+        if self._heart is not None:
+            self._heart.passed = body
+        return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": True})
 
     async def _pushed(self, answer: EngineAnswer, reader: ResponseReader, progress: Progress) -> bytes:
         """Relay without a change of tasks while the client takes what it gets; what is left to relay."""
@@ -209,7 +230,7 @@ class Relay:
             nonlocal rest
             relayed = reader.feed(chunk)
             progress.check(chunk)
-            if reader.is_complete or reader.error is not None:
+            if reader.is_complete or reader.error is not None or reader.rest:
                 rest = relayed
                 return End.OF_STREAM
             return self._pass_on(relayed) if relayed else None
@@ -236,7 +257,7 @@ class Relay:
             relayed = reader.feed(chunk) if chunk else reader.finish()
             if reader.error is not None or not (chunk or reader.is_complete):
                 await self._break_off(reader, relayed)
-            self._held += relayed
+            self._held += b"".join((relayed, *reader.rest))
             if self._held and not _is_held(reader, self._held, can_move=can_move and not self._is_started):
                 await self._flush()
 
@@ -248,7 +269,7 @@ class Relay:
 
     async def _break_off(self, reader: ResponseReader, relayed: bytes) -> NoReturn:
         """The stream ends in an error. What came before it goes to the client, unless nothing of it is content."""
-        self._held += relayed
+        self._held += b"".join((relayed, *reader.rest))
         if self._held and (self._is_started or reader.has_content):
             await self._flush()
         raise reader.error or UpstreamProtocolError(
@@ -269,9 +290,7 @@ class Relay:
 
     def _pass_on(self, body: bytes) -> Awaitable[None]:
         self._tally.add(body)
-        if self._heart is not None:
-            self._heart.passed = body
-        return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": True})
+        return self._pass_on_again(body)
 
 
 def _is_held(reader: ResponseReader, held: bytes, *, can_move: bool) -> bool:

@@ -25,6 +25,8 @@ from gateway_middleware.translation.ids import answer_id
 from gateway_middleware.translation.thinking_blocks import shown_block
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway_middleware.core.domain import Usage
     from gateway_middleware.translation.context import Context
 
@@ -45,6 +47,9 @@ class ChatStreamEncoder:
         self._idle_calls: set[int] = set()
         self._free_form: set[int] = set()
         self._length = 0
+
+    def take_rest(self) -> Iterable[bytes]:
+        return ()
 
     def encode(self, event: Event, usage: Usage | None) -> bytes:
         if type(event) is TextDelta:

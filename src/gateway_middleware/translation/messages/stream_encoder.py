@@ -25,6 +25,8 @@ from gateway_middleware.translation.messages.usage import usage_of
 from gateway_middleware.translation.thinking_blocks import shown_block, signature_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway_middleware.core.domain import Usage
     from gateway_middleware.translation.context import Context
 
@@ -47,6 +49,9 @@ class MessagesStreamEncoder:
         self._context = context
         self._index = -1
         self._open = ""
+
+    def take_rest(self) -> Iterable[bytes]:
+        return ()
 
     def encode(self, event: Event, usage: Usage | None) -> bytes:
         kind = type(event)

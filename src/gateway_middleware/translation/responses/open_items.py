@@ -5,6 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from gateway_middleware.translation.responses.held_text import HeldText, LongTexts
 from gateway_middleware.translation.responses.output import (
     annotation_of,
     call_item,
@@ -19,17 +22,20 @@ if TYPE_CHECKING:
     from gateway_middleware.translation.events import CallStarted
 
 _Body = dict[str, Any]
+_encode = msgspec.json.Encoder().encode
 
 
 class OpenItem(ABC):
-    """One item. `output_index` is its place in the output."""
+    """One item. `output_index` is its place in the output; `texts` names what it says where that is long."""
 
-    __slots__ = ("_pieces", "item_id", "output_index")
+    __slots__ = ("_frame", "_said", "_texts", "item_id", "output_index")
 
-    def __init__(self, item_id: str) -> None:
+    def __init__(self, item_id: str, texts: LongTexts) -> None:
         self.item_id = item_id
         self.output_index = 0
-        self._pieces: list[str] = []
+        self._texts = texts
+        self._frame = (b"", b"")
+        self._said = HeldText()
 
     def added(self) -> list[_Body]:
         return [{"type": "response.output_item.added", "output_index": self.output_index, "item": self.first_item()}]
@@ -46,13 +52,25 @@ class OpenItem(ABC):
     def whole_item(self) -> _Body:
         """The item when all is said."""
 
-    @abstractmethod
-    def say(self, text: str) -> list[_Body]:
-        """The events for more of it."""
+    def say(self, text: str, sequence: int) -> bytes:
+        """The server-sent event for more of it, by its number: nearly all events are of this kind."""
+        before, after = self._frame
+        return b"%b%b%b%d}\n\n" % (before, self._said.add(text), after, sequence)
+
+    def _expect(self, kind: str, **members: Any) -> None:
+        """Deltas are of this kind from now on."""
+        event = _encode(self._event(kind, **members))
+        before = b'event: response.%b\ndata: %b,"delta":' % (kind.encode(), event[:-1])
+        logprobs = b',"logprobs":[]' if kind == "output_text.delta" else b""
+        self._frame = (before, logprobs + b',"sequence_number":')
 
     @abstractmethod
     def end_part(self) -> list[_Body]:
         """The events that end what is being said."""
+
+    def _text(self) -> str:
+        """What has been said in the part that is open, or its name."""
+        return self._texts.name_of(self._said)
 
     def _event(self, kind: str, **members: Any) -> _Body:
         return {"type": f"response.{kind}", "item_id": self.item_id, "output_index": self.output_index, **members}
@@ -63,8 +81,8 @@ class OpenText(OpenItem):
 
     __slots__ = ("_annotations", "_content", "_is_refusal", "_is_speaking")
 
-    def __init__(self, item_id: str) -> None:
-        super().__init__(item_id)
+    def __init__(self, item_id: str, texts: LongTexts) -> None:
+        super().__init__(item_id, texts)
         self._content: list[_Body] = []
         self._annotations: list[_Body] = []
         self._is_refusal = False
@@ -78,22 +96,20 @@ class OpenText(OpenItem):
 
     def turn_to(self, *, is_refusal: bool) -> list[_Body]:
         """The events that begin a part of that kind, unless one is open."""
-        if self._is_speaking and self._is_refusal is is_refusal:
+        if self.is_saying(is_refusal=is_refusal):
             return []
         ended = self.end_part()
         self._is_speaking, self._is_refusal = True, is_refusal
+        self._expect("refusal.delta" if is_refusal else "output_text.delta", content_index=len(self._content))
         empty = refusal_content("") if is_refusal else text_content("", [])
         return [*ended, self._part_event("content_part.added", part=empty)]
 
-    def say(self, text: str) -> list[_Body]:
-        self._pieces.append(text)
-        if self._is_refusal:
-            return [self._part_event("refusal.delta", delta=text)]
-        return [self._part_event("output_text.delta", delta=text, logprobs=[])]
+    def is_saying(self, *, is_refusal: bool) -> bool:
+        """Whether a part of that kind is open."""
+        return self._is_speaking and self._is_refusal is is_refusal
 
     def cite(self, citation: Citation) -> list[_Body]:
-        length = sum(map(len, self._pieces))
-        annotation = annotation_of(citation, 0, length)
+        annotation = annotation_of(citation, 0, self._said.length)
         if annotation is None or not self._is_speaking:
             return []
         self._annotations.append(annotation)
@@ -103,8 +119,8 @@ class OpenText(OpenItem):
     def end_part(self) -> list[_Body]:
         if not self._is_speaking:
             return []
-        text, annotations = "".join(self._pieces), self._annotations
-        self._pieces, self._annotations, self._is_speaking = [], [], False
+        text, annotations = self._text(), self._annotations
+        self._said, self._annotations, self._is_speaking = HeldText(), [], False
         if self._is_refusal:
             part, done = refusal_content(text), self._part_event("refusal.done", refusal=text)
         else:
@@ -123,8 +139,10 @@ class OpenCall(OpenItem):
 
     __slots__ = ("_namespaces", "_started")
 
-    def __init__(self, item_id: str, started: CallStarted, namespaces: dict[str, tuple[str, str]]) -> None:
-        super().__init__(item_id)
+    def __init__(
+        self, item_id: str, texts: LongTexts, started: CallStarted, namespaces: dict[str, tuple[str, str]]
+    ) -> None:
+        super().__init__(item_id, texts)
         self._started = started
         self._namespaces = namespaces
 
@@ -132,12 +150,12 @@ class OpenCall(OpenItem):
         return call_item(self.item_id, self._call(""), self._namespaces, "in_progress")
 
     def whole_item(self) -> _Body:
-        return call_item(self.item_id, self._call("".join(self._pieces)), self._namespaces)
+        return call_item(self.item_id, self._call(self._text()), self._namespaces)
 
-    def say(self, text: str) -> list[_Body]:
-        self._pieces.append(text)
-        kind = "custom_tool_call_input.delta" if self._started.is_free_form else "function_call_arguments.delta"
-        return [self._event(kind, delta=text)]
+    def added(self) -> list[_Body]:
+        free_form = self._started.is_free_form
+        self._expect("custom_tool_call_input.delta" if free_form else "function_call_arguments.delta")
+        return super().added()
 
     def end_part(self) -> list[_Body]:
         item = self.whole_item()
@@ -155,27 +173,31 @@ class OpenReasoning(OpenItem):
 
     __slots__ = ("whole",)
 
-    def __init__(self, item_id: str) -> None:
-        super().__init__(item_id)
+    def __init__(self, item_id: str, texts: LongTexts) -> None:
+        super().__init__(item_id, texts)
         self.whole: Reasoning | None = None
 
     def first_item(self) -> _Body:
         return reasoning_item(self.item_id, Reasoning())
 
     def whole_item(self) -> _Body:
-        return reasoning_item(self.item_id, self.whole or Reasoning(text="".join(self._pieces)))
+        whole = self.whole
+        if whole is None:
+            return reasoning_item(self.item_id, Reasoning(text=self._text()))
+        if self._said.is_long and len(whole.text) == self._said.length:
+            whole = msgspec.structs.replace(whole, text=self._text())
+        return reasoning_item(self.item_id, whole)
 
-    def say(self, text: str) -> list[_Body]:
-        delta = self._event("reasoning_summary_text.delta", summary_index=0, delta=text)
-        is_first = not self._pieces
-        self._pieces.append(text)
-        if not is_first:
-            return [delta]
+    def begin(self) -> list[_Body]:
+        """The event that begins the summary, before the first that is said."""
+        if self._said.length:
+            return []
+        self._expect("reasoning_summary_text.delta", summary_index=0)
         empty = {"type": "summary_text", "text": ""}
-        return [self._event("reasoning_summary_part.added", summary_index=0, part=empty), delta]
+        return [self._event("reasoning_summary_part.added", summary_index=0, part=empty)]
 
     def end_part(self) -> list[_Body]:
-        text = "".join(self._pieces)
+        text = self._text()
         if not text:
             return []
         part = {"type": "summary_text", "text": text}

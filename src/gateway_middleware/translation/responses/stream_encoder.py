@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,10 +22,13 @@ from gateway_middleware.translation.events import (
 )
 from gateway_middleware.translation.ids import answer_id
 from gateway_middleware.translation.responses.envelope import ending, envelope, incomplete_reason
+from gateway_middleware.translation.responses.held_text import LongTexts
 from gateway_middleware.translation.responses.open_items import OpenCall, OpenItem, OpenReasoning, OpenText
 from gateway_middleware.translation.vocabulary import Reasoning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway_middleware.core.domain import Usage
     from gateway_middleware.translation.context import Context
 
@@ -35,10 +39,12 @@ _Body = dict[str, Any]
 class ResponsesStreamEncoder:
     """Writes one stream: items one after the other, each with its done events, and the whole response at the end.
 
-    The format repeats all that was said at the end, so that the text of the answer is held until then.
+    The format repeats all that was said at the end, so that the text of the answer is held until then, once. Events
+    that repeat a long text, and what follows them, are the rest that is written when it is taken.
     """
 
-    __slots__ = ("_context", "_has_refusal", "_open", "_output", "_response", "_sequence", "_suffix")
+    __slots__ = ("_context", "_has_refusal", "_open", "_output", "_response", "_rest", "_sequence", "_suffix",
+                 "_texts")  # fmt: skip
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -48,14 +54,26 @@ class ResponsesStreamEncoder:
         self._output: list[_Body] = []
         self._open: OpenItem | None = None
         self._has_refusal = False
+        self._texts = LongTexts()
+        self._rest: list[bytes] = []
+
+    def take_rest(self) -> Iterable[bytes]:
+        if not self._rest:
+            return ()
+        rest, self._rest = self._rest, []
+        return chain.from_iterable(map(self._texts.pieces, rest))
 
     def encode(self, event: Event, usage: Usage | None) -> bytes:
         if type(event) is TextDelta:
+            item = self._open
+            if type(item) is OpenText and item.is_saying(is_refusal=False):
+                return self._say(item, event.text)
             return self._text(event.text, is_refusal=False)
         if type(event) is CallDelta:
-            return self._say(event.arguments)
+            return b"" if self._open is None else self._say(self._open, event.arguments)
         if type(event) is ReasoningDelta:
-            return self._reasoning()[1] + self._say(event.text)
+            item, opened = self._reasoning()
+            return opened + self._write(item.begin()) + self._say(item, event.text)
         if type(event) is RefusalDelta:
             self._has_refusal = True
             return self._text(event.text, is_refusal=True)
@@ -69,7 +87,7 @@ class ResponsesStreamEncoder:
 
     def _open_call(self, event: CallStarted) -> OpenCall:
         item_id = self._id("ctc" if event.is_free_form else "fc")
-        return OpenCall(item_id, event, self._context.namespaces)
+        return OpenCall(item_id, self._texts, event, self._context.namespaces)
 
     def _other(self, event: Event) -> bytes:
         if type(event) is ReasoningEnded:
@@ -85,7 +103,10 @@ class ResponsesStreamEncoder:
             event["sequence_number"] = self._sequence
             self._sequence += 1
             written.append(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event)))
-        return b"".join(written)
+        if not self._texts.has_any:
+            return b"".join(written)
+        self._rest += written
+        return b""
 
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{self._suffix}_{len(self._output)}"
@@ -108,19 +129,24 @@ class ResponsesStreamEncoder:
         if isinstance(self._open, OpenReasoning):
             return self._open, b""
         closed = self._close()
-        item = OpenReasoning(self._id("rs"))
+        item = OpenReasoning(self._id("rs"), self._texts)
         return item, closed + self._add(item)
 
     def _text(self, text: str, *, is_refusal: bool) -> bytes:
         item, opened = self._open, b""
         if not isinstance(item, OpenText):
             closed = self._close()
-            item = OpenText(self._id("msg"))
+            item = OpenText(self._id("msg"), self._texts)
             opened = closed + self._add(item)
-        return opened + self._write(item.turn_to(is_refusal=is_refusal)) + self._say(text)
+        return opened + self._write(item.turn_to(is_refusal=is_refusal)) + self._say(item, text)
 
-    def _say(self, text: str) -> bytes:
-        return b"" if self._open is None else self._write(self._open.say(text))
+    def _say(self, item: OpenItem, text: str) -> bytes:
+        written = item.say(text, self._sequence)
+        self._sequence += 1
+        if not self._texts.has_any:
+            return written
+        self._rest.append(written)
+        return b""
 
     def _end_text(self) -> bytes:
         """A text is whole; the next one, if it follows, is another part of the same message."""
