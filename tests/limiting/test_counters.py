@@ -75,3 +75,14 @@ async def test_a_worker_that_shares_nothing_tells_its_share_and_what_is_used_of_
     await reservations.reserve(quotas.all_claims(tenant))
     rows = await limit_rows(quotas, reservations, tenant)
     assert [(r["limit"], r["share"], r["used"], r["remaining"]) for r in rows] == [(10, 5, 1, 4), (3, 1, 1, 0)]
+
+
+async def test_rows_tell_what_was_used_though_it_is_more_than_the_limit() -> None:
+    clock = Clock()
+    quotas = Quotas({"acme": Quota(limits=(spend(2_500_000),))})
+    reservations, tenant = Reservations(MemoryStore(clock=clock, wall=clock)), Tenant(name="acme")
+    reservation = await reservations.reserve(quotas.all_claims(tenant))
+    await reservation.settle(spend=4_000_000)
+    (row,) = await limit_rows(quotas, reservations, tenant)
+
+    assert (row["limit"], row["remaining"], row["used"]) == (2.5, 0.0, 4.0)

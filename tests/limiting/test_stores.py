@@ -136,6 +136,7 @@ async def test_refund_goes_into_its_bucket_and_debt_blocks(opened: Opener) -> No
         assert await remaining(store, asked) == [560]
         await high.settle(tokens=1200)
         assert await remaining(store, asked) == [0]  # 40 + 400 of ten seconds ago, and 800 of now
+        assert [status.excess for status in (await reservations.decide([asked], is_dry=True)).statuses] == [240]
         with pytest.raises(LimitReachedError) as caught:
             await reservations.reserve([asked])
         # The old 440 leave after 61 s: then 800 are left, and 400 more do not fit before these leave too.

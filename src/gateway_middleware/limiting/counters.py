@@ -102,7 +102,7 @@ def _row(status: LimitStatus, weight: int) -> dict[str, Any]:
         "unit": limit.unit.value,
         "limit": limit.amount / scale,
         "remaining": status.remaining / scale,
-        "used": (share - status.remaining) / scale,
+        "used": (share - status.remaining + status.excess) / scale,
         "share": share / scale,
         "period": limit.period_name or None,
         "reset_after": round(status.reset_after, 3),

@@ -175,7 +175,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 class LimitStatus(msgspec.Struct, frozen=True, gc=False):
     """How one limit stands after a decision. `wait` is 0 where the cost fits, else microseconds or `NEVER`.
 
-    `oldest` and `newest` are the buckets that still count; the claim was taken in `newest`.
+    `oldest` and `newest` are the buckets that still count; the claim was taken in `newest`. `excess` is how much
+    more than the limit is counted, after a settlement or where the limit was lowered.
     """
 
     claim: Claim
@@ -185,6 +186,7 @@ class LimitStatus(msgspec.Struct, frozen=True, gc=False):
     oldest: int
     newest: int
     now: int
+    excess: int = 0
 
     @property
     def refill_after(self) -> float:

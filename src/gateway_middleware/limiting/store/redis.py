@@ -233,8 +233,9 @@ def _decision(reply: bytes, claims: Sequence[Claim], owner: bytes, *, takes: boo
     statuses = []
     for i, claim in enumerate(claims):
         now, wait, used, oldest, newest = numbers[1 + _STATUS * i : 1 + _STATUS * (i + 1)]
-        remaining = max(claim.limit.amount - used, 0)
-        statuses.append(LimitStatus(claim, remaining, wait, takes and is_admitted and not wait, oldest, newest, now))
+        left = claim.limit.amount - used
+        is_taken = takes and is_admitted and not wait
+        statuses.append(LimitStatus(claim, max(left, 0), wait, is_taken, oldest, newest, now, max(-left, 0)))
     return Decision(is_admitted, tuple(statuses), owner)
 
 

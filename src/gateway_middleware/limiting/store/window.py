@@ -85,8 +85,9 @@ class Window(msgspec.Struct, gc=False, weakref=False):
             self.total += cost
         past, newest = self.past, self.newest
         left = claim.limit.amount - self.total
+        excess = 0 if left >= 0 else -left // weight
         left = 0 if left < 0 else left if weight == 1 else left // weight
-        return LimitStatus(claim, left, wait, takes, past[0] if past else newest, newest, now)
+        return LimitStatus(claim, left, wait, takes, past[0] if past else newest, newest, now, excess)
 
     def take(self, claim: Claim, now: int, owner: bytes) -> LimitStatus | None:
         """What `stand` says of a claim that was taken, if it fits; else nothing is taken."""
@@ -202,7 +203,7 @@ class Leases(msgspec.Struct, gc=False, weakref=False):
         if takes:
             self.hold(owner, now + _LEASE)
         left = (claim.limit.amount // weight or 1) - len(self.expiries)
-        return LimitStatus(claim, max(left, 0), wait, takes, 0, 0, now)
+        return LimitStatus(claim, max(left, 0), wait, takes, 0, 0, now, max(-left, 0))
 
     def take(self, claim: Claim, now: int, owner: bytes) -> LimitStatus | None:
         """What `stand` says of a slot that was taken, if one is free and the owner has none; else nothing is taken."""
