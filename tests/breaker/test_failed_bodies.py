@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breaker_cases import Calls, status_error
+from breaker_cases import Calls, no_jitter, status_error
 from clock import Clock
 from gateway_middleware.breaker.failed_bodies import FailedBodies, digest_of
-from gateway_middleware.core.errors import UpstreamConnectError
+from gateway_middleware.breaker.state.machine import CircuitBreaker
+from gateway_middleware.breaker.state.policy import BreakerPolicy
+from gateway_middleware.core.errors import UpstreamConnectError, UpstreamTimeoutError
 
 MIB = 1024 * 1024
 BODIES = [
@@ -89,6 +91,29 @@ def test_the_attempts_of_many_calls_with_one_body_are_one_failure(error: Excepti
         assert sequence.failed(planned, error, can_move=False) is None
 
     assert calls.failures("a/m") == failures
+
+
+def test_a_permit_that_has_ended_withdraws_nothing() -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(BreakerPolicy(), clock=clock, wall=clock.wall, random=no_jitter)
+    permit = breaker.acquire()
+    permit.succeed()
+    permit.withdraw()
+    silent = breaker.acquire()
+    silent.withdraw()
+
+    assert (breaker.snapshot().successes, breaker.snapshot().failures) == (1, 0)
+
+
+def test_what_was_never_answered_says_nothing_of_the_host_either() -> None:
+    calls = Calls()
+    calls.register("a/m")
+    for _ in range(2):
+        sequence = calls.begin("a/m", body=b"poison")
+        sequence.failed(sequence.first(), UpstreamTimeoutError("late", phase="first_byte"), can_move=False)
+    row = calls.registry.snapshot()["a"]
+
+    assert (row.deployments["a/m"].failures, row.endpoints["endpoint:a.example.com:443"].successes) == (1, 0)
 
 
 def test_a_host_that_cannot_be_reached_is_counted_each_time() -> None:

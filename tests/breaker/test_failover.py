@@ -17,6 +17,7 @@ from gateway_middleware.core.errors import (
     ClientDisconnectedError,
     GatewayError,
     StaleConnectionError,
+    TranslationError,
     UpstreamConnectError,
     UpstreamError,
     UpstreamTimeoutError,
@@ -398,6 +399,28 @@ def test_a_probe_is_judged_at_once() -> None:
 
     assert failed(sequence, probe) is None, "it is open again: nobody is asked"
     assert [transition.after for transition in calls.transitions[-2:]] == [State.HALF_OPEN, State.OPEN]
+
+
+def test_that_nobody_else_can_be_told_does_not_hide_why_the_first_one_failed() -> None:
+    calls = Calls()
+    sequence = calls.begin(A, B)
+    first = UpstreamConnectError("refused")
+    second = failed(sequence, sequence.first(), first)
+    assert second is not None
+    untold = TranslationError("cannot be said there", param="audio")
+    assert failed(sequence, second, untold, can_move=False) is None
+
+    with pytest.raises(UpstreamConnectError) as caught:
+        sequence.raise_cause(untold)
+    assert caught.value is first
+    sequence.raise_cause(untold)
+
+
+def test_a_call_that_nobody_can_be_told_fails_for_that() -> None:
+    sequence = Calls().begin(A)
+    untold = TranslationError("cannot be said there", param="audio")
+    assert failed(sequence, sequence.first(), untold) is None
+    sequence.raise_cause(untold)
 
 
 def test_an_end_counts_once() -> None:

@@ -121,3 +121,18 @@ def test_what_a_dead_loop_has_left_holds_up_no_other_loop() -> None:
     dead.close()
     asyncio.run(add("late", 1))
     assert written == ["late"]
+
+
+def test_the_end_of_a_turn_of_an_older_loop_writes_nothing_of_the_newer_one() -> None:
+    outbox, written = Outbox(), list[str]()
+    older, newer = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        outbox.add(Connection("lost with its loop", written), older)  # which stands still before its turn has ended
+        outbox.add(Connection("written", written), newer)
+        older.run_until_complete(asyncio.sleep(0))
+        assert written == []
+        newer.run_until_complete(asyncio.sleep(0))
+        assert written == ["written"]
+    finally:
+        older.close()
+        newer.close()
