@@ -200,6 +200,24 @@ def test_a_host_is_forced_by_its_own_key_alone(calls: Calls, operator: Operator)
     assert calls.registry.snapshot()["a"].deployments[A].state is State.CLOSED
 
 
+def test_what_another_replica_was_refused_is_a_problem_for_as_long_as_it_lasts(
+    calls: Calls, operator: Operator
+) -> None:
+    calls.register(A)
+    operator.cool_down(None, "a", 60.0, why="provider_auth")
+    (row,) = operator.status("a")["cooldowns"]
+    assert row["class"] == "provider_auth"
+    assert [problem.kind for problem in operator.problems(["a"], [])] == ["provider_auth"]
+    calls.clock.advance(61)
+    assert operator.problems(["a"], []) == [], "whether it has served since is known there"
+
+
+def test_a_class_that_only_another_version_knows_is_none(calls: Calls, operator: Operator) -> None:
+    operator.cool_down(A, "a", 60.0, why="sunburn")
+    (row,) = operator.status("a")["cooldowns"]
+    assert row["class"] is None
+
+
 def test_a_cooldown_of_no_known_class_is_listed_and_explains_nothing(calls: Calls, operator: Operator) -> None:
     """As another replica tells it, without what it came from."""
     calls.cooldowns.cool(Cooldown(CooldownScope.DEPLOYMENT, 30.0), deployment=A, credential="a")

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from gateway_middleware.breaker.events import CooldownEvent
+from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.peers.lua import HOLD, TELL
 from gateway_middleware.breaker.peers.peers import INTERVAL, Peers
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
@@ -41,6 +42,7 @@ class Replica:
 
     def __init__(self, uri: str, *, prefix: str = "model-gateway", deadline: float = PATIENT) -> None:
         self.cooldowns: dict[tuple[str | None, str], float] = {}
+        self.classes: dict[tuple[str | None, str], str | None] = {}
         self.told = 0
         self.commands: list[tuple[str, Command, str]] = []
         self.lefts: list[float] = []
@@ -50,16 +52,18 @@ class Replica:
             self.redis, leases=self.leases, handler=self, clock=time.monotonic, wall=time.time, prefix=prefix
         )
 
-    def cool_down(self, deployment: str | None, credential: str, seconds: float) -> None:
+    def cool_down(self, deployment: str | None, credential: str, seconds: float, *, why: str | None) -> None:
         self.cooldowns[deployment, credential] = seconds
+        self.classes[deployment, credential] = why
         self.told += 1
 
     def obey(self, key: str, command: Command, ttl: float, reason: str) -> None:
         self.commands.append((key, command, reason))
         self.lefts.append(ttl)
 
-    def cools(self, deployment: str | None, credential: str, seconds: float) -> None:
-        self.peers.on_cooldown(CooldownEvent(deployment=deployment, credential=credential, seconds=seconds))
+    def cools(self, deployment: str | None, credential: str, seconds: float, why: FailureClass | None = None) -> None:
+        event = CooldownEvent(deployment=deployment, credential=credential, seconds=seconds, failure_class=why)
+        self.peers.on_cooldown(event)
 
     async def commands_others(self, key: str, command: Command, ttl: float | None = None, *, reason: str = "") -> bool:
         return await self.peers.command(key, command, ttl, reason=reason, actor="ops")
@@ -123,7 +127,7 @@ def test_commands_are_looked_for_often_enough_to_act_within_a_second() -> None:
 
 async def test_a_cooldown_is_known_to_all_others_and_to_those_that_come_later(redis: RedisProcess) -> None:
     async with replicas(redis) as (first, second, third):
-        first.cools(KEY, "openai#0", 30.0)
+        first.cools(KEY, "openai#0", 30.0, FailureClass.MODEL_DENIED)
         first.cools(None, "openai#1", 20.0)
         await meet(first, second, third)
         async with replicas(redis, 1) as (late,):
@@ -131,6 +135,7 @@ async def test_a_cooldown_is_known_to_all_others_and_to_those_that_come_later(re
                 assert replica.cooldowns == {
                     (KEY, "openai#0"): pytest.approx(30.0, abs=1), (None, "openai#1"): pytest.approx(20.0, abs=1)
                 }  # fmt: skip
+                assert replica.classes == {(KEY, "openai#0"): "model_denied", (None, "openai#1"): None}
         assert first.cooldowns == {}
 
 

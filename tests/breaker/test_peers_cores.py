@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clock import Clock
 from gateway_middleware.breaker.peers.command_log import CommandLog
 from gateway_middleware.breaker.peers.cooldowns import SharedCooldowns
-from gateway_middleware.breaker.peers.messages import NumberedCommand, Pair, PeerCommand, decode, encode
+from gateway_middleware.breaker.peers.messages import Cooled, NumberedCommand, PeerCommand, decode, encode
 from gateway_middleware.breaker.peers.probe_leases import IDLE_SECONDS, ProbeLeases
 
 KEY = "openai/gpt-5"
@@ -175,7 +175,7 @@ def test_what_is_not_understood_is_none() -> None:
 
 
 def test_cooldowns_that_wait_are_bounded_and_the_oldest_goes() -> None:
-    cooldowns = SharedCooldowns(Clock(), max_pairs=3)
+    cooldowns = SharedCooldowns(Clock(), max_entries=3)
     for n in range(5):
         cooldowns.put(KEY, str(n), 10.0)
     assert cooldowns.dropped == 2
@@ -189,18 +189,18 @@ def test_what_is_left_of_the_time_is_told_and_nothing_that_is_over() -> None:
         cooldowns.put(KEY, str(n), 1.0)
     cooldowns.put(KEY, "long", 10.0)
     clock.advance(4.0)
-    assert dict(cooldowns.take()) == {(KEY, "long"): pytest.approx(6.0)}
-    cooldowns.put_back([((KEY, "long"), 6.0)])
+    assert dict(cooldowns.take()) == {(KEY, "long", None): pytest.approx(6.0)}
+    cooldowns.put_back([((KEY, "long", None), 6.0)])
     cooldowns.put(KEY, "long", 9.0)
-    cooldowns.put_back([((KEY, "long"), 6.0)])
-    assert dict(cooldowns.take()) == {(KEY, "long"): pytest.approx(9.0)}
+    cooldowns.put_back([((KEY, "long", None), 6.0)])
+    assert dict(cooldowns.take()) == {(KEY, "long", None): pytest.approx(9.0)}
     assert cooldowns.take() == []
 
 
 def test_what_is_no_longer_there_is_new_when_it_comes_again() -> None:
     cooldowns = SharedCooldowns(Clock())
-    c: Pair = (KEY, "c")
-    d: Pair = (None, "d")
+    c: Cooled = (KEY, "c", None)
+    d: Cooled = (None, "d", None)
     assert dict(cooldowns.learn([(c, 60.0), (d, 0.0)])) == {c: pytest.approx(60.0)}
     assert cooldowns.learn([(c, 60.05)]) == []
     assert cooldowns.learn([]) == []
@@ -212,17 +212,24 @@ def test_an_own_cooldown_that_waits_is_not_forgotten_by_reading() -> None:
     cooldowns.put(KEY, "c", 30.0)
     assert cooldowns.learn([]) == []
     cooldowns.take()
-    assert cooldowns.learn([((KEY, "c"), 30.0)]) == []
+    assert cooldowns.learn([((KEY, "c", None), 30.0)]) == []
 
 
 def test_a_redis_that_forgot_is_told_what_still_holds() -> None:
     clock = Clock()
     cooldowns = SharedCooldowns(clock)
-    cooldowns.learn([((KEY, "c"), 60.0), ((KEY, "d"), 1.0)])
+    cooldowns.learn([((KEY, "c", None), 60.0), ((KEY, "d", None), 1.0)])
     clock.advance(2.0)
     cooldowns.put(None, "e", 5.0)
     cooldowns.repeat()
-    assert dict(cooldowns.take()) == {(KEY, "c"): pytest.approx(58.0), (None, "e"): pytest.approx(5.0)}
+    assert dict(cooldowns.take()) == {(KEY, "c", None): pytest.approx(58.0), (None, "e", None): pytest.approx(5.0)}
+
+
+def test_of_two_classes_the_one_that_lasts_is_told_last() -> None:
+    longer: Cooled = (KEY, "c", "model_denied")
+    shorter: Cooled = (KEY, "c", "rate_limited")
+    learnt = SharedCooldowns(Clock()).learn([(longer, 60.0), (shorter, 5.0)])
+    assert [cooled for cooled, _ in learnt] == [shorter, longer]
 
 
 @pytest.mark.parametrize(
@@ -244,4 +251,4 @@ def test_a_reset_forgets_what_is_below_it(key: str, left: set[tuple[str | None, 
     for deployment, credential in pairs:
         cooldowns.put(deployment, credential, 60.0)
     cooldowns.forget(key)
-    assert {pair for pair, _ in cooldowns.take()} == left
+    assert {cooled[:2] for cooled, _ in cooldowns.take()} == left

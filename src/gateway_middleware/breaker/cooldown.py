@@ -8,7 +8,7 @@ import msgspec
 
 from gateway_middleware.breaker.events import CooldownEvent
 from gateway_middleware.breaker.failure.classes import FailureClass
-from gateway_middleware.breaker.failure.rules import RULES, SUCCEEDED, CooldownScope
+from gateway_middleware.breaker.failure.rules import ALARMING, RULES, SUCCEEDED, CooldownScope
 from gateway_middleware.breaker.state.policy import Mode
 from gateway_middleware.core.bounded import make_room
 
@@ -33,10 +33,12 @@ class _Cooling(msgspec.Struct):
     step: float
     """How long it will be the next time nobody says how long."""
     why: FailureClass | None = None
+    is_own: bool = False
+    """Whether it was seen here, and not only told by another replica."""
 
 
 class Cooling(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is left alone, as an operator sees it: for how long, and why, as far as it was seen here."""
+    """One thing that is left alone, as an operator sees it: for how long, and why, as far as that is known."""
 
     deployment: str | None
     credential: str
@@ -57,8 +59,16 @@ class Cooldowns:
         self._entries: dict[_Key, _Cooling] = {}
         self._max_entries = max_entries
 
-    def cool(self, cooldown: Cooldown, *, deployment: str, credential: str, why: FailureClass | None = None) -> float:
-        """Leave it alone; returns for how many seconds from now.
+    def cool(
+        self,
+        cooldown: Cooldown,
+        *,
+        deployment: str,
+        credential: str,
+        why: FailureClass | None = None,
+        is_own: bool = True,
+    ) -> float:
+        """Leave it alone; returns for how many seconds from now. Not `is_own`: another replica has seen it.
 
         Where the provider named no time it is 5 s, doubled each time up to 60 s. Refusals that arrive while it is left
         alone are of calls sent before, and do not double it.
@@ -69,6 +79,7 @@ class Cooldowns:
         if cooling is None:
             cooling = self._add(key, now)
         cooling.why = why or cooling.why
+        cooling.is_own = cooling.is_own or is_own
         if cooldown.seconds is not None:
             cooling.until = max(cooling.until, now + cooldown.seconds)
         elif now >= cooling.until:
@@ -119,8 +130,16 @@ class Cooldowns:
         return [cooling for cooling in self._all() if cooling.seconds > 0]
 
     def unhealed(self) -> list[Cooling]:
-        """What an operator must look at and has not served since, though its time may be over (`seconds` is 0)."""
-        return [cooling for cooling in self._all() if cooling.why is not None and RULES[cooling.why].is_alarming]
+        """What an operator must look at and has not served since, though its time may be over (`seconds` is 0).
+
+        What only another replica has seen is that one's to watch when its time is over: it may have served there.
+        """
+        return [
+            cooling
+            for cooling in self._all()
+            if cooling.why in ALARMING
+            and (cooling.seconds > 0 or self._entries[cooling.deployment, cooling.credential].is_own)
+        ]
 
     def _all(self) -> list[Cooling]:
         now = self._clock()
@@ -163,7 +182,7 @@ class Throttling:
         return self.cooldowns.wait(deployment.key, deployment.provider) if self._mode is Mode.ON else 0.0
 
     def why(self, deployment: Deployment) -> FailureClass | None:
-        """Why it is to be left alone, as far as it was seen here."""
+        """Why it is to be left alone, as far as that is known."""
         return self.cooldowns.why(deployment.key, deployment.provider)
 
     def learn(self, deployment: Deployment, judgement: Judgement) -> None:

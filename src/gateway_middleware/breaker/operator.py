@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
 from gateway_middleware.breaker.problems import problems_of
 from gateway_middleware.breaker.state.overrides import FORCES, Command
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gateway_middleware.breaker.state.snapshot import BreakerSnapshot
     from gateway_middleware.core.domain import Route
 
+_CLASSES = frozenset(FailureClass)
 _MAX_FORCE_SECONDS = 7 * 86400.0
 _SEVERITY = (State.CLOSED, State.FORCED_CLOSED, State.HALF_OPEN, State.OPEN, State.FORCED_OPEN)
 
@@ -61,13 +63,18 @@ class Operator:
         if command is Command.RESET:
             self.forget_cooldowns(key)
 
-    def cool_down(self, deployment: str | None, credential: str, seconds: float) -> None:
-        """A provider has asked another replica for time; 0 seconds: an operator took that back."""
+    def cool_down(self, deployment: str | None, credential: str, seconds: float, *, why: str | None = None) -> None:
+        """A provider has asked another replica for time; 0 seconds: an operator took that back.
+
+        `why` is the class of the failure; one that this version does not know is none.
+        """
         if seconds <= 0:
             self._cooldowns.forget(deployment, credential)
             return
         scope = CooldownScope.CREDENTIAL if deployment is None else CooldownScope.DEPLOYMENT
-        self._cooldowns.cool(Cooldown(scope, seconds), deployment=deployment or "", credential=credential)
+        known = FailureClass(why) if why in _CLASSES else None
+        cooldown = Cooldown(scope, seconds)
+        self._cooldowns.cool(cooldown, deployment=deployment or "", credential=credential, why=known, is_own=False)
 
     def forget_cooldowns(self, key: str) -> None:
         """What a reset of this key takes back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from gateway_middleware.breaker.peers.command_log import CommandLog
@@ -20,8 +21,11 @@ _COMMANDS = {command.value: command for command in Command}
 class PeerHandler(Protocol):
     """Does in this replica what others have seen or decided. What it raises is logged."""
 
-    def cool_down(self, deployment: str | None, credential: str, seconds: float) -> None:
-        """A provider has asked another replica for time. `deployment` None: everything under the credential."""
+    def cool_down(self, deployment: str | None, credential: str, seconds: float, *, why: str | None) -> None:
+        """A provider has asked another replica for time. `deployment` None: everything under the credential.
+
+        `why` is the class of the failure, as that replica calls it.
+        """
         ...
 
     def obey(self, key: str, command: Command, ttl: float, reason: str) -> None:
@@ -45,9 +49,9 @@ class SyncApplier:
         for numbered in self.log.read(sync.commands, sync.generation):
             self._carry_out(numbered)
         if sync.cooldowns is not None:
-            left = [(pair, self._left(ends)) for pair, ends in sync.cooldowns]
-            for (deployment, credential), seconds in self._cooldowns.learn(left):
-                _call(self._handler.cool_down, deployment, credential, seconds)
+            left = [(cooled, self._left(ends)) for cooled, ends in sync.cooldowns]
+            for (deployment, credential, why), seconds in self._cooldowns.learn(left):
+                _call(partial(self._handler.cool_down, why=why), deployment, credential, seconds)
 
     def standing(self) -> list[bytes]:
         """The commands that stand, as arguments of the script `RESTORE`."""

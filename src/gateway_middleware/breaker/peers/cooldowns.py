@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from gateway_middleware.breaker.peers.messages import Pair, writable
+from gateway_middleware.breaker.peers.messages import Cooled, writable
 from gateway_middleware.core.domain import Clock
 
 _MAX_AT_ONCE = 200
@@ -14,72 +14,72 @@ _SAME_SECONDS = 0.1
 
 
 class SharedCooldowns:
-    """For each pair the latest deadline. Not more than `max_pairs` wait; then the oldest is dropped, and counted."""
+    """The latest deadline of each. Not more than `max_entries` wait; then the oldest is dropped, and counted."""
 
-    __slots__ = ("_clock", "_known", "_max_pairs", "_waiting", "dropped")
+    __slots__ = ("_clock", "_known", "_max_entries", "_waiting", "dropped")
 
-    def __init__(self, clock: Clock, *, max_pairs: int = 2048) -> None:
+    def __init__(self, clock: Clock, *, max_entries: int = 2048) -> None:
         self._clock = clock
-        self._max_pairs = max_pairs
-        self._known: dict[Pair, float] = {}
-        self._waiting: dict[Pair, float] = {}
+        self._max_entries = max_entries
+        self._known: dict[Cooled, float] = {}
+        self._waiting: dict[Cooled, float] = {}
         self.dropped = 0
 
-    def put(self, deployment: str | None, credential: str, seconds: float) -> None:
-        """This replica leaves it alone for `seconds`. Names beyond all measure are not shared."""
+    def put(self, deployment: str | None, credential: str, seconds: float, *, why: str | None = None) -> None:
+        """This replica leaves it alone for `seconds`, `why` is the class. Names beyond all measure are not shared."""
         if max(len(deployment or ""), len(credential)) > _MAX_NAME:
             self.dropped += 1
             return
-        pair = (None if deployment is None else writable(deployment), writable(credential))
+        cooled = (None if deployment is None else writable(deployment), writable(credential), why)
         until = self._clock() + seconds
-        self._put(self._known, pair, until)
-        self.dropped += self._put(self._waiting, pair, until)
+        self._put(self._known, cooled, until)
+        self.dropped += self._put(self._waiting, cooled, until)
 
-    def take(self) -> list[tuple[Pair, float]]:
+    def take(self) -> list[tuple[Cooled, float]]:
         """What is to be told next, with the seconds that are left of it: a handful at a time."""
         now = self._clock()
-        taken = [(pair, self._waiting.pop(pair)) for pair in list(self._waiting)[:_MAX_AT_ONCE]]
-        left = [(pair, until - now) for pair, until in taken if until > now]
+        taken = [(cooled, self._waiting.pop(cooled)) for cooled in list(self._waiting)[:_MAX_AT_ONCE]]
+        left = [(cooled, until - now) for cooled, until in taken if until > now]
         return left if left or not self._waiting else self.take()
 
-    def put_back(self, cooldowns: Sequence[tuple[Pair, float]]) -> None:
+    def put_back(self, cooldowns: Sequence[tuple[Cooled, float]]) -> None:
         """They could not be told."""
         now = self._clock()
-        for pair, seconds in cooldowns:
-            if pair not in self._waiting:
-                self.dropped += self._put(self._waiting, pair, now + seconds)
+        for cooled, seconds in cooldowns:
+            if cooled not in self._waiting:
+                self.dropped += self._put(self._waiting, cooled, now + seconds)
 
-    def learn(self, cooldowns: Iterable[tuple[Pair, float]]) -> list[tuple[Pair, float]]:
-        """All that stand in Redis, in seconds. Returns those that hold longer than what was known here."""
+    def learn(self, cooldowns: Iterable[tuple[Cooled, float]]) -> list[tuple[Cooled, float]]:
+        """All that stand in Redis, in seconds. Returns those that hold longer than was known here, the longest last."""
         now = self._clock()
-        standing = {pair: now + seconds for pair, seconds in cooldowns if seconds > 0}
-        new = [p for p, until in standing.items() if self._known.get(p, 0.0) + _SAME_SECONDS < until]
+        standing = {cooled: now + seconds for cooled, seconds in cooldowns if seconds > 0}
+        new = [each for each, until in standing.items() if self._known.get(each, 0.0) + _SAME_SECONDS < until]
         self._known = {**standing, **self._waiting}
-        return [(pair, standing[pair] - now) for pair in new]
+        return [(cooled, standing[cooled] - now) for cooled in sorted(new, key=standing.__getitem__)]
 
     def forget(self, key: str) -> None:
         """A reset of a deployment, or of a provider with all its deployments; the credential's goes with either."""
         for cooldowns in (self._known, self._waiting):
-            for pair in [pair for pair in cooldowns if _is_below(pair, key)]:
-                del cooldowns[pair]
+            for cooled in [cooled for cooled in cooldowns if _is_below(cooled, key)]:
+                del cooldowns[cooled]
 
     def repeat(self) -> None:
         """Tell everything that is known again."""
         now = self._clock()
-        self._waiting = {**{pair: until for pair, until in self._known.items() if until > now}, **self._waiting}
+        self._waiting = {**{cooled: until for cooled, until in self._known.items() if until > now}, **self._waiting}
 
-    def _put(self, cooldowns: dict[Pair, float], pair: Pair, until: float) -> bool:
+    def _put(self, cooldowns: dict[Cooled, float], cooled: Cooled, until: float) -> bool:
         """Returns whether another one had to go."""
-        cooldowns.pop(pair, None)
-        cooldowns[pair] = until
-        if len(cooldowns) <= self._max_pairs:
+        cooldowns.pop(cooled, None)
+        cooldowns[cooled] = until
+        if len(cooldowns) <= self._max_entries:
             return False
         del cooldowns[next(iter(cooldowns))]
         return True
 
 
-def _is_below(pair: Pair, key: str) -> bool:
-    deployment, credential = pair
+def _is_below(cooled: Cooled, key: str) -> bool:
+    deployment, credential, _ = cooled
     if deployment is None:
         return credential == key.partition("/")[0]
     return deployment == key or deployment.startswith(f"{key}/")

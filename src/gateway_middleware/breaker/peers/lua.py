@@ -63,9 +63,9 @@ if is_new then count(KEYS[2]) end
 return 1
 """,
 )
-"""Keys: cooldowns, revision, generation. Arguments: how many are kept, the generation that is known, then pair and
-milliseconds from now, in turn. The latest deadline wins. Returns 0, and does nothing, when there is a command that this
-replica has not carried out: it may be the reset of what it tells."""
+"""Keys: cooldowns, revision, generation. Arguments: how many are kept, the generation that is known, then what is left
+alone and milliseconds from now, in turn. The latest deadline wins. Returns 0, and does nothing, when there is a command
+that this replica has not carried out: it may be the reset of what it tells."""
 
 COMMAND = Script.of(
     _NOW,

@@ -9,8 +9,9 @@ import msgspec
 
 from gateway_middleware.redis.resp import Reply
 
-Pair: TypeAlias = "tuple[str | None, str]"
-"""What is left alone: deployment (None: everything) and credential (its name, never the secret)."""
+Cooled: TypeAlias = "tuple[str | None, str, str | None]"
+"""What is left alone: deployment (None: everything), credential (its name, never the secret), and the class of the
+failure for which it is (None: unknown)."""
 
 
 class PeerCommand(msgspec.Struct, frozen=True):
@@ -42,20 +43,20 @@ class Sync(msgspec.Struct, frozen=True):
     generation: int
     revision: bytes
     commands: list[NumberedCommand]
-    cooldowns: list[tuple[Pair, float]] | None
+    cooldowns: list[tuple[Cooled, float]] | None
 
     @classmethod
     def of(cls, reply: Reply) -> Sync:
         """From the reply. What this version does not understand is passed over."""
         mark, now, replicas, generation, revision, commands, cooldowns = msgspec.convert(reply, _SyncReply)
         numbered = [command for value in commands if (command := decode(value)) is not None]
-        pairs = None if cooldowns is None else _pairs(cooldowns)
-        return cls(mark, float(now), replicas, int(generation), revision, numbered, pairs)
+        cooled = None if cooldowns is None else _cooled(cooldowns)
+        return cls(mark, float(now), replicas, int(generation), revision, numbered, cooled)
 
 
 _SyncReply = tuple[bytes, bytes, int, bytes, bytes, list[bytes], list[bytes] | None]
 _command = msgspec.json.Decoder(NumberedCommand)
-_pair = msgspec.json.Decoder(tuple[str | None, str])
+_member = msgspec.json.Decoder(tuple[str | None, str, str | None])
 encode = msgspec.json.Encoder().encode
 
 
@@ -66,13 +67,13 @@ def decode(value: bytes) -> NumberedCommand | None:
     return None
 
 
-def _pairs(flat: list[bytes]) -> list[tuple[Pair, float]]:
+def _cooled(flat: list[bytes]) -> list[tuple[Cooled, float]]:
     """From member and score, in turn."""
-    pairs: list[tuple[Pair, float]] = []
+    cooled: list[tuple[Cooled, float]] = []
     for member, score in zip(flat[::2], flat[1::2], strict=True):
         with suppress(msgspec.MsgspecError):
-            pairs.append((_pair.decode(member), float(score)))
-    return pairs
+            cooled.append((_member.decode(member), float(score)))
+    return cooled
 
 
 def writable(text: str) -> str:

@@ -100,7 +100,7 @@ class Peers:
         self._clock, self._wall = clock, wall
         self._interval = interval
         self._leases = leases
-        self._cooldowns = SharedCooldowns(clock, max_pairs=_MAX_COOLDOWNS)
+        self._cooldowns = SharedCooldowns(clock, max_entries=_MAX_COOLDOWNS)
         self._applier = SyncApplier(self._cooldowns, handler, clock)
         self._mode = _Mode(wall())
         self._replicas = 1
@@ -113,7 +113,9 @@ class Peers:
 
     def on_cooldown(self, cooldown: CooldownEvent) -> None:
         """This replica leaves something alone: the others will, too."""
-        self._cooldowns.put(cooldown.deployment, cooldown.credential, cooldown.seconds)
+        self._cooldowns.put(
+            cooldown.deployment, cooldown.credential, cooldown.seconds, why=cooldown.failure_class or None
+        )
         self._leases.wake.set()
 
     async def command(self, key: str, command: Command, ttl: float | None, *, reason: str, actor: str) -> bool:
@@ -198,8 +200,8 @@ class Peers:
         names = self._names
         while cooldowns := self._cooldowns.take():
             arguments = [b"%d" % _MAX_COOLDOWNS, b"%d" % self._applier.log.known]
-            for pair, seconds in cooldowns:
-                arguments += [encode(pair), b"%d" % round(seconds * 1000)]
+            for cooled, seconds in cooldowns:
+                arguments += [encode(cooled), b"%d" % round(seconds * 1000)]
             try:
                 is_done = await self._redis.run(TELL, (names.cooldowns, names.revision, names.generation), arguments)
             except RedisError as error:
