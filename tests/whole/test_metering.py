@@ -17,7 +17,12 @@ import pytest
 from asgi_driver import drive
 from gateway_middleware import Journal, UsageMiddleware
 from gateway_middleware.core.asgi import Receive, Scope, Send
-from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError
+from gateway_middleware.core.errors import (
+    ProtocolFault,
+    UpstreamConnectError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+)
 from gateway_middleware.metering.usage_event import UsageEvent
 from gateway_middleware.simulator import Simulator
 from rig import ASK, CHAT, MESSAGES, Rig, answering, chat_events, failing, streaming
@@ -197,7 +202,14 @@ async def test_mt16_one_event_for_each_attempt_that_used_something(tmp_path: Pat
     assert first.id[:-1] == second.id[:-1]
 
 
-@pytest.mark.parametrize("script", [failing(500), failing(400, "bad"), failing(429)])
+HEADLESS = [
+    lambda _: UpstreamTimeoutError("late", phase="first_byte"),
+    lambda _: UpstreamProtocolError("cut", fault=ProtocolFault.TRUNCATED),
+    lambda _: UpstreamConnectError("refused"),
+]
+
+
+@pytest.mark.parametrize("script", [failing(500), failing(400, "bad"), failing(429), *HEADLESS])
 async def test_failures_without_usage_are_no_event(tmp_path: Path, script: Any) -> None:
     metered = Metered(tmp_path, GATEWAY_MAX_ATTEMPTS="1")
     metered.rig.scripts["a"] = script
