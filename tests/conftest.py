@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from redis_process import own_redis, shared_redis
+from redis_process import own_redis, shared_cluster, shared_redis
 
-__all__ = ["anyio_backend", "own_redis", "shared_redis"]
+__all__ = ["anyio_backend", "own_redis", "shared_cluster", "shared_redis"]
 
 
 @pytest.fixture

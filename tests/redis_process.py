@@ -40,7 +40,8 @@ class RedisProcess:
 
     @property
     def uri(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
+        scheme = "redis+cluster" if "cluster_enabled" in self._options else "redis"
+        return f"{scheme}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         assert BINARY is not None
@@ -104,6 +105,21 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess
     if BINARY is None:
         pytest.skip(WHY_SKIPPED)
     process = RedisProcess(tmp_path_factory.mktemp("redis"))
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """A cluster of one node with all slots, for tests that do it no harm."""
+    if BINARY is None:
+        pytest.skip(WHY_SKIPPED)
+    process = RedisProcess(tmp_path_factory.mktemp("cluster"), cluster_enabled="yes")
+    process.command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
+    for _ in range(500):
+        if process.command("SET", "ready", "1") == b"+OK":
+            break
+        time.sleep(0.01)
     yield process
     process.kill()
 

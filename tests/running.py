@@ -57,9 +57,10 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def serving_on(listener: socket.socket, app: Any, **options: Any) -> AsyncIterator[None]:
     """Serve an ASGI app on a bound socket."""
-    outbox = app.gateway.outbox if isinstance(app, GatewayApplication) else None
+    gateway = app.gateway if isinstance(app, GatewayApplication) else None
+    own: dict[str, Any] = {} if gateway is None else {"outbox": gateway.outbox, "refused": gateway.stats.refused}
     chosen = {
-        **server_options(limits=DoorLimits(linger_bytes=16_000_000), drain_seconds=0, outbox=outbox),
+        **server_options(limits=DoorLimits(linger_bytes=16_000_000), drain_seconds=0, **own),
         "lifespan": "on",
         "timeout_graceful_shutdown": 1,
         **options,

@@ -298,11 +298,12 @@ async def continues(key: str, fields: dict[str, Any], *rigs: Rig) -> list[int]:
     return [(await post(rig, key, RESPONSES, **fields)).status for rig in rigs]
 
 
-@pytest.mark.parametrize("is_redis", [False, True])
+@pytest.mark.parametrize("store", [None, "own_redis", "shared_cluster"])
 async def test_a_tenant_goes_on_from_its_own_response_everywhere(
-    tmp_path: Path, own_redis: RedisProcess, *, is_redis: bool
+    tmp_path: Path, request: pytest.FixtureRequest, store: str | None
 ) -> None:
-    redis = own_redis.uri if is_redis else "memory://"
+    is_redis = store is not None
+    redis = request.getfixturevalue(store).uri if store is not None else "memory://"
     folders = [tmp_path / "a", tmp_path / "b"] if is_redis else [tmp_path, tmp_path]
     one, two = (gateway(folder, routes=TWO, redis=redis) for folder in folders)
     async with running(one, two):

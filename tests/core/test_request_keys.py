@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from gateway_middleware import RateLimitMiddleware, client_address, header
+from asgi_driver import drive
+from gateway_middleware import CircuitBreakerMiddleware, RateLimitMiddleware, client_address, header
 from running import serving_on
 
 pytestmark = pytest.mark.anyio
@@ -75,3 +76,15 @@ async def test_a_limit_by_address_works_on_a_unix_socket(tmp_path: Path) -> None
     with anyio.fail_after(20):
         async with on_a_unix_socket(app, tmp_path / "s") as client:
             assert [(await client.get("/")).status_code for _ in range(3)] == [200, 200, 429]
+
+
+@pytest.mark.parametrize("key", [7, b"bytes", ("a", "b"), False])
+@pytest.mark.parametrize("kind", [RateLimitMiddleware, CircuitBreakerMiddleware])
+async def test_a_key_that_is_no_text_is_said_to_be_none(kind: Any, key: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("it must not get through")
+
+    options = {"limits": "1/minute"} if kind is RateLimitMiddleware else {}
+    layer = kind(app, key=lambda _: key, **options)
+    with pytest.raises(TypeError, match=f"expected a function that gives text or None, not {type(key).__name__}"):
+        await drive(layer)

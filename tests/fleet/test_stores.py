@@ -32,13 +32,13 @@ def entry(key: str = "k", version: int = 1, *, body: bytes = b"{}", seconds: flo
     return Entry(kind="x", key=key, body=body, origin="o", version=version, seconds=seconds)
 
 
-@pytest.fixture(params=["directory", "redis"])
+@pytest.fixture(params=["directory", "redis", "cluster"])
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MakeStore]:
     made: list[FleetStore] = []
     way = (
         directory_stores(tmp_path)
         if request.param == "directory"
-        else redis_stores(request.getfixturevalue("shared_redis").uri)
+        else redis_stores(request.getfixturevalue(f"shared_{request.param}").uri)
     )
 
     def make_one() -> FleetStore:

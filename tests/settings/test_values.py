@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,7 +256,14 @@ def test_the_hash_follows_the_configuration_and_not_the_secrets() -> None:
     start = read().config_hash
     assert len(start) == 12
     assert read(OPENAI_API_KEY="another-secret").config_hash == start
-    assert read(GATEWAY_PORT="8081").config_hash != start
+    assert read(GATEWAY_DRAIN_SECONDS="31").config_hash != start
+    assert read(GATEWAY_JOURNAL="off").config_hash != start
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_HOST", "GATEWAY_PORT", "GATEWAY_JOURNAL", "GATEWAY_FLEET_DIRECTORY"])
+def test_the_hash_is_the_same_for_servers_that_differ_in_what_is_their_own(name: str, tmp_path: Path) -> None:
+    value = {"GATEWAY_HOST": "127.0.0.2", "GATEWAY_PORT": "8081"}.get(name, str(tmp_path / "own"))
+    assert read(**{name: value}).config_hash == read().config_hash
 
 
 @pytest.mark.parametrize(
@@ -306,7 +314,7 @@ def test_the_secret_of_digests_is_read_alone() -> None:
 def test_what_the_hash_cannot_tell_apart_is_refused() -> None:
     odd: Any = object()
     with pytest.raises(NotImplementedError, match="object in the settings tree"):
-        _ = Settings(journal=odd).config_hash
+        _ = Settings(log_format=odd).config_hash
 
 
 def test_bounds_of_all_bodies_below_that_of_one_are_warned_about() -> None:

@@ -36,6 +36,15 @@ async def ask(port: int, data: bytes) -> Answer:
 BAD = b"content-length: 1\r\ncontent-length: 2\r\n\r\n"
 
 
+async def test_what_no_layer_has_seen_is_in_the_metrics(port: int) -> None:
+    for _ in range(3):
+        await ask(port, b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + BAD)
+    await ask(port, b"GET /%b HTTP/1.1\r\nhost: x\r\n\r\n" % (b"a" * 70_000))
+    metrics = (await ask(port, b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).body
+    assert b'model_gateway_refused_requests_total{code="invalid_http"} 3.0' in metrics
+    assert b'model_gateway_refused_requests_total{code="request_target_too_long"} 1.0' in metrics
+
+
 async def test_openai_dialect(port: int) -> None:
     answer = await ask(port, b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-id: mine\r\n" + BAD)
     error = json.loads(answer.body)["error"]

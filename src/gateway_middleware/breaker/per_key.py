@@ -17,6 +17,7 @@ from gateway_middleware.breaker.state.policy import BreakerPolicy
 from gateway_middleware.breaker.state.transitions import eviction_rank
 from gateway_middleware.core.bounded import make_room
 from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError
+from gateway_middleware.core.request_keys import key_of
 from gateway_middleware.core.retry_after import retry_after_headers
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class CircuitBreakerMiddleware:
         self.breakers = KeyedBreaker(policy, factory=factory, max_keys=max_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = self._key(scope) if scope["type"] == "http" else None
+        key = key_of(self._key, scope) if scope["type"] == "http" else None
         if key is None:
             await self.app(scope, receive, send)
             return

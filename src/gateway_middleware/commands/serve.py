@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.asgi import ASGIApp
     from gateway_middleware.core.outbox import Outbox
+    from gateway_middleware.edge.refused_requests import RefusedRequests
     from gateway_middleware.serving.server import Patience
 
 _BACKLOG = 2048
@@ -58,17 +59,21 @@ def door_limits(settings: Settings) -> DoorLimits:
     )
 
 
-def server_options(*, limits: DoorLimits, drain_seconds: float, outbox: Outbox | None = None) -> dict[str, object]:
+def server_options(
+    *, limits: DoorLimits, drain_seconds: float, outbox: Outbox | None = None, refused: RefusedRequests | None = None
+) -> dict[str, object]:
     """How uvicorn serves the gateway: our protocol, the fast loop, and nothing that costs without being used.
 
     They are for one server: the protocol in them counts its connections. With the gateway's own `outbox` answers to
-    clients and requests to providers are written together.
+    clients and requests to providers are written together. What the protocol refuses by itself is told to `refused`.
     """
     from gateway_middleware.serving.http.protocol import http_protocol
-    from gateway_middleware.serving.refusals import refuse_in_dialect
+    from gateway_middleware.serving.refusals import Refusals, refuse_in_dialect
 
     return {
-        "http": http_protocol(limits, refuse=refuse_in_dialect, outbox=outbox),
+        "http": http_protocol(
+            limits, refuse=refuse_in_dialect if refused is None else Refusals(refused), outbox=outbox
+        ),
         "loop": "uvloop",
         "ws": "none",
         "lifespan": "on",
@@ -175,7 +180,10 @@ class _Server:
         settings = self._current() if is_replacement else self._settings
         gateway = Gateway(settings, reread=lambda: Settings.from_env(self._environment))
         options = server_options(
-            limits=door_limits(settings), drain_seconds=settings.drain_seconds, outbox=gateway.outbox
+            limits=door_limits(settings),
+            drain_seconds=settings.drain_seconds,
+            outbox=gateway.outbox,
+            refused=gateway.stats.refused,
         )
         config = uvicorn.Config(gateway.app, interface="asgi3", **{**options, "lifespan": "off"})  # type: ignore[arg-type]
         worker = Worker(

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.breaker.failure.rules import ALARMING
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.part import Fixed
+from gateway_middleware.edge.refused_requests import RefusedRequests
 from gateway_middleware.operations.attempt_metrics import AttemptMetrics
 from gateway_middleware.operations.breaker_metrics import BreakerMetrics
 from gateway_middleware.operations.call_metrics import CallMetrics
-from gateway_middleware.operations.connection_metrics import InFlightMetrics, LogMetrics
+from gateway_middleware.operations.connection_metrics import InFlightMetrics, LogMetrics, RefusalMetrics
 from gateway_middleware.operations.exposition import Exposition
 from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.process_metrics import ProcessMetrics
@@ -76,8 +77,10 @@ class Stats(Fixed):
         self.lag = LoopLag()
         process = ProcessMetrics(lambda: config.config_hash)
         lines = LogMetrics(lambda: log.lines.dropped)
+        self.refused = RefusedRequests(log.lines, clocks.monotonic)
+        refused = RefusalMetrics(self.refused.counts)
         under_way = InFlightMetrics(lambda: in_flight.calls)
-        self._collectors = (calls, attempts, self._breakers, self.lag, process, lines, under_way, *collectors)
+        self._collectors = (calls, attempts, self._breakers, self.lag, process, lines, under_way, refused, *collectors)
         folder = settings.metrics_directory
         self._workers = None if folder is None else WorkerMetrics(Path(folder), self.families)
         self.exposition = Exposition(self.families if self._workers is None else self._workers.collect)

@@ -15,6 +15,14 @@ _NO_ADDRESS = "local"
 _DIGITS = 32
 
 
+def key_of(function: Callable[[Scope], str | None], scope: Scope) -> str | None:
+    """The key that the function gives a request. Raises `TypeError` where that is neither text nor None."""
+    key: object = function(scope)
+    if key is None or isinstance(key, str):
+        return key
+    raise TypeError(f"key: expected a function that gives text or None, not {type(key).__name__}")
+
+
 def client_address(scope: Scope) -> str:
     """The address of whoever opened the connection, without its port; `local` where there is none (a Unix socket).
 

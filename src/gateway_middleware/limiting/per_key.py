@@ -10,6 +10,7 @@ import msgspec
 
 from gateway_middleware.core.asgi import with_headers
 from gateway_middleware.core.domain import Dialect
+from gateway_middleware.core.request_keys import key_of
 from gateway_middleware.core.retry_after import retry_after_headers
 from gateway_middleware.limiting.headers import limit_headers
 from gateway_middleware.limiting.limiter import Limiter
@@ -69,7 +70,7 @@ class RateLimitMiddleware:
         if kind == "lifespan" and self._owns_limiter:
             await self._live(scope, receive, send)
             return
-        key = self._key(scope) if kind == "http" else None
+        key = key_of(self._key, scope) if kind == "http" else None
         await (self.app(scope, receive, send) if key is None else self._limited(key, scope, receive, send))
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of connections to providers, of calls under way, and of log lines that were lost."""
+"""Prometheus metrics of connections to providers, of calls under way, of refused requests and of lost log lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client.core import Metric
 
@@ -24,6 +24,9 @@ IN_FLIGHT = Gauge(
     "model_gateway_calls_in_flight",
     "Calls that are being answered, the scrape itself included.",
     aggregation=Aggregation.SUM,
+)
+REFUSED = Counter(
+    "model_gateway_refused_requests", "Requests that were refused before any layer could see them.", ("code",)
 )
 LINES_DROPPED = Counter("model_gateway_log_lines_dropped", "Log lines that were lost: the output was slow, or failed.")
 
@@ -80,3 +83,14 @@ class InFlightMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """The metric family, for a prometheus_client registry."""
         yield IN_FLIGHT.family(self._calls())
+
+
+class RefusalMetrics(Collector):
+    """`counts` gives the number of refused requests by error code."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric family, for a prometheus_client registry."""
+        yield REFUSED.family({(code,): count for code, count in self._counts.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.parse
+from typing import TYPE_CHECKING
 
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.endpoints import locate
@@ -12,6 +13,9 @@ from gateway_middleware.edge.admission import dialect_of
 from gateway_middleware.edge.dialects import render
 from gateway_middleware.edge.request_id import accepted
 from gateway_middleware.serving.http.refusal import Refusal
+
+if TYPE_CHECKING:
+    from gateway_middleware.edge.refused_requests import RefusedRequests
 
 _CODES = {
     405: "method_not_allowed",
@@ -23,6 +27,7 @@ _CODES = {
     503: "unavailable",
     505: "http_version_not_supported",
 }
+_INVALID = "invalid_http"
 _KINDS = {408: "timeout_error", 500: "api_error", 503: "service_unavailable_error"}
 
 
@@ -30,7 +35,7 @@ class RefusedAtTheDoorError(GatewayError):
     """A request that no layer of the gateway has seen."""
 
     def __init__(self, refusal: Refusal) -> None:
-        code = _CODES.get(refusal.status, "invalid_http")
+        code = _CODES.get(refusal.status, _INVALID)
         super().__init__(refusal.message, retry_after=refusal.retry_after, code=code)
         self.kind = _KINDS.get(refusal.status, "invalid_request_error")  # type: ignore[misc] # varies by status here
         self._status = refusal.status
@@ -38,6 +43,21 @@ class RefusedAtTheDoorError(GatewayError):
     @property
     def http_status(self) -> int:
         return self._status
+
+
+class Refusals:
+    """Renders refusals as `refuse_in_dialect`, and tells `refused` of each."""
+
+    def __init__(self, refused: RefusedRequests) -> None:
+        self._refused = refused
+
+    def __call__(self, refusal: Refusal) -> tuple[HeaderList, bytes]:
+        """Headers and body."""
+        headers, body = refuse_in_dialect(refusal)
+        request_id = dict(headers)[b"x-request-id"].decode()
+        code = _CODES.get(refusal.status, _INVALID)
+        self._refused.note(status=refusal.status, code=code, message=refusal.message, request_id=request_id)
+        return headers, body
 
 
 def refuse_in_dialect(refusal: Refusal) -> tuple[HeaderList, bytes]:

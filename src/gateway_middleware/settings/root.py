@@ -30,7 +30,10 @@ from gateway_middleware.settings.tree import ProviderSettings, RouteSettings, Te
 from gateway_middleware.settings.variables import VARIABLES
 
 _NAMES = [variable.name for variable in VARIABLES]
-_OWN_PLACES = frozenset({"GATEWAY_METRICS_DIRECTORY", "GATEWAY_FLEET_DIRECTORY"})
+_OWN_PLACES = frozenset(
+    {"GATEWAY_METRICS_DIRECTORY", "GATEWAY_FLEET_DIRECTORY", "GATEWAY_HOST", "GATEWAY_PORT", "GATEWAY_JOURNAL"}
+)
+"""What each server of a fleet may have for itself."""
 _NO_PROVIDER = f"no provider: set {ways_to_switch_on()} (or GATEWAY_PROVIDERS)"
 NO_TENANT = (
     "no tenant: list one with a key from `python -m gateway_middleware keys new`, set GATEWAY_TENANT_HEADER or "
@@ -138,10 +141,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def config_hash(self) -> str:
         """Twelve hex digits that change when anything but a secret does. It says nothing about secrets.
 
-        Nor about the directories that each server makes for itself: servers with the same configuration have one hash.
+        Nor about what each server has for itself: address, directories, the path of its journal (but whether it has
+        one). So servers with the same configuration have one hash.
         """
         given = tuple(name for name in self.given if name not in _OWN_PLACES)
-        shared = msgspec.structs.replace(self, metrics_directory=None, fleet_directory=None, given=given, files=())
+        shared = msgspec.structs.replace(
+            self,
+            metrics_directory=None,
+            fleet_directory=None,
+            host="",
+            port=0,
+            journal="off" if self.journal == "off" else "on",
+            given=given,
+            files=(),
+        )
         content = msgspec.json.encode(shared, enc_hook=_source_only)
         return hashlib.sha256(content).hexdigest()[:12]
 
