@@ -14,6 +14,7 @@ from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.composition.breakers import Breakers
 from gateway_middleware.composition.calls import Calls
 from gateway_middleware.composition.config import LiveConfig, revealed
+from gateway_middleware.composition.credentials import Credentials
 from gateway_middleware.composition.fleet import build_fleet
 from gateway_middleware.composition.fleet_status import FleetStatus
 from gateway_middleware.composition.life import Life
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
     from starlette.applications import Starlette
 
+    from gateway_middleware.composition.credentials import GivesTokens
     from gateway_middleware.composition.part import Part
     from gateway_middleware.core.asgi import Receive, Scope, Send
     from gateway_middleware.core.domain import ModelRequest
@@ -83,6 +85,7 @@ class Gateway:
         tracer_provider: TracerProvider | None = None,
         write_log: Callable[[bytes], None] | None = None,
         clocks: Clocks | None = None,
+        credentials: Mapping[str, GivesTokens] | None = None,
     ) -> None:
         clocks = clocks or Clocks()
         self.config = LiveConfig(settings, kinds)
@@ -91,12 +94,16 @@ class Gateway:
         self.outbox = Outbox()  # a server whose protocol writes there too answers in the same step as the engine
         self._make_records(settings, clocks, resolver, transport)
         self._make_breakers(settings, clocks)
+        self.credentials = Credentials(
+            settings, self.config, clocks, fetch=self.side_calls.fetch, log=self.log, given=credentials or {}
+        )
         self.upstream = Upstream(
             self.config,
             clocks,
             transport=transport,
             exchange=exchange,
             outbox=self.outbox,
+            credentials=self.credentials.by_provider,
             on_provider_error=telling(self.log.provider_error, self.recent.provider_error),
         )
         self.calls = Calls()
@@ -105,7 +112,8 @@ class Gateway:
         # In the order of their start; they stop in reverse, the log last.
         callers = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.policy)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
-        parts: tuple[Part, ...] = (*callers, self.pricing, self.metering, *rooms, self.fleet_status)
+        made: tuple[Part, ...] = (*callers, self.pricing, self.metering, self.credentials)
+        parts: tuple[Part, ...] = (*made, *rooms, self.fleet_status)
         self._reload = Reload(self.config, parts, reread=reread)
         self.operations = self._make_operations()
         self.parts: tuple[Part, ...] = (*parts, build_watch(settings, self._reload, self.operations, clocks))

@@ -31,6 +31,7 @@ PARTS = (
     "PolicyOff",
     "CallPricing",
     "Metering",
+    "Credentials",
     "Upstream",
     "Limits",
     "Breakers",

@@ -28,7 +28,7 @@ def test_the_example_makes_a_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_OPEN", "true")
     monkeypatch.setenv("GATEWAY_JOURNAL", "off")
     monkeypatch.setenv("GATEWAY_PROVIDERS", '{"e": {"kind": "example", "api_key": "k-0123456789", "project": "p"}}')
-    example = PAGE.partition("```python\n")[2].partition("```")[0]
+    example = PAGE.rpartition("```python\n")[2].partition("```")[0]
     names: dict[str, object] = {}
     exec(example, names)  # noqa: S102  the page is ours
     settings = names["settings"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_middleware.core.errors import SettingsError
-from gateway_middleware.settings import VARIABLES, Settings
+from gateway_middleware.settings import VARIABLES, Settings, entra
 from gateway_middleware.settings.providers import BUILT_IN
 
 CANARY = "s3cr3t-canary"
@@ -99,6 +99,7 @@ def test_a_secret_that_became_a_name_is_struck_out(secret: str) -> None:
 
 def test_every_variable_of_the_table_is_read() -> None:
     of_vendors = {variable for built_in in BUILT_IN.values() for variable in built_in.variables.values()}
+    of_vendors |= set(entra.VARIABLES.values())
     structured = {"GATEWAY_PROVIDERS", "GATEWAY_ROUTES", "GATEWAY_TENANTS", "GATEWAY_CONFIG_FILE"}
     assert {v.name for v in VARIABLES if v.read is None} == of_vendors | structured
     assert all(v.field is not None for v in VARIABLES if v.read is not None)

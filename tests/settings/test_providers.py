@@ -125,13 +125,6 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
         (without("kind"), f"{P}.kind: missing: expected one of openai, anthropic, azure_openai"),
         (without("api_key"), f"{P}.api_key: missing: expected the API key, as env:NAME or file:/path"),
         (
-            without("api_key", kind="azure_openai"),
-            (
-                f"{P}.api_key: missing: an Azure provider without a key means Entra ID, which is not supported yet: "
-                "set api_key, as env:NAME or file:/path"
-            ),
-        ),
-        (
             without("base_url", kind="azure_openai"),
             f"{P}.base_url: missing: expected the endpoint, https://NAME.openai.azure.com",
         ),
@@ -141,7 +134,7 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
             (
                 f"{P}.zzz: unknown name; expected one of kind, base_url, api_key, api_version, timeouts, insecure, "
                 "organization, project, breaker, on_disconnect, stream_options, ca_file, proxy, stateless, surfaces, "
-                "auth, headers, labels"
+                "auth, headers, labels, entra"
             ),
         ),
         (entry(api_key=7), f"{P}.api_key=[redacted]: expected text, env:NAME or file:/path"),
@@ -178,12 +171,6 @@ def test_bad_entries(listed: str, line: str) -> None:
 
 
 def test_half_an_azure_names_the_other_half() -> None:
-    assert complaints(AZURE_OPENAI_ENDPOINT="https://r.openai.azure.com") == (
-        (
-            "AZURE_OPENAI_API_KEY: AZURE_OPENAI_ENDPOINT without a key means Entra ID, which is not supported yet: set "
-            "AZURE_OPENAI_API_KEY"
-        ),
-    )
     assert complaints(AZURE_OPENAI_API_KEY="k") == (
         "AZURE_OPENAI_ENDPOINT: missing: AZURE_OPENAI_API_KEY needs it, https://NAME.openai.azure.com",
     )

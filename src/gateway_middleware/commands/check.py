@@ -69,7 +69,9 @@ def describe(settings: Settings) -> Iterable[str]:
 def _provider(provider: ProviderSettings) -> str:
     version = f" api-version {provider.api_version}" if provider.api_version else ""
     key = f"key {provider.api_key.source} (fingerprint {provider.api_key.fingerprint})"
-    if provider.auth is Auth.NONE:
+    if provider.entra is not None:
+        key = f"Entra ID by {provider.entra.flow}"
+    elif provider.auth is Auth.NONE:
         key = "no key"
     labels = "".join(f", {name}={value}" for name, value in provider.labels)
     return f"{provider.name}: {provider.kind} at {provider.base_url}{version}, {key}{labels}"

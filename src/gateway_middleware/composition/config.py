@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from time import time
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.secret import Secret
     from gateway_middleware.settings import Settings
 
+_MAX_TOKENS = 64
 _OPENAI_HOST = "api.openai.com"
 _AZURE_VERSIONS = frozenset({None, "v1", "preview", "latest"})
 """Those of Azure's v1 API."""
@@ -83,14 +85,19 @@ class Scrubber:
 
     def __init__(self, providers: Iterable[Provider]) -> None:
         self._secrets: frozenset[str] = frozenset()
+        self._tokens: deque[str] = deque(maxlen=_MAX_TOKENS)
         self.add(providers)
 
     def add(self, providers: Iterable[Provider]) -> None:
         """Know the credentials of these as well."""
         self._secrets |= {secret for provider in providers for secret in provider.secrets}
 
+    def hide(self, token: str) -> None:
+        """Know this token as well; the oldest of many is forgotten, for it has long expired."""
+        self._tokens.append(token)
+
     def __call__(self, text: str) -> str:
-        return redact(text, self._secrets)
+        return redact(text, self._secrets.union(self._tokens))
 
 
 def revealed(secret: Secret | None) -> str | None:

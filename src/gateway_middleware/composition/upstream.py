@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.upstream.dispatch import OnProviderError
     from gateway_middleware.upstream.exchange import Exchange
+    from gateway_middleware.upstream.token_credential import TokenCredential
 
 
 class Upstream(Fixed):
@@ -41,6 +42,7 @@ class Upstream(Fixed):
         transport: httpx.AsyncBaseTransport | None,
         exchange: Exchange | None,
         outbox: Outbox,
+        credentials: Mapping[str, TokenCredential],
         on_provider_error: OnProviderError,
     ) -> None:
         engine: Engine | None = None
@@ -59,6 +61,7 @@ class Upstream(Fixed):
             on_provider_error=on_provider_error,
             count_output=lambda surface, model: OutputEstimate(surface, model=model),
             usage_drain=self._drain,
+            credentials=credentials,
             max_answer_bytes=config.settings.max_answer_bytes,
         )
 

@@ -31,6 +31,33 @@ class Auth(StrEnum):
     NONE = "none"
 
 
+class EntraConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens of Microsoft Entra ID are got.
+
+    By `client_secret`; else by the token in `token_file` (workload identity); else as the managed identity of the
+    machine, `client_id` naming which.
+
+    `authority` is the address of Entra ID. `identity_endpoint` and `identity_header` are those of App Service and its
+    like; without them a managed identity is asked for at the instance metadata service.
+    """
+
+    tenant_id: str | None = None
+    client_id: str | None = None
+    client_secret: Secret | None = None
+    token_file: str | None = None
+    authority: str = "https://login.microsoftonline.com"
+    scope: str = "https://cognitiveservices.azure.com/.default"
+    identity_endpoint: str | None = None
+    identity_header: Secret | None = None
+
+    @property
+    def flow(self) -> str:
+        """What it is called in Azure's documentation."""
+        if self.client_secret is not None:
+            return "client secret"
+        return "managed identity" if self.token_file is None else "workload identity"
+
+
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A configured provider: the vendor's wire format (`kind`), address and credential.
 
@@ -57,6 +84,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     is_stateless: bool = False
     auth: Auth | None = None
     headers: tuple[tuple[str, Secret], ...] = ()
+    entra: EntraConfig | None = None
+    """Calls carry a token of Entra ID in place of a key."""
     max_event_bytes: int = MAX_EVENT_BYTES
     surfaces: frozenset[Surface] | None = None
     """The surfaces that this provider really has; None: all of its kind."""

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway_middleware.core.domain import Surface, Timeouts
-from gateway_middleware.core.provider_api import Auth, ProviderKind
+from gateway_middleware.core.provider_api import Auth, EntraConfig, ProviderKind
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.breakers import read_breaker
+from gateway_middleware.settings.entra import read_entra
 from gateway_middleware.settings.labels import read_labels
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.reaching import read_ca_file, read_headers, read_proxy
@@ -69,10 +70,10 @@ _OPTIONS = (
     "auth",
     "headers",
     "labels",
+    "entra",
 )
 _OF_SOME_KINDS = ("api_version", "organization", "project")
-_NO_ENTRA = "without a key means Entra ID, which is not supported yet: set"
-_NO_KEY = {"azure_openai": f"an Azure provider {_NO_ENTRA} api_key"}
+_ENTRA_KIND = "azure_openai"
 _NO_URL = {"azure_openai": "expected the endpoint, https://NAME.openai.azure.com"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,31}")
@@ -93,7 +94,7 @@ def read_providers(nodes: Mapping[str, Node], kinds: _KINDS) -> dict[str, Provid
     for name, built_in in BUILT_IN.items():
         if name not in entries and built_in.kind in kinds and _is_enabled(built_in, nodes, kinds):
             providers[name] = _read_built_in(name, built_in, nodes, kinds)
-    return providers | {name: _read_entry(name, entry, kinds) for name, entry in entries.items()}
+    return providers | {name: _read_entry(name, entry, kinds, nodes) for name, entry in entries.items()}
 
 
 def _is_enabled(built_in: BuiltIn, nodes: Mapping[str, Node], kinds: _KINDS) -> bool:
@@ -104,14 +105,12 @@ def _is_enabled(built_in: BuiltIn, nodes: Mapping[str, Node], kinds: _KINDS) -> 
 def _read_built_in(name: str, built_in: BuiltIn, nodes: Mapping[str, Node], kinds: _KINDS) -> ProviderSettings | None:
     members = {option: nodes[variable] for option, variable in built_in.variables.items() if variable in nodes}
     faults = next(iter(members.values())).faults
-    if "api_key" not in members:
-        faults.add(built_in.api_key, f"{built_in.base_url} {_NO_ENTRA} {built_in.api_key}")
     if "base_url" not in members and kinds[built_in.kind].public_url is None:
         faults.add(built_in.base_url, f"missing: {built_in.api_key} needs it, {built_in.url_example}")
-    return _build(name, built_in.kind, members, kinds)
+    return _build(name, built_in.kind, members, kinds, _entra(built_in.kind, members, nodes))
 
 
-def _read_entry(name: str, entry: Node, kinds: _KINDS) -> ProviderSettings | None:
+def _read_entry(name: str, entry: Node, kinds: _KINDS, nodes: Mapping[str, Node]) -> ProviderSettings | None:
     if not _NAME.fullmatch(name):
         entry.faults.add(entry.place, "expected a provider name of letters, digits and . _ - (at most 64)")
     members = entry.members(_OPTIONS)
@@ -123,12 +122,24 @@ def _read_entry(name: str, entry: Node, kinds: _KINDS) -> ProviderSettings | Non
     kind = scalars.choice(members["kind"], list(kinds))
     _complain_about_missing(kind, entry, members, kinds)
     _complain_about_foreign(kind, members, kinds)
-    return _build(name, kind, members, kinds)
+    return _build(name, kind, members, kinds, _entra(kind, members, nodes))
+
+
+def _entra(kind: str, members: Mapping[str, Node], nodes: Mapping[str, Node]) -> EntraConfig | None:
+    """An Azure provider without a key, or with the option, has tokens."""
+    if kind != _ENTRA_KIND:
+        if "entra" in members:
+            members["entra"].fault(f"expected only with kind {_ENTRA_KIND}")
+        return None
+    if "entra" in members and "api_key" in members:
+        members["entra"].fault("expected either this or api_key")
+    has_other = "api_key" in members or _sends_none(members)
+    return None if has_other and "entra" not in members else read_entra(members.get("entra"), nodes)
 
 
 def _complain_about_missing(kind: str, entry: Node, members: Mapping[str, Node], kinds: _KINDS) -> None:
-    if "api_key" not in members and not _sends_none(members):
-        entry.missing("api_key", f"{_NO_KEY.get(kind, 'expected the API key')}, as env:NAME or file:/path")
+    if "api_key" not in members and not _sends_none(members) and kind != _ENTRA_KIND:
+        entry.missing("api_key", "expected the API key, as env:NAME or file:/path")
     if "base_url" not in members and kinds[kind].public_url is None:
         entry.missing("base_url", _NO_URL.get(kind, "expected the address of the provider"))
 
@@ -140,9 +151,11 @@ def _complain_about_foreign(kind: str, members: Mapping[str, Node], kinds: _KIND
             members[option].fault(f"expected only with kind {' or '.join(takers)}")
 
 
-def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> ProviderSettings | None:
+def _build(
+    name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS, entra: EntraConfig | None
+) -> ProviderSettings | None:
     """None when a member without default is missing, which has been complained about."""
-    key = _key(members)
+    key = _key(members) if entra is None else Secret("", source="entra")
     is_insecure = "insecure" in members and scalars.boolean(members["insecure"])
     base_url = _base_url(members["base_url"], is_insecure) if "base_url" in members else kinds[kind].public_url
     timeouts = scalars.timeouts(members["timeouts"], Timeouts()) if "timeouts" in members else Timeouts()
@@ -180,7 +193,8 @@ def _build(name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS) -> 
         proxy=proxy,
         is_stateless=is_stateless,
         surfaces=surfaces,
-        auth=auth,
+        auth=Auth.NONE if entra is not None else auth,
+        entra=entra,
         headers=headers,
         labels=labels,
     )

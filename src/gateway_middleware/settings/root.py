@@ -226,8 +226,8 @@ def _warnings(settings: Settings) -> Iterable[str]:
     for provider in settings.providers:
         yield from _provider_warnings(provider, settings)
     for built_in in BUILT_IN.values():
-        # An endpoint without its key is a fault already, where there is no public one.
-        if built_in.base_url in settings.given and built_in.api_key not in settings.given:
+        # An endpoint without its key has tokens, where there is no public one.
+        if built_in.base_url in settings.given and built_in.api_key not in settings.given and not built_in.url_example:
             yield f"{built_in.base_url}: has no effect without {built_in.api_key}"
     for tenant in settings.tenants:
         if tenant.on_unpriced == "allow" and settings.limits_spend:

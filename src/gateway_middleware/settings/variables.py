@@ -51,7 +51,22 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(name="ANTHROPIC_API_KEY", meaning="Switches on the provider `anthropic`."),
     Variable(name="ANTHROPIC_BASE_URL", default="`https://api.anthropic.com`", meaning="Where `anthropic` is."),
     Variable(name="AZURE_OPENAI_API_KEY", meaning="Switches on the provider `azure`, with `AZURE_OPENAI_ENDPOINT`."),
-    Variable(name="AZURE_OPENAI_ENDPOINT", meaning="Where `azure` is: `https://NAME.openai.azure.com`."),
+    Variable(
+        name="AZURE_OPENAI_ENDPOINT",
+        meaning="Where `azure` is: `https://NAME.openai.azure.com`. Without a key its calls carry tokens of Entra ID "
+        "(docs/providers.md).",
+    ),
+    Variable(
+        name="AZURE_TENANT_ID",
+        meaning="Of Entra ID, for Azure providers without a key; with `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET` or "
+        "`AZURE_FEDERATED_TOKEN_FILE`. Without these: the managed identity of the machine.",
+    ),
+    Variable(name="AZURE_CLIENT_ID", meaning="The application, or the managed identity where there are several."),
+    Variable(name="AZURE_CLIENT_SECRET", meaning="Its secret."),
+    Variable(name="AZURE_FEDERATED_TOKEN_FILE", meaning="The token of its workload identity."),
+    Variable(name="AZURE_AUTHORITY_HOST", default="`https://login.microsoftonline.com`", meaning="Where Entra ID is."),
+    Variable(name="IDENTITY_ENDPOINT", meaning="Set by App Service and its like, for managed identities."),
+    Variable(name="IDENTITY_HEADER", meaning="The same."),
     Variable(name="OPENAI_API_VERSION", default="v1 API", meaning="The API version of `azure`."),
     Variable(
         name="GATEWAY_PROVIDERS",
@@ -63,7 +78,7 @@ VARIABLES: tuple[Variable, ...] = (
         "`on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it does not take them), "
         "`ca_file` (authorities besides the public ones), `proxy` "
         '(`"http://host:port"`, or `{"url": ..., "credentials": "env:NAME"}`), `stateless`, '
-        "`auth` (`bearer`, `x-api-key`, `api-key`, `none`), `headers`, `labels` (docs/providers.md), "
+        "`auth` (`bearer`, `x-api-key`, `api-key`, `none`), `headers`, `labels`, `entra` (docs/providers.md), "
         "`surfaces` (those that it really has: `chat`, `responses`, ...), `breaker` (docs/circuit-breaking.md). An "
         "entry named as a built-in provider replaces it.",
     ),

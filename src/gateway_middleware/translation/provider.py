@@ -45,6 +45,7 @@ class TranslatingProvider:
     """
 
     __slots__ = (
+        "_configured_secrets",
         "_has_responses",
         "_inner",
         "_native",
@@ -72,8 +73,13 @@ class TranslatingProvider:
         self._native = native
         self._targets: PlanPart[[], dict[tuple[str, Surface | None], Surface]] = PlanPart(dict)
         self.name, self.kind, self.origin = inner.name, inner.kind, inner.origin
-        self.timeouts, self.secrets = inner.timeouts, inner.secrets
+        self.timeouts = inner.timeouts
+        self.secrets = self._configured_secrets = inner.secrets
         self.reads_on_disconnect = inner.reads_on_disconnect
+
+    def conceal(self, tokens: tuple[str, ...]) -> None:
+        """Strike these out of what is relayed, too, in place of those of last time."""
+        self.secrets = self._inner.secrets = (*self._configured_secrets, *tokens)
 
     @property
     def dialect(self) -> Dialect:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.core.errors import UpstreamError, UpstreamStatusError
@@ -13,6 +16,7 @@ from gateway_middleware.upstream.content_type import content_type_of
 from gateway_middleware.upstream.decoding import decoded
 from gateway_middleware.upstream.relay import Relay
 from gateway_middleware.upstream.relayed_output import OutputTally
+from gateway_middleware.upstream.token_credential import TokenCredential
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
 _REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id")
 _OK = 200
+_UNAUTHORIZED = 401
+_NO_CREDENTIALS: Mapping[str, TokenCredential] = MappingProxyType({})
 _REDIRECT = 300
 
 
@@ -45,6 +51,7 @@ class Dispatch:
     end it in the dialect. What a provider refused that the gateway itself had added is left out of a second attempt.
     The message that ends an answer carries all of its body, or the terminating event of a stream: nothing of what
     makes it complete has been sent before. `recorded` is the exchange once more, where it heeds the entries of a meter.
+    Calls to the providers that `credentials` names carry a token; one that is refused with 401 is renewed, once.
     """
 
     def __init__(
@@ -58,8 +65,10 @@ class Dispatch:
         on_provider_error: OnProviderError | None = None,
         count_output: OutputCounterFactory | None = None,
         usage_drain: UsageDrain | None = None,
+        credentials: Mapping[str, TokenCredential] = _NO_CREDENTIALS,
         max_answer_bytes: int,
     ) -> None:
+        self._credentials = credentials
         self._count_output = count_output
         self._usage_drain = usage_drain
         self._providers = providers
@@ -121,7 +130,11 @@ class Dispatch:
         attempt.translation = upstream.translation
         entry = None if meter is None else meter.begin(attempt)
         first_byte = timeouts.first_byte if request.is_stream else timeouts.answer
-        answer = await self._open(upstream, timeouts, first_byte, entry)
+        credential = self._credentials.get(provider.name)
+        if credential is None:
+            answer = await self._open(upstream, timeouts, first_byte, entry)
+        else:
+            answer = await self._open_with_token(credential, upstream, timeouts, first_byte, entry)
         try:
             attempt.status = answer.status
             headers = dict(answer.headers)
@@ -145,9 +158,38 @@ class Dispatch:
             return self._exchange.open(upstream, timeouts, first_byte=first_byte)
         return self._recorded.open(upstream, timeouts, first_byte=first_byte, entry=entry)
 
+    async def _open_with_token(
+        self,
+        credential: TokenCredential,
+        upstream: UpstreamRequest,
+        timeouts: Timeouts,
+        first_byte: float,
+        entry: Entry | None,
+        /,
+    ) -> Answer:
+        token = await credential.token()
+        answer = await self._open(_bearing(upstream, token), timeouts, first_byte, entry)
+        if answer.status != _UNAUTHORIZED:
+            return answer
+        try:
+            renewed = await credential.renewed(token)
+        except BaseException:
+            answer.close()
+            raise
+        if renewed is None:
+            return answer
+        answer.close()
+        return await self._open(_bearing(upstream, renewed), timeouts, first_byte, None)
+
     async def _failure(self, provider: Provider, answer: Answer) -> UpstreamError:
         body = await answer.read(self._max_answer_bytes)
         return self._read_error(answer.status, answer.headers, body, provider=provider.name, secrets=provider.secrets)
+
+
+def _bearing(upstream: UpstreamRequest, token: str) -> UpstreamRequest:
+    return msgspec.structs.replace(
+        upstream, headers=(*upstream.headers, (b"authorization", b"Bearer " + token.encode()))
+    )
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str | None:
