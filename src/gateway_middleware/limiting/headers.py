@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from gateway_middleware.core.domain import Dialect, HeaderList
 from gateway_middleware.limiting.limit import Decision, LimitStatus, Unit
@@ -73,7 +74,11 @@ def _anthropic(status: LimitStatus, wall: float) -> HeaderList:
 
 def go_duration(duration: float) -> bytes:
     """Time as OpenAI writes it: `6m0s`, `1.5s`, `20ms`, `1h0m0s`. Rounded up to a millisecond."""
-    milliseconds = math.ceil(duration * 1000 - 1e-6)
+    return _go_duration(math.ceil(duration * 1000 - 1e-6))
+
+
+@lru_cache(maxsize=256)  # limits of one length tell the same, and so do calls of one millisecond
+def _go_duration(milliseconds: int) -> bytes:
     if milliseconds < 1000:
         return b"%dms" % milliseconds if milliseconds > 0 else b"0s"
     seconds, rest = divmod(milliseconds, 1000)
