@@ -1,7 +1,7 @@
 # The commands of a working day. `make` alone lists them.
 PYTHON ?= .venv/bin/python
 
-.PHONY: help install check format lint types floors test docs bench package sbom
+.PHONY: lock manifests help install check format lint types floors test docs bench package sbom
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ bench:  ## the benchmarks, against nginx
 package:  ## wheel and source distribution, in dist/
 	$(PYTHON) -m pip install -q build
 	$(PYTHON) -m build
+
+lock:  ## what the image installs, with hashes, from the bounds of setup.cfg
+	deploy/lock.sh
+
+manifests:  ## the Kubernetes manifests that follow from others
+	$(PYTHON) deploy/kubernetes/make.py
 
 sbom:  ## what an installation consists of, as CycloneDX JSON, in dist/
 	deploy/make_sbom.sh dist/sbom.cdx.json
