@@ -23,15 +23,28 @@ WORKER = """
 import os, random, resource, signal, sys, time
 from pathlib import Path
 from gateway_middleware.metering.journal.state import JournalUnavailableError
+from gateway_middleware.metering.journal.housekeeping import Retention
 from gateway_middleware.metering.journal.journal import Journal
+from gateway_middleware.metering.journal.keeper import Keeper
+from gateway_middleware.metering.journal.spool import Spool
 from journaled import call, event
 
 def tell(word, name):
     os.write(1, f"{word} {name}\\n".encode())
 
-def worker(path, seed):
+def keeper(path):
+    spool = Spool(path)
+    keeper = Keeper(spool, Retention(cap=10**6, on_full="reject", keeps=None), wall=time.time, clock=time.monotonic)
+    while not keeper.begin():
+        time.sleep(0.01)
+    tell("ready", 0)
+    while True:
+        keeper.work()
+        time.sleep(0.003)
+
+def worker(path, seed, keeper="thread"):
     chance = random.Random(seed)
-    journal = Journal(path, segment_bytes=3000, commit_delay=0.001)
+    journal = Journal(path, segment_bytes=3000, commit_delay=0.001, keeper=keeper)
     journal.start()
     tell("ready", seed)
     under_way, number = [], 0

@@ -16,6 +16,7 @@ from gateway_middleware.core.domain import HeaderList, Timeouts
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest, UpstreamTarget
 from gateway_middleware.upstream.connection import Connection
 from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.upstream.engine_transport import EngineTransport
 
 Script: TypeAlias = "Callable[[Peer], Awaitable[None]]"
 
@@ -176,9 +177,9 @@ async def raw_server(
 @contextlib.asynccontextmanager
 async def running_engine(
     *, ssl_context: ssl.SSLContext | None = None, keep_alive: float = 15.0, stale_after: float = 1.0
-) -> AsyncIterator[Engine]:
-    """An engine that is closed in the end, and then has no connection."""
-    engine = Engine(ssl_context=ssl_context, keep_alive=keep_alive, stale_after=stale_after)
+) -> AsyncIterator[EngineTransport]:
+    """An engine, an httpx transport too, that is closed in the end, and then has no connection."""
+    engine = EngineTransport(ssl_context=ssl_context, keep_alive=keep_alive, stale_after=stale_after)
     try:
         yield engine
     finally:

@@ -40,7 +40,9 @@ class Served:
 
     @property
     def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children()
+        """Without the keeper, which has the command line of another program."""
+        parent = psutil.Process(self.process.pid)
+        return [child for child in parent.children() if child.cmdline() == parent.cmdline()]
 
     async def exit(self, seconds: float = 30.0) -> int:
         """Its status. Fails when it does not leave."""

@@ -20,6 +20,7 @@ _COMMANDS = {
     "check": "say what serve would run, or what is wrong with the configuration",
     "keys": "make tenants' keys and their digests",
     "drill": "play an incident, and check what the runbook promises about it",
+    "keep": "fold the journal and deliver usage events, for gateways of another server",
     "reconcile": "say what the journal holds of a span of days",
     "settings-table": "print the table of all settings",
     "translation-table": "print what of a request reaches the other dialects",

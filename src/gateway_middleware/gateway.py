@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Receive, Scope, Send
     from gateway_middleware.core.domain import ModelRequest
     from gateway_middleware.core.provider_api import ProviderKind
+    from gateway_middleware.metering.journal.keeping import KeptBy
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.resolvers import TenantResolver
     from gateway_middleware.upstream.exchange import Exchange
@@ -70,7 +71,8 @@ class Gateway:
     gateway's own engine, `exchange` the same by the engine's narrower protocol; `kinds` are the kinds of providers by
     name, as in `Settings.from_env`; `resolver` says who the caller is in place of the configured API keys; `reread`
     gives the settings of a reload, and has their files watched; `write_log` takes the bytes of access-log lines
-    (default: standard output). Raises `SettingsError` for settings that cannot work together.
+    (default: standard output); `keeper` says who keeps the journal in place of `GATEWAY_KEEPER`. Raises `SettingsError`
+    for settings that cannot work together.
     """
 
     def __init__(
@@ -86,13 +88,14 @@ class Gateway:
         write_log: Callable[[bytes], None] | None = None,
         clocks: Clocks | None = None,
         credentials: Mapping[str, GivesTokens] | None = None,
+        keeper: KeptBy | None = None,
     ) -> None:
         clocks = clocks or Clocks()
         self.config = LiveConfig(settings, kinds)
         self.log = Log(settings, write_log, scrub=self.config.scrub)
         self.recent = Recent(clocks, scrub=self.config.scrub)
         self.outbox = Outbox()  # a server whose protocol writes there too answers in the same step as the engine
-        self._make_records(settings, clocks, resolver, transport)
+        self._make_records(settings, clocks, resolver, transport, keeper)
         self._make_breakers(settings, clocks)
         self.credentials = Credentials(
             settings, self.config, clocks, fetch=self.side_calls.fetch, log=self.log, given=credentials or {}
@@ -130,6 +133,7 @@ class Gateway:
         clocks: Clocks,
         resolver: TenantResolver | None,
         transport: httpx.AsyncBaseTransport | None,
+        keeper: KeptBy | None,
     ) -> None:
         """Who the tenants are, what they may use, and what is written down of it."""
         self.fleet = build_fleet(settings, self.config, clocks)
@@ -149,7 +153,13 @@ class Gateway:
         self.plans = CallPlans(self.revocations)
         self.pricing = build_pricing(settings, self.config, clocks)
         self.metering = build_metering(
-            settings, clocks, pricing=self.pricing, log=self.log, outbox=self.outbox, transport=transport
+            settings,
+            clocks,
+            pricing=self.pricing,
+            log=self.log,
+            outbox=self.outbox,
+            keeper=keeper,
+            transport=transport,
         )
         self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)
 

@@ -32,6 +32,7 @@ from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.usage_event import UsageEvent, UsageSource
 from gateway_middleware.simulator.collector import Collector, Fault
 from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 pytestmark = pytest.mark.anyio
 
@@ -147,7 +148,7 @@ class Rig:
         chance = options.pop("random", lambda: 1.0)
         moved = self.time
         clocks = Clocks(monotonic=moved.clock, wall=moved.wall, sleep=moved.sleep, random=chance)
-        sink = SinkClient(httpx.MockTransport(self._receive), url=URL, token=TOKEN, wall=moved.wall)
+        sink = SinkClient(HttpxExchange(httpx.MockTransport(self._receive)), url=URL, token=TOKEN, wall=moved.wall)
         self.delivery = Delivery(self.spool, sink, **{"source": SOURCE, **options}, clocks=clocks)
 
     async def _receive(self, request: httpx.Request) -> httpx.Response:
@@ -901,7 +902,7 @@ async def test_closing_what_never_began_closes_the_sink() -> None:
             self.closed += 1
 
     transport = Counting()
-    await Delivery(MemorySpool([usage_event(1)]), SinkClient(transport, url=URL), source=SOURCE).aclose()
+    await Delivery(MemorySpool([usage_event(1)]), SinkClient(HttpxExchange(transport), url=URL), source=SOURCE).aclose()
     assert transport.closed == 1
 
 

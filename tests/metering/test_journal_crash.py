@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from gateway_middleware.metering.journal.call_end import encode
+from gateway_middleware.metering.journal.housekeeping import Retention
 from gateway_middleware.metering.journal.journal import Journal
+from gateway_middleware.metering.journal.keeper import Keeper
 from gateway_middleware.metering.journal.segment import OPEN, Segment, frame
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.usage_event import UsageEvent
@@ -112,6 +115,50 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_doubled(tmp_path: Path
     admitted = sum(word == "asked" for process in said for word, _ in process)
     unsaid = total.closed + total.orphaned + total.voided - admitted
     assert 0 <= unsaid <= KILLS
+
+
+def killed_at_random(process: subprocess.Popen[bytes], least: float, most: float, chance: random.Random) -> bytes:
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    assert ready.startswith(b"ready"), process.communicate()
+    time.sleep(chance.uniform(least, most))
+    process.send_signal(signal.SIGKILL)
+    return process.communicate(timeout=10)[0]
+
+
+def keepers_that_die(path: Path, is_over: threading.Event, chance: random.Random) -> None:
+    while not is_over.is_set():
+        killed_at_random(run("keeper(Path(sys.argv[1]))", path), 0.0, 0.1, chance)
+
+
+def test_workers_and_their_keeper_are_killed_at_any_moment(tmp_path: Path) -> None:
+    path, is_over, chance = tmp_path / "usage.db", threading.Event(), random.Random()
+    sink = Sink(path)
+    dying = threading.Thread(target=keepers_that_die, args=(path, is_over, random.Random()))
+    said: list[list[tuple[str, str]]] = []
+    with sink.draining():
+        dying.start()
+        try:
+            for number in range(KILLS):
+                worker = run("worker(Path(sys.argv[1]), int(sys.argv[2]), 'process')", path, number)
+                said.append(lines(killed_at_random(worker, 0.1, 0.3, chance)))
+        finally:
+            is_over.set()
+            dying.join()
+        keeper = Keeper(
+            Spool(path), Retention(cap=10**6, on_full="reject", keeps=None), wall=time.time, clock=time.monotonic
+        )
+        assert keeper.begin()
+        keeper.finish()
+        keeper.close()
+        assert leftovers(path) == []
+    last = Spool(path)
+    sink.events += last.pending(1_000_000)
+    last.close()
+    assert sum(len(process) for process in said) > 20 * KILLS
+    verify(said, sink.events)
+    counted = Counter(e.outcome for e in sink.events)
+    assert (sums(path).closed, sums(path).orphaned) == (counted["success"], counted["gateway_crash"])
 
 
 RACE = """

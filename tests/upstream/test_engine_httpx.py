@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway_middleware.upstream.connecting import default_context
-from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.upstream.engine_transport import EngineTransport
 from rawserver import (
     BOTH_LOOPS,
     Peer,
@@ -37,7 +37,7 @@ async def client_of(script: Script, *, timeout: httpx.Timeout | float | None = 2
 
 
 class Pair:
-    def __init__(self, server: RawServer, engine: Engine, client: httpx.AsyncClient) -> None:
+    def __init__(self, server: RawServer, engine: EngineTransport, client: httpx.AsyncClient) -> None:
         self.server, self.engine, self.client = server, engine, client
 
 
@@ -148,7 +148,7 @@ async def test_failures(response: bytes, then: str, error: type[Exception]) -> N
 async def test_no_connection() -> None:
     async with raw_server(respond(plain())) as server:
         url = server.url
-    async with httpx.AsyncClient(transport=Engine()) as client:
+    async with httpx.AsyncClient(transport=EngineTransport()) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
 
@@ -177,7 +177,7 @@ async def test_no_timeout_is_no_timeout() -> None:
 
 async def test_the_client_closes_the_engine() -> None:
     async with raw_server(respond(plain())) as server:
-        engine = Engine()
+        engine = EngineTransport()
         async with httpx.AsyncClient(transport=engine) as client:
             await client.get(server.url)
             assert engine.open_connections == 1

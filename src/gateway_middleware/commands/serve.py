@@ -8,8 +8,11 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
 
 from gateway_middleware._version import __version__
 from gateway_middleware.commands.compose import add_overrides, compose, environment_of
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import ASGIApp
     from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.edge.refused_requests import RefusedRequests
+    from gateway_middleware.serving.keeper_process import KeeperChild, NoKeeper
     from gateway_middleware.serving.server import Patience
 
 _BACKLOG = 2048
@@ -165,10 +169,24 @@ class _Server:
             size=settings.workers,
             tell=log.event,
             leave_seconds=settings.drain_lag_seconds + settings.drain_seconds,
+            keeper=self._make_keeper(),
         )
         status = supervisor.run()
         log.event("stopped", message="Model Gateway has stopped", status=status)
         return status
+
+    @property
+    def _has_keeper(self) -> bool:
+        return self._settings.journal != "off" and self._settings.keeper != "thread"
+
+    def _make_keeper(self) -> KeeperChild | NoKeeper:
+        from gateway_middleware.composition.keeper_config import keeper_config
+        from gateway_middleware.serving.keeper_process import KeeperChild, NoKeeper
+
+        if not self._has_keeper:
+            return NoKeeper()
+        config = msgspec.json.encode(keeper_config(self._settings))
+        return KeeperChild(config, tell=self._log.event, now=time.monotonic())
 
     def _work(self, control: socket.socket, is_replacement: bool) -> int:  # noqa: FBT001  # the supervisor's protocol
         """In a worker process. One that replaces another takes the configuration of the moment."""
@@ -178,7 +196,11 @@ class _Server:
         from gateway_middleware.serving.worker import Worker
 
         settings = self._current() if is_replacement else self._settings
-        gateway = Gateway(settings, reread=lambda: Settings.from_env(self._environment))
+        gateway = Gateway(
+            settings,
+            reread=lambda: Settings.from_env(self._environment),
+            keeper="process" if self._has_keeper else "thread",
+        )
         options = server_options(
             limits=door_limits(settings),
             drain_seconds=settings.drain_seconds,

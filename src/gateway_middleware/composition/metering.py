@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.middleware import Middleware
 
+from gateway_middleware.composition.keeper import KEPT_SECONDS, SOURCE, note_dead, note_health
 from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.metering.counters import UsageCounters
-from gateway_middleware.metering.delivery.delivery import Delivery, DeliveryState
+from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
+from gateway_middleware.metering.delivery.state import DeliveryState
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Tenant
     from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.limiting.estimate import Estimator
+    from gateway_middleware.metering.journal.keeping import KeptBy
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.settings import Settings
 
@@ -60,7 +64,6 @@ REFUSED = Counter("model_gateway_journal_refused_calls", "Calls refused because 
 DROPPED = Counter("model_gateway_journal_dropped_events", "Usage events dropped for their age or number.")
 DAMAGED = Counter("model_gateway_journal_damaged_records", "Records of the journal that could not be read.")
 QUARANTINED = Counter("model_gateway_journal_quarantined_spools", "Corrupt spools that were moved aside.")
-_KEPT_SECONDS = 32 * 86400.0
 _FLUSH_SECONDS = 1.0
 _COMMIT_SECONDS = 0.05
 """A closed call is on disk at once, and in the database after so long: it is what a loss of power may cost."""
@@ -70,6 +73,9 @@ OFF = "off"
 
 
 _NO_DELIVERY = {"standing": "off", "reason": "GATEWAY_USAGE_METERING_URL is not set: events stay in the journal"}
+
+
+_NO_NEWS = {"standing": "unknown", "reason": "the keeper process has not told anything yet"}
 
 
 class MeteringOff(Fixed, Lifeless):
@@ -110,6 +116,7 @@ class Metering(Fixed):
         pricing: CallPricing,
         log: Log,
         outbox: Outbox,
+        keeper: KeptBy,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._outbox = outbox
@@ -122,21 +129,24 @@ class Metering(Fixed):
             Path(settings.journal),
             wall=wall,
             clock=clock,
-            keeps=None if url else _KEPT_SECONDS,
+            keeps=None if url else KEPT_SECONDS,
             appraise=self._appraise,
             commit_delay=_COMMIT_SECONDS,
             outbox=outbox,
+            keeper=keeper,
         )
         self.counters = UsageCounters()
         self.metrics = MeteringMetrics(self.counters, self._families)
-        self._delivery = self._build_delivery(settings, clocks, transport) if settings.usage_metering_url else None
+        delivers = url is not None and keeper == "thread"
+        self._delivery = self._build_delivery(settings, clocks, transport) if delivers else None
+        self._has_sink = url is not None
 
     def _build_delivery(
         self, settings: Settings, clocks: Clocks, transport: httpx.AsyncBaseTransport | None
     ) -> Delivery:
         token = settings.usage_metering_token
         sink = SinkClient(
-            transport or Engine(),
+            Engine() if transport is None else HttpxExchange(transport),
             url=settings.usage_metering_url or "",
             token=None if token is None else token.reveal(),
             wall=clocks.wall,
@@ -144,10 +154,10 @@ class Metering(Fixed):
         return Delivery(
             self.journal.spool,
             sink,
-            source="/model-gateway",
+            source=SOURCE,
             clocks=clocks,
-            on_health=self._note_health,
-            on_dead=self._note_dead,
+            on_health=lambda health: note_health(self._log, health),
+            on_dead=lambda event_id, reason: note_dead(self._log, event_id, reason),
         )
 
     @asynccontextmanager
@@ -226,9 +236,19 @@ class Metering(Fixed):
             "dead_letters": spool.dead_letters,
             "delivery": _NO_DELIVERY,
         }
-        if self._delivery is not None:
-            health["delivery"] = _delivery_document(self._delivery.state)
+        delivery = self._delivery_state
+        if delivery is not None:
+            health["delivery"] = _delivery_document(delivery)
+        elif self._has_sink:
+            health["delivery"] = _NO_NEWS
         return health
+
+    @property
+    def _delivery_state(self) -> DeliveryState | None:
+        if self._delivery is not None:
+            return self._delivery.state
+        status = self.journal.keeper_status
+        return None if status is None else status.delivery
 
     @property
     def reason_degraded(self) -> str | None:
@@ -266,7 +286,7 @@ class Metering(Fixed):
         }
 
     def _families(self) -> Iterable[Metric]:
-        spool, delivery = self.journal.spool, self._delivery
+        spool, delivery = self.journal.spool, self._delivery_state
         losses = self.journal.losses
         yield REFUSED.family(losses.refused)
         yield DROPPED.family(losses.dropped)
@@ -276,18 +296,7 @@ class Metering(Fixed):
         yield STATE.family(_STATES[self.journal.state.status])
         yield DEAD_LETTERS.family(spool.dead_letters)
         yield DELIVERY_LAG.family(0.0 if delivery is None else spool.oldest_age)
-        yield DELIVERY_FAILURES.family(0 if delivery is None else delivery.state.consecutive_failures)
-
-    def _note_health(self, health: str) -> None:
-        self._log.event(
-            "usage_delivery",
-            level="info" if health == "ok" else "error",
-            message=f"Delivery of usage events: {health}",
-            standing=health,
-        )
-
-    def _note_dead(self, event_id: str, reason: str) -> None:
-        self._log.event("usage_dead_letter", level="error", message=f"Usage event {event_id}: {reason}", id=event_id)
+        yield DELIVERY_FAILURES.family(0 if delivery is None else delivery.consecutive_failures)
 
 
 def _delivery_document(state: DeliveryState) -> dict[str, Any]:
@@ -317,9 +326,11 @@ def build_metering(
     pricing: CallPricing,
     log: Log,
     outbox: Outbox,
+    keeper: KeptBy | None,
     transport: httpx.AsyncBaseTransport | None,
 ) -> Metering | MeteringOff:
-    """Metering as configured."""
+    """Metering as configured. `keeper` overrules the setting."""
     if settings.journal == OFF:
         return MeteringOff()
-    return Metering(settings, clocks, pricing=pricing, log=log, outbox=outbox, transport=transport)
+    chosen = keeper or ("process" if settings.keeper == "process" else "thread")
+    return Metering(settings, clocks, pricing=pricing, log=log, outbox=outbox, keeper=chosen, transport=transport)

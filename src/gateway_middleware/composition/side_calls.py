@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from gateway_middleware.composition.part import Fixed
-from gateway_middleware.upstream.engine import Engine
+from gateway_middleware.upstream.engine_transport import EngineTransport
 from gateway_middleware.upstream.side_client import SideClient
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class SideCalls(Fixed):
     """`fetch` goes through `transport` where the host gives one, else through an engine of its own."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None) -> None:
-        self._own = Engine()
+        self._own = EngineTransport()
         self.fetch: Fetch = SideClient(transport or self._own)
 
     @asynccontextmanager

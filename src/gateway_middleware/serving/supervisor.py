@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -11,13 +12,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway_middleware.serving.crew import Crew, Ending, Slot
+from gateway_middleware.serving.keeper_process import KeeperChild, NoKeeper
 from gateway_middleware.serving.rolling_reload import RollingReload
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from gateway_middleware.serving.tell import Tell
 
 DRAIN, HURRY, RELOAD = b"d", b"h", b"r"
 """What a supervisor asks of a worker: leave; leave at once; read the configuration again."""
@@ -28,17 +32,13 @@ _WATCHED = (*_LEAVING, signal.SIGHUP, signal.SIGCHLD)
 _SOFTWARE_FAULT = 70
 _LAST_SECONDS = 1.6
 """What a worker may need after its waiting, for last words and the journal. It is killed after that."""
+_KEEPER_SECONDS = 0.3
+"""What the keeper has at least after that, for what the workers have left."""
+
+_NO_KEEPER = NoKeeper()
 
 Work = Callable[[socket.socket, bool], int]
 """What a worker does, given its end of the control socket and whether it replaces another; returns its exit status."""
-
-
-class Tell(Protocol):
-    """Writes a line to the log."""
-
-    def __call__(self, event: str, /, *, level: str = "info", message: str, **fields: str | float | None) -> None:
-        """Write it."""
-        ...
 
 
 class Supervisor:
@@ -47,11 +47,15 @@ class Supervisor:
     It must be made and run in the main thread of a process without other threads. A first SIGTERM or SIGINT lets the
     workers end their calls, a second one does not; SIGHUP has them read the configuration again, one after the other.
     Workers may wait `leave_seconds` for their calls, and are killed where they are not gone two seconds later: nothing
-    that has hung holds the end. A supervisor that is killed takes its workers with it.
+    that has hung holds the end. A supervisor that is killed takes its workers with it. The `keeper` runs beside the
+    workers, and ends after them.
     """
 
-    def __init__(self, work: Work, *, size: int, tell: Tell, leave_seconds: float) -> None:
+    def __init__(
+        self, work: Work, *, size: int, tell: Tell, leave_seconds: float, keeper: KeeperChild | NoKeeper = _NO_KEEPER
+    ) -> None:
         self._work = work
+        self._keeper = keeper
         self._tell = tell
         self._leave_seconds = leave_seconds
         self._crew = Crew(size, now=time.monotonic())
@@ -59,6 +63,7 @@ class Supervisor:
         self._reload = RollingReload()
         self._signals: list[int] = []
         self._leaves_until: float | None = None
+        self._ends_by = 0.0  # of the keeper
         self._status = 0
 
     def run(self) -> int:
@@ -67,14 +72,16 @@ class Supervisor:
             while not (self._crew.is_leaving and not self._crew.pids):
                 for slot in self._crew.due(time.monotonic()):
                     self._start(slot)
+                self._keeper.start_if_due(time.monotonic())
                 self._ask_for_reload()
                 self._wait(wakeup)
                 self._handle_signals(wakeup)
+            self._keeper.stop(max(_KEEPER_SECONDS, self._ends_by - time.monotonic()))
         return self._status
 
     def _wait(self, wakeup: socket.socket) -> None:
         now = time.monotonic()
-        pauses = [self._crew.next_due(now), self._reload.seconds_left(now)]
+        pauses = [self._crew.next_due(now), self._reload.seconds_left(now), self._keeper.seconds_left(now)]
         if self._leaves_until is not None:
             pauses.append(max(self._leaves_until - now, 0.0))
         known = [pause for pause in pauses if pause is not None]
@@ -123,6 +130,7 @@ class Supervisor:
     def _leave_within(self, seconds: float) -> None:
         """A further signal never makes the end later."""
         until = time.monotonic() + seconds
+        self._ends_by = min(self._ends_by or math.inf, until + _KEEPER_SECONDS)
         self._leaves_until = until if self._leaves_until is None else min(until, self._leaves_until)
 
     def _ask_all(self, word: bytes) -> None:
@@ -162,12 +170,14 @@ class Supervisor:
             self._ended(pid, os.waitstatus_to_exitcode(status))
 
     def _ended(self, pid: int, code: int) -> None:
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        if self._keeper.ended(pid, how, time.monotonic()):
+            return
         ending = self._crew.ended(pid, time.monotonic())
         self._reload.gone(pid)
         control = self._controls.pop(pid, None)
         if control is not None:
             control.close()
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
         if ending is Ending.REPLACED:
             self._tell("worker_died", level="error", message=f"Worker {pid} died {how}: it is replaced", pid=pid)
         elif ending is Ending.FATAL:
@@ -198,6 +208,7 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
             for other in self._controls.values():
                 other.close()
+            self._keeper.let_go()
             _die_with(parent)
             status = self._work(control, is_replacement)
         except SystemExit as error:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.core.errors import GatewayNotStartedError
 from gateway_middleware.serving.heap import settle_heap
 from gateway_middleware.serving.server import GatewayServer, Patience
-from gateway_middleware.serving.supervisor import DRAIN, HURRY, READY, REFUSED, RELOAD, TAKEN, Tell
+from gateway_middleware.serving.supervisor import DRAIN, HURRY, READY, REFUSED, RELOAD, TAKEN
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     import uvicorn
+
+    from gateway_middleware.serving.tell import Tell
 
 
 class Worker:

@@ -102,6 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     storage_uri: Secret = Secret("memory://", source="default")
     replicas: int | None = None
     journal: str = "./gateway-journal.db"
+    keeper: str = "auto"
     max_attempts: int = 3
     translation: Translate = Translate.ALLOW
     breaker: str = "on"

@@ -440,6 +440,14 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="The SQLite file in which calls are recorded before a provider is asked; `off`: nothing is metered.",
     ),
     Variable(
+        name="GATEWAY_KEEPER",
+        field="keeper",
+        read=lambda node: scalars.choice(node, ["auto", "process", "thread"]),
+        meaning="Who folds the journal and delivers usage events: one `process` for all workers of a host, or a "
+        "`thread` of each; `auto` is a process under `serve`, elsewhere a thread. Where no `serve` starts the process: "
+        "`python -m gateway_middleware keep`.",
+    ),
+    Variable(
         name="GATEWAY_MAX_ATTEMPTS",
         field="max_attempts",
         read=lambda node: scalars.integer(node, 1, 10),

@@ -105,7 +105,7 @@ class Ledger:
     """In an SQLite file, or in memory. What `store` has returned from survives kill -9."""
 
     def __init__(self, database: str) -> None:
-        self._connection = sqlite3.connect(database)
+        self._connection = sqlite3.connect(database, check_same_thread=False)  # it may be closed by any thread's GC
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute(_SCHEMA)
         self.close = weakref.finalize(self, self._connection.close)

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 engine: an httpx transport with a narrow, faster door for dispatch."""
+"""The HTTP/1.1 engine, as dispatch uses it; `engine_transport` makes an httpx transport of it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import (
     StaleConnectionError,
     UpstreamConnectError,
-    UpstreamError,
     UpstreamTimeoutError,
 )
 from gateway_middleware.core.outbox import Entry, Outbox
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
-from gateway_middleware.upstream.client_types import httpx
 from gateway_middleware.upstream.connecting import Connector
 from gateway_middleware.upstream.connection import READ_BYTES, STALE_AFTER, Connection
-from gateway_middleware.upstream.httpx_mapping import as_httpx_error, response_of, upstream_request_of
 from gateway_middleware.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ KEEP_ALIVE_SECONDS = 15.0
 _CLOSING_STEPS = 10  # of the event loop; a TLS connection needs more than one to be gone
 
 
-class Engine(httpx.AsyncBaseTransport):
+class Engine:
     """Connections to providers: kept alive, reused last in first out, closed after 15 s of idleness.
 
     No redirects, nothing from the environment, a proxy only where the origin names one. `ssl_context` replaces the
@@ -38,7 +35,7 @@ class Engine(httpx.AsyncBaseTransport):
     Requests leave with the `outbox` of the loop's turn. A kept connection may turn out to be closed just as a request
     goes out: one that was not written goes out on the next connection; one that was written, on a connection that had
     been idle for `stale_after` seconds, raises `StaleConnectionError` from `open`, for the caller to repeat it as an
-    attempt of its own, and is repeated once for callers of the httpx interface.
+    attempt of its own.
     """
 
     def __init__(
@@ -71,8 +68,6 @@ class Engine(httpx.AsyncBaseTransport):
     def idle_connections(self) -> int:
         """Those that wait for their next request."""
         return sum(len(pool.idle) for pool in self._pools.values())
-
-    # The narrow door.
 
     def open(
         self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float, entry: Entry | None = None
@@ -120,20 +115,6 @@ class Engine(httpx.AsyncBaseTransport):
         for _ in range(_CLOSING_STEPS):
             if self.open_connections:
                 await asyncio.sleep(0)
-
-    # The wide one.
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """As httpx asks of a transport. The body of the request is read whole before it is sent."""
-        upstream, timeouts, first_byte = await upstream_request_of(request)
-        try:
-            try:
-                answer = await self.open(upstream, timeouts, first_byte=first_byte)
-            except StaleConnectionError:
-                answer = await self.open(upstream, timeouts, first_byte=first_byte)
-        except UpstreamError as error:
-            raise as_httpx_error(error, request) from error
-        return response_of(answer, request)
 
     # Connections.
 

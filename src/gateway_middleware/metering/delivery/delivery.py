@@ -6,32 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-import msgspec
-
 from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
 from gateway_middleware.metering.delivery.schedule import Schedule
-from gateway_middleware.metering.delivery.sender import DeliveryHealth, EventStore, Sender
+from gateway_middleware.metering.delivery.sender import EventStore, Sender
 from gateway_middleware.metering.delivery.sink_client import SinkClient
+from gateway_middleware.metering.delivery.state import DeliveryHealth, DeliveryState
 from gateway_middleware.metering.usage_event import UsageEvent
-
-
-class DeliveryState(msgspec.Struct, frozen=True, kw_only=True, rename={"health": "standing"}):
-    """How delivery is. `last_success` and `retry_at` are seconds since the epoch, `batch` the events of one batch.
-
-    `lag` is how many seconds lay between the time of the oldest event of the last batch that was taken and that moment.
-    """
-
-    health: DeliveryHealth
-    last_success: float | None
-    consecutive_failures: int
-    delivered: int
-    dead: int
-    in_flight: int
-    last_error: str | None
-    retry_at: float | None
-    lag: float | None
-    batch: int
 
 
 class Delivery:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import msgspec
 
@@ -14,11 +14,10 @@ from gateway_middleware.metering.delivery import cloudevents
 from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
 from gateway_middleware.metering.delivery.responses import SinkResponse
 from gateway_middleware.metering.delivery.sink_client import SinkClient
+from gateway_middleware.metering.delivery.state import DeliveryHealth
 from gateway_middleware.metering.usage_event import UsageEvent
 
 _log = logging.getLogger("gateway_middleware")
-DeliveryHealth: TypeAlias = Literal["ok", "failing", "misconfigured"]
-"""`misconfigured`: usage-metering answers, but not to us."""
 _MESSAGES: dict[DeliveryHealth, tuple[int, str]] = {
     "ok": (logging.WARNING, "Usage events are delivered again"),
     "failing": (logging.WARNING, "Usage events cannot be delivered (%s): they are kept, and sent again"),

@@ -53,6 +53,11 @@ class Follower:
             quarantine(segment.path, news.damaged)
         return news.is_all
 
+    def reached(self, segment: Segment) -> int:
+        """The last record of a segment up to which all is in the spool."""
+        tail = self._tails.get(segment.path)
+        return 0 if tail is None else tail.reached
+
     def leave(self, segment: Segment) -> None:
         """Leave a segment to whoever adopts it."""
         self._tails.pop(segment.path, None)

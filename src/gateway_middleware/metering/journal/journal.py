@@ -19,9 +19,10 @@ from gateway_middleware.metering.journal.call_end import Ending, encode
 from gateway_middleware.metering.journal.follower import Follower
 from gateway_middleware.metering.journal.house_thread import HouseThread
 from gateway_middleware.metering.journal.housekeeping import Housekeeping, OnFull, Retention
-from gateway_middleware.metering.journal.keeping import Keeping, OwnKeeper
+from gateway_middleware.metering.journal.keeper_status import KeeperStatus
+from gateway_middleware.metering.journal.keeping import Keeping, KeptBy, LeftToKeeper, OwnKeeper
 from gateway_middleware.metering.journal.recovery import Appraise
-from gateway_middleware.metering.journal.segment import CLOSE, END, OPEN, VOID
+from gateway_middleware.metering.journal.segment import CLOSE, END, KEPT_BY_OTHERS, OPEN, VOID
 from gateway_middleware.metering.journal.segment_log import Draft, SegmentLog, one_line
 from gateway_middleware.metering.journal.spool import Spool, Synchronous
 from gateway_middleware.metering.journal.state import (
@@ -35,6 +36,7 @@ from gateway_middleware.metering.journal.turn import Beginning, Conclusion, Unde
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
 
 _DEGRADED_SHARE = 0.8
+_POLL_SECONDS = 0.02
 _RECONCILE_SECONDS = 1.0
 """How long the sums of what has just ended are waited for."""
 
@@ -52,7 +54,8 @@ class Journal:
     that are made up after a crash. Durations are seconds.
 
     With an `outbox`, what `enter`, `close` and `void` record in one turn of its loop is one write, before anything of
-    that turn leaves; without one each is written at once.
+    that turn leaves; without one each is written at once. Who folds what has ended into SQLite is the `keeper`: a
+    thread of this journal, or the process of `python -m gateway_middleware keep`.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Journal:
         commit_delay: float = 0.005,
         appraise: Appraise | None = None,
         outbox: Outbox | None = None,
+        keeper: KeptBy = "thread",
     ) -> None:
         self.spool = Spool(path, wall=wall, synchronous=synchronous)
         self.on_commit: Callable[[], None] | None = None
@@ -94,10 +98,15 @@ class Journal:
             carry=self._carried,
             retire=lambda segment: self._keeping.retire(segment),
         )
-        self._keeping: Keeping = OwnKeeper(
-            self._segments,
-            Follower(self.spool, notify=self._notify),
-            Housekeeping(self.spool, self._retention, wall=wall, clock=clock, appraise=appraise),
+        self._is_left_to_keeper = keeper == "process"
+        self._keeping: Keeping = (
+            LeftToKeeper(self._segments, self.spool, wall=wall)
+            if self._is_left_to_keeper
+            else OwnKeeper(
+                self._segments,
+                Follower(self.spool, notify=self._notify),
+                Housekeeping(self.spool, self._retention, wall=wall, clock=clock, appraise=appraise),
+            )
         )
         self._thread = HouseThread(work=self._work, release=self._release, delay=commit_delay)
 
@@ -126,7 +135,7 @@ class Journal:
             self._admitted -= len(self._calls)  # those of an earlier life are adopted as a dead process's would be
             self._calls.clear()
             self._ended = self._keeping.taken + len(self._turn)
-            self._segments.owner = uuid4().hex[:12]
+            self._segments.owner = (KEPT_BY_OTHERS if self._is_left_to_keeper else "") + uuid4().hex[:12]
             try:
                 self._keeping.begin()
                 self._segments.look()
@@ -215,6 +224,7 @@ class Journal:
         if written is None:
             self._turn = self._not_written(turn)
         else:
+            self._keeping.wrote(self._segments.sequence, self._ended)
             for record, line in zip(turn, written, strict=True):
                 if isinstance(record, Beginning):
                     record.call.line = line
@@ -230,7 +240,14 @@ class Journal:
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until what has been closed so far is in the spool; False when that took too long. Blocks."""
-        return self._thread.flush(timeout) if self._is_running else not self.waiting
+        if not self._is_running:
+            return not self.waiting
+        ended, until = self._ended, time.monotonic() + timeout
+        while self._thread.flush(max(0.0, until - time.monotonic())):
+            if self._keeping.taken >= ended or not self._is_left_to_keeper:
+                return True
+            time.sleep(_POLL_SECONDS)
+        return False
 
     @property
     def waiting(self) -> int:
@@ -259,6 +276,11 @@ class Journal:
             damaged=tally.damaged,
             quarantined=self.spool.quarantined,
         )
+
+    @property
+    def keeper_status(self) -> KeeperStatus | None:
+        """What the keeper process has told last; None where a thread keeps, or none has told yet."""
+        return self._keeping.status
 
     @property
     def state(self) -> JournalState:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal.follower import Follower
 from gateway_middleware.metering.journal.housekeeping import Housekeeping
+from gateway_middleware.metering.journal.keeper_status import KeeperStatus, read_status
 from gateway_middleware.metering.journal.segment import Segment
 from gateway_middleware.metering.journal.segment_log import SegmentLog
+from gateway_middleware.metering.journal.spool import Gauge, Spool
+
+KeptBy: TypeAlias = Literal["thread", "process"]
+"""Who takes the segments of a journal into the spool."""
+_SILENT_SECONDS = 10.0
 
 
 class Tally(NamedTuple):
@@ -38,12 +45,21 @@ class Keeping(Protocol):
         ...
 
     @property
+    def status(self) -> KeeperStatus | None:
+        """What a keeper process has told last; None where there is none."""
+        ...
+
+    @property
     def tally(self) -> Tally:
         """What else has been counted since the start of whoever keeps."""
         ...
 
     def begin(self) -> None:
         """Before the first call."""
+        ...
+
+    def wrote(self, sequence: int, ended: int) -> None:
+        """So many calls have ended up to this record, which is on disk. Called by whoever writes."""
         ...
 
     def retire(self, segment: Segment) -> None:
@@ -65,6 +81,8 @@ class Keeping(Protocol):
 
 class OwnKeeper:
     """Follows the segments of its own process."""
+
+    status: KeeperStatus | None = None
 
     def __init__(self, segments: SegmentLog, follower: Follower, housekeeping: Housekeeping) -> None:
         self._segments = segments
@@ -93,6 +111,9 @@ class OwnKeeper:
 
     def begin(self) -> None:
         self._housekeeping.begin()
+
+    def wrote(self, sequence: int, ended: int) -> None:
+        """The end of the file says it."""
 
     def retire(self, segment: Segment) -> None:
         self._retired.append(segment)
@@ -132,3 +153,65 @@ class OwnKeeper:
             self._follower.discard(current)
         else:
             self._follower.leave(current)
+
+
+class LeftToKeeper:
+    """Leaves its segments to the keeper process of the spool, and reads what that tells of itself."""
+
+    def __init__(self, segments: SegmentLog, spool: Spool, *, wall: Clock) -> None:
+        self.taken = 0
+        self._segments = segments
+        self._spool = spool
+        self._wall = wall
+        self._status: KeeperStatus | None = None
+        self._marks: deque[tuple[int, int]] = deque()
+        self._waits_since: float | None = None
+
+    @property
+    def status(self) -> KeeperStatus | None:
+        """What the keeper has told last."""
+        return self._status
+
+    @property
+    def trouble(self) -> str | None:
+        silent = self._wall() - max(self._waits_since or self._wall(), self._status.at if self._status else 0.0)
+        if silent > _SILENT_SECONDS:
+            return f"the keeper of the usage spool has been silent for {silent:.0f} s"
+        return self._status.trouble if self._status else None
+
+    @property
+    def tally(self) -> Tally:
+        status = self._status
+        if status is None:
+            return Tally()
+        return Tally(orphaned=0, dropped=status.dropped, damaged=status.damaged)
+
+    def begin(self) -> None:
+        self._spool.path.parent.mkdir(parents=True, exist_ok=True)
+        self._marks.clear()
+        self._waits_since = self._wall()
+
+    def wrote(self, sequence: int, ended: int) -> None:
+        self._marks.append((sequence, ended))
+
+    def retire(self, segment: Segment) -> None:
+        segment.close()
+
+    def work(self) -> None:
+        status = read_status(self._spool.path)
+        if status is None:
+            return
+        self._status = status
+        self._spool.gauge = Gauge(status.backlog, status.oldest, status.dead_letters)
+        self._spool.quarantined = status.quarantined
+        reached = status.reached.get(self._segments.owner, 0)
+        while self._marks and self._marks[0][0] <= reached:
+            self.taken = self._marks.popleft()[1]
+
+    def adopt(self) -> None:
+        """The keeper does it."""
+
+    def release(self, *, is_finished: bool) -> None:
+        current = self._segments.take_current()
+        if current is not None:
+            current.close()

@@ -110,6 +110,23 @@ class Segment:
         os.close(fd)
         return None
 
+    @classmethod
+    def beside(cls, path: Path) -> Segment | None:
+        """The segment of a process that lives, not locked; None where it is not there any more."""
+        try:
+            return cls(path, os.open(path, os.O_RDWR | os.O_APPEND))
+        except FileNotFoundError:
+            return None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its writer has left it, or has not locked it yet: then it is locked here until it is closed."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     @property
     def is_gone(self) -> bool:
         """Whether somebody has deleted or replaced the file: what is written to it now is lost with the process."""
@@ -161,6 +178,15 @@ class Segment:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+KEPT_BY_OTHERS = "k"
+"""The first letter of the owner of segments that are left to a keeper while their process lives."""
+
+
+def is_left_to_a_keeper(path: Path, spool: Path) -> bool:
+    """Whether a keeper is to follow a segment."""
+    return owner_of(path, spool).startswith(KEPT_BY_OTHERS)
 
 
 def owner_of(path: Path, spool: Path) -> str:

@@ -130,6 +130,11 @@ class SegmentLog:
         return self._segment is not None
 
     @property
+    def sequence(self) -> int:
+        """The last record that was written."""
+        return self._sequence
+
+    @property
     def current(self) -> Segment | None:
         """The segment in use."""
         return self._segment

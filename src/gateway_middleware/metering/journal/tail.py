@@ -81,6 +81,8 @@ class Tail:
         self._read = read
         self._offset = 0
         self._calls = Calls()
+        self.reached = 0
+        """The last record that was looked at."""
 
     def look(self) -> News:
         """What has come: `taken` says that it is kept. Without that the tail is of no further use."""
@@ -92,6 +94,7 @@ class Tail:
         part = whole(content)
         records, damaged = scan(part)
         ends = self._calls.read(records, damaged)
+        self.reached = max([self.reached, *(record.sequence for record in records)])
         self._offset += len(part)
         return News(ends, damaged, len(part), is_all=len(content) < size)
 

@@ -1,0 +1,203 @@
+"""The keeper as a process: folds the journals of all workers of a host and delivers their usage events.
+
+It is kept small: nothing of the gateway's layers, of its settings or of httpx is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway_middleware.core.clocks import Clocks
+from gateway_middleware.core.price import Price
+from gateway_middleware.metering.delivery.delivery import Delivery
+from gateway_middleware.metering.delivery.sink_client import SinkClient
+from gateway_middleware.metering.journal.housekeeping import Retention
+from gateway_middleware.metering.journal.keeper import Keeper
+from gateway_middleware.metering.journal.keeper_status import KeeperStatus, write_status
+from gateway_middleware.metering.journal.spool import Spool
+from gateway_middleware.upstream.engine import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway_middleware.edge.access_log import AccessLog
+    from gateway_middleware.metering.prices.prices import PriceBook
+    from gateway_middleware.metering.usage_event import UsageEvent
+
+SOURCE = "/model-gateway"
+"""The `source` of usage events."""
+KEPT_SECONDS = 32 * 86400.0
+"""For so long events are kept for which there is no sink."""
+MAX_EVENTS = 100_000
+_FLUSH_SECONDS = 1.0
+_BUSY_SECONDS, _IDLE_SECONDS = 0.2, 0.5
+_STATUS_SECONDS = 1.0
+_log = logging.getLogger("gateway_middleware")
+
+
+class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a keeper must know. `vendors` are the vendors' ids in the price list, by the name of the provider."""
+
+    journal: str
+    url: str | None = None
+    token: str | None = None
+    prices: dict[str, Price] = {}
+    vendors: dict[str, str | None] = {}
+    log_format: str | None = None
+
+
+class CrashPrices:
+    """Prices the calls of processes that died. The price list is read when there is one to be priced."""
+
+    def __init__(self, prices: Mapping[str, Price], vendors: Mapping[str, str | None]) -> None:
+        self._prices = prices
+        self._vendors = vendors
+        self._book: PriceBook | None = None
+
+    def appraise(self, event: UsageEvent) -> UsageEvent:
+        """The event with its cost, where a price is known."""
+        if event.cost is not None or event.provider not in self._vendors:
+            return event
+        if self._book is None:
+            self._book = _book(self._prices)
+        cost = self._book.cost(
+            event.usage,
+            vendor=self._vendors[event.provider],
+            deployment_key=event.deployment,
+            model=event.deployment.partition("/")[2],
+            at=event.time,
+        )
+        return event if cost is None else msgspec.structs.replace(event, cost=cost.text, price_version=cost.version)
+
+
+def _book(prices: Mapping[str, Price]) -> PriceBook:
+    from gateway_middleware.metering.prices.prices import OverridePrices, first_of
+
+    own = OverridePrices(prices)
+    try:
+        from gateway_middleware.metering.prices.library_prices import library_prices
+
+        return first_of(own, library_prices())
+    except ValueError:
+        return own
+
+
+class KeeperProcess:
+    """One life of a keeper."""
+
+    def __init__(self, config: KeeperConfig, *, log: AccessLog, clocks: Clocks | None = None) -> None:
+        clocks = clocks or Clocks()
+        self._clocks = clocks
+        self._log = log
+        self._spool = Spool(Path(config.journal), wall=clocks.wall)
+        sink = None if config.url is None else SinkClient(Engine(), url=config.url, token=config.token)
+        self._delivery = None if sink is None else self._deliver_to(sink)
+        self._keeper = Keeper(
+            self._spool,
+            Retention(cap=MAX_EVENTS, on_full="reject", keeps=None if config.url else KEPT_SECONDS),
+            wall=clocks.wall,
+            clock=clocks.monotonic,
+            appraise=CrashPrices(config.prices, config.vendors).appraise,
+            notify=(lambda: None) if self._delivery is None else self._delivery.notify,
+        )
+        self._began = clocks.wall()
+        self._told: KeeperStatus | None = None
+        self._fault: str | None = None
+
+    def _deliver_to(self, sink: SinkClient) -> Delivery:
+        return Delivery(
+            self._spool,
+            sink,
+            source=SOURCE,
+            clocks=self._clocks,
+            on_health=lambda health: note_health(self._log, health),
+            on_dead=lambda event_id, reason: note_dead(self._log, event_id, reason),
+        )
+
+    async def run(self, leaving: asyncio.Event) -> None:
+        """Keep until `leaving` is set; then take in what there is, and deliver for a second at most."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, self._keeper.close)
+            while not await asyncio.to_thread(self._begin):
+                if await _is_set(leaving, _IDLE_SECONDS):
+                    return
+            if self._delivery is not None:
+                self._delivery.start()
+                stack.push_async_callback(self._close, self._delivery)
+            pause = 0.0
+            while not await _is_set(leaving, pause):
+                pause = _BUSY_SECONDS if await asyncio.to_thread(self._work) else _IDLE_SECONDS
+            await asyncio.to_thread(self._guarded, self._keeper.finish)
+
+    async def _close(self, delivery: Delivery) -> None:
+        await delivery.aclose(_FLUSH_SECONDS)
+        await asyncio.to_thread(self._tell)
+
+    def _begin(self) -> bool:
+        return bool(self._guarded(self._keeper.begin))
+
+    def _work(self) -> bool:
+        """One pass; whether it has brought anything."""
+        before = self._keeper.reached
+        self._guarded(self._keeper.work)
+        has_news = self._keeper.reached != before
+        if has_news or self._told is None or self._clocks.wall() - self._told.at >= _STATUS_SECONDS:
+            self._tell()
+        return has_news
+
+    def _guarded(self, work: Callable[[], bool | None]) -> bool | None:
+        """Whatever fails is tried again at the next pass."""
+        try:
+            done = work()
+        except Exception as error:  # noqa: BLE001 - the keeper lives on, and its status tells
+            if self._fault is None:
+                _log.error("usage spool cannot be written: %r", error)
+            self._fault = f"the usage spool cannot be written: {error}"
+            return False
+        self._fault = None
+        return done
+
+    def _tell(self) -> None:
+        gauge, tally, keeper = self._spool.gauge, self._keeper.tally, self._keeper
+        self._told = KeeperStatus(
+            at=self._clocks.wall(),
+            began=self._began,
+            trouble=self._fault or keeper.trouble,
+            reached=keeper.reached,
+            quarantined=self._spool.quarantined,
+            delivery=None if self._delivery is None else self._delivery.state,
+            **gauge._asdict(),
+            **tally._asdict(),
+        )
+        with contextlib.suppress(OSError):
+            write_status(self._spool.path, self._told)
+
+
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it is, within so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
+
+
+def note_health(log: AccessLog, health: str) -> None:
+    """The health of delivery has changed."""
+    log.event(
+        "usage_delivery",
+        level="info" if health == "ok" else "error",
+        message=f"Delivery of usage events: {health}",
+        standing=health,
+    )
+
+
+def note_dead(log: AccessLog, event_id: str, reason: str) -> None:
+    """The sink will never take an event."""
+    log.event("usage_dead_letter", level="error", message=f"Usage event {event_id}: {reason}", id=event_id)

@@ -1,0 +1,24 @@
+"""What of the settings a keeper must know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway_middleware.composition.keeper import KeeperConfig
+from gateway_middleware.providers import KINDS
+
+if TYPE_CHECKING:
+    from gateway_middleware.settings import Settings
+
+
+def keeper_config(settings: Settings) -> KeeperConfig:
+    """For the keeper of these."""
+    token = settings.usage_metering_token
+    return KeeperConfig(
+        journal=settings.journal,
+        url=settings.usage_metering_url,
+        token=None if token is None else token.reveal(),
+        prices=dict(settings.prices),
+        vendors={provider.name: getattr(KINDS.get(provider.kind), "price_id", None) for provider in settings.providers},
+        log_format=settings.log_format,
+    )
