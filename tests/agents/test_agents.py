@@ -15,11 +15,7 @@ from pydantic import BaseModel
 from gateway_middleware.simulator import Behaviour, Simulator
 from running import KEY, gateway_for
 
-pytestmark = [
-    pytest.mark.anyio,
-    # Frameworks leave their connections to the collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.anyio
 MODULES = Path(os.environ["AGENTS_NODE_MODULES"]).resolve()
 HERE = Path(__file__).parent
 ROUTES = {
