@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from gateway_middleware.commands.check import describe
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Settings
 
@@ -77,3 +80,32 @@ def test_a_header_needs_all_of_it(missing: str) -> None:
 )
 def test_what_cannot_be(environment: dict[str, str], complaint: str) -> None:
     assert any(complaint in line for line in complaints(environment)), complaints(environment)
+
+
+def test_a_file_lists_them(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    listed = 'tenant_header = "X-T"\ntrusted_proxies = ["10.0.0.0/8", "unix:"]\n'
+    file.write_text(f'{listed}tenant_header_secret = "{SECRET}"\njwt_algorithms = ["PS256"]\n')
+    settings = Settings.from_env(BASE | JWT | {"GATEWAY_CONFIG_FILE": str(file)})
+    assert (settings.trusted_proxies, settings.jwt_algorithms) == (("10.0.0.0/8", "unix:"), ("PS256",))
+    file.write_text(f'{listed.replace("10.0.0.0/8", "x")}tenant_header_secret = "{SECRET}"\njwt_algorithms = [5]\n')
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(BASE | JWT | {"GATEWAY_CONFIG_FILE": str(file)})
+    assert len(caught.value.complaints) == 3
+
+
+def test_what_works_and_may_not_be_meant_is_said() -> None:
+    wide = HEADER | {"GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"}
+    policy = {"GATEWAY_POLICY_ADAPTER_URL": "http://p.test", "GATEWAY_POLICY_ON_OUTAGE": "allow"}
+    lines = Settings.from_env(BASE | wide | policy).warnings()
+    assert [line.partition(":")[0] for line in lines] == ["GATEWAY_TRUSTED_PROXIES", "GATEWAY_POLICY_ON_OUTAGE"]
+    assert Settings.from_env(BASE | HEADER | JWT).warnings() == ()
+
+
+def test_check_says_how_tenants_are_known() -> None:
+    policy = {"GATEWAY_POLICY_ADAPTER_URL": "http://p.test/v1/data/x"}
+    lines = list(describe(Settings.from_env(BASE | HEADER | JWT | policy)))
+    assert "  by the header x-tenant-id from 10.0.0.0/8, ::1, unix:, unix:/run/gateway.sock" in lines
+    assert "  by the claim tenant of tokens of https://id.test/, signed by RS256" in lines
+    assert "  asked about at the policy-adapter http://p.test/v1/data/x; on outage: refuse" in lines
+    assert SECRET not in "".join(lines)

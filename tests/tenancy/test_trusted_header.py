@@ -210,3 +210,12 @@ def test_one_wrong_byte_is_enough(place: int, change: int) -> None:
     value = bytearray(signed()[1])
     value[place % len(value)] ^= change
     assert reader().take(call([NAME, (b"x-gateway-tenant-signature", bytes(value))])) is None
+
+
+def test_each_refusal_is_told() -> None:
+    reasons: list[str] = []
+    listed = TrustedProxies(["10.0.0.0/8"])
+    header = TenantHeader("X-T", proxies=listed, secret=SECRET, wall=Clock().wall, on_refusal=reasons.append)
+    header.take(call([(b"x-t", b"acme")]))
+    header.take(call([(b"x-t", b"acme")], client=("192.0.2.1", 1)))
+    assert reasons == ["no_proof", "untrusted_peer"]

@@ -57,13 +57,25 @@ def describe(settings: Settings) -> Iterable[str]:
     yield "  provider/model and plain model names resolve by provider"
     yield "tenants"
     yield from (f"  {_tenant(tenant)}" for tenant in settings.tenants)
-    if settings.is_open:
-        yield "  everybody: GATEWAY_OPEN"
+    yield from (f"  {line}" for line in _known_otherwise(settings))
     workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     yield f"serve would listen on http://{host}:{settings.port} with {workers}"
     yield f"configuration {settings.config_hash}"
     yield from (f"warning: {line}" for line in [*settings.warnings(), *price_warnings(settings)])
+
+
+def _known_otherwise(settings: Settings) -> Iterable[str]:
+    """Ways to know a tenant besides its keys, and who is asked whether it may call."""
+    if settings.tenant_header is not None:
+        yield f"by the header {settings.tenant_header} from {', '.join(settings.trusted_proxies)}"
+    if settings.jwt_issuer is not None:
+        signed = ", ".join(settings.jwt_algorithms)
+        yield f"by the claim {settings.jwt_tenant_claim} of tokens of {settings.jwt_issuer}, signed by {signed}"
+    if settings.is_open:
+        yield "everybody: GATEWAY_OPEN"
+    if settings.policy_adapter_url is not None:
+        yield f"asked about at the policy-adapter {settings.policy_adapter_url}; on outage: {settings.policy_on_outage}"
 
 
 def _provider(provider: ProviderSettings) -> str:

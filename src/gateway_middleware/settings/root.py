@@ -230,6 +230,7 @@ def _warnings(settings: Settings) -> Iterable[str]:
         # An endpoint without its key has tokens, where there is no public one.
         if built_in.base_url in settings.given and built_in.api_key not in settings.given and not built_in.url_example:
             yield f"{built_in.base_url}: has no effect without {built_in.api_key}"
+    yield from _trust_warnings(settings)
     for tenant in settings.tenants:
         if tenant.on_unpriced == "allow" and settings.limits_spend:
             yield f"tenant {tenant.name}: on_unpriced is allow: calls without a known price pass every limit on spend"
@@ -255,6 +256,14 @@ def _warnings(settings: Settings) -> Iterable[str]:
             f"GATEWAY_MAX_TENANT_BODIES_BYTES: {settings.max_tenant_bodies_bytes} for all requests of a tenant is less "
             f"than GATEWAY_MAX_BODY_BYTES, {settings.max_body_bytes}, for one"
         )
+
+
+def _trust_warnings(settings: Settings) -> Iterable[str]:
+    for network in settings.trusted_proxies:
+        if network.endswith("/0"):
+            yield f"GATEWAY_TRUSTED_PROXIES: {network} is everybody: only the secret tells a proxy from a client"
+    if settings.policy_on_outage == "allow" and settings.policy_adapter_url is not None:
+        yield "GATEWAY_POLICY_ON_OUTAGE: while the policy-adapter does not answer, every tenant's calls pass unchecked"
 
 
 def _provider_warnings(provider: ProviderSettings, settings: Settings) -> Iterable[str]:

@@ -50,7 +50,10 @@ def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
     alike. Raises `AuthenticationError` when two differ and for what cannot be a key: another scheme, more than 1 KiB
     (a token: 8 KiB), anything but visible ASCII.
     """
-    shown = credentials_of(headers)
+    sent = [pair for pair in headers if pair[0] in _NAMES]
+    if len(sent) == 1:
+        return _of_pair(sent[0])
+    shown = credentials_of(sent)
     if len(shown) > 1:
         raise AuthenticationError(_TWO)
     return shown[0] if shown else None
@@ -62,10 +65,6 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Sequence[Credentia
     Raises `AuthenticationError` for what cannot be one, and for two values of `x-gateway-key`.
     """
     sent = [pair for pair in headers if pair[0] in _NAMES]
-    if len(sent) == 1:
-        name, value = sent[0]
-        secret = _bearer(value) if name == b"authorization" else value.strip()
-        return (_checked(secret),) if secret else ()
     own = _distinct(value.strip() for name, value in sent if name == GATEWAY_KEY)
     if len(own) > 1:
         raise AuthenticationError(_TWO)
@@ -73,15 +72,25 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Sequence[Credentia
     return [_checked(secret) for secret in secrets]
 
 
+def _of_pair(pair: tuple[bytes, bytes]) -> Credential | None:
+    name, value = pair
+    secret = _bearer(value) if name == b"authorization" else value.strip()
+    return _checked(secret) if secret else None
+
+
 def _distinct(secrets: Iterable[bytes]) -> list[bytes]:
     return [secret for secret in dict.fromkeys(secrets) if secret]
 
 
 def _checked(secret: bytes) -> Credential:
-    limit = MAX_TOKEN_BYTES if is_token(secret[:MAX_TOKEN_BYTES]) else MAX_BYTES
-    if len(secret) > limit or secret.translate(None, _VISIBLE):
+    is_long = len(secret) > MAX_BYTES
+    if (is_long and not _is_long_token(secret)) or secret.translate(None, _VISIBLE):
         raise AuthenticationError("The API key is not valid.")
     return Credential(secret)
+
+
+def _is_long_token(secret: bytes) -> bool:
+    return len(secret) <= MAX_TOKEN_BYTES and is_token(secret)
 
 
 def _bearer(value: bytes) -> bytes:
