@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Generator
 
 Steps: TypeAlias = "Generator[Any, Any, Any]"
 """What `__await__` of an awaitable gives: `send(None)` runs it until it waits for something, or ends."""
@@ -30,3 +31,18 @@ def go_on(steps: Generator[Any, Any, T], waits_for: Any) -> Generator[Any, Any, 
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+async def in_time(awaitable: Awaitable[T], seconds: float) -> T:
+    """The result, if it is there within so many seconds; a timer is set only where it has to be waited for.
+
+    Raises `TimeoutError`.
+    """
+    steps = awaitable.__await__()
+    try:
+        waits_for = steps.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    async with asyncio.timeout(seconds):
+        return await go_on(steps, waits_for)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.asgi import ends_response
+from gateway_middleware.core.stepping import in_time
 from gateway_middleware.edge.answer_headers import answer_headers
 from gateway_middleware.edge.receive import ReceiveUntilEnd
 
@@ -151,11 +151,7 @@ class Reply:
         """Send the message that ends the answer. A client that does not take that of a stream is cut off."""
         message, self._last = self._last, None
         if message is not None:
-            await (self._send_in_time(message, stall) if self.is_under_way else self._send(message))
-
-    async def _send_in_time(self, message: Message, stall: float) -> None:
-        async with asyncio.timeout(stall):
-            await self._send(message)
+            await (in_time(self._send(message), stall) if self.is_under_way else self._send(message))
 
 
 async def _nothing() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError, UpstreamTimeoutError
+from gateway_middleware.core.stepping import in_time
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.decoding import PeekedAnswer
 from gateway_middleware.upstream.heartbeat import Heartbeat
@@ -302,8 +302,7 @@ def _is_held(reader: ResponseReader, held: bytes, *, can_move: bool) -> bool:
 
 async def _in_time(answer: Answer, seconds: float) -> bytes:
     try:
-        async with asyncio.timeout(seconds):
-            return await answer.chunk()
+        return await in_time(answer.chunk(), seconds)
     except TimeoutError:
         message = "The provider showed no content in time (first_byte)."
         raise UpstreamTimeoutError(message, phase="first_byte") from None
