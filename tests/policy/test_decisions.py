@@ -206,6 +206,32 @@ async def test_an_answer_under_way_does_not_bring_back_what_was_invalidated() ->
     assert adapter.decisions(about()) == NO
 
 
+async def test_a_question_that_is_invalidated_whenever_it_is_asked_has_no_answer() -> None:
+    adapter = Adapter()
+
+    def answer(question: Question) -> Decision:
+        adapter.decisions.invalidate(question.tenant)
+        return YES
+
+    adapter.by_tenant = answer
+    with pytest.raises(UnavailableError):
+        await adapter.decide()
+    assert len(adapter.asked) == 3
+
+
+async def test_invalidations_of_others_disturb_nobody() -> None:
+    adapter = Adapter()
+
+    def answer(question: Question) -> Decision:
+        adapter.decisions.invalidate("globex")
+        return YES
+
+    adapter.by_tenant = answer
+    for _ in range(2):
+        assert await adapter.decide() == YES
+    assert len(adapter.asked) == 1
+
+
 async def test_no_tenants_questions_drive_out_the_decisions_about_another() -> None:
     adapter = Adapter()
     await adapter.decide(about("victim"))

@@ -162,3 +162,16 @@ def test_the_keys_of_a_rotation_have_one_name_and_the_old_one_an_end() -> None:
         ask(resolver, "old")
     assert caught.value.error_code == "expired_api_key"
     assert ask(resolver, "new").name == "acme"
+
+
+def test_se21_a_flood_of_random_keys_leaves_nothing_and_a_new_key_works_at_once() -> None:
+    resolver = ApiKeyResolver([(ACME, [digest(b"sk-1")])])
+    for i in range(100_000):
+        try:
+            ask(resolver, b"random-%d" % i)
+        except AuthenticationError:
+            continue
+        raise AssertionError("a random key has opened")
+    assert remembered(resolver) == 0
+    resolver.replace([(ACME, [digest(b"random-7")])])
+    assert ask(resolver, b"random-7").name == "acme"

@@ -141,7 +141,7 @@ FORGED: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-async def test_what_is_forged_is_nobody(name: str) -> None:
+async def test_se22_what_is_forged_is_nobody(name: str) -> None:
     issuer = Issuer()
     await issuer.refuses(FORGED[name])
     assert (await issuer.ask(token())).name == "acme"
@@ -190,7 +190,7 @@ async def test_a_token_that_ends_while_it_is_remembered_has_ended() -> None:
     assert (await issuer.refuses(text)).error_code == "expired_token"
 
 
-async def test_tokens_that_begin_alike_are_not_mixed_up() -> None:
+async def test_se20_tokens_that_begin_alike_are_not_mixed_up() -> None:
     issuer = Issuer()
     texts = [token(tenant=name) for name in ("acme", "globex", "acmeglobex")]
     for _ in range(2):
@@ -208,7 +208,7 @@ async def test_a_subject_that_no_log_should_hold_is_shown_by_its_digest() -> Non
 # Keys: rotation, outage, floods.
 
 
-async def test_a_new_key_is_known_within_half_a_minute_and_an_old_one_goes_with_the_document() -> None:
+async def test_se22_a_new_key_is_known_within_half_a_minute_and_an_old_one_goes_with_the_document() -> None:
     issuer = Issuer()
     old, new = token(), token(rsa_key("k2"), kid="k2")
     await issuer.ask(old)
@@ -220,7 +220,7 @@ async def test_a_new_key_is_known_within_half_a_minute_and_an_old_one_goes_with_
     assert issuer.asked == 2
 
 
-async def test_a_flood_of_unknown_key_ids_is_one_fetch_in_half_a_minute() -> None:
+async def test_se22_a_flood_of_unknown_key_ids_is_one_fetch_in_half_a_minute() -> None:
     issuer = Issuer()
     for second in range(120):
         for i in range(20):
@@ -254,7 +254,7 @@ async def test_without_any_keys_it_is_no_fault_of_the_client() -> None:
     assert (await issuer.ask(token())).name == "acme"
 
 
-async def test_keys_outlive_an_outage_of_their_issuer_by_a_day() -> None:
+async def test_se22_keys_outlive_an_outage_of_their_issuer_by_a_day() -> None:
     issuer = Issuer()
     await issuer.ask(token(exp=int(EPOCH + 10 * 86400)))
     issuer.document = FetchError("HTTP 503")

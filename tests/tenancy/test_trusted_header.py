@@ -87,7 +87,7 @@ def test_a_call_without_the_header_is_left_as_it_is() -> None:
         ([(b"X-Tenant_ID", b"acme"), PROOF], "no_name"),
     ],
 )
-def test_what_is_not_proven_is_stripped_and_counted(headers: Pairs, reason: str) -> None:
+def test_se2_what_is_not_proven_is_stripped_and_counted(headers: Pairs, reason: str) -> None:
     header, scope = reader(), call(headers)
     assert header.take(scope) is None
     assert scope["headers"] == [(b"host", b"gateway.test")]
@@ -98,7 +98,7 @@ def test_what_is_not_proven_is_stripped_and_counted(headers: Pairs, reason: str)
     "client",
     [("192.0.2.1", 1), ("11.0.0.1", 1), ("::1", 1), ("testclient", 1), ("10.0.0.0/8", 1), ("fe80::1%eth0", 1)],
 )
-def test_nobody_else_is_believed_whatever_he_sends(client: Any) -> None:
+def test_se1_nobody_else_is_believed_whatever_he_sends(client: Any) -> None:
     forged = [(b"x-forwarded-for", b"10.1.2.3"), (b"forwarded", b"for=10.1.2.3"), (b"x-real-ip", b"10.1.2.3")]
     for proof in (PROOF, signed()):
         header, scope = reader(), call([NAME, proof, *forged], client=client)
@@ -111,7 +111,7 @@ def test_nobody_else_is_believed_whatever_he_sends(client: Any) -> None:
     "headers",
     [[NAME, NAME, PROOF], [NAME, (b"x-tenant-id", b"globex"), PROOF], [NAME, PROOF, PROOF], [NAME, signed(), signed()]],
 )
-def test_a_proxy_that_lets_a_second_header_through_is_told(headers: Pairs) -> None:
+def test_se2_a_proxy_that_lets_a_second_header_through_is_told(headers: Pairs) -> None:
     header = reader()
     with pytest.raises(InvalidRequestError, match="more than once"):
         header.take(call(headers))
@@ -121,7 +121,7 @@ def test_a_proxy_that_lets_a_second_header_through_is_told(headers: Pairs) -> No
 @pytest.mark.parametrize(
     "value", [b"", b"acme,globex", b"acme globex", b"a\x00", b"a" * 65, b"../acme", "\u00e4".encode()]
 )
-def test_what_cannot_be_a_name_is_told(value: bytes) -> None:
+def test_se18_what_cannot_be_a_name_is_told(value: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="does not hold the name"):
         reader().take(call([(b"x-tenant-id", value), PROOF]))
 

@@ -89,7 +89,6 @@ class Decisions:
         self._clock = clock
         self._random = random
         self._on_health = on_health
-        self._epoch = 0
         self._tenants: LRUCache[str, _OfTenant] = LRUCache(_MAX_TENANTS)
         self._flight: SingleFlight[Question, Decision | None] = SingleFlight()
 
@@ -103,7 +102,6 @@ class Decisions:
 
     def invalidate(self, tenant: str | None) -> None:
         """Ask anew about this tenant, None: about all. What is being asked now is not kept either."""
-        self._epoch += 1
         if tenant is None:
             self._tenants.clear()
         else:
@@ -135,11 +133,12 @@ class Decisions:
 
     async def _decide(self, question: Question) -> Decision:
         for _ in range(_MAX_TRIES):
-            epoch = self._epoch
+            of = self._of(question.tenant)
             decision = await self._flight(question, partial(self._fly, question))
-            if epoch != self._epoch:  # what was said before an invalidation is not what is asked for
-                decision = self._known(question)
-            if epoch == self._epoch or decision is not None:
+            if self._is_current(of, question):
+                break
+            decision = self._known(question)  # what was said before an invalidation is not what is asked for
+            if decision is not None:
                 break
         if decision is None:
             return self._without(question)
@@ -166,7 +165,6 @@ class Decisions:
         of = self._of(question.tenant)
         if self._clock() < of.failed.get(question, 0.0):
             return None
-        epoch = self._epoch
         try:
             async with asyncio.timeout(self.times.deadline), of.slots:
                 self.counts["asked"] += 1
@@ -176,9 +174,13 @@ class Decisions:
             return None
         of.failed.pop(question, None)
         self._become(None)
-        if epoch == self._epoch:
+        if self._is_current(of, question):
             self._keep(of, question, decision)
         return decision
+
+    def _is_current(self, of: _OfTenant, question: Question) -> bool:
+        """Whether nothing has been invalidated meanwhile."""
+        return self._tenants.get(question.tenant) is of
 
     def _of(self, tenant: str) -> _OfTenant:
         of = self._tenants.get(tenant)
