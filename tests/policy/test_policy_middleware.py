@@ -81,6 +81,15 @@ async def test_terms_are_followed_and_replaced() -> None:
     assert (await world.rig.call()).status == 200
 
 
+async def test_what_is_looked_up_is_asked_about_and_narrowed() -> None:
+    world = World(result={"allow": True, "models": ["a/m"]})
+    assert [model["id"] for model in (await world.rig.get("/v1/models"))["data"]] == ["a/m"]
+    assert world.asked == [
+        {"tenant": "open", "key_id": None, "action": "read", "endpoint": "models", "surface": None, "model": None,
+         "route": None}
+    ]  # fmt: skip
+
+
 async def test_many_generations_fill_no_memory() -> None:
     world = World()
     for i in range(40):

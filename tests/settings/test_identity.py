@@ -39,6 +39,14 @@ def test_tokens_are_a_way_to_know_tenants() -> None:
     assert (settings.jwt_tenant_claim, settings.jwt_algorithms) == ("tenant", ("ES256", "ES384"))
 
 
+def test_where_keys_and_tenants_are_in_it() -> None:
+    more = {"GATEWAY_JWT_JWKS_URL": "https://id.test/keys", "GATEWAY_JWT_TENANT_CLAIM": "https://x.test/tenant"}
+    settings = Settings.from_env(BASE | JWT | more)
+    assert (settings.jwt_jwks_url, settings.jwt_tenant_claim) == ("https://id.test/keys", "https://x.test/tenant")
+    near = Settings.from_env(BASE | JWT | {"GATEWAY_JWT_JWKS_URL": "http://127.0.0.1:9/keys"})
+    assert near.jwt_jwks_url == "http://127.0.0.1:9/keys"
+
+
 def test_tenants_that_others_know_need_no_keys() -> None:
     (tenant,) = Settings.from_env(BASE | JWT | {"GATEWAY_TENANTS": '{"acme": {"requests": "5/minute"}}'}).tenants
     assert (tenant.keys, tenant.limits.requests) == ((), "5/minute")
