@@ -73,7 +73,7 @@ def work_through_an_incident(window: Browser, url: str) -> None:
     window.logs()
     unlock(window, url)
     window.wait_for("overloaded", "#providers", seconds=30)
-    window.wait_for("route out · eu", "#alerts")
+    window.wait_for("route out · eu", "#alerts", seconds=30)
     window.wait_for("checkout", "#tenants")
     window.wait_for("The engine is overloaded", "#errors")
     window.wait_for("→", "#events")
@@ -147,8 +147,8 @@ async def test_texts_of_tenants_models_and_errors_are_texts(window: Browser) -> 
             settings = Settings.from_env(environment(simulator.url, GATEWAY_ADMIN_TOKEN=ADMIN, **limits))
             made = Gateway(settings, write_log=LogLines(), resolver=lambda _c, _s: Tenant(name=HOSTILE))
             async with made.lifespan(), serving(made, lifespan="off") as url:
-                for _ in range(6):
-                    ask = {"model": f"openai/{HOSTILE}", "messages": [{"role": "user", "content": "x"}]}
+                for number in range(6):
+                    ask = {"model": f"openai/{HOSTILE}", "messages": [{"role": "user", "content": f"{number}"}]}
                     await client.post(f"{url}/v1/chat/completions", json=ask)
                 await asyncio.to_thread(meet_hostile_texts, window, url)
 
