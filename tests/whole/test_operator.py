@@ -336,3 +336,19 @@ async def test_health_names_a_refused_key_and_the_client_hears_why() -> None:
     await rig.command("a", "reset")
     assert (await rig.call()).status == 200
     assert (await rig.get("/v1/health"))["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("command", "state", "problems"),
+    [("force-open", "forced_open", [("provider_out", "c")]), ("force-close", "forced_closed", [])],
+)
+async def test_a_force_on_a_provider_that_nobody_has_called_is_seen(
+    command: str, state: str, problems: list[tuple[str, str]]
+) -> None:
+    rig = Rig()
+    assert (await rig.command("c", command, {"ttl": 60})).status == 200
+    health = await rig.get("/v1/health")
+    assert health["circuit_breakers"]["c"]["state"] == state
+    assert [(problem["kind"], problem["name"]) for problem in health["problems"]] == problems
+    rig.clock.advance(61)
+    assert await rig.state("c") == "closed"

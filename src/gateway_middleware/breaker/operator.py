@@ -88,10 +88,10 @@ class Operator:
     def circuit_breakers(self, providers: Iterable[str]) -> dict[str, Any]:
         """`circuit_breakers` of `/v1/health`: a row for each provider, with its deployments and hosts."""
         rows, cooldowns = self._registry.snapshot(), self._cooldown_rows()
-        return {name: self._row(rows.get(name), cooldowns.get(name, [])) for name in providers}
+        return {name: self._row(name, rows.get(name), cooldowns.get(name, [])) for name in providers}
 
-    def _row(self, breakers: ProviderBreakers | None, cooldowns: list[dict[str, Any]]) -> dict[str, Any]:
-        row = {"state": State.CLOSED, "mode": self._mode, "deployments": {}, "endpoints": {}, "others": 0}
+    def _row(self, name: str, breakers: ProviderBreakers | None, cooldowns: list[dict[str, Any]]) -> dict[str, Any]:
+        row = {"state": self._registry.state(name), "mode": self._mode, "deployments": {}, "endpoints": {}, "others": 0}
         return {**row, **(msgspec.structs.asdict(breakers) if breakers is not None else {}), "cooldowns": cooldowns}
 
     def _cooldown_rows(self) -> dict[str, list[dict[str, Any]]]:

@@ -209,8 +209,18 @@ class BreakerRegistry:
         return self.state(key) if self.knows(key) else None
 
     def state(self, provider: str) -> State:
-        """Of the whole provider: open when all its deployments with traffic in the last minute are shut."""
-        return self._state([pair for pair in self._pairs.values() if pair.deployment.provider == provider])
+        """Of the whole provider: open when all its deployments with traffic in the last minute are shut.
+
+        Of one that nobody has called yet it is what an operator has forced.
+        """
+        pairs = [pair for pair in self._pairs.values() if pair.deployment.provider == provider]
+        return self._state(pairs) if pairs else self._uncalled(provider)
+
+    def _uncalled(self, provider: str) -> State:
+        override = self._overrides.find(provider, self._clock())
+        if override is None:
+            return State.CLOSED
+        return State.FORCED_OPEN if override.command is Command.FORCE_OPEN else State.FORCED_CLOSED
 
     def snapshot(self) -> dict[str, ProviderBreakers]:
         """`circuit_breakers` of `/v1/health`, by provider. Names that nobody configured are shown in trouble only."""

@@ -184,11 +184,12 @@
   function provider(p) {
     const [, tone] = STATES[p.state] || ["", ""], minute = p.last_minute, isWell = p.state === "closed";
     const why = Object.entries(p.why).map(([name, n]) => `${n} × ${spoken(name)}`).join(", ");
+    const isForced = [p, ...Object.values(p.circuit_breakers)].some((b) => b.state.startsWith("forced"));
     const card = tone === "good" ? (p.cooldowns.length ? "warn" : "") : tone;
     const lone = Object.keys(p.deployments).filter((key) => !(key in p.circuit_breakers) && p.deployments[key].attempts);
     return make("article", { class: `card ${card}`, "data-key": p.name },
       make("div", { class: "head" }, make("h3", null, p.name), make("span", { class: "kind" }, spoken(p.kind), p.mode === "on" ? "" : ` · breakers ${p.mode}`), badge(p.state)),
-      !isWell && make("p", { class: "cause" }, sentence(p.reason), p.since && ` · since ${span(now() - Date.parse(p.since) / 1000)}`, p.next_probe_in !== null && ` · next probe in ${span(p.next_probe_in)}`),
+      !isWell && make("p", { class: "cause" }, sentence(p.reason || "by an operator; nobody has called it yet"), p.since && ` · since ${span(now() - Date.parse(p.since) / 1000)}`, p.next_probe_in !== null && ` · next probe in ${span(p.next_probe_in)}`),
       why && make("p", { class: "cause muted" }, "Last failures: ", why),
       p.cooldowns.map((c) => make("p", { class: "cause" }, make("span", { class: "badge warn" }, "cooling down"), " ", make("span", { class: "mono" }, c.deployment || "everything"), ` for ${span(c.seconds)}`, c.class && ` · ${spoken(c.class)}`)),
       make("div", { class: "charts" },
@@ -196,7 +197,7 @@
         make("div", { class: "chart" }, make("div", { class: "cap" }, "Errors", make("b", null, minute.attempts ? `${percent(minute.error_rate)} of ${count(minute.attempts)}` : "–")), errors(p.samples))),
       make("ul", { class: "rows" }, Object.entries(p.circuit_breakers).sort(([one], [other]) => one.startsWith("endpoint:") - other.startsWith("endpoint:")).map(([key, b]) => breaker(key, b, p.deployments[key])),
         lone.map((key) => make("li", { "data-key": key }, make("span", { class: "key mono" }, breakable(key)), make("span", { class: "muted" }, `${count(p.deployments[key].attempts)}/min`)))),
-      make("div", { class: "row" }, button(p.name, "reset", "Reset all"), p.state.startsWith("forced") ? button(p.name, "auto") : button(p.name, "force-open"),
+      make("div", { class: "row" }, button(p.name, "reset", "Reset all"), isForced && button(p.name, "auto"), p.state !== "forced_open" && button(p.name, "force-open"),
         p.state !== "forced_closed" && button(p.name, "force-close")));
   }
 
