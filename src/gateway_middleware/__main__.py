@@ -1,4 +1,7 @@
-"""The command line: `python -m gateway_middleware COMMAND`. A command's module is imported when it is asked for."""
+"""The command line: `model-gateway COMMAND`, also as `python -m gateway_middleware COMMAND`.
+
+A command's module is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ def _load(arguments: Sequence[str]) -> _Command | None:
 
 
 def _parser(command: _Command | None, arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m gateway_middleware", description="The Model Gateway.")
+    parser = argparse.ArgumentParser(prog="model-gateway", description="The Model Gateway.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, meaning in _COMMANDS.items():

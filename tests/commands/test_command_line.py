@@ -14,6 +14,7 @@ import pytest
 from gateway_middleware.__main__ import main
 from gateway_middleware._version import __version__
 from gateway_middleware.commands.check import describe
+from gateway_middleware.commands.summary import places
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Secret, Settings, key_secret
 from gateway_middleware.settings.table import BEGIN, END, render_table
@@ -87,6 +88,7 @@ def test_check_says_what_it_would_run() -> None:
         "  provider/model and plain model names resolve by provider",
         "tenants",
         "  acme: 1 key; requests 600/minute; models gpt-*",
+        *places(settings),
         "serve would listen on http://127.0.0.1:9000 with 2 workers",
         f"configuration {settings.config_hash}",
         (
@@ -100,10 +102,11 @@ def test_check_says_what_it_would_run() -> None:
 
 def test_check_says_that_everybody_is_let_in() -> None:
     environ = {"OPENAI_API_KEY": KEY, "GATEWAY_OPEN": "true", "GATEWAY_HOST": "::"}
-    lines = list(describe(Settings.from_env(environ)))
+    lines = list(describe(Settings.from_env(environ), {}))
     assert lines[lines.index("tenants") :] == [
         "tenants",
         "  everybody: GATEWAY_OPEN",
+        *places(Settings.from_env(environ)),
         "serve would listen on http://[::]:8080 with 1 worker",
         f"configuration {Settings.from_env(environ).config_hash}",
         (
@@ -116,7 +119,7 @@ def test_check_says_that_everybody_is_let_in() -> None:
 def test_check_counts_keys_and_names_limits() -> None:
     tenant = {"keys": [DIGEST, digest(b"2")], "concurrency": 5, "spend": "1/day"}
     environ = {"OPENAI_API_KEY": KEY, "GATEWAY_TENANTS": json.dumps({"acme": tenant})}
-    assert "  acme: 2 keys; concurrency 5; spend 1/day; models *" in describe(Settings.from_env(environ))
+    assert "  acme: 2 keys; concurrency 5; spend 1/day; models *" in describe(Settings.from_env(environ), {})
 
 
 def test_check_says_every_fault_on_a_line_and_fails() -> None:
@@ -198,7 +201,7 @@ def test_misuse_is_refused_with_the_usage(arguments: list[str], capsys: pytest.C
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m gateway_middleware")
+    assert capsys.readouterr().err.startswith("usage: model-gateway")
 
 
 def test_version_and_help_name_everything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway_middleware.commands.check import run
+from gateway_middleware.__main__ import main
 from gateway_middleware.commands.probe import models_target, probe, probe_all
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Settings
@@ -131,14 +131,12 @@ async def test_all_are_probed_or_one(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_command_ends_with_status_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from argparse import Namespace
-
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
     monkeypatch.setenv("GATEWAY_OPEN", "true")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
     monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
-    assert run(Namespace(config=None, host=None, port=None, workers=None, probe="")) == 1
+    assert main(["check", "--probe"]) == 1
     out = capsys.readouterr().out
     assert "FAILED" in out
     assert "sk-of-the-test" not in out

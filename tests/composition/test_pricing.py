@@ -31,9 +31,9 @@ def test_a_deployment_without_a_price_is_named_once_where_a_limit_on_spend_would
 
 
 def test_check_names_who_may_call_what_has_no_price() -> None:
-    lines = list(describe(settings(spend="1/month", on_unpriced="allow")))
+    lines = list(describe(settings(spend="1/month", on_unpriced="allow"), {}))
     assert any("acme" in line and "on_unpriced allow" in line for line in lines)
     warnings = [line for line in lines if line.startswith("warning: ")]
     assert any("tenant acme: on_unpriced is allow" in line for line in warnings)
     assert any("no price is known for openai/unheard-of" in line for line in warnings)
-    assert not any("on_unpriced" in line for line in describe(settings(requests="9/minute")))
+    assert not any("on_unpriced" in line for line in describe(settings(requests="9/minute"), {}))

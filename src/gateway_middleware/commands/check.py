@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.commands.compose import add_overrides, compose, environment_of
 from gateway_middleware.commands.probe import probe_all
+from gateway_middleware.commands.summary import ignored_variables, places
 from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.pricing import price_warnings
 from gateway_middleware.core.provider_api import Auth
@@ -34,16 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the settings say, or probe. Raises `SettingsError` with every fault, like `serve`."""
-    settings = Settings.from_env(environment_of(args))
+    environment = environment_of(args)
+    settings = Settings.from_env(environment)
     if args.probe is not None:
         return 0 if asyncio.run(probe_all(settings, args.probe)) else 1
-    print("\n".join(describe(settings)), flush=True)
+    print("\n".join(describe(settings, environment)), flush=True)
     compose(settings)
     return 0
 
 
-def describe(settings: Settings) -> Iterable[str]:
-    """The configuration in lines, without a secret."""
+def describe(settings: Settings, environ: Mapping[str, str]) -> Iterable[str]:
+    """The configuration in lines, without a secret. `environ` is asked for variables that have no effect."""
     yield "providers"
     for provider in settings.providers:
         yield f"  {_provider(provider)}"
@@ -58,11 +60,13 @@ def describe(settings: Settings) -> Iterable[str]:
     yield "tenants"
     yield from (f"  {_tenant(tenant)}" for tenant in settings.tenants)
     yield from (f"  {line}" for line in _known_otherwise(settings))
+    yield from places(settings)
     workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     yield f"serve would listen on http://{host}:{settings.port} with {workers}"
     yield f"configuration {settings.config_hash}"
     yield from (f"warning: {line}" for line in [*settings.warnings(), *price_warnings(settings)])
+    yield from (f"warning: {line}" for line in ignored_variables(environ))
 
 
 def _known_otherwise(settings: Settings) -> Iterable[str]:

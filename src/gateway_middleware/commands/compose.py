@@ -20,6 +20,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="where to listen (GATEWAY_HOST)")
     parser.add_argument("--port", help="where to listen; 0 takes a free port (GATEWAY_PORT)")
     parser.add_argument("--workers", help="processes (GATEWAY_WORKERS)")
+    parser.add_argument("--log-format", choices=("json", "human"), help="of the log (GATEWAY_LOG_FORMAT)")
 
 
 def environment_of(args: argparse.Namespace) -> dict[str, str]:
@@ -29,6 +30,7 @@ def environment_of(args: argparse.Namespace) -> dict[str, str]:
         "GATEWAY_HOST": args.host,
         "GATEWAY_PORT": args.port,
         "GATEWAY_WORKERS": args.workers,
+        "GATEWAY_LOG_FORMAT": args.log_format,
     }
     return dict(os.environ) | {name: value for name, value in given.items() if value is not None}
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import io
 import json
+import shlex
+import signal
 import sys
 import tempfile
 from contextlib import AsyncExitStack
@@ -14,13 +16,14 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.app import create_app
 from gateway_middleware.commands.extras import require_serve
-from gateway_middleware.commands.serve import door_limits, make_server
+from gateway_middleware.commands.serve import door_limits, listening, make_server, url_of
 from gateway_middleware.settings import Settings
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest, new_key
 
 if TYPE_CHECKING:
     import argparse
+    import socket
     from collections.abc import AsyncIterator
 
     import uvicorn
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`--port`, `--tour`, `--once`."""
-    parser.add_argument("--port", type=int, default=8080, help="where the gateway listens (default 8080)")
+    parser.add_argument("--port", type=int, default=8080, help="where the gateway listens; 0: any (default 8080)")
     parser.add_argument("--tour", action="store_true", help="play a short narrated tour first")
     parser.add_argument("--once", action="store_true", help="stop after the start (and the tour)")
 
@@ -38,8 +41,7 @@ def run(args: argparse.Namespace) -> int:
     require_serve("demo")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # the log goes to the same descriptor
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_demo(port=args.port, with_tour=args.tour, once=args.once))
+    asyncio.run(_demo(port=args.port, with_tour=args.tour, once=args.once))
     return 0
 
 
@@ -68,13 +70,13 @@ def demo_environment(simulator_url: str, key: str, port: int, *, journal: str = 
 
 
 @contextlib.asynccontextmanager
-async def _serving(server: uvicorn.Server) -> AsyncIterator[None]:
-    task = asyncio.create_task(server.serve())
+async def _serving(server: uvicorn.Server, listener: socket.socket) -> AsyncIterator[None]:
+    task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn offers no event
         await asyncio.sleep(0.01)
     if task.done():
         await task
-        raise SystemExit("demo: the gateway could not start; is the port in use? Try --port.")
+        raise SystemExit("demo: the gateway could not start")
     try:
         yield
     finally:
@@ -84,6 +86,29 @@ async def _serving(server: uvicorn.Server) -> AsyncIterator[None]:
 
 async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
     key = new_key()
+    with contextlib.suppress(asyncio.CancelledError):
+        _end_at(signal.SIGINT, signal.SIGTERM)
+        async with _players(key, port) as (server, url):
+            print(f"The Model Gateway is listening on {url}", flush=True)
+            if with_tour:
+                from gateway_middleware.commands.tour import play
+
+                await play(url, key)
+            print(_welcome(url, key))
+            if not once:
+                await _until_interrupted(server)
+
+
+def _end_at(*numbers: signal.Signals) -> None:
+    """These cancel the task that runs now, so that everything is taken away that it has made, its files too."""
+    task = asyncio.current_task()
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
+
+
+@contextlib.asynccontextmanager
+async def _players(key: str, port: int) -> AsyncIterator[tuple[uvicorn.Server, str]]:
+    """Simulator and gateway, and where the gateway listens."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-gateway-"))
         simulator = await stack.enter_async_context(Simulator().serve(host="127.0.0.1", port=0))
@@ -98,45 +123,54 @@ async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
             drain_seconds=settings.drain_seconds,
             outbox=app.gateway.outbox,
         )
-        async with _serving(server):
-            url = f"http://127.0.0.1:{port}"
-            print(_welcome(url, key))
-            if with_tour:
-                from gateway_middleware.commands.tour import play
-
-                await play(url, key)
-            if not once:
-                await _until_interrupted(server)
+        listener = stack.enter_context(listening(settings))
+        await stack.enter_async_context(_serving(server, listener))
+        yield server, url_of(listener)
 
 
 async def _until_interrupted(server: uvicorn.Server) -> None:
-    print("Press Ctrl-C to stop. One line for each call follows.\n")
+    print("Press Ctrl-C to stop. One line for each call follows.\n", flush=True)
     while not server.should_exit:  # noqa: ASYNC110 - uvicorn offers no event
         await asyncio.sleep(0.1)
 
 
 def _welcome(url: str, key: str) -> str:
+    """What to do next: each block can be pasted as it stands."""
+    python = shlex.quote(sys.executable)
     return f"""
-  The Model Gateway is listening on {url}
-  with three simulated providers (openai, anthropic, azure) behind it. Nothing leaves this machine.
+Three simulated providers (openai, anthropic, azure) are behind it. Nothing leaves this machine.
 
-  key      {key}
-  models   fast (openai, azure behind it), resilient, claude, gpt5mini, embed; or openai/<any>, anthropic/<any>
-  health   {url}/v1/health      metrics {url}/metrics
+key      {key}
+models   fast (openai, azure behind it), resilient, claude, gpt5mini, embed; or openai/<any>, anthropic/<any>
+health   {url}/v1/health
+metrics  {url}/metrics
 
-  curl
-    curl {url}/v1/chat/completions -H "authorization: Bearer {key}" \\
-      -H "content-type: application/json" \\
-      -d '{{"model": "fast", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+Open a second terminal and paste any of these blocks.
 
-  openai SDK
-    from openai import OpenAI
-    client = OpenAI(base_url="{url}/v1", api_key="{key}")
-    print(client.responses.create(model="fast", input="Hello!").output_text)
+curl, a whole answer and a stream:
 
-  anthropic SDK
-    from anthropic import Anthropic
-    client = Anthropic(base_url="{url}", api_key="{key}")
-    print(client.messages.create(model="claude", max_tokens=100,
-                                 messages=[{{"role": "user", "content": "Hello!"}}]).content[0].text)
+curl -s {url}/v1/chat/completions -H "authorization: Bearer {key}" \\
+  -H "content-type: application/json" \\
+  -d '{{"model": "fast", "messages": [{{"role": "user", "content": "Hello!"}}]}}'; echo
+
+curl -sN {url}/v1/chat/completions -H "authorization: Bearer {key}" \\
+  -H "content-type: application/json" \\
+  -d '{{"model": "claude", "stream": true, "messages": [{{"role": "user", "content": "Count to five."}}]}}'
+
+The SDKs, once they are installed:
+
+{python} -m pip install -q openai anthropic
+
+{python} - <<'END'
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key="{key}")
+print(client.responses.create(model="fast", input="Hello!").output_text)
+END
+
+{python} - <<'END'
+from anthropic import Anthropic
+client = Anthropic(base_url="{url}", api_key="{key}")
+message = client.messages.create(model="claude", max_tokens=100, messages=[{{"role": "user", "content": "Hello!"}}])
+print(message.content[0].text)
+END
 """

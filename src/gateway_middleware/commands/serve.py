@@ -17,6 +17,7 @@ import msgspec
 from gateway_middleware._version import __version__
 from gateway_middleware.commands.compose import add_overrides, compose, environment_of
 from gateway_middleware.commands.extras import require_serve
+from gateway_middleware.commands.summary import switched_off
 from gateway_middleware.composition.pricing import price_warnings
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.secret import redact
@@ -94,11 +95,13 @@ def server_options(
 def make_server(
     app: ASGIApp, *, host: str, port: int, limits: DoorLimits, drain_seconds: float, outbox: Outbox | None = None
 ) -> uvicorn.Server:
-    """A uvicorn server for one process, without a supervisor."""
+    """A uvicorn server for one process, without a supervisor and without handlers of signals."""
     import uvicorn
 
     options = server_options(limits=limits, drain_seconds=drain_seconds, outbox=outbox)
-    return uvicorn.Server(uvicorn.Config(app, host=host, port=port, **options))  # type: ignore[arg-type]
+    from gateway_middleware.serving.server import SilentServer
+
+    return SilentServer(uvicorn.Config(app, host=host, port=port, **options))  # type: ignore[arg-type]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     environment = environment_of(args)
     settings = Settings.from_env(environment)
     compose(settings)
-    with _listening(settings) as listener, _shared_directories(settings, environment):
+    with listening(settings) as listener, _shared_directories(settings, environment):
         if settings.workers > 1:
             settings = Settings.from_env(environment)
         return _Server(settings, environment, listener).run()
@@ -155,13 +158,14 @@ class _Server:
         log = self._log
         log.event(
             "start",
-            message=f"Model Gateway {__version__} listens on {_url(self._listener)}, configuration "
+            message=f"Model Gateway {__version__} listens on {url_of(self._listener)}, configuration "
             f"{settings.config_hash}, {settings.workers} worker(s)",
-            url=_url(self._listener),
+            url=url_of(self._listener),
             version=__version__,
             config_hash=settings.config_hash,
             workers=settings.workers,
         )
+        self._tell_what_runs()
         for line in [*settings.warnings(), *price_warnings(settings)]:
             log.event("configuration_warning", level="warning", message=line)
         supervisor = Supervisor(
@@ -187,6 +191,20 @@ class _Server:
             return NoKeeper()
         config = msgspec.json.encode(keeper_config(self._settings))
         return KeeperChild(config, tell=self._log.event, now=time.monotonic())
+
+    def _tell_what_runs(self) -> None:
+        settings = self._settings
+        providers = ", ".join(provider.name for provider in settings.providers)
+        off = ", ".join(switched_off(settings))
+        self._log.event(
+            "configured",
+            message=f"Providers: {providers}; {len(settings.routes)} route(s), {len(settings.tenants)} tenant(s). "
+            f"Off: {off or 'nothing'}",
+            providers=providers,
+            routes=len(settings.routes),
+            tenants=len(settings.tenants),
+            off=off,
+        )
 
     def _work(self, control: socket.socket, is_replacement: bool) -> int:  # noqa: FBT001  # the supervisor's protocol
         """In a worker process. One that replaces another takes the configuration of the moment."""
@@ -237,21 +255,22 @@ def _patience(settings: Settings) -> Patience:
 
 
 @contextlib.contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
+def listening(settings: Settings) -> Iterator[socket.socket]:
     """The socket that all workers accept on. Exits with one line where it cannot be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         fault = f"cannot listen on {settings.host}:{settings.port}: {os.strerror(error.errno or 0)}"
-        raise SettingsError([f"GATEWAY_PORT: {fault}; expected a free port, or 0 for any"]) from None
+        raise SettingsError([f"GATEWAY_PORT: {fault}; expected a free port (--port), or 0 for any"]) from None
     # asyncio does this only for sockets that it has made itself; accepted ones inherit it.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listener:
         yield listener
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """Where a listener is reached."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

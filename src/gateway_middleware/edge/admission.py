@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.domain import Dialect
-from gateway_middleware.core.endpoints import Endpoint, guess_dialect
+from gateway_middleware.core.endpoints import ENDPOINTS, Endpoint, guess_dialect, locate
 from gateway_middleware.core.errors import InvalidRequestError, MethodNotAllowedError, PathNotFoundError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _HOST_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]"
 _NEVER_ALLOWED = ("TRACE", "CONNECT")
 _MAX_SHOWN = 128
+_PLAIN_PATHS = [endpoint.path for endpoint in ENDPOINTS if "{" not in endpoint.path]
 
 
 def check_host(scope: Scope, header_names: Sequence[bytes]) -> None:
@@ -42,7 +43,23 @@ def check_method(method: str, endpoint: Endpoint | None) -> None:
 def path_not_found(path: str) -> PathNotFoundError:
     """The answer to a path that is no endpoint."""
     text = path[:_MAX_SHOWN].encode("unicode_escape").decode("ascii")
-    return PathNotFoundError(f"There is no endpoint at {text}. HINT: the base URL of OpenAI's SDK ends in /v1.")
+    return PathNotFoundError(f"There is no endpoint at {text}. HINT: {_hint(path, text)}.")
+
+
+def _hint(path: str, shown: str) -> str:
+    """What whoever asked for this path may have meant; `shown` is the path as it may be printed."""
+    if "/v1/v1/" in path:
+        return "/v1 stands there twice: the base URL of Anthropic's SDK ends before it, that of OpenAI's with it"
+    if locate(f"/v1{path}") is not None:
+        return f"it is /v1{shown}; the base URL of OpenAI's SDK ends in /v1"
+    if path.startswith("/openai/"):
+        return "Azure's paths are /openai/deployments/{deployment}/... and /openai/v1/..."
+    from difflib import get_close_matches
+
+    near = get_close_matches(path[:_MAX_SHOWN], _PLAIN_PATHS, n=1, cutoff=0.75)
+    if near:
+        return f"did you mean {near[0]}?"
+    return "models are called below /v1, for example /v1/chat/completions; health is at /v1/health"
 
 
 def dialect_of(endpoint: Endpoint | None, path: str, header_names: Sequence[bytes]) -> Dialect:

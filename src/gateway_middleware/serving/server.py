@@ -45,8 +45,17 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     drain: float
 
 
-class GatewayServer(uvicorn.Server):
-    """Serves until `leave`. It takes no signals: whoever runs it does.
+class SilentServer(uvicorn.Server):
+    """Takes no signals: whoever runs it does."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield
+
+
+class GatewayServer(SilentServer):
+    """Serves until `leave`.
 
     Leaving: readiness flips and answers say `connection: close`; the listener stays for the lag, unless nobody calls
     and nobody watches readiness; what has not ended by then is cancelled with `SHUTDOWN`, which the gateway tells its
@@ -69,11 +78,6 @@ class GatewayServer(uvicorn.Server):
         """Leave at once."""
         self.leave()
         self._hurries.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """None."""
-        yield
 
     async def main_loop(self) -> None:
         """Wait for the end. Nothing has to be done each second: no header carries the date."""

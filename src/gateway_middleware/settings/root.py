@@ -36,7 +36,7 @@ _OWN_PLACES = frozenset(
 """What each server of a fleet may have for itself."""
 _NO_PROVIDER = f"no provider: set {ways_to_switch_on()} (or GATEWAY_PROVIDERS)"
 NO_TENANT = (
-    "no tenant: list one with a key from `python -m gateway_middleware keys new`, set GATEWAY_TENANT_HEADER or "
+    "no tenant: list one with a key from `model-gateway keys new`, set GATEWAY_TENANT_HEADER or "
     "GATEWAY_JWT_ISSUER where somebody else knows them, or GATEWAY_OPEN=true to let every caller in"
 )
 
@@ -236,6 +236,9 @@ def _warnings(settings: Settings) -> Iterable[str]:
             yield f"tenant {tenant.name}: on_unpriced is allow: calls without a known price pass every limit on spend"
         if not any(meets(provider.labels, tenant.require) for provider in settings.providers):
             yield f"tenant {tenant.name}: no provider has the labels that it requires: all its calls are refused"
+    sink = settings.usage_metering_url
+    if sink is not None and sink.startswith("http:") and not is_loopback(host_of(sink)):
+        yield f"GATEWAY_USAGE_METERING_URL: usage events and their token travel unencrypted to {sink}"
     if settings.workers > 1 and settings.storage_uri.reveal() == "memory://":
         yield (
             f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "
@@ -270,6 +273,8 @@ def _provider_warnings(provider: ProviderSettings, settings: Settings) -> Iterab
     host = host_of(provider.base_url)
     if provider.base_url.startswith("http:") and not is_loopback(host):
         yield f"provider {provider.name}: key and prompts travel unencrypted to {provider.base_url}"
+    if provider.kind == "openai" and provider.base_url.count("/") == 2:
+        yield f"provider {provider.name}: {provider.base_url} has no path; what OpenAI's SDK takes mostly ends in /v1"
     if is_loopback(host) and port_of(provider.base_url) == settings.port:
         yield f"provider {provider.name}: {provider.base_url} looks like this gateway itself"
 

@@ -22,7 +22,7 @@ _PATTERN = re.compile(r"[\x20-\x7e]{1,256}")
 _NAMED = "expected a name of letters, digits and . _ @ - (at most 64)"
 _LISTED = (
     "expected sha256:<64 hex digits> or hmac-sha256:<64 hex digits>, never the key itself; "
-    "`python -m gateway_middleware keys hash` makes it"
+    "`model-gateway keys hash` makes it"
 )
 
 
@@ -36,7 +36,7 @@ def read_tenants(node: Node | None, *, has_key_secret: bool, needs_keys: bool = 
     owners: dict[str, str] = {}
     for entry in entries.values():
         if needs_keys and isinstance(entry.raw, dict) and "keys" not in entry.raw:
-            entry.missing("keys", "expected a list of digests; `python -m gateway_middleware keys new` makes one")
+            entry.missing("keys", "expected a list of digests; `model-gateway keys new` makes one")
     return tuple(_read_tenant(name, entry, owners, has_key_secret) for name, entry in entries.items())
 
 

@@ -98,7 +98,7 @@ VARIABLES: tuple[Variable, ...] = (
         field="tenants",
         default="`{}`",
         meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
-        "`python -m gateway_middleware keys new`, or as an object with `digest`, `name` and `expires` "
+        "`model-gateway keys new`, or as an object with `digest`, `name` and `expires` "
         "(docs/tenants.md). Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
         "`per_model`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md), `on_policy_outage` "
         "(docs/policy.md), `require` (labels of the only providers that its calls may reach, docs/providers.md).",
