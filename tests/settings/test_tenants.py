@@ -100,7 +100,7 @@ def test_hmac_digests_need_their_secret() -> None:
 T = "GATEWAY_TENANTS.t"
 _LISTED = (
     "expected sha256:<64 hex digits> or hmac-sha256:<64 hex digits>, never the key itself; "
-    "`python -m gateway_middleware keys hash` makes it"
+    "`model-gateway keys hash` makes it"
 )
 
 
@@ -110,7 +110,7 @@ _LISTED = (
         ({"t": 5}, f"{T}=5: expected an object"),
         (
             {"t": {}},
-            f"{T}.keys: missing: expected a list of digests; `python -m gateway_middleware keys new` makes one",
+            f"{T}.keys: missing: expected a list of digests; `model-gateway keys new` makes one",
         ),
         ({"t": {"keys": []}}, f"{T}.keys=[...]: expected a list of digests that is not empty"),
         ({"t": {"keys": ["gw-plain-key"]}}, f"{T}.keys[0]=[redacted]: {_LISTED}"),

@@ -7,11 +7,21 @@ import types
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator
+    from collections.abc import Awaitable, Generator, Iterator
 
 Steps: TypeAlias = "Generator[Any, Any, Any]"
 """What `__await__` of an awaitable gives: `send(None)` runs it until it waits for something, or ends."""
 T = TypeVar("T")
+
+
+def steps_of(awaitable: Awaitable[T]) -> Generator[Any, Any, T]:
+    """The steps of an awaitable. Those of servers that are not written in Python may be a plain iterator."""
+    steps = awaitable.__await__()
+    return steps if hasattr(steps, "send") else _as_generator(steps)
+
+
+def _as_generator(steps: Iterator[Any]) -> Generator[Any, Any, Any]:
+    return (yield from steps)
 
 
 @types.coroutine
@@ -38,7 +48,7 @@ async def in_time(awaitable: Awaitable[T], seconds: float) -> T:
 
     Raises `TimeoutError`.
     """
-    steps = awaitable.__await__()
+    steps = steps_of(awaitable)
     try:
         waits_for = steps.send(None)
     except StopIteration as end:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.core.errors import RequestTimeoutError
 from gateway_middleware.core.pace import MIN_BODY_RATE, Pace
-from gateway_middleware.core.stepping import go_on
+from gateway_middleware.core.stepping import go_on, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -81,7 +81,7 @@ class PacedReceive:
         self._is_late = False
 
     async def __call__(self) -> Message:
-        steps = self._receive().__await__()
+        steps = steps_of(self._receive())
         try:
             waits_for = steps.send(None)
         except StopIteration as end:  # it was there already: nobody waits

@@ -7,7 +7,7 @@ import contextvars
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from gateway_middleware.core.stepping import go_on
+from gateway_middleware.core.stepping import go_on, steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ class Push:
         if sending is End.OF_STREAM:
             self._is_over = True
             return None
-        steps: Any = sending.__await__()
+        steps: Any = steps_of(sending)
         try:
             return steps, steps.send(None)
         except StopIteration:
