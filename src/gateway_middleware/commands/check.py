@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(settings: Settings, environ: Mapping[str, str]) -> Iterable[str]:
+def describe(settings: Settings, environ: Mapping[str, str] = MappingProxyType({})) -> Iterable[str]:
     """The configuration in lines, without a secret. `environ` is asked for variables that have no effect."""
     yield "providers"
     for provider in settings.providers:
