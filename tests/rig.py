@@ -17,6 +17,7 @@ from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.provider_api import UpstreamRequest
+from gateway_middleware.guard.rules import GuardRule
 from running import KEY, LogLines
 from scripted import ScriptedAnswer, ScriptedExchange
 
@@ -55,6 +56,7 @@ class Rig:
         tracer_provider: Any = None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] | None = None,
+        guards: Sequence[GuardRule] = (),
         **extra: str,
     ) -> None:
         self.clock = Clock()
@@ -84,6 +86,7 @@ class Rig:
             write_log=self.log,
             clocks=Clocks(monotonic=self.clock, wall=self.clock.wall, sleep=sleep or self.clock.sleep),
             tracer_provider=tracer_provider,
+            guards=guards,
             reread=lambda: Settings.from_env(self.environment),
         )
 
@@ -116,6 +119,10 @@ class Rig:
     async def get(self, path: str) -> Any:
         """The document at a path."""
         return (await drive(self.gateway, path=path)).json()
+
+    async def get_text(self, path: str) -> str:
+        """The text at a path."""
+        return (await drive(self.gateway, path=path)).body.decode()
 
     async def post(self, path: str, body: Any = None, *, token: str = ADMIN) -> Transcript:
         """An operator's call."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gateway_middleware.core.errors import AuthenticationError, GatewayError, RateLimitedError, SettingsError
     from gateway_middleware.core.request_keys import client_address, header
     from gateway_middleware.gateway import Gateway, mount
+    from gateway_middleware.guard.port import Guard, Guarded, Verdict
+    from gateway_middleware.guard.rules import GuardRule
     from gateway_middleware.limiting.limiter import Limiter
     from gateway_middleware.limiting.per_key import RateLimitMiddleware
     from gateway_middleware.metering.journal.journal import Journal
@@ -39,6 +41,9 @@ __all__ = [
     "Credential",
     "Gateway",
     "GatewayError",
+    "Guard",
+    "GuardRule",
+    "Guarded",
     "Journal",
     "Limiter",
     "RateLimitMiddleware",
@@ -51,6 +56,7 @@ __all__ = [
     "TenantResolver",
     "UsageEvent",
     "UsageMiddleware",
+    "Verdict",
     "__version__",
     "client_address",
     "create_app",
@@ -65,6 +71,9 @@ _MODULES = {
     "Credential": "tenancy.credential",
     "Gateway": "gateway",
     "GatewayError": "core.errors",
+    "Guard": "guard.port",
+    "GuardRule": "guard.rules",
+    "Guarded": "guard.port",
     "Journal": "metering.journal.journal",
     "Limiter": "limiting.limiter",
     "RateLimitMiddleware": "limiting.per_key",
@@ -77,6 +86,7 @@ _MODULES = {
     "TenantResolver": "tenancy.resolvers",
     "UsageEvent": "metering.usage_event",
     "UsageMiddleware": "metering.usage_middleware",
+    "Verdict": "guard.port",
     "client_address": "core.request_keys",
     "create_app": "app",
     "header": "core.request_keys",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from gateway_middleware.composition.config import LiveConfig, revealed
 from gateway_middleware.composition.credentials import Credentials
 from gateway_middleware.composition.fleet import build_fleet
 from gateway_middleware.composition.fleet_status import FleetStatus
+from gateway_middleware.composition.guards import Guards
 from gateway_middleware.composition.life import Life
 from gateway_middleware.composition.limits import Limits
 from gateway_middleware.composition.log import Log
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Receive, Scope, Send
     from gateway_middleware.core.domain import ModelRequest
     from gateway_middleware.core.provider_api import ProviderKind
+    from gateway_middleware.guard.rules import GuardRule
     from gateway_middleware.metering.journal.keeping import KeptBy
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.resolvers import TenantResolver
@@ -71,8 +73,8 @@ class Gateway:
     gateway's own engine, `exchange` the same by the engine's narrower protocol; `kinds` are the kinds of providers by
     name, as in `Settings.from_env`; `resolver` says who the caller is in place of the configured API keys; `reread`
     gives the settings of a reload, and has their files watched; `write_log` takes the bytes of access-log lines
-    (default: standard output); `keeper` says who keeps the journal in place of `GATEWAY_KEEPER`. Raises `SettingsError`
-    for settings that cannot work together.
+    (default: standard output); `guards` see prompts and answers before those of the settings do; `keeper` says who
+    keeps the journal in place of `GATEWAY_KEEPER`. Raises `SettingsError` for settings that cannot work together.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Gateway:
         reread: Callable[[], Settings] | None = None,
         tracer_provider: TracerProvider | None = None,
         write_log: Callable[[bytes], None] | None = None,
+        guards: Sequence[GuardRule] = (),
         clocks: Clocks | None = None,
         credentials: Mapping[str, GivesTokens] | None = None,
         keeper: KeptBy | None = None,
@@ -109,11 +112,12 @@ class Gateway:
             credentials=self.credentials.by_provider,
             on_provider_error=telling(self.log.provider_error, self.recent.provider_error),
         )
+        self.guards = Guards(settings, guards, fetch=self.side_calls.fetch, log=self.log)
         self.calls = Calls()
         self._make_stats(settings, clocks)
         self._make_statuses(clocks)
         # In the order of their start; they stop in reverse, the log last.
-        callers = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.policy)
+        callers = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.policy, self.guards)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
         made: tuple[Part, ...] = (*callers, self.pricing, self.metering, self.credentials)
         parts: tuple[Part, ...] = (*made, *rooms, self.fleet_status)
@@ -179,6 +183,7 @@ class Gateway:
             collectors=[
                 self.tenants,
                 *self.policy.collectors(),
+                *self.guards.collectors(),
                 *self.limits.collectors(),
                 *self.metering.collectors(),
                 *self.upstream.collectors(),
@@ -302,6 +307,7 @@ class Gateway:
                 plans=self.plans.calls,
             ),
             *self.policy.layers(),
+            *self.guards.layers(),
             *telemetry_layers(self.config, tracers),
             *self.metering.layers(self.limits.calls.estimator, heeds_entries=self.upstream.heeds_entries),
             Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),

@@ -20,7 +20,7 @@ from running import KEY
 
 pytestmark = pytest.mark.anyio
 AT_ONCE = {
-    "translation",
+    "translation", "guards",
     "providers", "routes", "tenants", "is_open", "key_secret", "max_attempts", "default_requests", "default_tokens",
     "default_concurrency", "default_spend", "prices", "max_event_bytes", "tenant_header", "trusted_proxies",
     "tenant_header_secret", "jwt_issuer", "jwt_audience", "jwt_jwks_url", "jwt_tenant_claim", "jwt_algorithms",
@@ -166,9 +166,17 @@ async def tenants_by_header(rig: Rig) -> Transcript:
     return answer
 
 
+async def another_guard(rig: Rig) -> Transcript:
+    down = '{"down": {"url": "http://127.0.0.1:9", "deadline": 0.5}}'
+    answer = await reload(rig, GATEWAY_GUARDS=down)
+    assert await statuses(rig, 1) == [503]
+    return answer
+
+
 @pytest.mark.parametrize(
     ("change", "fields"),
     [
+        (another_guard, {"guards"}),
         (translation, {"translation"}),
         (breaker_numbers, {"providers"}),
         (another_credential, {"providers"}),

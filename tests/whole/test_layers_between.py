@@ -114,7 +114,7 @@ SHAPES: dict[str, Any] = {
     "empty": {"scripts": {"a": answering(b""), "b": answering(b"")}},
     "hedged": {"stream": True, "hedge": 0.01, "scripts": {"a": slow, "b": streaming(EVENT, DONE)}},
 }
-POSITIONS = range(9)
+POSITIONS = range(10)
 
 
 def rig_of(shape: dict[str, Any], **extra: Any) -> Rig:

@@ -5,12 +5,19 @@ The environment is read here, and nowhere else in the package.
 
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings.root import Settings, key_secret
-from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings, TenantSettings
+from gateway_middleware.settings.tree import (
+    DeploymentSettings,
+    GuardSettings,
+    ProviderSettings,
+    RouteSettings,
+    TenantSettings,
+)
 from gateway_middleware.settings.variables import VARIABLES, Variable
 
 __all__ = [
     "VARIABLES",
     "DeploymentSettings",
+    "GuardSettings",
     "ProviderSettings",
     "RouteSettings",
     "Secret",

@@ -26,7 +26,7 @@ from gateway_middleware.settings.routes import read_routes
 from gateway_middleware.settings.scalars import host_of, is_loopback, port_of
 from gateway_middleware.settings.sources import read_sources
 from gateway_middleware.settings.tenants import read_tenants
-from gateway_middleware.settings.tree import ProviderSettings, RouteSettings, TenantSettings
+from gateway_middleware.settings.tree import GuardSettings, ProviderSettings, RouteSettings, TenantSettings
 from gateway_middleware.settings.variables import VARIABLES
 
 _NAMES = [variable.name for variable in VARIABLES]
@@ -87,6 +87,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_lag_seconds: float = 3.0
     metrics_directory: str | None = None
     fleet_directory: str | None = None
+    guards: tuple[GuardSettings, ...] = ()
     tracing: str = "off"
     log_format: str | None = None
     log_probes: bool = True

@@ -6,6 +6,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Balance, Deployment, Requirements, Route, Surface, Timeouts, Translate
 from gateway_middleware.core.provider_api import ProviderConfig
+from gateway_middleware.core.secret import Secret
 
 
 class BreakerNumbers(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,24 @@ class ProviderSettings(ProviderConfig, frozen=True, kw_only=True):
     is_insecure: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     breaker: BreakerNumbers = BreakerNumbers()
+
+
+GUARD_STAGES = ("request", "answer", "stream")
+"""What a guard may be shown."""
+
+
+class GuardSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A guard behind HTTP. `deadline` is in seconds, `window` and `overlap` in characters of a stream."""
+
+    name: str
+    url: str
+    token: Secret | None = None
+    stages: tuple[str, ...] = GUARD_STAGES
+    deadline: float = 1.0
+    fails_open: bool = False
+    is_shadow: bool = False
+    window: int = 200
+    overlap: int = 64
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Translate
 from gateway_middleware.settings import identity, scalars
+from gateway_middleware.settings.guards import read_guards
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.prices import read_prices
 
@@ -336,6 +337,15 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="Where the processes of one server tell each other of reloads, revoked keys, commands to breakers and "
         "owners of stored responses (docs/fleet.md): on a local disk. Without a journal `serve` makes one for its "
         "workers.",
+    ),
+    Variable(
+        name="GATEWAY_GUARDS",
+        field="guards",
+        read=read_guards,
+        default="`{}`",
+        meaning='Services that look at prompts and answers, asked in this order: `{"pii": {"url": "https://..."}}`; '
+        "also `token`, `stages` (`request`, `answer`, `stream`), `deadline` (seconds), `on_failure` (`refuse`, "
+        "`pass`), `shadow`, `window` and `overlap` (characters of a stream); see docs/guards.md.",
     ),
     Variable(
         name="GATEWAY_TRACING",
