@@ -28,11 +28,12 @@ _ARGUMENTS = (
 class Browser:
     """One window. Waits look again until their time is over, and then raise `AssertionError`."""
 
-    def __init__(self, session: httpx.Client) -> None:
+    def __init__(self, driver: httpx.Client, session: str) -> None:
+        self._driver = driver
         self._session = session
 
     def _post(self, path: str, body: Any = None) -> Any:
-        answer = self._session.post(path, json=body or {})
+        answer = self._driver.post(self._session + path, json=body or {})
         value = answer.json()["value"]
         assert answer.status_code == 200, value
         return value
@@ -90,8 +91,7 @@ class Browser:
 
     def logs(self) -> list[dict[str, Any]]:
         """What the page has written to the console since the last time, violations of its policy included."""
-        answer = self._session.post("/se/log", json={"type": "browser"})
-        value: list[dict[str, Any]] = answer.json()["value"]
+        value: list[dict[str, Any]] = self._post("/se/log", {"type": "browser"})
         return value
 
 
@@ -102,12 +102,11 @@ def browser(folder: Path) -> Iterator[Browser]:
     driver = subprocess.Popen(["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-            session = _session(client, folder)
+            path = f"/session/{_session(client, folder)}"
             try:
-                client.base_url = f"http://127.0.0.1:{port}/session/{session}"
-                yield Browser(client)
+                yield Browser(client, path)
             finally:
-                client.delete("")
+                assert client.delete(path).status_code == 200, "the browser would stay behind"
     finally:
         driver.terminate()
         driver.wait(timeout=10)
