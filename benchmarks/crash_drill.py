@@ -1,8 +1,8 @@
 """`python -m benchmarks.crash_drill --kills 100`: kill -9 under load, and no call that a provider took lacks its event.
 
 A gateway process serves calls, half of them streams, in front of the simulator; every call names a model of its own.
-The process is killed at random moments and started again. In the end every model that the provider was asked for must
-be in the journal, and no event twice.
+Somebody is killed at random moments: the server, its worker, the keeper, or worker and keeper at once; a server that is
+gone is started again. In the end every model that the provider was asked for must be in the journal, and none twice.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+import psutil
 
 from gateway_middleware.simulator import Server, Simulator
 
@@ -90,6 +91,20 @@ class Drill:
             return [json.loads(body) for (body,) in db.execute("SELECT body FROM events")]
 
 
+VICTIMS = ("server", "worker", "keeper", "worker and keeper")
+
+
+def _victims(server: int, which: str) -> list[psutil.Process]:
+    """The processes of that name, as far as they live."""
+    parent = psutil.Process(server)
+    if which == "server":
+        return [parent]
+    children = {
+        child: "keeper" if "keeper_main" in " ".join(child.cmdline()) else "worker" for child in parent.children()
+    }
+    return [child for child, name in children.items() if name in which]
+
+
 async def run(kills: int, rate: float) -> dict[str, object]:
     """Returns the figures."""
     with tempfile.TemporaryDirectory(prefix="crash-drill-") as folder:
@@ -97,13 +112,17 @@ async def run(kills: int, rate: float) -> dict[str, object]:
             drill = Drill(Path(folder), simulator.url, rate=rate)
             load = asyncio.create_task(drill.load())
             started = time.monotonic()
+            process = drill.start()
             for number in range(kills + 1):
-                process = drill.start()
                 await drill.until_ready()
                 await asyncio.sleep(random.uniform(0.05, 0.6))
                 if number < kills:
-                    process.send_signal(signal.SIGKILL)
-                    process.wait()
+                    victims = _victims(process.pid, VICTIMS[number % len(VICTIMS)])
+                    for victim in victims:
+                        victim.kill()
+                    await asyncio.to_thread(psutil.wait_procs, victims, 10)
+                    if process.poll() is not None:
+                        process = drill.start()
             load.cancel()
             await asyncio.gather(load, return_exceptions=True)
             await asyncio.sleep(0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from gateway_middleware._version import __version__
-from gateway_middleware.commands.compose import add_overrides, compose, environment_of
+from gateway_middleware.commands.compose import add_overrides, environment_of
 from gateway_middleware.commands.extras import require_serve
 from gateway_middleware.commands.summary import switched_off
-from gateway_middleware.composition.pricing import price_warnings
+from gateway_middleware.commands.trial import try_out
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.secret import redact
 from gateway_middleware.edge.access_log import AccessLog
@@ -111,11 +112,9 @@ def run(args: argparse.Namespace) -> int:
     _take_signals_of_the_start()
     environment = environment_of(args)
     settings = Settings.from_env(environment)
-    compose(settings)
-    with listening(settings) as listener, _shared_directories(settings, environment):
-        if settings.workers > 1:
-            settings = Settings.from_env(environment)
-        return _Server(settings, environment, listener).run()
+    warnings = [*settings.warnings(), *try_out(settings)]
+    with listening(settings) as listener, _with_directories(settings, environment) as settings:
+        return _Server(settings, environment, listener).run(warnings)
 
 
 def _open_standard_descriptors() -> None:
@@ -151,7 +150,8 @@ class _Server:
         secrets = [provider.api_key.reveal() for provider in settings.providers]
         self._log = AccessLog.to_fd_at_once(1, log_format=settings.log_format, scrub=lambda text: redact(text, secrets))
 
-    def run(self) -> int:
+    def run(self, warnings: list[str]) -> int:
+        """Returns the exit status."""
         from gateway_middleware.serving.supervisor import Supervisor
 
         settings = self._settings
@@ -166,7 +166,7 @@ class _Server:
             workers=settings.workers,
         )
         self._tell_what_runs()
-        for line in [*settings.warnings(), *price_warnings(settings)]:
+        for line in warnings:
             log.event("configuration_warning", level="warning", message=line)
         supervisor = Supervisor(
             self._work,
@@ -213,6 +213,7 @@ class _Server:
         from gateway_middleware.gateway import Gateway
         from gateway_middleware.serving.worker import Worker
 
+        gc.disable()  # until the heap is settled: what is made now is kept
         settings = self._current() if is_replacement else self._settings
         gateway = Gateway(
             settings,
@@ -276,14 +277,20 @@ def url_of(listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _shared_directories(settings: Settings, environment: dict[str, str]) -> Iterator[None]:
-    """Places of this server's own in which its workers add up metrics and tell each other what all must know."""
+def _with_directories(settings: Settings, environment: dict[str, str]) -> Iterator[Settings]:
+    """The same with places of this server's own, in which its workers add up metrics and tell each other what all know.
+
+    They are written into the environment as well, from which the workers read again.
+    """
     missing = {
-        "GATEWAY_METRICS_DIRECTORY": settings.metrics_directory is None,
-        "GATEWAY_FLEET_DIRECTORY": settings.fleet_path is None,
+        "metrics_directory": settings.metrics_directory is None,
+        "fleet_directory": settings.fleet_path is None,
     }
+    own = {}
     with contextlib.ExitStack() as stack:
         for name, is_missing in missing.items():
             if is_missing and settings.workers > 1:
-                environment[name] = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-gateway-"))
-        yield
+                own[name] = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-gateway-"))
+        environment |= {f"GATEWAY_{name.upper()}": place for name, place in own.items()}
+        given = (*settings.given, *(f"GATEWAY_{name.upper()}" for name in own))
+        yield msgspec.structs.replace(settings, **own, given=given)

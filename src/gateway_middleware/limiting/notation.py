@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 
 from limits import RateLimitItem, parse, parse_many
 
@@ -11,10 +12,13 @@ from gateway_middleware.limiting.limit import Alignment, Limit, OutagePolicy, Un
 
 MICRODOLLARS = 1_000_000
 _DAYS = 86_400
+_MAX_TEXTS = 1024
+"""A hundred thousand tenants have few different limits."""
 _LETTERS = {Unit.REQUESTS: "rp", Unit.TOKENS: "tp", Unit.SPEND: "sp"}
 _MONTHS = {"month": 1, "year": 12}
 
 
+@lru_cache(_MAX_TEXTS)
 def parse_limits(
     text: str,
     unit: Unit = Unit.REQUESTS,

@@ -43,7 +43,7 @@ class Crew:
 
     def __init__(self, size: int, *, now: float) -> None:
         self.slots = [Slot(number, due=now) for number in range(size)]
-        self._has_served = False
+        self.has_served = False
         self.is_leaving = False
 
     def due(self, now: float) -> list[Slot]:
@@ -63,7 +63,7 @@ class Crew:
         """This worker takes calls."""
         for slot in self.slots:
             if slot.pid == pid:
-                slot.is_ready = self._has_served = True
+                slot.is_ready = self.has_served = True
 
     @property
     def is_ready(self) -> bool:
@@ -87,7 +87,7 @@ class Crew:
         was_ready, slot.pid, slot.is_ready = slot.is_ready, None, False
         if self.is_leaving:
             return Ending.EXPECTED
-        if not (was_ready or self._has_served):
+        if not (was_ready or self.has_served):
             return Ending.FATAL
         slot.is_replacement = True
         slot.due = now + self._pause(slot, now)

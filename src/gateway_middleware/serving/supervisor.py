@@ -72,7 +72,8 @@ class Supervisor:
             while not (self._crew.is_leaving and not self._crew.pids):
                 for slot in self._crew.due(time.monotonic()):
                     self._start(slot)
-                self._keeper.start_if_due(time.monotonic())
+                if self._crew.has_served:  # until then it would only compete with the workers for the processor
+                    self._keeper.start_if_due(time.monotonic())
                 self._ask_for_reload()
                 self._wait(wakeup)
                 self._handle_signals(wakeup)
@@ -81,7 +82,9 @@ class Supervisor:
 
     def _wait(self, wakeup: socket.socket) -> None:
         now = time.monotonic()
-        pauses = [self._crew.next_due(now), self._reload.seconds_left(now), self._keeper.seconds_left(now)]
+        pauses = [self._crew.next_due(now), self._reload.seconds_left(now)]
+        if self._crew.has_served:
+            pauses.append(self._keeper.seconds_left(now))
         if self._leaves_until is not None:
             pauses.append(max(self._leaves_until - now, 0.0))
         known = [pause for pause in pauses if pause is not None]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import msgspec
@@ -129,7 +131,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """
         faults, files = Faults(), FilesRead()
         environment = dict(os.environ if environ is None else environ)
-        fields = _read(read_sources(environment, _NAMES, faults, files), faults, kinds, has_resolver=has_resolver)
+        with _no_collector():
+            fields = _read(read_sources(environment, _NAMES, faults, files), faults, kinds, has_resolver=has_resolver)
         if faults:
             raise SettingsError(faults.lines(), files=files.versions())
         return cls(**fields, files=files.versions())
@@ -175,6 +178,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def warnings(self) -> tuple[str, ...]:
         """What works and may not be meant, one line each."""
         return tuple(_warnings(self))
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """What is read of a hundred thousand tenants is all kept: the collector would look at it again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _read(
