@@ -29,8 +29,8 @@ floors:  ## import-linter: who may import whom
 test:  ## the test suite
 	$(PYTHON) -m pytest -q
 
-docs:  ## the tests of documentation and examples
-	$(PYTHON) -m pytest -q tests/docs
+docs:  ## the documentation as a site, in site/
+	$(PYTHON) -m mkdocs build --strict
 
 bench:  ## the benchmarks, against nginx
 	$(PYTHON) -m benchmarks
