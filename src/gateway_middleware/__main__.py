@@ -25,6 +25,7 @@ _COMMANDS = {
     "drill": "play an incident, and check what the runbook promises about it",
     "keep": "fold the journal and deliver usage events, for gateways of another server",
     "reconcile": "say what the journal holds of a span of days",
+    "event-schema": "print the JSON Schema of usage events",
     "settings-table": "print the table of all settings",
     "translation-table": "print what of a request reaches the other dialects",
     "model-table": "print the table of models that the gateway knows",

@@ -309,7 +309,11 @@ class Gateway:
             *self.policy.layers(),
             *self.guards.layers(),
             *telemetry_layers(self.config, tracers),
-            *self.metering.layers(self.limits.calls.estimator, heeds_entries=self.upstream.heeds_entries),
+            *self.metering.layers(
+                self.limits.calls.estimator,
+                heeds_entries=self.upstream.heeds_entries,
+                labels_of=self.config.labels_of,
+            ),
             Middleware(CallLimitMiddleware, limits=self.limits.calls, wall=clocks.wall),
             Middleware(TokenCountMiddleware, is_native=self.config.is_native, count=self._count_input),
             Middleware(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.core.domain import Usage
+from gateway_middleware.core.domain import Attribution, Usage
 from gateway_middleware.metering.delivery import cloudevents
 from gateway_middleware.metering.usage_event import UsageEvent, UsageSource
 from gateway_middleware.simulator.ledger import read_batch
@@ -73,6 +73,10 @@ def test_every_attribute_and_member() -> None:
             "key_id": "key_7",
             "policy_decision": None,
             "labels": {},
+            "provider_labels": {},
+            "tags": {},
+            "session": None,
+            "end_user": None,
             "outcome": "success",
             "status": 200,
             "usage_source": "provider",
@@ -164,3 +168,28 @@ def test_what_a_policy_has_said_is_told() -> None:
     event = usage_event(decision_id="d-1", labels=(("plan", "pro"),))
     data = json.loads(cloudevents.encode(event, source=SOURCE))["data"]
     assert (data["policy_decision"], data["labels"]) == ("d-1", {"plan": "pro"})
+
+
+def test_what_the_client_says_that_a_call_belongs_to() -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    attribution = Attribution(tags=(("team", "search"),), session="s", end_user="u", traceparent=trace)
+    event = usage_event(attribution=attribution, provider_labels=(("region", "eu"),))
+    encoded = json.loads(cloudevents.encode(event, source=SOURCE))
+    data = encoded["data"]
+    assert (data["tags"], data["session"], data["end_user"]) == ({"team": "search"}, "s", "u")
+    assert data["provider_labels"] == {"region": "eu"}
+    assert encoded["traceparent"] == trace
+    assert "traceparent" not in json.loads(cloudevents.encode(usage_event(), source=SOURCE))
+
+
+def test_type_and_schema_are_the_operators() -> None:
+    encoded = cloudevents.encode(FULL, source=SOURCE, event_type="com.example.usage", dataschema="https://s.test/1")
+    event = json.loads(encoded)
+    assert (event["type"], event["dataschema"]) == ("com.example.usage", "https://s.test/1")
+
+
+def test_the_schema_names_every_member() -> None:
+    data = json.loads(cloudevents.encode(FULL, source=SOURCE))["data"]
+    schema = cloudevents.schema()
+    (members,) = [part for part in schema["$defs"].values() if "usage_source" in part.get("properties", ())]
+    assert set(members["properties"]) == set(members["required"]) == set(data)

@@ -72,6 +72,9 @@ def complaints(**variables: str) -> tuple[str, ...]:
         ("GATEWAY_BREAKER", "shadow", "breaker", "shadow"),
         ("GATEWAY_USAGE_METERING_URL", "http://meter:9/events/", "usage_metering_url", "http://meter:9/events"),
         ("GATEWAY_USAGE_METERING_TOKEN", "t", "usage_metering_token", Secret("t")),
+        ("GATEWAY_EVENT_SOURCE", "/model-gateway/eu", "event_source", "/model-gateway/eu"),
+        ("GATEWAY_EVENT_TYPE", "com.example.llm.usage", "event_type", "com.example.llm.usage"),
+        ("GATEWAY_EVENT_SCHEMA", "https://schemas.test/usage.json", "event_schema", "https://schemas.test/usage.json"),
         ("GATEWAY_PORT", "", "port", 8080),
     ],
 )

@@ -55,6 +55,11 @@ class LiveConfig(Lifeless):
         self.deployment_keys = frozenset(deployment.key for deployment in self.deployments)
         self.route_names = frozenset(route.name for route in settings.routes)
         self.provider_names = tuple(p.name for p in settings.providers)
+        self._labels = {p.name: p.labels for p in settings.providers}
+
+    def labels_of(self, provider: str) -> tuple[tuple[str, str], ...]:
+        """The operator's labels of a provider."""
+        return self._labels.get(provider, ())
 
     def prepare(self, new: Settings) -> Commit:
         """Other providers and routes."""

@@ -22,6 +22,7 @@ from gateway_middleware.metering.journal.housekeeping import Retention
 from gateway_middleware.metering.journal.keeper import Keeper
 from gateway_middleware.metering.journal.keeper_status import KeeperStatus, write_status
 from gateway_middleware.metering.journal.spool import Spool
+from gateway_middleware.metering.usage_event import EVENT_TYPE
 from gateway_middleware.upstream.engine import Engine
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from gateway_middleware.metering.prices.prices import PriceBook
     from gateway_middleware.metering.usage_event import UsageEvent
 
-SOURCE = "/model-gateway"
-"""The `source` of usage events."""
 KEPT_SECONDS = 32 * 86400.0
 """For so long events are kept for which there is no sink."""
 MAX_EVENTS = 100_000
@@ -51,6 +50,9 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
     prices: dict[str, Price] = {}
     vendors: dict[str, str | None] = {}
     log_format: str | None = None
+    event_source: str = "/model-gateway"
+    event_type: str = EVENT_TYPE
+    event_schema: str | None = None
 
 
 class CrashPrices:
@@ -97,6 +99,7 @@ class KeeperProcess:
         self._clocks = clocks
         self._log = log
         self._spool = Spool(Path(config.journal), wall=clocks.wall)
+        self._config = config
         sink = None if config.url is None else SinkClient(Engine(), url=config.url, token=config.token)
         self._delivery = None if sink is None else self._deliver_to(sink)
         self._keeper = Keeper(
@@ -115,7 +118,9 @@ class KeeperProcess:
         return Delivery(
             self._spool,
             sink,
-            source=SOURCE,
+            source=self._config.event_source,
+            event_type=self._config.event_type,
+            dataschema=self._config.event_schema,
             clocks=self._clocks,
             on_health=lambda health: note_health(self._log, health),
             on_dead=lambda event_id, reason: note_dead(self._log, event_id, reason),

@@ -21,4 +21,7 @@ def keeper_config(settings: Settings) -> KeeperConfig:
         prices=dict(settings.prices),
         vendors={provider.name: getattr(KINDS.get(provider.kind), "price_id", None) for provider in settings.providers},
         log_format=settings.log_format,
+        event_source=settings.event_source,
+        event_type=settings.event_type,
+        event_schema=settings.event_schema,
     )

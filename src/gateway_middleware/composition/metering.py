@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.middleware import Middleware
 
-from gateway_middleware.composition.keeper import KEPT_SECONDS, SOURCE, note_dead, note_health
+from gateway_middleware.composition.keeper import KEPT_SECONDS, note_dead, note_health
 from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.metering.counters import UsageCounters
@@ -27,7 +27,7 @@ from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     import httpx
     from prometheus_client.core import Metric
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.limiting.estimate import Estimator
     from gateway_middleware.metering.journal.keeping import KeptBy
+    from gateway_middleware.metering.middleware import Labels
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.settings import Settings
 
@@ -84,7 +85,9 @@ class MeteringOff(Fixed, Lifeless):
     reason_not_ready: str | None = None
     reason_degraded: str | None = None
 
-    def layers(self, estimator: Estimator, *, heeds_entries: bool) -> list[Middleware]:
+    def layers(
+        self, estimator: Estimator, *, heeds_entries: bool, labels_of: Callable[[str], Labels]
+    ) -> list[Middleware]:
         """None."""
         return []
 
@@ -154,7 +157,9 @@ class Metering(Fixed):
         return Delivery(
             self.journal.spool,
             sink,
-            source=SOURCE,
+            source=settings.event_source,
+            event_type=settings.event_type,
+            dataschema=settings.event_schema,
             clocks=clocks,
             on_health=lambda health: note_health(self._log, health),
             on_dead=lambda event_id, reason: note_dead(self._log, event_id, reason),
@@ -176,8 +181,14 @@ class Metering(Fixed):
                 self._delivery.start()
             yield
 
-    def layers(self, estimator: Estimator, *, heeds_entries: bool) -> list[Middleware]:
-        """The layer that meters calls. `heeds_entries`: requests leave after their entry, with the gateway's outbox."""
+    def layers(
+        self, estimator: Estimator, *, heeds_entries: bool, labels_of: Callable[[str], Labels]
+    ) -> list[Middleware]:
+        """The layer that meters calls.
+
+        `labels_of` gives the labels of a provider. `heeds_entries`: requests leave after their entry, with the
+        gateway's outbox.
+        """
         return [
             Middleware(
                 MeteringMiddleware,
@@ -187,6 +198,7 @@ class Metering(Fixed):
                 appraise=self.appraise,
                 estimate_input=lambda request, tenant: estimator.estimate(request, tenant).input_tokens,
                 on_event=self.counters.note,
+                labels_of=labels_of,
                 wall=self._wall,
             )
         ]

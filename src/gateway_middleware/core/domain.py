@@ -127,6 +127,15 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     terms: PolicyTerms | None = None
 
 
+class Attribution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a client says that a call belongs to. `traceparent` is that of W3C Trace Context."""
+
+    tags: tuple[tuple[str, str], ...] = ()
+    session: str | None = None
+    end_user: str | None = None
+    traceparent: str | None = None
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """One callable upstream: a provider and the provider's own name of a model."""
 

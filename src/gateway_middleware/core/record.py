@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from gateway_middleware.core.domain import Deployment, Dialect, Outcome, Surface, Usage
+from gateway_middleware.core.domain import Attribution, Deployment, Dialect, Outcome, Surface, Usage
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.price import Cost
 from gateway_middleware.core.provider_api import Translation
@@ -93,6 +93,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     """Of the policy-adapter's decision about the call."""
     labels: tuple[tuple[str, str], ...] = ()
     """What the policy-adapter has labelled the call with."""
+    attribution: Attribution | None = None
+    """What the client says that the call belongs to, if anything."""
     answered_by: Attempt | None = None
     """The attempt whose answer is that of the call: the last one, or the one that won a hedged race."""
     trace_id: str | None = None

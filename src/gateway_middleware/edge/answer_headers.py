@@ -21,7 +21,8 @@ def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> 
     """Headers for the start of the answer, `now` being that moment on the record's clock.
 
     `Server-Timing`: `upstream` is the time of all attempts until now, `gateway` is the rest. `x-gateway-attempts`:
-    `provider;outcome;ms` for each; the attempt that is being relayed has no outcome yet. `x-gateway-cost`: US dollars.
+    `provider;outcome;ms` for each; the attempt that is being relayed has no outcome yet. `x-gateway-cost`: US dollars,
+    by the price list that `x-gateway-price-version` names.
     """
     request_id = record.request_id.encode()
     headers: HeaderList = [(b"x-request-id", request_id), _NO_SNIFF]
@@ -30,6 +31,7 @@ def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> 
     upstream = _add_attempts(headers, record, now) if record.attempts else 0.0
     if cost is not None:
         headers.append((b"x-gateway-cost", cost.text.encode()))
+        headers.append((b"x-gateway-price-version", _value(cost.version)))
     gateway = max(now - record.started - upstream, 0.0)
     headers.append((b"server-timing", b"gateway;dur=%.2f, upstream;dur=%.2f" % (gateway * 1000, upstream * 1000)))
     return headers

@@ -10,6 +10,7 @@ import msgspec
 from gateway_middleware.core.domain import Outcome
 
 if TYPE_CHECKING:
+    from gateway_middleware.core.domain import Attribution
     from gateway_middleware.core.record import CallRecord
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -60,6 +61,9 @@ class CallLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     policy_decision: str | None = None
     """The id of the policy-adapter's decision."""
     labels: dict[str, str] | None = None
+    tags: dict[str, str] | None = None
+    session: str | None = None
+    end_user: str | None = None
     ttft_ms: float | None = None
     upstream_ms: float | None = None
     input_tokens: int | None = None
@@ -106,6 +110,8 @@ def call_line(record: CallRecord) -> CallLine:
         line.policy_decision = record.decision_id
     if record.labels:
         line.labels = dict(record.labels)
+    if record.attribution is not None:
+        _add_attribution(line, record.attribution)
     if record.attempts:
         _add_attempts(line, record)
     if usage is not None:
@@ -113,6 +119,12 @@ def call_line(record: CallRecord) -> CallLine:
         line.output_tokens = usage.output_tokens
         line.cached_input_tokens = usage.cached_input_tokens
     return line
+
+
+def _add_attribution(line: CallLine, attribution: Attribution) -> None:
+    line.tags = dict(attribution.tags) or None
+    line.session = attribution.session
+    line.end_user = _name(attribution.end_user)
 
 
 def _add_attempts(line: CallLine, record: CallRecord) -> None:

@@ -11,6 +11,7 @@ from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.plan import CallPlan, PlanPart, Plans
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
+from gateway_middleware.intake.attribution import attribution_of
 from gateway_middleware.intake.body import read_body
 from gateway_middleware.intake.paced_receive import BodyPaces, PacedReceive
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
@@ -82,6 +83,7 @@ class IntakeMiddleware:
             body = await self._read(headers.get(b"content-length"), receive, share)
             record.bytes_in = len(body)
             parsed = parse(body, content_type, surface)
+            record.attribution = attribution_of(headers, scope["headers"], parsed.fields)
             request = self._request(
                 parsed, body, endpoint, surface, tenant=tenant, record=record, headers=scope["headers"]
             )

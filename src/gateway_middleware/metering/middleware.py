@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway_middleware.metering.call_journal import TurnJournal
     from gateway_middleware.metering.usage_event import Appraise, UsageEvent
 
+Labels: TypeAlias = "tuple[tuple[str, str], ...]"
 _BYTES_PER_TOKEN = 4
 """For calls whose end nobody sees: whatever is estimated closer is estimated at the end."""
 
@@ -32,6 +33,7 @@ class MeteringMiddleware:
 
     Where the bytes of an answer leave with `outbox`, that sees to it that the journal is written before; else it is
     written before the end of the answer is sent. `heeds_entries`: requests leave with it too, after their entry.
+    `labels_of` gives the operator's labels of a provider.
     `appraise` puts a price on an event; `estimate_input` says how many tokens a tenant's request is, where the provider
     does not come to say; `on_event` is shown each event; `wall` is seconds since the epoch. For an application that is
     no gateway there is `UsageMiddleware`.
@@ -47,6 +49,7 @@ class MeteringMiddleware:
         appraise: Appraise,
         estimate_input: Callable[[ModelRequest, str], int],
         on_event: Callable[[UsageEvent], None] = lambda _: None,
+        labels_of: Callable[[str], Labels] = lambda _: (),
         wall: Clock = time.time,
     ) -> None:
         self.app = app
@@ -56,6 +59,7 @@ class MeteringMiddleware:
         self.appraise = appraise
         self.estimate_input = estimate_input
         self.on_event = on_event
+        self.labels_of = labels_of
         self.wall = wall
         self._ids = CallIds()
 
@@ -120,6 +124,8 @@ class CallMeter:
             is_stream=request.is_stream,
             decision_id=self._record.decision_id,
             labels=self._record.labels,
+            provider_labels=metering.labels_of(deployment.provider),
+            attribution=self._record.attribution,
             input_tokens=len(request.body) // _BYTES_PER_TOKEN,
         )
         entry = metering.begin(call)

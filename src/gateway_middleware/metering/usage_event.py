@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
-from gateway_middleware.core.domain import Outcome, Surface, Usage
+from gateway_middleware.core.domain import Attribution, Outcome, Surface, Usage
 
 if TYPE_CHECKING:
     from gateway_middleware.core.record import Attempt
@@ -53,6 +53,8 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_stream: bool = False
     decision_id: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    provider_labels: tuple[tuple[str, str], ...] = ()
+    attribution: Attribution | None = None
 
 
 class OpenCall(Attempted, frozen=True, kw_only=True, omit_defaults=True, rename={"input_tokens": "in"}):
@@ -126,6 +128,8 @@ class UsageEvent(Attempted, frozen=True, kw_only=True, omit_defaults=True):
             is_stream=call.is_stream,
             decision_id=call.decision_id,
             labels=call.labels,
+            provider_labels=call.provider_labels,
+            attribution=call.attribution,
             outcome=outcome,
             usage=usage,
             usage_source=usage_source,

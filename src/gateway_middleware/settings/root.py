@@ -111,6 +111,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     breaker: str = "on"
     usage_metering_url: str | None = None
     usage_metering_token: Secret | None = None
+    event_source: str = "/model-gateway"
+    event_type: str = "gateway.llm.usage.v1"
+    event_schema: str | None = None
     watch_seconds: float = 2.0
     given: tuple[str, ...] = ()
     files: tuple[FileVersion, ...] = ()

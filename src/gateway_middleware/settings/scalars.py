@@ -19,6 +19,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?"
 _PLAIN_HOST = re.compile(_HOST)
+_URI_REFERENCE = re.compile(r"[A-Za-z0-9._~:/?#@!$&()*+,;=%-]{1,256}")
 _URL = re.compile(
     rf"(https?)://({_HOST}|\[[0-9A-Fa-f:.]{{2,45}}\])(?::([0-9]{{1,5}}))?((?:/[A-Za-z0-9._~%!$&'()*+,;=:-]*)*)"
 )
@@ -99,6 +100,11 @@ def host(node: Node) -> str:
         return node.raw
     node.fault("expected a host name or an IP address to listen on")
     return ""
+
+
+def uri_reference(node: Node) -> str:
+    """What may stand for a thing in a CloudEvent: an address, a path, a name in reverse order of domains."""
+    return text(node, _URI_REFERENCE, "expected a URI reference such as /model-gateway/eu, at most 256 characters")
 
 
 def url(node: Node) -> str:

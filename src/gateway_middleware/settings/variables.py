@@ -486,4 +486,23 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="GATEWAY_USAGE_METERING_TOKEN", field="usage_metering_token", read=Node.secret, meaning="Its bearer token."
     ),
+    Variable(
+        name="GATEWAY_EVENT_SOURCE",
+        field="event_source",
+        read=scalars.uri_reference,
+        meaning="The `source` of CloudEvents: the same on all replicas of a gateway, another one for another gateway.",
+    ),
+    Variable(
+        name="GATEWAY_EVENT_TYPE",
+        field="event_type",
+        read=scalars.uri_reference,
+        meaning="The `type` of usage events: what `usage-metering` knows them by.",
+    ),
+    Variable(
+        name="GATEWAY_EVENT_SCHEMA",
+        field="event_schema",
+        read=scalars.url,
+        default="none",
+        meaning="The `dataschema` of usage events: where you keep what `model-gateway event-schema` prints.",
+    ),
 )

@@ -5,7 +5,9 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
     specversion      "1.0"
     id               of the usage event; with `source` it names the event once and for all
     source           the gateway, e.g. "/model-gateway/eu": the same on every replica, and after a restart
-    type             "gateway.llm.usage.v1"
+    type             "gateway.llm.usage.v1", or what the operator calls it
+    dataschema       where the schema of `data` is, if the operator says so
+    traceparent      of W3C Trace Context, where the client sent one
     subject          the tenant
     time             RFC 3339 in UTC, with microseconds
     datacontenttype  "application/json"
@@ -15,6 +17,8 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
                      surface, route, stream         e.g. "chat", the configured route, true or false
                      key_id                         which of the tenant's keys; never the key
                      policy_decision, labels        what the policy-adapter has said of the call
+                     provider_labels                the operator's labels of the provider, e.g. {"region": "eu"}
+                     tags, session, end_user        what the client says that the call belongs to
                      outcome, status                e.g. "success"; the provider's HTTP status
                      usage_source                   "provider", "partial" or "estimated"
                      input_tokens                   including cached_input_tokens and cache_write_tokens, of which
@@ -28,17 +32,20 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
                      flags                          what was odd about the provider's numbers
 
 Every member of `data` is always there; what is not known is null, which is not 0. The bytes of an event depend on
-nothing but the event and `source`: they are equal each time it is sent. Both may only ever be added to.
+nothing but the event, `source`, `type` and `dataschema`: they are equal each time it is sent. `data` may only ever be
+added to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from gateway_middleware.core.domain import Usage
+from gateway_middleware.core.domain import Attribution, Usage
 from gateway_middleware.metering.usage_event import EVENT_TYPE, UsageEvent, UsageSource
 
 CONTENT_TYPE = "application/cloudevents-batch+json"
@@ -46,6 +53,7 @@ UNREADABLE = "raw_usage_unreadable"
 """The flag of an event whose `raw_usage` is no JSON: one such would make a whole batch unreadable."""
 
 _NULL = msgspec.Raw(b"null")
+_NOTHING = Attribution()
 _encoder = msgspec.json.Encoder()
 
 
@@ -62,6 +70,10 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None
     policy_decision: str | None
     labels: dict[str, str]
+    provider_labels: dict[str, str]
+    tags: dict[str, str]
+    session: str | None
+    end_user: str | None
     outcome: str
     status: int | None
     usage_source: UsageSource
@@ -89,15 +101,29 @@ class _CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     time: str
     datacontenttype: str = "application/json"
+    dataschema: str | UnsetType = UNSET
+    traceparent: str | UnsetType = UNSET
     data: _Data
 
 
-def encode(event: UsageEvent, *, source: str) -> bytes:
+def encode(event: UsageEvent, *, source: str, event_type: str = EVENT_TYPE, dataschema: str | None = None) -> bytes:
     """One event. Raises `ValueError` or `OverflowError` when its time or text cannot be written."""
     cloud_event = _CloudEvent(
-        id=event.id, source=source, subject=event.tenant, time=_rfc3339(event.time), data=_data(event)
+        id=event.id,
+        source=source,
+        type=event_type,
+        subject=event.tenant,
+        time=_rfc3339(event.time),
+        dataschema=dataschema or UNSET,
+        traceparent=(event.attribution or _NOTHING).traceparent or UNSET,
+        data=_data(event),
     )
     return _encoder.encode(cloud_event)
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of `data`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(_Data)}
 
 
 def join(encoded: Iterable[bytes]) -> bytes:
@@ -107,6 +133,7 @@ def join(encoded: Iterable[bytes]) -> bytes:
 
 def _data(event: UsageEvent) -> _Data:
     usage, is_readable = event.usage, _is_json(event.raw_usage)
+    attribution = event.attribution or _NOTHING
     return _Data(
         request_id=event.request_id,
         attempt=event.attempt,
@@ -120,6 +147,10 @@ def _data(event: UsageEvent) -> _Data:
         key_id=event.key_id,
         policy_decision=event.decision_id,
         labels=dict(event.labels),
+        provider_labels=dict(event.provider_labels),
+        tags=dict(attribution.tags),
+        session=attribution.session,
+        end_user=attribution.end_user,
         outcome=event.outcome,
         status=event.status,
         usage_source=event.usage_source,

@@ -12,16 +12,17 @@ from gateway_middleware.metering.delivery.schedule import Schedule
 from gateway_middleware.metering.delivery.sender import EventStore, Sender
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.delivery.state import DeliveryHealth, DeliveryState
-from gateway_middleware.metering.usage_event import UsageEvent
+from gateway_middleware.metering.usage_event import EVENT_TYPE, UsageEvent
 
 
 class Delivery:
     """Sends what is pending in a store, oldest first, and takes it off once the sink has it.
 
-    `source` names the gateway and never changes. Up to `parallel` batches of up to `batch` events are under way, one
-    while delivery fails. A batch that is not full waits until `linger` seconds after the batch before it. Without
-    `notify` the store is read each `poll` seconds. Callbacks run in the event loop and must not raise: `on_health`
-    (`ok`, `failing`, `misconfigured`) when it changes, `on_dead` with id and reason.
+    `source` names the gateway and never changes; `event_type` and `dataschema` are those of CloudEvents. Up to
+    `parallel` batches of up to `batch` events are under way, one while delivery fails. A batch that is not full waits
+    until `linger` seconds after the batch before it. Without `notify` the store is read each `poll` seconds. Callbacks
+    run in the event loop and must not raise: `on_health` (`ok`, `failing`, `misconfigured`) when it changes, `on_dead`
+    with id and reason.
     """
 
     def __init__(
@@ -30,6 +31,8 @@ class Delivery:
         sink: SinkClient,
         *,
         source: str,
+        event_type: str = EVENT_TYPE,
+        dataschema: str | None = None,
         batch: int = 100,
         parallel: int = 4,
         linger: float = 0.1,
@@ -50,6 +53,8 @@ class Delivery:
             store,
             sink,
             source=source,
+            event_type=event_type,
+            dataschema=dataschema,
             backoff=self._backoff,
             batch=self._batch,
             wall=clocks.wall,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -15,7 +16,7 @@ from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
 from gateway_middleware.metering.delivery.responses import SinkResponse
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.delivery.state import DeliveryHealth
-from gateway_middleware.metering.usage_event import UsageEvent
+from gateway_middleware.metering.usage_event import EVENT_TYPE, UsageEvent
 
 _log = logging.getLogger("gateway_middleware")
 _MESSAGES: dict[DeliveryHealth, tuple[int, str]] = {
@@ -52,6 +53,7 @@ class EncodedEvent(msgspec.Struct, frozen=True):
 class Sender:
     """One batch after the other, whatever becomes of it. `source` names the gateway and never changes.
 
+    `event_type` and `dataschema` are those of CloudEvents.
     `backoff` is told of every failure and `batch` of every size; `health` and the figures beside it are of this moment:
     `last_success` is seconds since the epoch, `lag` how many seconds lay between the time of the oldest event of the
     last batch that was taken and that moment. Callbacks run in the event loop and must not raise.
@@ -63,6 +65,8 @@ class Sender:
         sink: SinkClient,
         *,
         source: str,
+        event_type: str = EVENT_TYPE,
+        dataschema: str | None = None,
         backoff: Backoff,
         batch: BatchSize,
         wall: Clock,
@@ -77,7 +81,7 @@ class Sender:
         self.last_error: str | None = None
         self._store = store
         self._sink = sink
-        self._source = source
+        self._encode = partial(cloudevents.encode, source=source, event_type=event_type, dataschema=dataschema)
         self._backoff = backoff
         self._batch = batch
         self._wall = wall
@@ -89,7 +93,7 @@ class Sender:
         encoded = []
         for event in events:
             try:
-                encoded.append(EncodedEvent(event.id, event.time, cloudevents.encode(event, source=self._source)))
+                encoded.append(EncodedEvent(event.id, event.time, self._encode(event)))
             except (ValueError, OverflowError, OSError, TypeError) as error:
                 await self._bury(event.id, f"cannot be encoded ({type(error).__name__})")
         if encoded:
