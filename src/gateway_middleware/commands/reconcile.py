@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway_middleware.metering.exports import focus_csv, plain_csv
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+
+    from gateway_middleware.metering.journal.daily_total import DailyTotal
+
+_FORMATS = ("json", "csv", "focus")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,19 +27,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     today = datetime.now(UTC).date()
     parser.add_argument("--from", dest="first", type=date.fromisoformat, default=today, help="first day (UTC)")
     parser.add_argument("--to", dest="last", type=date.fromisoformat, default=today, help="last day (UTC), included")
+    parser.add_argument(
+        "--format", choices=_FORMATS, default="json", help="JSON on each line, CSV, or CSV in the columns of FOCUS 1.2"
+    )
+    parser.add_argument("--account", help="BillingAccountId of FOCUS; default: that of GATEWAY_EVENT_SOURCE")
     parser.add_argument("--journal", help="the SQLite file; default: that of GATEWAY_JOURNAL")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one JSON object for each day and tenant."""
+    """Print the sums of each day and tenant."""
     path = Path(args.journal or Settings.from_env().journal)
     if not path.exists():
         print(f"reconcile: there is no journal at {path}", file=sys.stderr)
         return 1
     spool = Spool(path)
     try:
-        for row in spool.reconcile(args.first, args.last):
-            print(msgspec.json.encode(row).decode())
+        print(_written(spool.reconcile(args.first, args.last), args), end="")
     finally:
         spool.close()
     return 0
+
+
+def _written(totals: Sequence[DailyTotal], args: argparse.Namespace) -> str:
+    if args.format == "csv":
+        return plain_csv(totals)
+    if args.format == "focus":
+        return focus_csv(totals, account=args.account or Settings.from_env().event_source)
+    return "".join(f"{msgspec.json.encode(total).decode()}\n" for total in totals)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,15 @@ from starlette.middleware import Middleware
 
 from gateway_middleware.composition.keeper import KEPT_SECONDS, note_dead, note_health
 from gateway_middleware.composition.part import Fixed, Lifeless
-from gateway_middleware.core.errors import InvalidRequestError
+from gateway_middleware.core.domain import Usage
+from gateway_middleware.core.errors import InvalidRequestError, PathNotFoundError, UnavailableError
 from gateway_middleware.metering.counters import UsageCounters
+from gateway_middleware.metering.delivery import cloudevents
 from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.delivery.state import DeliveryState
 from gateway_middleware.metering.journal.journal import Journal
+from gateway_middleware.metering.journal.lookup import events_of_call
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
@@ -27,7 +32,7 @@ from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     import httpx
     from prometheus_client.core import Metric
@@ -103,6 +108,10 @@ class MeteringOff(Fixed, Lifeless):
         """Nothing is known of what a tenant has used."""
         return {}
 
+    async def of_call(self, tenant: Tenant | None, request_id: str) -> dict[str, Any]:
+        """Raises `PathNotFoundError`."""
+        raise _not_here(request_id)
+
     async def reconcile(self, first: str | None, last: str | None) -> dict[str, Any]:
         """Raises `InvalidRequestError`."""
         raise InvalidRequestError("Metering is off: GATEWAY_JOURNAL.")
@@ -143,6 +152,7 @@ class Metering(Fixed):
         delivers = url is not None and keeper == "thread"
         self._delivery = self._build_delivery(settings, clocks, transport) if delivers else None
         self._has_sink = url is not None
+        self._looking = asyncio.Lock()
 
     def _build_delivery(
         self, settings: Settings, clocks: Clocks, transport: httpx.AsyncBaseTransport | None
@@ -281,6 +291,24 @@ class Metering(Fixed):
         own = [row for row in month.totals if row.tenant == tenant.name]
         return {"usage": {"today": [row for row in own if row.day == today.isoformat()], "month": own}}
 
+    async def of_call(self, tenant: Tenant | None, request_id: str) -> dict[str, Any]:
+        """What one call has used, as long as its events are in the journal. `tenant` None: whosever it was.
+
+        Raises `PathNotFoundError`, and `UnavailableError` while the journal cannot be read.
+        """
+        async with self._looking:  # however often anybody asks: one look at a time
+            events = await asyncio.to_thread(self._find, tenant, request_id)
+        if not events:
+            raise _not_here(request_id)
+        return _call_document(events)
+
+    def _find(self, tenant: Tenant | None, request_id: str) -> list[UsageEvent]:
+        self.journal.flush(_FLUSH_SECONDS)
+        try:
+            return events_of_call(self.journal.spool.path, None if tenant is None else tenant.name, request_id)
+        except sqlite3.Error as error:
+            raise UnavailableError("The journal cannot be read now.", retry_after=1.0) from error
+
     async def reconcile(self, first: str | None, last: str | None) -> dict[str, Any]:
         """Sums by tenant and day, and the balance of this process. Days as `2026-11-24`.
 
@@ -309,6 +337,30 @@ class Metering(Fixed):
         yield DEAD_LETTERS.family(spool.dead_letters)
         yield DELIVERY_LAG.family(0.0 if delivery is None else spool.oldest_age)
         yield DELIVERY_FAILURES.family(0 if delivery is None else delivery.consecutive_failures)
+
+
+def _call_document(events: Sequence[UsageEvent]) -> dict[str, Any]:
+    """Attempts without an event have cost nothing. A sum of which a part is not known is not known."""
+    first, costs = events[0], [event.cost for event in events]
+    sums = {name: sum(getattr(event.usage, name) or 0 for event in events) for name in Usage.__struct_fields__}
+    known = [Decimal(cost) for cost in costs if cost is not None]
+    return {
+        "request_id": first.request_id,
+        "tenant": first.tenant,
+        "model": first.model,
+        "cost": f"{sum(known, Decimal(0)):f}" if len(known) == len(costs) else None,
+        "currency": "USD",
+        "usage": sums,
+        "attempts": [cloudevents.document(event) for event in events],
+    }
+
+
+def _not_here(request_id: str) -> PathNotFoundError:
+    return PathNotFoundError(
+        f"Nothing is known here of a call `{request_id}` of yours: it was another server's, has used nothing, is under "
+        "way, or its usage events have been delivered.",
+        code="not_here",
+    )
 
 
 def _delivery_document(state: DeliveryState) -> dict[str, Any]:

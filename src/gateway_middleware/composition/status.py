@@ -76,6 +76,7 @@ class Status:
             "provider_status": documents.ProviderStatus(self._stats.providers.provider_status),
             "metrics": self._stats.exposition,
             "usage": documents.TenantUsage(self._usage_of),
+            "usage_of_call": documents.CallUsage(self._metering.of_call),
             "admin_circuit_breaker": BreakerCommands(operations.command_breaker),
             "console": Console() if self._config.settings.console == "on" else NoConsole(),
             "admin_status": QueryDocument(lambda _: status()),

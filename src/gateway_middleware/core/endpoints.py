@@ -14,6 +14,7 @@ class Access(StrEnum):
 
     OPEN = "open"
     TENANT = "tenant"
+    TENANT_OR_ADMIN = "tenant_or_admin"
     ADMIN = "admin"
     METRICS = "metrics"
 
@@ -93,6 +94,7 @@ def _others() -> list[Endpoint]:
         _read("metrics", "/metrics", Access.METRICS),
         _read("console", "/console", Access.OPEN),
         _read("usage", "/v1/usage", Access.TENANT),
+        _read("usage_of_call", "/v1/usage/{argument}", Access.TENANT_OR_ADMIN),
         *(_command("admin_circuit_breaker", f"{_BREAKERS}/{{argument:path}}/{name}") for name in _BREAKER_COMMANDS),
         _read("admin_status", "/v1/admin/status", Access.ADMIN),
         _command("admin_reload", "/v1/admin/reload"),

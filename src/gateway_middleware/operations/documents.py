@@ -127,6 +127,17 @@ class ProviderStatus:
         await answer(send, _JSON.encode(document))
 
 
+class CallUsage:
+    """`GET /v1/usage/{request_id}`: what one call has used; of a tenant one of its own, of an operator any."""
+
+    def __init__(self, make: Callable[[Tenant | None, str], Awaitable[dict[str, Any]]]) -> None:
+        self._make = make
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        document = await self._make(TENANT.peek(scope), ENDPOINT.get(scope).argument or "")
+        await answer(send, _JSON.encode(document))
+
+
 class TenantUsage:
     """`GET /v1/usage`: what a tenant has used and what remains to it."""
 

@@ -89,7 +89,7 @@ class TenantMiddleware:
         """Refuse whoever may not; the tenant, if the endpoint needs one. No coroutine unless the resolver is one."""
         endpoint = ENDPOINT.peek(scope)
         access = Access.TENANT if endpoint is None else endpoint.access
-        if access is Access.TENANT:
+        if access is Access.TENANT or (access is Access.TENANT_OR_ADMIN and not self._is_admin(scope)):
             return self._resolve(scope)
         if access is Access.METRICS:
             if self._metrics_token is not None:
@@ -99,6 +99,10 @@ class TenantMiddleware:
                 raise PermissionDeniedError("Administration is disabled: no admin token is configured.")
             _check(self._admin_token, scope)
         return None
+
+    def _is_admin(self, scope: Scope) -> bool:
+        credential = None if self._admin_token is None else credential_of(scope["headers"])
+        return credential is not None and hmac.compare_digest(credential.secret, self._admin_token or b"")
 
     def _resolve(self, scope: Scope) -> Tenant | Awaitable[Tenant | None]:
         is_free = self._declaring is not None and self._declaring.ignores_credentials

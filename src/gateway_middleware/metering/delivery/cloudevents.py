@@ -121,6 +121,11 @@ def encode(event: UsageEvent, *, source: str, event_type: str = EVENT_TYPE, data
     return _encoder.encode(cloud_event)
 
 
+def document(event: UsageEvent) -> dict[str, Any]:
+    """`data` of an event with its id and its time, for whoever asks for one call."""
+    return {"id": event.id, "time": _rfc3339(event.time), **msgspec.structs.asdict(_data(event))}
+
+
 def schema() -> dict[str, Any]:
     """JSON Schema of `data`."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(_Data)}
