@@ -22,7 +22,8 @@ from gateway_middleware.composition.keeper_config import keeper_config
 from gateway_middleware.core.price import Price
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.metering.journal.journal import Journal
-from gateway_middleware.metering.journal.keeper_status import KeeperStatus, read_status
+from gateway_middleware.metering.journal.keeper_status import KeeperStatus, read_status, write_status
+from gateway_middleware.metering.journal.segment import Segment
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.simulator.collector import Collector, Fault
 from journaled import call, event, leftovers, spooled
@@ -114,6 +115,26 @@ async def test_a_second_keeper_waits_for_the_first(tmp_path: Path) -> None:
     assert told(path).began == first
 
 
+async def test_counts_go_on_where_the_keeper_before_has_left_off(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    before = KeeperStatus(at=1.0, began=1.0, dropped=5, damaged=2, quarantined=1, orphaned=4)
+    write_status(path, before)
+    async with Journal(path, keeper="process"), Running(path):
+        damage(leftovers(path)[:1])
+        await until(lambda: told(path).damaged == 3)
+        status = told(path)
+    assert (status.dropped, status.quarantined, status.orphaned) == (5, 1, 4)
+
+
+def damage(files: list[Path]) -> None:
+    """Write into each file of a journal what is no record."""
+    for file in files:
+        segment = Segment.beside(file)
+        assert segment is not None
+        segment.append(b"\nnonsense\n")
+        segment.close()
+
+
 async def test_a_spool_that_cannot_be_kept_is_told_and_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.write_bytes(b"in the way")
@@ -175,6 +196,11 @@ async def ask(client: httpx.AsyncClient, times: int) -> None:
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
 
 
+async def sample(client: httpx.AsyncClient, name: str) -> float:
+    text = (await client.get("/metrics")).text
+    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} "))
+
+
 async def ready(client: httpx.AsyncClient) -> None:
     async with asyncio.timeout(20):
         while True:
@@ -206,6 +232,13 @@ async def test_the_keeper_of_serve_is_small_is_replaced_and_its_death_costs_noth
                     health = (await client.get("/v1/health")).json()["metering"]
                     assert health["delivery"]["standing"] == "ok"
                     assert [child.pid for child in children_of(process, keeper=True)] != [keeper.pid]
+                    await until(lambda: told(tmp_path / "journal.db").began > 0)
+                    damage(leftovers(tmp_path / "journal.db")[:1])
+                    await until(lambda: told(tmp_path / "journal.db").damaged == 1)
+                    await asyncio.sleep(2.1)  # each worker reads it twice a second and leaves it for the others
+                    assert await sample(client, "model_gateway_journal_damaged_records_total") == 1.0
+                    assert health["calls"]["orphaned"] == 0
+                    assert (await client.get("/v1/health")).json()["metering"]["keeper"]["orphaned"] == 0
                 process.send_signal(signal.SIGTERM)
                 output, _ = process.communicate(timeout=20)
             finally:

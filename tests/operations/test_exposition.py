@@ -82,6 +82,7 @@ def test_processes_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None
     def of(value: float) -> list[Metric]:
         return [
             Counter("c", "c").family(value),
+            Counter("k", "k").family(value, aggregation=Aggregation.MAX),
             Gauge("g", "g", aggregation=Aggregation.SUM).family(value),
             Gauge("m", "m", ("state",), aggregation=Aggregation.MAX).family({("open",): value}),
         ]
@@ -94,7 +95,7 @@ def test_processes_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None
     own = WorkerMetrics(tmp_path, lambda: of(1.0))
     own.write()
     found = {family.name: family.samples[0].value for family in own.collect()}
-    assert found == {"c": 13.0, "g": 6.0, "m": 5.0}
+    assert found == {"c": 13.0, "k": 7.0, "g": 6.0, "m": 5.0}
 
 
 def test_a_gauge_must_say_how_processes_are_aggregated(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.journal.housekeeping import Retention
 from gateway_middleware.metering.journal.keeper import Keeper
-from gateway_middleware.metering.journal.keeper_status import KeeperStatus, write_status
+from gateway_middleware.metering.journal.keeper_status import KeeperStatus, read_status, write_status
+from gateway_middleware.metering.journal.keeping import Tally
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.usage_event import EVENT_TYPE
 from gateway_middleware.upstream.engine import Engine
@@ -111,6 +112,8 @@ class KeeperProcess:
             notify=(lambda: None) if self._delivery is None else self._delivery.notify,
         )
         self._began = clocks.wall()
+        self._before = Tally()
+        self._quarantined_before = 0
         self._told: KeeperStatus | None = None
         self._fault: str | None = None
 
@@ -146,7 +149,12 @@ class KeeperProcess:
         await asyncio.to_thread(self._tell)
 
     def _begin(self) -> bool:
-        return bool(self._guarded(self._keeper.begin))
+        if not self._guarded(self._keeper.begin):
+            return False
+        if (last := read_status(self._spool.path)) is not None:
+            self._before = Tally(*(getattr(last, name) for name in Tally._fields))
+            self._quarantined_before = last.quarantined
+        return True
 
     def _work(self) -> bool:
         """One pass; whether it has brought anything."""
@@ -170,13 +178,14 @@ class KeeperProcess:
         return done
 
     def _tell(self) -> None:
-        gauge, tally, keeper = self._spool.gauge, self._keeper.tally, self._keeper
+        gauge, keeper = self._spool.gauge, self._keeper
+        tally = Tally(*map(sum, zip(self._before, keeper.tally, strict=True)))
         self._told = KeeperStatus(
             at=self._clocks.wall(),
             began=self._began,
             trouble=self._fault or keeper.trouble,
             reached=keeper.reached,
-            quarantined=self._spool.quarantined,
+            quarantined=self._quarantined_before + self._spool.quarantined,
             delivery=None if self._delivery is None else self._delivery.state,
             **gauge._asdict(),
             **tally._asdict(),

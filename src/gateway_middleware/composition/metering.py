@@ -149,6 +149,7 @@ class Metering(Fixed):
         )
         self.counters = UsageCounters()
         self.metrics = MeteringMetrics(self.counters, self._families)
+        self._of_losses = Aggregation.MAX if keeper == "process" else Aggregation.SUM
         delivers = url is not None and keeper == "thread"
         self._delivery = self._build_delivery(settings, clocks, transport) if delivers else None
         self._has_sink = url is not None
@@ -263,6 +264,9 @@ class Metering(Fixed):
             health["delivery"] = _delivery_document(delivery)
         elif self._has_sink:
             health["delivery"] = _NO_NEWS
+        status = self.journal.keeper_status
+        if status is not None:
+            health["keeper"] = {"began": _moment(status.began), "at": _moment(status.at), "orphaned": status.orphaned}
         return health
 
     @property
@@ -329,9 +333,9 @@ class Metering(Fixed):
         spool, delivery = self.journal.spool, self._delivery_state
         losses = self.journal.losses
         yield REFUSED.family(losses.refused)
-        yield DROPPED.family(losses.dropped)
-        yield DAMAGED.family(losses.damaged)
-        yield QUARANTINED.family(losses.quarantined)
+        yield DROPPED.family(losses.dropped, aggregation=self._of_losses)
+        yield DAMAGED.family(losses.damaged, aggregation=self._of_losses)
+        yield QUARANTINED.family(losses.quarantined, aggregation=self._of_losses)
         yield BACKLOG.family(spool.backlog)
         yield STATE.family(_STATES[self.journal.state.status])
         yield DEAD_LETTERS.family(spool.dead_letters)

@@ -39,11 +39,12 @@ class _Definition(msgspec.Struct, frozen=True):
 
 
 class Counter(_Definition, frozen=True):
-    """A value that only grows, without the suffix `_total`. Processes are added up, also those that have ended."""
+    """A value that only grows, without the suffix `_total`. Processes that have ended still count."""
 
-    def family(self, values: Values) -> Metric:
-        """The metric with its values of this moment."""
-        family = CounterMetricFamily(self.name, self.text, labels=self.labels)
+    def family(self, values: Values, *, aggregation: Aggregation = Aggregation.SUM) -> CounterFamily:
+        """The metric with its values of this moment. MAX: each process tells what one process has counted for all."""
+        family = CounterFamily(self.name, self.text, labels=self.labels)
+        family.aggregation = aggregation
         for labels, value in _rows(values):
             family.add_metric(labels, value)
         return family
@@ -63,6 +64,12 @@ class Gauge(_Definition, frozen=True, kw_only=True):
         return family
 
 
+class CounterFamily(CounterMetricFamily):
+    """A family of samples that knows its aggregation."""
+
+    aggregation: Aggregation
+
+
 class GaugeFamily(GaugeMetricFamily):
     """A family of samples that knows its aggregation."""
 
@@ -71,7 +78,7 @@ class GaugeFamily(GaugeMetricFamily):
 
 def aggregation_of(family: Metric) -> Aggregation:
     """How the values of several processes become one. Raises `TypeError` for a gauge that no `Gauge` made."""
-    if isinstance(family, GaugeFamily):
+    if isinstance(family, CounterFamily | GaugeFamily):
         return family.aggregation
     if family.type == "gauge":
         raise TypeError(f"The gauge {family.name} does not say how to aggregate: make it by `Gauge(...).family()`.")

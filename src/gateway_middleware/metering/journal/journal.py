@@ -104,6 +104,7 @@ class Journal:
             if self._is_left_to_keeper
             else OwnKeeper(
                 self._segments,
+                self.spool,
                 Follower(self.spool, notify=self._notify),
                 Housekeeping(self.spool, self._retention, wall=wall, clock=clock, appraise=appraise),
             )
@@ -274,7 +275,7 @@ class Journal:
             refused=self._refused,
             dropped=tally.dropped,
             damaged=tally.damaged,
-            quarantined=self.spool.quarantined,
+            quarantined=self._keeping.quarantined,
         )
 
     @property

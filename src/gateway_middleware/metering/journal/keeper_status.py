@@ -14,7 +14,8 @@ class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
     """`at` is when it was written, in seconds since the epoch; `began` when its keeper began.
 
     `reached` says for each journal up to which record all is in the spool. `oldest` is the time of the oldest event
-    that waits for delivery. Counts are those of `Tally` and `Gauge`; `delivery` is None where there is no sink.
+    that waits for delivery. Counts are those of `Tally` and `Gauge`; those of `Tally` and `quarantined` go on from what
+    earlier keepers of the spool have told. `delivery` is None where there is no sink.
     """
 
     at: float

@@ -51,7 +51,12 @@ class Keeping(Protocol):
 
     @property
     def tally(self) -> Tally:
-        """What else has been counted since the start of whoever keeps."""
+        """What else has been counted. Of a keeper process what it has dropped and could not read, for all processes."""
+        ...
+
+    @property
+    def quarantined(self) -> int:
+        """Spools that were moved aside, by whomever."""
         ...
 
     def begin(self) -> None:
@@ -84,8 +89,9 @@ class OwnKeeper:
 
     status: KeeperStatus | None = None
 
-    def __init__(self, segments: SegmentLog, follower: Follower, housekeeping: Housekeeping) -> None:
+    def __init__(self, segments: SegmentLog, spool: Spool, follower: Follower, housekeeping: Housekeeping) -> None:
         self._segments = segments
+        self._spool = spool
         self._follower = follower
         self._housekeeping = housekeeping
         self._retired: deque[Segment] = deque()
@@ -98,6 +104,10 @@ class OwnKeeper:
     @property
     def taken(self) -> int:
         return self._follower.taken
+
+    @property
+    def quarantined(self) -> int:
+        return self._spool.quarantined
 
     @property
     def tally(self) -> Tally:
@@ -180,11 +190,15 @@ class LeftToKeeper:
         return self._status.trouble if self._status else None
 
     @property
+    def quarantined(self) -> int:
+        return self._spool.quarantined + (self._status.quarantined if self._status else 0)
+
+    @property
     def tally(self) -> Tally:
         status = self._status
         if status is None:
             return Tally()
-        return Tally(orphaned=0, dropped=status.dropped, damaged=status.damaged)
+        return Tally(dropped=status.dropped, damaged=status.damaged)
 
     def begin(self) -> None:
         self._spool.path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +217,6 @@ class LeftToKeeper:
             return
         self._status = status
         self._spool.gauge = Gauge(status.backlog, status.oldest, status.dead_letters)
-        self._spool.quarantined = status.quarantined
         reached = status.reached.get(self._segments.owner, 0)
         while self._marks and self._marks[0][0] <= reached:
             self.taken = self._marks.popleft()[1]

@@ -22,7 +22,10 @@ class JournalState(NamedTuple):
 
 
 class JournalCounts(NamedTuple):
-    """Calls of this process and those it adopted: `admitted == closed + open + orphaned + voided`, always."""
+    """Calls of this process and those it adopted: `admitted == closed + open + orphaned + voided`, always.
+
+    Where a keeper process keeps the journal it adopts for all: then `orphaned` is 0 here, and `KeeperStatus` tells it.
+    """
 
     admitted: int = 0
     closed: int = 0
@@ -32,7 +35,7 @@ class JournalCounts(NamedTuple):
 
 
 class JournalLosses(NamedTuple):
-    """What this process refused or could not keep, since it began.
+    """What this process refused or could not keep, since it began; all but `refused` a keeper process tells for all.
 
     `refused` calls that could not be written down; `dropped` events that were too many or too old; `damaged` records
     and `quarantined` spools that could not be read, and lie beside the spool as `*.quarantine`.
