@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gateway_middleware.core.domain import HeaderList
@@ -26,9 +26,10 @@ _STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
 
 
 _MAX_STARTS = 512
-_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_LENGTH = b"content-length: "
+_NOT_WRITTEN = frozenset({b"transfer-encoding", b"connection"})
 _line_starts: dict[bytes, bytes] = {}
-"""The beginning of the line of a header, by its name as applications write it; of those that frame an answer: none."""
+"""The beginning of the line of a header, by its name as applications write it; none where the protocol has its own."""
 
 
 def _line_start(name: bytes) -> bytes:
@@ -37,7 +38,7 @@ def _line_start(name: bytes) -> bytes:
     if len(_line_starts) >= _MAX_STARTS:
         _line_starts.clear()
     lower = name.lower()
-    start = _line_starts[name] = b"" if lower in _FRAMING else lower + b": "
+    start = _line_starts[name] = b"" if lower in _NOT_WRITTEN else lower + b": "
     return start
 
 
@@ -104,34 +105,32 @@ class Answer:
 
     def _add_headers(self, headers: Iterable[tuple[bytes, bytes]], parts: list[bytes]) -> int:
         """Append the lines of the application's headers, without those that are the protocol's own; their number."""
-        before = len(parts)
-        starts = _line_starts
+        pairs = list(headers)
+        if not pairs:
+            return 0
+        names, values = zip(*pairs, strict=True)
+        starts: list[Any] = list(map(_line_starts.get, names))
+        if None in starts:
+            starts = list(map(_line_start, names))
+        if b"" in starts:
+            self._heed_connection(pairs)
+            return self._add_headers([p for p, start in zip(pairs, starts, strict=True) if start], parts)
+        if _LENGTH in starts:
+            self._announce([value for start, value in zip(starts, values, strict=True) if start == _LENGTH])
+        parts += (b"\r\n".join(map(bytes.__add__, starts, values)), b"\r\n")
+        return len(starts)
+
+    def _heed_connection(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         for name, value in headers:
-            start = starts.get(name)
-            if start is None:
-                start = _line_start(name)
-            if not start:
-                start = self._frame(name.lower(), value)
-                if not start:
-                    continue
-            parts += (start, value, b"\r\n")
-        return (len(parts) - before) // 3
+            if name.lower() == b"connection":
+                self.keep_alive = self.keep_alive and b"close" not in value.lower()
 
-    def _frame(self, name: bytes, value: bytes) -> bytes:
-        """Note what the application says of the framing; the beginning of its line, if it is written."""
-        if name == b"content-length":
-            self._announce(value)
-            return b"content-length: "
-        if name == b"connection":
-            self.keep_alive = self.keep_alive and b"close" not in value.lower()
-        return b""
-
-    def _announce(self, value: bytes) -> None:
-        if self._left is not None:
+    def _announce(self, lengths: Sequence[bytes]) -> None:
+        if len(lengths) > 1:
             raise RuntimeError("Response with more than one Content-Length")
-        if not value.isdigit():
+        if not lengths[0].isdigit():
             raise RuntimeError("Invalid Content-Length")
-        self._left = int(value)
+        self._left = int(lengths[0])
 
     def _add_framing(self, status: int, parts: list[bytes]) -> int:
         """Append what the protocol says of the body and of the connection; the number of lines."""
