@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from gateway_middleware.core.asgi import Watchtower
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import (
     StaleConnectionError,
@@ -166,7 +167,7 @@ def connection_of(wire: Wire, outbox: Outbox | None = None) -> Connection:
 
 def answer_on(connection: Connection) -> EngineAnswer:
     loop = asyncio.get_running_loop()
-    return EngineAnswer(connection, loop, first_byte=5, idle=5, until=loop.time() + 60)
+    return EngineAnswer(connection, loop, first_byte=5, idle=5, until=loop.time() + 60, tower=Watchtower())
 
 
 BODY = bytes(range(256)) * 8192  # 2 MiB
@@ -196,7 +197,7 @@ async def test_bytes_that_come_before_the_request_was_written_are_no_answer() ->
     assert (wire.written, wire.is_closing(), answer.has_bytes) == ([], True, False)
     connection.connection_lost(None)
     with pytest.raises(UpstreamProtocolError, match="without an answer"):
-        await answer.head()
+        await answer.news()
     answer.close()
 
 
@@ -245,7 +246,7 @@ async def test_a_request_whose_entry_cannot_be_written_does_not_leave(body: byte
     connection.send(b"HEAD", body, answer, entry=entry)
     await asyncio.sleep(0)
     with pytest.raises(UnavailableError, match="full"):
-        await answer.head()
+        await answer.news()
     answer.close()
     assert (wire.written, wire.is_closing()) == ([], False)
     answer = answer_on(connection)  # it serves the next one, whose entry is written
@@ -281,7 +282,7 @@ async def test_a_body_cut_short_by_its_answer_costs_the_connection() -> None:
     answer = answer_on(connection)
     connection.send(b"HEAD", BODY, answer)
     deliver(connection, plain(status=b"413 X"))
-    await answer.head()
+    assert answer.has_head
     assert (answer.status, await answer.read(10)) == (413, b"hello")
     answer.close()
     assert wire.is_closing()
@@ -301,7 +302,9 @@ async def test_a_socket_that_is_never_full_takes_all_at_once() -> None:
 
 async def test_data_that_came_in_time_is_no_timeout() -> None:
     loop = asyncio.get_running_loop()
-    answer = EngineAnswer(connection_of(Wire()), loop, first_byte=5, idle=0.0, until=loop.time() + 60)
+    answer = EngineAnswer(
+        connection_of(Wire()), loop, first_byte=5, idle=0.0, until=loop.time() + 60, tower=Watchtower()
+    )
     answer.put_head(200, [])
     waiting = asyncio.ensure_future(answer.chunk())
     await asyncio.sleep(0)

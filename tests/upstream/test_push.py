@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from gateway_middleware.core.asgi import Watchtower
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.push import End, Push
 
@@ -29,7 +30,7 @@ class Call:
 
     def __init__(self, pass_on: Callable[[bytes], Awaitable[None] | End | None], *, raises: bool = True) -> None:
         loop = asyncio.get_running_loop()
-        self.answer = EngineAnswer(Wire(), loop, first_byte=60, idle=60, until=loop.time() + 60)
+        self.answer = EngineAnswer(Wire(), loop, first_byte=60, idle=60, until=loop.time() + 60, tower=Watchtower())
         self.answer.put_head(200, [])
         self.pass_on = pass_on
         self.raises = raises

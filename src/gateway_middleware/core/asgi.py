@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from gateway_middleware.core.errors import ClientDisconnectedError
 
@@ -60,27 +60,38 @@ _BODIES = frozenset({"http.response.body", "http.response.pathsend", "http.respo
 _STALL_CHECKS = 4
 
 
+class Watch(Protocol):
+    """Something to be done for a call that lasts."""
+
+    def start(self) -> None:
+        """It has lasted: begin."""
+        ...
+
+
 class Watchtower:
-    """Starts the watchers of calls that take longer than `patience` seconds: one timer for all, not one for each."""
+    """Starts the watches of what takes longer than `patience` seconds: one timer for all, not one for each."""
 
     def __init__(self, *, patience: float = 0.02) -> None:
         self._patience = patience
         self._timer: asyncio.TimerHandle | None = None
-        self._new: dict[UntilDisconnect, None] = {}
-        self._old: dict[UntilDisconnect, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._new: dict[Watch, None] = {}
+        self._old: dict[Watch, None] = {}
 
-    def add(self, watch: UntilDisconnect, loop: asyncio.AbstractEventLoop) -> None:
+    def add(self, watch: Watch, loop: asyncio.AbstractEventLoop) -> None:
         """Have the watch started after one to two times the patience."""
         self._new[watch] = None
-        if self._timer is None:
-            self._timer = loop.call_later(self._patience, self._tick, loop)
+        if self._timer is None or loop is not self._loop:
+            self._loop, self._timer = loop, loop.call_later(self._patience, self._tick, loop)
 
-    def discard(self, watch: UntilDisconnect) -> None:
-        """The call has ended."""
-        self._new.pop(watch, None)
-        self._old.pop(watch, None)
+    def discard(self, watch: Watch) -> None:
+        """What it is for has ended."""
+        if self._new.pop(watch, self) is self:
+            self._old.pop(watch, None)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is not self._loop:
+            return
         due, self._old, self._new = self._old, self._new, {}
         for watch in due:
             watch.start()

@@ -14,6 +14,7 @@ from gateway_middleware.core.errors import ProtocolFault, UpstreamProtocolError,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway_middleware.core.asgi import Watchtower
     from gateway_middleware.core.domain import HeaderList
     from gateway_middleware.core.errors import GatewayError
 
@@ -40,7 +41,10 @@ class Source(Protocol):
 
 
 class EngineAnswer:
-    """An `Answer` of the engine. Deadlines are kept by one timer that is moved, not made anew."""
+    """An `Answer` of the engine. Deadlines are kept by one timer that is moved, and set once the answer has lasted.
+
+    `tower` says when that is: a deadline that is shorter than its patience is noticed when that is over.
+    """
 
     __slots__ = (
         "_chunks",
@@ -55,6 +59,7 @@ class EngineAnswer:
         "_take",
         "_timer",
         "_total_deadline",
+        "_tower",
         "_waiter",
         "has_bytes",
         "has_head",
@@ -64,7 +69,14 @@ class EngineAnswer:
     )
 
     def __init__(
-        self, connection: Source, loop: asyncio.AbstractEventLoop, *, first_byte: float, idle: float, until: float
+        self,
+        connection: Source,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        first_byte: float,
+        idle: float,
+        until: float,
+        tower: Watchtower,
     ) -> None:
         self.status = 0
         self.headers: HeaderList = []
@@ -83,7 +95,9 @@ class EngineAnswer:
         self._phase = "first_byte"
         self._phase_deadline = loop.time() + first_byte
         self._total_deadline = until
-        self._timer = loop.call_at(min(self._phase_deadline, until), self._check_deadlines)
+        self._timer: asyncio.TimerHandle | None = None
+        self._tower = tower
+        tower.add(self, loop)
 
     # What the connection tells.
 
@@ -92,8 +106,7 @@ class EngineAnswer:
         self.headers = headers
         self.has_head = True
         self._phase = "idle"
-        due = self._loop.time() + self._idle
-        if due < self._timer.when():
+        if self._timer is not None and (due := self._loop.time() + self._idle) < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(due, self._check_deadlines)
         self._wake()
@@ -128,11 +141,10 @@ class EngineAnswer:
 
     # What dispatch asks.
 
-    async def head(self) -> None:
-        """Wait for the final response head. Raises what `chunk` raises."""
-        while not self.has_head:
-            self._raise_error()
-            await self._wait()
+    def news(self) -> asyncio.Future[None]:
+        """What to wait for until something has come. Raises what `chunk` raises."""
+        self._raise_error()
+        return self._wait()
 
     async def chunk(self) -> bytes:
         while not self._chunks:
@@ -180,7 +192,7 @@ class EngineAnswer:
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
-        self._timer.cancel()
+        self._stop_timer()
         self._error = None  # an error that was raised leads back here by its traceback
         self._wake()
         if connection is not None:
@@ -192,7 +204,7 @@ class EngineAnswer:
         if self._is_ended or self._error is not None or self._connection is None:
             self.close()
             return
-        self._timer.cancel()
+        self._stop_timer()
         self._phase = "linger"
         self._connection.resume()
         self._timer = self._loop.call_later(_LINGER_SECONDS, self.close)
@@ -205,16 +217,25 @@ class EngineAnswer:
         if self._connection is None and not self._is_ended:
             raise UpstreamProtocolError("The answer was closed before its end.", fault=ProtocolFault.TRUNCATED)
 
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _wait(self) -> asyncio.Future[None]:
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def start(self) -> None:
+        """It has lasted longer than the tower's patience: keep its deadlines from now on."""
+        self._check_deadlines()
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is None:
+            self._tower.discard(self)
+        else:
+            timer.cancel()
 
     def _check_deadlines(self) -> None:
         if self._is_ended:

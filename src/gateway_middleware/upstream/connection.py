@@ -12,7 +12,7 @@ import httptools
 from gateway_middleware.core.errors import ProtocolFault, StaleConnectionError, UpstreamProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway_middleware.core.domain import HeaderList
     from gateway_middleware.core.outbox import Entry, Outbox
@@ -302,7 +302,8 @@ class Connection(asyncio.BufferedProtocol):
         self._is_interim = _CONTINUE <= status < _OK and status != _SWITCHING
         if self._is_interim:
             return
-        fault = _framing_fault(status, self._headers)
+        fields = dict(self._headers)
+        fault = _framing_fault(status, self._headers, fields)
         if self._bare_bytes > MAX_HEAD_BYTES and sum(map(_size, self._headers)) > MAX_HEAD_BYTES:
             fault = _TOO_LONG
         if fault is not None:
@@ -311,8 +312,7 @@ class Connection(asyncio.BufferedProtocol):
             answer.put_error(UpstreamProtocolError(fault, fault=kind))
             self.abort()
             return
-        names = {name for name, _ in self._headers}
-        is_framed = b"content-length" in names or b"transfer-encoding" in names
+        is_framed = b"content-length" in fields or b"transfer-encoding" in fields
         self._ends_with_connection = not is_framed and status not in _NO_BODY
         answer.put_head(status, self._headers)
         if self._has_no_body or (is_framed and status in _NO_BODY):
@@ -362,14 +362,23 @@ def _size(header: tuple[bytes, bytes]) -> int:
     return len(header[0]) + len(header[1]) + 4
 
 
-def _framing_fault(status: int, headers: HeaderList) -> str | None:
-    """What makes the length of a message doubtful (RFC 9112, 6.3), or a head unacceptable."""
+def _framing_fault(status: int, headers: HeaderList, fields: Mapping[bytes, bytes]) -> str | None:
+    """What makes the length of a message doubtful (RFC 9112, 6.3), or a head unacceptable.
+
+    `fields` are the headers once more, by name.
+    """
     if status < _CONTINUE:
         return "The provider's answer has no valid status."
     if status == _SWITCHING:
         return "The provider switched protocols."
     if len(headers) > MAX_HEADERS:
         return "The provider's answer has too many headers."
+    length, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
+    if len(fields) == len(headers):  # none stands twice
+        if coding is None and (length is None or length.isdigit()):
+            return None
+        if coding == b"chunked" and length is None:
+            return None
     lengths = {value for name, value in headers if name == b"content-length"}
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     if codings and (lengths or codings != [b"chunked"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from gateway_middleware.core.asgi import Watchtower
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import (
     StaleConnectionError,
@@ -50,6 +51,7 @@ class Engine:
         self._connector = Connector(ssl_context)
         self._outbox = outbox or Outbox()
         self._buffer = bytearray(READ_BYTES)
+        self._tower = Watchtower()
         self._keep_alive = keep_alive
         self._max_connections = max_connections
         self._stale_after = stale_after
@@ -73,7 +75,7 @@ class Engine:
         self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float, entry: Entry | None = None
     ) -> Coroutine[Any, Any, EngineAnswer]:
         """As `RecordedExchange.open`. Raises ValueError for a header of the call that would end its own line."""
-        call = _Call(request, timeouts, first_byte, entry)
+        call = _Call(request, timeouts, first_byte, entry, self._tower)
         pool = self._pools.get(request.target.origin)
         if pool is None:
             pool = self._pools[request.target.origin] = Pool(self._max_connections)
@@ -165,12 +167,20 @@ class Engine:
 class _Call:
     """One request on its way: what all of its tries have in common."""
 
-    __slots__ = ("entry", "first_byte", "head", "loop", "request", "timeouts", "until")
+    __slots__ = ("entry", "first_byte", "head", "loop", "request", "timeouts", "tower", "until")
 
-    def __init__(self, request: UpstreamRequest, timeouts: Timeouts, first_byte: float, entry: Entry | None) -> None:
+    def __init__(
+        self,
+        request: UpstreamRequest,
+        timeouts: Timeouts,
+        first_byte: float,
+        entry: Entry | None,
+        tower: Watchtower,
+    ) -> None:
         self.request = request
         self.entry = entry
         self.timeouts = timeouts
+        self.tower = tower
         self.first_byte = first_byte
         self.head = _head_of(request)
         self.loop = asyncio.get_running_loop()
@@ -183,7 +193,8 @@ class _Call:
         """Send the request on this connection and wait for the head of the answer."""
         answer = self._send(connection)
         try:
-            await answer.head()
+            while not answer.has_head:
+                await answer.news()
         except BaseException:
             answer.close()
             raise
@@ -191,7 +202,12 @@ class _Call:
 
     def _send(self, connection: Connection) -> EngineAnswer:
         answer = EngineAnswer(
-            connection, self.loop, first_byte=self.first_byte, idle=self.timeouts.idle, until=self.until
+            connection,
+            self.loop,
+            first_byte=self.first_byte,
+            idle=self.timeouts.idle,
+            until=self.until,
+            tower=self.tower,
         )
         request = self.request
         connection.send(self.head, request.body, answer, has_no_body=request.target.method == "HEAD", entry=self.entry)
