@@ -179,6 +179,11 @@ class AttemptSequence:
     def succeeded(self, planned: PlannedAttempt, attempt: Attempt | None) -> None:
         """The attempt returned. An answer that says itself that it failed counts as that."""
         failure = None if attempt is None else attempt.failure
+        if failure is None and self._verdicts.is_empty:
+            admission = planned.end(SUCCEEDED)
+            if admission is not None:
+                admission.settle(SUCCEEDED)
+            return
         self._settle(planned, SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))
         self._verdicts.conclude()
 

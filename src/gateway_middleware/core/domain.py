@@ -25,6 +25,10 @@ class Dialect(StrEnum):
     AZURE = "azure"
 
 
+_FREE = frozenset({"messages/count_tokens", "responses/input_tokens", "moderations"})
+_TEXT = frozenset({"chat/completions", "responses", "completions", "messages"})
+
+
 class Surface(StrEnum):
     """A client-facing API. The value is its path below the version prefix."""
 
@@ -43,25 +47,17 @@ class Surface(StrEnum):
     AUDIO_TRANSCRIPTIONS = "audio/transcriptions"
     AUDIO_TRANSLATIONS = "audio/translations"
 
-    @property
-    def label(self) -> str:
-        """A short name for logs and metrics: `chat`, `messages`, `images_edits`."""
-        return _SURFACE_LABELS[self]
+    label: str
+    """A short name for logs and metrics: `chat`, `messages`, `images_edits`."""
+    uses_tokens: bool
+    """Whether a call can cost tokens. Counting tokens and moderation are free at every provider."""
+    writes_text: bool
+    """Whether the answer is text of a model, whose tokens are output."""
 
-    @property
-    def uses_tokens(self) -> bool:
-        """Whether a call can cost tokens. Counting tokens and moderation are free at every provider."""
-        return self not in _FREE_SURFACES
-
-    @property
-    def writes_text(self) -> bool:
-        """Whether the answer is text of a model, whose tokens are output."""
-        return self in _TEXT_SURFACES
-
-
-_FREE_SURFACES = frozenset({Surface.COUNT_TOKENS, Surface.INPUT_TOKENS, Surface.MODERATIONS})
-_TEXT_SURFACES = frozenset({Surface.CHAT, Surface.RESPONSES, Surface.COMPLETIONS, Surface.MESSAGES})
-_SURFACE_LABELS = {s: "chat" if s is Surface.CHAT else s.value.replace("/", "_") for s in Surface}
+    def __init__(self, path: str) -> None:
+        self.label = "chat" if path == "chat/completions" else path.replace("/", "_")
+        self.uses_tokens = path not in _FREE
+        self.writes_text = path in _TEXT
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -87,7 +88,7 @@ def call_line(record: CallRecord) -> CallLine:
         event="call",
         request_id=record.request_id,
         method=_name(record.method) or "",
-        path=shown(record.path, _MAX_PATH),
+        path=_path(record.path) if len(record.path) <= _MAX_PATH else shown(record.path, _MAX_PATH),
         endpoint=record.endpoint,
         status=record.status,
         outcome=record.outcome,
@@ -132,16 +133,23 @@ def _add_attempts(line: CallLine, record: CallRecord) -> None:
     for attempt in record.attempts:
         if attempt.ended is not None:
             spent += attempt.ended - attempt.started
-    line.upstream_request_id = _name(record.upstream_request_id)
+    if last.upstream_request_id is not None:
+        line.upstream_request_id = shown(last.upstream_request_id, _MAX_NAME)
     line.provider = last.deployment.provider
-    line.deployment = shown(last.deployment.key, _MAX_PATH)
+    line.deployment = _path(last.deployment.key)
     if last.translation is not None:
         line.upstream_surface = last.translation.surface.label
     line.upstream_ms = _ms(spent)
 
 
+@lru_cache(maxsize=1024)  # tenants, keys, models and deployments come again and again
 def _name(text: str | None) -> str | None:
-    return text if text is None or (len(text) <= _MAX_NAME and text.isprintable()) else shown(text, _MAX_NAME)
+    return None if text is None else shown(text, _MAX_NAME)
+
+
+@lru_cache(maxsize=256)
+def _path(text: str) -> str:
+    return shown(text, _MAX_PATH)
 
 
 def _ms(seconds: float) -> float:

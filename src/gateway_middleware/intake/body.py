@@ -35,8 +35,10 @@ async def read_body(
         await take_turn(length)
         take_turn = None
     message = await receive()
-    first = _piece(message)
-    size = _within(len(first), limit)
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnectedError
+    first: bytes = message.get("body", b"")
+    size = len(first) if len(first) <= limit else _within(len(first), limit)
     if on_bytes is not None:
         on_bytes(size)
     if not message.get("more_body", False):

@@ -19,6 +19,7 @@ from gateway_middleware.intake.tenant_bodies import MAX_TENANT_BODIES_BYTES, Ten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
     from gateway_middleware.core.domain import HeaderList, Route, Tenant
@@ -85,7 +86,14 @@ class IntakeMiddleware:
             parsed = parse(body, content_type, surface)
             record.attribution = attribution_of(headers, scope["headers"], parsed.fields)
             request = self._request(
-                parsed, body, endpoint, surface, tenant=tenant, record=record, headers=scope["headers"]
+                parsed,
+                body,
+                endpoint,
+                surface,
+                tenant=tenant,
+                record=record,
+                is_strict=_STRICT in headers and _asks_strictness(scope["headers"]),
+                headers=_allowed_headers(scope["headers"], headers.keys(), endpoint.dialect),
             )
             references = self._owners.references(surface, parsed, request.route)
             if references:
@@ -116,9 +124,9 @@ class IntakeMiddleware:
         *,
         tenant: Tenant,
         record: CallRecord,
-        headers: HeaderList,
+        is_strict: bool,
+        headers: tuple[tuple[bytes, bytes], ...],
     ) -> ModelRequest:
-        is_strict = _asks_strictness(headers)
         model = _model_of(endpoint, surface, parsed)
         kind = (tenant, endpoint.path, model, is_strict)
         plan = self._plans.find(kind)
@@ -142,7 +150,7 @@ class IntakeMiddleware:
             output_cap=parsed.output_cap,
             choices=parsed.choices,
             is_strict=is_strict or route.translate is Translate.STRICT,
-            headers=_allowed_headers(headers, endpoint.dialect),
+            headers=headers,
             plan=plan,
         )
 
@@ -214,8 +222,11 @@ def _asks_strictness(headers: HeaderList) -> bool:
     return bool(value == b"true")
 
 
-def _allowed_headers(sent: HeaderList, dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
+def _allowed_headers(sent: HeaderList, names: AbstractSet[bytes], dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
+    """Those of the client that go upstream. Raises `InvalidRequestError`."""
     allowed = _ANTHROPIC_HEADERS if dialect is Dialect.ANTHROPIC else _OPENAI_HEADERS
+    if names.isdisjoint(allowed):
+        return ()
     headers = tuple([pair for pair in sent if pair[0] in allowed])
     for name, value in headers:
         if len(value) > allowed[name] or not value.isascii() or any(c < 32 or c == 127 for c in value):

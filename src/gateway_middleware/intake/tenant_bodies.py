@@ -36,9 +36,18 @@ class TenantBodies:
         """The bytes of a tenant's calls that have not ended."""
         return self._under_way.get(tenant, 0)
 
-    def change(self, tenant: str, size: int) -> None:
-        """So many bytes more, or less."""
+    def add(self, tenant: str, size: int) -> bool:
+        """So many bytes more; False, and not counted, where they are too many."""
         total = self._under_way.get(tenant, 0) + size
+        if total > self.max_bytes:
+            return False
+        if total:
+            self._under_way[tenant] = total
+        return True
+
+    def give_back(self, tenant: str, size: int) -> None:
+        """So many bytes less."""
+        total = self._under_way.get(tenant, 0) - size
         if total:
             self._under_way[tenant] = total
         else:
@@ -117,11 +126,9 @@ class Share:
 
     def add(self, size: int) -> None:
         """Count bytes that have come. Raises `RateLimitedError` where they are too many, and does not count them."""
-        bodies = self._bodies
-        if bodies.under_way(self._tenant) + size > bodies.max_bytes:
+        if not self._bodies.add(self._tenant, size):
             raise self._refusal()
         self._size += size
-        bodies.change(self._tenant, size)
 
     async def take_turn(self, size: int) -> None:
         """Wait until a large body may be read. Raises `RateLimitedError` where there is no room for it, or no turn."""
@@ -143,10 +150,11 @@ class Share:
 
     def close(self) -> None:
         """The call has ended."""
-        self.end_turn()
+        if self._turn:
+            self.end_turn()
         size, self._size = self._size, 0
         if size:
-            self._bodies.change(self._tenant, -size)
+            self._bodies.give_back(self._tenant, size)
 
     def _refusal(self) -> RateLimitedError:
         return RateLimitedError(

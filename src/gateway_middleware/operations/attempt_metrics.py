@@ -64,10 +64,12 @@ class _Series:
             self._count_usage(attempt.usage)
 
     def _count_usage(self, usage: Usage) -> None:
-        for field in self.usage:
-            value = getattr(usage, field)
-            if value is not None:
-                self.usage[field] += value
+        sums = self.usage
+        sums["input_tokens"] += usage.input_tokens or 0
+        sums["output_tokens"] += usage.output_tokens or 0
+        sums["cached_input_tokens"] += usage.cached_input_tokens or 0
+        sums["cache_write_tokens"] += usage.cache_write_tokens or 0
+        sums["reasoning_tokens"] += usage.reasoning_tokens or 0
         if usage.input_tokens is not None:
             self.input_tokens.observe(usage.input_tokens)
         if usage.output_tokens is not None:

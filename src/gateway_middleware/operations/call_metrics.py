@@ -40,13 +40,7 @@ FIRST_TOKEN_BUCKETS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 )  # fmt: skip
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-_TOKEN_TYPES = (
-    ("input", "input_tokens"),
-    ("output", "output_tokens"),
-    ("cached_input", "cached_input_tokens"),
-    ("cache_write", "cache_write_tokens"),
-    ("reasoning", "reasoning_tokens"),
-)
+_TOKEN_TYPES = ("input", "output", "cached_input", "cache_write", "reasoning")
 _CALL_LABELS = ("surface", "provider", "model")
 
 
@@ -60,13 +54,15 @@ class _Series:
         self.duration = Histogram(DURATION_BUCKETS)
         self.first_token = Histogram(FIRST_TOKEN_BUCKETS)
         self.overhead = Histogram(OVERHEAD_BUCKETS)
-        self.tokens = dict.fromkeys((kind for kind, _ in _TOKEN_TYPES), 0)
+        self.tokens = dict.fromkeys(_TOKEN_TYPES, 0)
 
     def count_usage(self, usage: Usage) -> None:
-        for kind, field in _TOKEN_TYPES:
-            value = getattr(usage, field)
-            if value is not None:
-                self.tokens[kind] += value
+        tokens = self.tokens
+        tokens["input"] += usage.input_tokens or 0
+        tokens["output"] += usage.output_tokens or 0
+        tokens["cached_input"] += usage.cached_input_tokens or 0
+        tokens["cache_write"] += usage.cache_write_tokens or 0
+        tokens["reasoning"] += usage.reasoning_tokens or 0
 
 
 class CallMetrics(Collector):
@@ -128,5 +124,6 @@ def _count(series: _Series, record: CallRecord, outcome: Outcome) -> None:
         series.duration.observe(record.ended - record.started, record.trace_id)
     if record.first_byte is not None and record.is_stream and outcome is Outcome.SUCCESS:
         series.first_token.observe(record.first_byte - record.started)
-    if record.usage is not None:
-        series.count_usage(record.usage)
+    usage = record.usage
+    if usage is not None:
+        series.count_usage(usage)

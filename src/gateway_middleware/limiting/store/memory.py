@@ -108,13 +108,16 @@ class MemoryStore:
         now = int(self._clock() * MICROSECONDS + 0.5)
         for status in decision.statuses:
             claim = status.claim
-            unit = claim.limit.unit
+            limit = claim.limit
+            unit = limit.unit
+            used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
+            if limit.period is not None and (used is None or used == claim.cost or not status.is_taken):
+                continue
             cell = self._cells.get(claim.key) or self._fetch(claim)
             if isinstance(cell, Leases):
                 cell.expiries.pop(decision.owner, None)
                 continue
-            used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
-            if used is None or used == claim.cost or not status.is_taken:
+            if used is None:
                 continue
             at = now + self._wall_offset if cell.is_calendar else now
             if not cell.since <= at < cell.until:
@@ -122,7 +125,7 @@ class MemoryStore:
             if used > claim.cost:
                 cell.add(min(used, MAX_AMOUNT) - claim.cost)
             else:
-                cell.refund(claim.cost - min(max(used, 0), claim.limit.amount), status.newest)
+                cell.refund(claim.cost - min(max(used, 0), limit.amount), status.newest)
 
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
         """Prolong leases, or take them anew."""
