@@ -332,8 +332,7 @@ def _differences(
     for name, sums in served.items():
         if events[name] != sums:
             yield f"{name}: the provider has {sums}, the events have {events[name]}"
-        counted = sums.micro_dollars if name == "big" else min(sums.micro_dollars, SMALL_LIMIT)
-        if limits[name] != counted:
+        if limits[name] != sums.micro_dollars:
             yield f"{name}: the provider has {sums.micro_dollars} micro-dollars, the limit has {limits[name]}"
     dearest = max((s.dollars or Decimal(0) for s in every if s.tenant == "small"), default=Decimal(0)) * MILLION
     if served["small"].micro_dollars > SMALL_LIMIT + dearest:

@@ -29,6 +29,7 @@ PARTS = (
     "SideCalls",
     "Tenants",
     "PolicyOff",
+    "Guards",
     "CallPricing",
     "Metering",
     "Credentials",

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,11 @@ async def _work_on(url: str) -> None:
         await asyncio.sleep(0.02)
 
 
+_NUMBERS = count()
+
+
 async def _work(url: str) -> None:
-    ask: list[Any] = [{"role": "user", "content": "x"}]
+    ask: list[Any] = [{"role": "user", "content": f"x {next(_NUMBERS)}"}]  # the same one again is no new failure
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
         for model, stream in (("fast", True), ("fast", False), ("moved", False), ("cooled", False)):
             body = {"model": model, "messages": ask, "stream": stream}
