@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,14 @@ class RunningGateway:
         self.url = url
         self.config = config
         self._keys = keys
+        self._numbers = count(1)
         self._client = client
         self._story = story
 
     async def call(self, model: str = "fast", *, tenant: str = "acme", stream: bool = False) -> Answer:
-        """A chat completion."""
-        body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+        """A chat completion, with words that no other call has: the same failing again would be one failure."""
+        hello = {"role": "user", "content": f"hello {next(self._numbers)}"}
+        body = {"model": model, "messages": [hello], "stream": stream}
         headers = {"authorization": f"Bearer {self._keys[tenant]}"}
         began = time.monotonic()
         try:
@@ -65,7 +68,7 @@ class RunningGateway:
             return Answer(0, time.monotonic() - began, text=repr(error))
         return Answer(response.status_code, time.monotonic() - began, dict(response.headers), response.text)
 
-    async def calls(self, count: int, model: str = "fast", *, at_once: int = 1, tenant: str = "acme") -> list[Answer]:
+    async def calls(self, number: int, model: str = "fast", *, at_once: int = 1, tenant: str = "acme") -> list[Answer]:
         """Several, `at_once` of them at a time."""
         turns = asyncio.Semaphore(at_once)
 
@@ -73,7 +76,7 @@ class RunningGateway:
             async with turns:
                 return await self.call(model, tenant=tenant)
 
-        return list(await asyncio.gather(*(one() for _ in range(count))))
+        return list(await asyncio.gather(*(one() for _ in range(number))))
 
     async def look(self, path: str, jq: str = "") -> Any:
         """What the on-call reads, printed as typed: `jq` is a path into the document such as `.metering.state`."""
