@@ -18,6 +18,7 @@ from gateway_middleware.composition.credentials import Credentials
 from gateway_middleware.composition.fleet import build_fleet
 from gateway_middleware.composition.fleet_status import FleetStatus
 from gateway_middleware.composition.guards import Guards
+from gateway_middleware.composition.keys import RuntimeKeys
 from gateway_middleware.composition.life import Life
 from gateway_middleware.composition.limits import Limits
 from gateway_middleware.composition.log import Log
@@ -117,7 +118,8 @@ class Gateway:
         self._make_stats(settings, clocks)
         self._make_statuses(clocks)
         # In the order of their start; they stop in reverse, the log last.
-        callers = (self.log, self.config, self.fleet, self.side_calls, self.tenants, self.policy, self.guards)
+        known = (self.log, self.config, self.fleet, self.keys)
+        callers = (*known, self.side_calls, self.tenants, self.policy, self.guards)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
         made: tuple[Part, ...] = (*callers, self.pricing, self.metering, self.credentials)
         parts: tuple[Part, ...] = (*made, *rooms, self.fleet_status)
@@ -142,11 +144,13 @@ class Gateway:
         """Who the tenants are, what they may use, and what is written down of it."""
         self.fleet = build_fleet(settings, self.config, clocks)
         self.revocations = Revocations(self.fleet, self.log)
+        self.keys = RuntimeKeys(settings, self.fleet, clocks, self.log, has_resolver=resolver is not None)
         self.side_calls = SideCalls(transport)
         self.tenants = Tenants(
             settings,
             resolver,
             revocations=self.revocations,
+            keys=self.keys,
             owners=self.fleet.owners,
             clocks=clocks,
             fetch=self.side_calls.fetch,
@@ -154,7 +158,7 @@ class Gateway:
         )
         fetch = self.side_calls.fetch
         self.policy = build_policy(settings, clocks, fetch=fetch, fleet=self.fleet, log=self.log)
-        self.plans = CallPlans(self.revocations)
+        self.plans = CallPlans(self.revocations, self.keys)
         self.pricing = build_pricing(settings, self.config, clocks)
         self.metering = build_metering(
             settings,
@@ -165,7 +169,7 @@ class Gateway:
             keeper=keeper,
             transport=transport,
         )
-        self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing)
+        self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing, keys=self.keys)
 
     def _make_breakers(self, settings: Settings, clocks: Clocks) -> None:
         leases = ProbeLeases(clocks.monotonic)
@@ -204,6 +208,7 @@ class Gateway:
             stats=self.stats,
             tenants=self.tenants,
             revocations=self.revocations,
+            keys=self.keys,
             policy=self.policy,
             phase=lambda: self._life.phase,
             clock=clocks.monotonic,

@@ -26,6 +26,7 @@ PARTS = (
     "Log",
     "LiveConfig",
     "Fleet",
+    "RuntimeKeys",
     "SideCalls",
     "Tenants",
     "PolicyOff",

@@ -117,3 +117,29 @@ def test_check_says_how_tenants_are_known() -> None:
     assert "  by the claim tenant of tokens of https://id.test/, signed by RS256" in lines
     assert "  asked about at the policy-adapter http://p.test/v1/data/x; on outage: refuse" in lines
     assert SECRET not in "".join(lines)
+
+
+ADMIN = {"GATEWAY_ADMIN_TOKEN": "an-admin-token-of-some-length"}
+
+
+def test_with_an_admin_token_keys_may_be_made_later() -> None:
+    (tenant,) = Settings.from_env(BASE | ADMIN | {"GATEWAY_TENANTS": '{"acme": {}}'}).tenants
+    assert tenant.keys == ()
+    assert Settings.from_env(BASE | ADMIN | {"GATEWAY_TENANTS": "{}"}).knows_tenants
+    assert complaints({"GATEWAY_TENANTS": '{"acme": {}}'})
+    assert complaints({"GATEWAY_TENANTS": "{}"})
+    assert complaints(ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_warned"),
+    [
+        ({}, False),
+        ({"GATEWAY_JOURNAL": "off"}, True),
+        ({"GATEWAY_JOURNAL": "off", "GATEWAY_FLEET_DIRECTORY": "/var/lib/fleet"}, False),
+        ({"GATEWAY_JOURNAL": "off", "GATEWAY_STORAGE_URI": "redis://h"}, False),
+    ],
+)
+def test_keys_that_would_be_lost_are_warned_about(more: dict[str, str], is_warned: bool) -> None:
+    lines = Settings.from_env(BASE | ADMIN | {"GATEWAY_TENANTS": "{}"} | more).warnings()
+    assert any("lost when the process ends" in line for line in lines) is is_warned

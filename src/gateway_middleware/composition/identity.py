@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway_middleware.composition.config import revealed
+from gateway_middleware.composition.listed import listed
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.fetch import FetchError
 from gateway_middleware.settings.root import NO_TENANT
 from gateway_middleware.settings.scalars import host_of, is_loopback
 from gateway_middleware.tenancy.jwks import Jwks
-from gateway_middleware.tenancy.keys import TenantKey
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver, OpenResolver
 from gateway_middleware.tenancy.sources import SeveralSources
 from gateway_middleware.tenancy.tokens import TokenResolver, TokenRules
 from gateway_middleware.tenancy.trusted_header import TenantHeader, TrustedProxies
 
 if TYPE_CHECKING:
+    from gateway_middleware.composition.keys import RuntimeKeys
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.fetch import Fetch
     from gateway_middleware.settings import Settings
@@ -32,8 +33,9 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Identities:
-    """Makes the resolver that a configuration asks for. `revoked` are digests of keys that are refused.
+    """Makes the resolver that a configuration asks for.
 
+    `revoked` are digests of keys that are refused, `keys` those that were made at run time.
     `on_refusal` hears why a tenant's header was not believed, `on_jwks_failure` why keys of tokens were not fetched.
     """
 
@@ -43,12 +45,14 @@ class Identities:
         fetch: Fetch,
         *,
         revoked: Container[str],
+        keys: RuntimeKeys,
         on_refusal: Callable[[str], None],
         on_jwks_failure: Callable[[str], None],
     ) -> None:
         self._clocks = clocks
         self._fetch = fetch
         self._revoked = revoked
+        self._keys = keys
         self._on_refusal = on_refusal
         self._on_jwks_failure = on_jwks_failure
 
@@ -63,11 +67,12 @@ class Identities:
             listed(settings),
             key_secret=None if secret is None else secret.encode(),
             revoked=self._revoked,
+            store=self._keys,
             wall=self._clocks.wall,
         )
         if settings.tenant_header is None and settings.jwt_issuer is None:
             return keys
-        tenant_of = Names(settings)
+        tenant_of = Names(settings, self._keys)
         return SeveralSources(
             keys=keys, tenant_of=tenant_of, header=self._header(settings), tokens=self._tokens(settings, tenant_of)
         )
@@ -112,13 +117,14 @@ class Identities:
 
 
 class Names:
-    """The tenant of a name that somebody trusted has vouched for: as it is listed, or one with the default limits."""
+    """The tenant of a name that somebody trusted has vouched for: as it is listed or was made, or one by default."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: RuntimeKeys) -> None:
+        self._keys = keys
         self._listed = {tenant.name: tenant for tenant, _ in listed(settings)}
 
     def __call__(self, name: str) -> Tenant:
-        return self._listed.get(name) or Tenant(name=name)
+        return self._listed.get(name) or self._keys.tenant(name) or Tenant(name=name)
 
 
 class JwksSource:
@@ -162,14 +168,3 @@ def _require_pyjwt() -> None:
         raise SettingsError(
             ["GATEWAY_JWT_ISSUER: needs the extra jwt: pip install 'gateway-middleware[jwt]'"]
         ) from None
-
-
-def listed(settings: Settings) -> list[tuple[Tenant, Sequence[TenantKey]]]:
-    """Every tenant with its keys."""
-    return [
-        (
-            Tenant(name=t.name, models=t.models, require=t.require),
-            [TenantKey(k.digest, k.name, k.expires) for k in t.keys],
-        )
-        for t in settings.tenants
-    ]

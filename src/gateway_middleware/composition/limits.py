@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
+    from gateway_middleware.composition.keys import RuntimeKeys
     from gateway_middleware.composition.log import Log
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Tenant
@@ -57,7 +58,7 @@ class Limits:
         {"tenants", "routes", "default_requests", "default_tokens", "default_concurrency", "default_spend"}
     )
 
-    def __init__(self, settings: Settings, clocks: Clocks, *, log: Log, pricing: Pricing) -> None:
+    def __init__(self, settings: Settings, clocks: Clocks, *, log: Log, pricing: Pricing, keys: RuntimeKeys) -> None:
         self._log = log.lines
         self._store = store_from_uri(
             settings.storage_uri.reveal(),
@@ -75,13 +76,14 @@ class Limits:
             self._room = WaitingRoom(reservations, max_wait=settings.queue_seconds, on_wait=self._waits.observe)
         quotas = make_quotas(settings)
         self.calls = CallLimits(
-            quotas=Quotas(tenants=quotas.tenants, default=quotas.default, routes=quotas.routes),
+            quotas=Quotas(tenants=quotas.tenants, default=quotas.default, routes=quotas.routes, stored=keys.quotas),
             reservations=reservations,
             estimator=Estimator(),
             counters=DecisionCounters(on_shadow=self._note_shadow),
             pricing=pricing,
             waiting_room=self._room,
         )
+        keys.subscribe(self.calls.quotas.forget)
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.core.errors import InvalidRequestError, SettingsError
 from gateway_middleware.limiting.limit import Limit, OutagePolicy, Unit
 from gateway_middleware.limiting.notation import concurrency, parse_limits, parse_spend
 from gateway_middleware.limiting.quota import Quota
+from gateway_middleware.settings.faults import Faults
+from gateway_middleware.settings.limits import read_limits
+from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.tree import LimitSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from gateway_middleware.settings import Settings
     from gateway_middleware.settings.tree import TenantSettings
@@ -36,14 +39,34 @@ class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True):
         yield from (limit for limits in self.routes.values() for limit in limits)
 
 
+def written_limits(written: Mapping[str, Any], settings: Settings | None = None) -> tuple[Limit, ...]:
+    """Limits in the notation of `GATEWAY_TENANTS`, as JSON. Raises `InvalidRequestError` with every complaint.
+
+    With `settings` also for limits that their workers could not divide.
+    """
+    faults = Faults()
+    read = read_limits(Node(place="limits", raw=dict(written), faults=faults, environ={}))
+    if faults:
+        raise InvalidRequestError("; ".join(faults.lines()), param="limits")
+    limits = _limits(read)
+    if settings is not None and settings.storage_uri.reveal() == "memory://":
+        small = [limit.phrase for limit in limits if limit.amount < settings.workers]
+        if small:
+            raise InvalidRequestError(f"{settings.workers} workers cannot divide {', '.join(small)}.", param="limits")
+    return limits
+
+
+def quota_of_stored(limits: Mapping[str, Any], per_key: Mapping[str, Any], settings: Settings) -> Quota:
+    """The quota of a tenant that was made at run time: what it does not name is as for tenants that are not listed."""
+    own = written_limits(limits)
+    units = {limit.unit for limit in own}
+    defaults = tuple(limit for limit in _limits(_defaults(settings)) if limit.unit not in units)
+    return Quota(limits=own + defaults, per_key=written_limits(per_key))
+
+
 def make_quotas(settings: Settings) -> QuotaSettings:
     """The limits of the configuration. Raises `SettingsError`."""
-    defaults = LimitSettings(
-        requests=settings.default_requests,
-        tokens=settings.default_tokens,
-        concurrency=settings.default_concurrency,
-        spend=settings.default_spend,
-    )
+    defaults = _defaults(settings)
     quotas = QuotaSettings(
         tenants={tenant.name: _quota(tenant, defaults) for tenant in settings.tenants},
         default=Quota(limits=_limits(defaults)),
@@ -52,6 +75,15 @@ def make_quotas(settings: Settings) -> QuotaSettings:
     if settings.storage_uri.reveal() == "memory://" and settings.workers > 1:
         _check_divisible(quotas, settings.workers)
     return quotas
+
+
+def _defaults(settings: Settings) -> LimitSettings:
+    return LimitSettings(
+        requests=settings.default_requests,
+        tokens=settings.default_tokens,
+        concurrency=settings.default_concurrency,
+        spend=settings.default_spend,
+    )
 
 
 def _quota(tenant: TenantSettings, defaults: LimitSettings) -> Quota:

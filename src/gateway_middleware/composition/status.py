@@ -12,11 +12,13 @@ from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.operations import documents
 from gateway_middleware.operations.admin import Action, ArgumentAction, BreakerCommands, QueryDocument
 from gateway_middleware.operations.console import Console, NoConsole
+from gateway_middleware.operations.keys import KeyCollection, KeyRevocation, KeyRotation, TenantCollection
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.composition.fleet import Fleet
+    from gateway_middleware.composition.keys import RuntimeKeys
     from gateway_middleware.composition.limits import Limits
     from gateway_middleware.composition.metering import Metering, MeteringOff
     from gateway_middleware.composition.operator import Operations
@@ -44,6 +46,7 @@ class Status:
         stats: Stats,
         tenants: Tenants,
         revocations: Revocations,
+        keys: RuntimeKeys,
         policy: Policy | PolicyOff,
         phase: Callable[[], Phase],
         clock: Clock,
@@ -57,6 +60,7 @@ class Status:
         self._stats = stats
         self._tenants = tenants
         self._revocations = revocations
+        self._keys = keys
         self._policy = policy
         self._phase = phase
         self._clock = clock
@@ -83,6 +87,10 @@ class Status:
             "admin_reload": Action(operations.reload_for),
             "admin_revocations": documents.Document(lambda _: self._revocations.document()),
             "admin_revocation": ArgumentAction(self._revocations.give_back),
+            "admin_tenants": TenantCollection(self._keys.list_tenants, self._keys.create_tenant),
+            "admin_keys": KeyCollection(self._keys.list_keys, self._keys.create_key),
+            "admin_key_rotation": KeyRotation(self._keys.rotate_key),
+            "admin_key": KeyRevocation(self._keys.revoke_key),
             "admin_policy": ArgumentAction(self._policy.invalidate),
             "admin_usage": QueryDocument(self._usage_of_named),
             "admin_reconcile": QueryDocument(self._reconcile),

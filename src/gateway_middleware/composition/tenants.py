@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 
-from gateway_middleware.composition.identity import Identities, listed
+from gateway_middleware.composition.identity import Identities
+from gateway_middleware.composition.listed import listed
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import PathNotFoundError
@@ -21,6 +22,7 @@ from gateway_middleware.tenancy.sources import SeveralSources
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from gateway_middleware.composition.keys import RuntimeKeys
     from gateway_middleware.composition.log import Log
     from gateway_middleware.composition.revocations import Revocations
     from gateway_middleware.core.asgi import Scope
@@ -52,6 +54,7 @@ class Tenants(Collector):
         resolver: TenantResolver | None,
         *,
         revocations: Revocations,
+        keys: RuntimeKeys,
         owners: OwnerStore,
         clocks: Clocks,
         fetch: Fetch,
@@ -59,6 +62,7 @@ class Tenants(Collector):
     ) -> None:
         self._is_host = resolver is not None
         self._revocations = revocations
+        self._keys = keys
         self._log = log.lines
         self._refused: Counts[str] = Counts()
         self._jwks_failures = 0
@@ -66,12 +70,15 @@ class Tenants(Collector):
             clocks,
             fetch,
             revoked=revocations.digests,
+            keys=keys,
             on_refusal=self._note_refusal,
             on_jwks_failure=self._note_jwks_failure,
         )
         self.resolver = Switch(resolver or self._identities.resolver(settings))
         self._digests = _digests(settings)
         revocations.subscribe(self.resolver.forget)
+        keys.subscribe(self.resolver.forget)
+        keys.subscribe(self._take_stored)
         self.owners = ResponseOwners(owners, is_shared=self._is_shared(settings), stateless=_stateless(settings))
         self._settings = settings
         self._listed = _by_name(settings)
@@ -138,22 +145,22 @@ class Tenants(Collector):
         """The tenant of a name; any name, where the host says who calls. Raises `PathNotFoundError`."""
         if self._is_host:
             return Tenant(name=name)
-        if name not in self._listed and self._is_closed:
+        tenant = self._listed.get(name) or self._keys.tenant(name)
+        if tenant is None:
             raise PathNotFoundError(f"No tenant is called `{name}`.", code="unknown_tenant")
-        return self._listed.get(name) or Tenant(name=name)
+        return tenant
 
     def names(self) -> Collection[str]:
-        """Of all that are configured; none, where the host says who calls."""
-        return () if self._is_host else self._listed.keys()
+        """Of all that are configured or were made; none, where the host says who calls."""
+        return () if self._is_host else {*self._listed, *self._keys.names()}
 
-    @property
-    def _is_closed(self) -> bool:
-        """Whether there are no tenants but those that are listed."""
-        return self._settings.tenant_header is None and self._settings.jwt_issuer is None
+    def _take_stored(self) -> None:
+        self.owners.is_shared = self._is_shared(self._settings)
 
     def _is_shared(self, settings: Settings) -> bool:
         has_unlisted = settings.tenant_header is not None or settings.jwt_issuer is not None
-        return self._is_host or has_unlisted or len(settings.tenants) > 1
+        names = {*(tenant.name for tenant in settings.tenants), *self._keys.names()}
+        return self._is_host or has_unlisted or len(names) > 1
 
 
 _TAKEN = frozenset({

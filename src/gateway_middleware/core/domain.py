@@ -112,6 +112,7 @@ class PolicyTerms(msgspec.Struct, frozen=True, kw_only=True):
 class Tenant(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Who pays. `models` are shell patterns over the names a client may ask for.
 
+    `key_models` narrow that for the key of the call.
     `require`: labels of the only providers that its calls may reach.
     `terms` are those of the policy-adapter, where there is one and it has set any.
     """
@@ -119,6 +120,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     name: str
     key_id: str | None = None
     models: tuple[str, ...] = ("*",)
+    key_models: tuple[str, ...] = ("*",)
     require: Requirements = ()
     terms: PolicyTerms | None = None
 

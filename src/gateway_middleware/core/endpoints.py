@@ -34,6 +34,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Dialect = Dialect.OPENAI
     surface: Surface | None = None
     argument: str | None = None
+    key_id: str | None = None
+    """The second path parameter, of paths that have one."""
 
 
 _OPENAI_SURFACES = tuple(s for s in Surface if s not in (Surface.MESSAGES, Surface.COUNT_TOKENS))
@@ -42,6 +44,7 @@ _WITHOUT_DEPLOYMENT = (Surface.RESPONSES, Surface.INPUT_TOKENS)
 """What Azure's dated versions have at a path without a deployment: the model is in the body."""
 _READ = ("GET", "HEAD")
 _BREAKERS = "/v1/admin/circuit-breakers"
+_TENANTS = "/v1/admin/tenants"
 _BREAKER_COMMANDS = ("reset", "force-open", "force-close", "auto")
 
 
@@ -100,6 +103,10 @@ def _others() -> list[Endpoint]:
         _command("admin_reload", "/v1/admin/reload"),
         _read("admin_revocations", "/v1/admin/revocations", Access.ADMIN),
         msgspec.structs.replace(_command("admin_revocation", "/v1/admin/revocations/{argument}"), methods=("DELETE",)),
+        msgspec.structs.replace(_command("admin_tenants", _TENANTS), methods=(*_READ, "POST")),
+        msgspec.structs.replace(_command("admin_keys", f"{_TENANTS}/{{argument}}/keys"), methods=(*_READ, "POST")),
+        msgspec.structs.replace(_command("admin_key", f"{_TENANTS}/{{argument}}/keys/{{key_id}}"), methods=("DELETE",)),
+        _command("admin_key_rotation", f"{_TENANTS}/{{argument}}/keys/{{key_id}}/rotate"),
         _command("admin_policy", "/v1/admin/policy/invalidate"),
         _command("admin_policy", "/v1/admin/policy/invalidate/{argument}"),
         _read("admin_usage", "/v1/admin/usage", Access.ADMIN),
@@ -113,24 +120,40 @@ ENDPOINTS: tuple[Endpoint, ...] = (*_surfaces(), *_others())
 _EXACT = {e.path: e for e in ENDPOINTS if "{" not in e.path}
 
 
+_PAIR = "{argument}/keys/{key_id}"
+_PAIR_PARTS = 3
+
+
 class _Pattern(msgspec.Struct, frozen=True):
-    """A path with one parameter, split around it."""
+    """A path with one parameter, split around it; or with `{argument}/keys/{key_id}`, split around both together."""
 
     endpoint: Endpoint
     before: str
     after: str
     spans_slashes: bool
+    has_key_id: bool
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> _Pattern:
-        spans = ":path}" in endpoint.path
-        before, after = endpoint.path.split("{argument:path}" if spans else "{argument}")
-        return cls(endpoint, before, after, spans)
+        spans, has_key_id = ":path}" in endpoint.path, _PAIR in endpoint.path
+        before, after = endpoint.path.split(_PAIR if has_key_id else "{argument:path}" if spans else "{argument}")
+        return cls(endpoint, before, after, spans, has_key_id)
+
+    def found(self, path: str) -> Endpoint | None:
+        """The endpoint with its parameters, if it is at this path."""
+        argument = self.argument(path)
+        if argument is None:
+            return None
+        if not self.has_key_id:
+            return msgspec.structs.replace(self.endpoint, argument=argument)
+        parts = argument.split("/")
+        is_pair = len(parts) == _PAIR_PARTS and parts[1] == "keys" and parts[0] and parts[2]
+        return msgspec.structs.replace(self.endpoint, argument=parts[0], key_id=parts[2]) if is_pair else None
 
     def argument(self, path: str) -> str | None:
         argument = path[len(self.before) : len(path) - len(self.after)]
         fits = path.startswith(self.before) and path.endswith(self.after) and len(path) > len(self.before + self.after)
-        return argument if fits and (self.spans_slashes or "/" not in argument) else None
+        return argument if fits and (self.spans_slashes or self.has_key_id or "/" not in argument) else None
 
 
 _PATTERNS = [_Pattern.of(e) for e in ENDPOINTS if "{" in e.path]
@@ -145,9 +168,9 @@ def locate(path: str) -> Endpoint | None:
     if exact is not None or not path.isprintable():
         return exact
     for pattern in _PATTERNS:
-        argument = pattern.argument(path)
-        if argument is not None:
-            return msgspec.structs.replace(pattern.endpoint, argument=argument)
+        endpoint = pattern.found(path)
+        if endpoint is not None:
+            return endpoint
     return None
 
 

@@ -8,6 +8,7 @@ GatewayError                     rendered for the client, in the client's dialec
 ├── PathNotFoundError            404  no such endpoint
 ├── UnknownModelError            404  no such model, or not for this tenant
 ├── MethodNotAllowedError        405
+├── ConflictError                409  what is to be made is there already
 ├── RequestTimeoutError          408  the body stopped on its way
 ├── RequestTooLargeError         413
 ├── UnsupportedMediaTypeError    415
@@ -132,6 +133,14 @@ class MethodNotAllowedError(GatewayError):
     def headers(self) -> HeaderList:
         """`Allow`, as RFC 9110 asks."""
         return [(b"allow", ", ".join(self.allow).encode())]
+
+
+class ConflictError(GatewayError):
+    """What is to be made is there already, or has changed meanwhile."""
+
+    status = 409
+    kind = "invalid_request_error"
+    code = "conflict"
 
 
 class RequestTimeoutError(GatewayError):

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +106,11 @@ class FleetMember:
         entry = self.post(kind, key, body, seconds=seconds)
         await self._exchange(_PUBLISH_SECONDS)
         return any(link.is_told(entry.name) for link in self.links)
+
+    async def told(self, entries: Iterable[Entry]) -> bool:
+        """Wait until these are in the last of the stores, which most processes share; False after a second."""
+        await self._exchange(_PUBLISH_SECONDS)
+        return all(self.links[-1].is_told(entry.name) for entry in entries)
 
     async def ask(self, kind: str, body: Any, *, within: float) -> Mapping[str, Entry]:
         """Have every other process answer; the answers that came within so many seconds, by the id of the process."""

@@ -98,7 +98,8 @@ class RouteTable:
 
         Each can be called on some surface, as `find` finds it.
         """
-        patterns = tenant.models if tenant.terms is None else tenant.models + tenant.terms.models
+        of_terms = () if tenant.terms is None else tenant.terms.models
+        patterns = (*tenant.models, *tenant.key_models, *of_terms)
         named = [pattern for pattern in patterns if not _WILDCARDS.intersection(pattern)]
         found = (self.find(name, tenant, dialect) for name in dict.fromkeys([*self._routes, *named]))
         return tuple(route for route in found if route is not None)
@@ -122,7 +123,8 @@ class RouteTable:
 
     def _may(self, tenant: Tenant, model: str) -> bool:
         terms = tenant.terms
-        return self._matches(tenant.models, model) and (terms is None or self._matches(terms.models, model))
+        of_key = self._matches(tenant.key_models, model)
+        return of_key and self._matches(tenant.models, model) and (terms is None or self._matches(terms.models, model))
 
     def _matches(self, patterns: tuple[str, ...], model: str) -> bool:
         if patterns == _EVERYTHING:

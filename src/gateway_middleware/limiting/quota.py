@@ -51,6 +51,23 @@ def _override_limits(overrides: LimitOverrides) -> Iterable[tuple[Unit, tuple[Li
         yield Unit.CONCURRENCY, (concurrency(overrides.concurrency),)
 
 
+class StoredQuotas(msgspec.Struct):
+    """Quotas of what was made at run time; whoever changes them calls `Quotas.forget`.
+
+    `tenants` are by name, for those that are not among the configured ones; `keys` are by tenant and key id: the limits
+    of that key in place of its tenant's `per_key` of the same unit.
+    """
+
+    tenants: dict[str, Quota] = msgspec.field(default_factory=dict)
+    keys: dict[tuple[str, str | None], tuple[Limit, ...]] = msgspec.field(default_factory=dict)
+
+    def of_key(self, tenant: str, key_id: str, quota: Quota) -> tuple[Limit, ...]:
+        """The limits of one key."""
+        own = self.keys.get((tenant, key_id), ())
+        units = {limit.unit for limit in own}
+        return own + tuple(limit for limit in quota.per_key if limit.unit not in units)
+
+
 class Plan:
     """The limits of all calls of one tenant's key over one route, ready to be claimed."""
 
@@ -98,9 +115,11 @@ class Quotas:
         *,
         default: Quota = Quota(),  # noqa: B008  frozen
         routes: Mapping[str, tuple[Limit, ...]] | None = None,
+        stored: StoredQuotas | None = None,
         max_plans: int = _MAX_PLANS,
     ) -> None:
         self._max_plans = max_plans
+        self._stored = stored or StoredQuotas()
         self.replace(tenants or {}, default=default, routes=routes or {})
 
     def replace(self, tenants: Mapping[str, Quota], *, default: Quota, routes: Mapping[str, tuple[Limit, ...]]) -> None:
@@ -108,6 +127,10 @@ class Quotas:
         self._tenants = tenants
         self._default = default
         self._routes = routes
+        self.forget()
+
+    def forget(self) -> None:
+        """Work out every plan again."""
         self._plans: dict[tuple[str, str | None, str | None, str, str, Surface, Dialect], Plan] = {}
 
     def plan(self, tenant: Tenant, request: ModelRequest) -> Plan:
@@ -125,18 +148,23 @@ class Quotas:
     def all_claims(self, tenant: Tenant) -> list[Claim]:
         """All limits of a tenant and of this key, whatever the model."""
         quota = self._quota(tenant)
-        claims = _claims(tenant.name, quota.limits) + _key_claims(tenant.name, tenant.key_id, quota)
+        claims = _claims(tenant.name, quota.limits) + self._key_claims(tenant, quota)
         for pattern, limits in quota.per_model:
             claims += _claims(tenant.name, limits, "model", pattern)
         return claims
 
     def _quota(self, tenant: Tenant) -> Quota:
-        quota = self._tenants.get(tenant.name, self._default)
+        quota = self._tenants.get(tenant.name) or self._stored.tenants.get(tenant.name, self._default)
         return quota if tenant.terms is None else overridden(quota, tenant.terms.limits)
+
+    def _key_claims(self, tenant: Tenant, quota: Quota) -> list[Claim]:
+        if tenant.key_id is None:
+            return []
+        return _claims(tenant.name, self._stored.of_key(tenant.name, tenant.key_id, quota), "key", tenant.key_id)
 
     def _make(self, tenant: Tenant, model: str, route: Route) -> Plan:
         quota = self._quota(tenant)
-        claims = _claims(tenant.name, quota.limits) + _key_claims(tenant.name, tenant.key_id, quota)
+        claims = _claims(tenant.name, quota.limits) + self._key_claims(tenant, quota)
         names = _names(model, route)
         for pattern, limits in quota.per_model:
             if any(fnmatchcase(name, pattern.casefold()) for name in names):
@@ -150,10 +178,6 @@ def _names(model: str, route: Route) -> set[str]:
     deployments = (*route.deployments, *route.on_context_window, *route.on_content_policy)
     names = {model, route.name, *(d.model for d in deployments), *(d.key for d in deployments)}
     return {name.casefold() for name in names}
-
-
-def _key_claims(tenant: str, key_id: str | None, quota: Quota) -> list[Claim]:
-    return _claims(tenant, quota.per_key, "key", key_id) if key_id is not None else []
 
 
 def _claims(owner: str, limits: Iterable[Limit], kind: str = "", name: str = "", *, prefix: str = "") -> list[Claim]:

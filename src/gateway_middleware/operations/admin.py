@@ -46,7 +46,7 @@ class BreakerCommands:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = ENDPOINT.get(scope)
         command = endpoint.path.rpartition("/")[2]
-        options = _options(await _body(receive))
+        options = _options(await body_of(receive))
         document = await self._run(endpoint.argument or "", command, options, requester(scope))
         await answer(send, _ENCODE(document))
 
@@ -58,7 +58,7 @@ class Action:
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _body(receive)
+        await body_of(receive)
         await answer(send, _ENCODE(await self._run(requester(scope))))
 
 
@@ -69,7 +69,7 @@ class ArgumentAction:
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _body(receive)
+        await body_of(receive)
         await answer(send, _ENCODE(await self._run(ENDPOINT.get(scope).argument or "", requester(scope))))
 
 
@@ -102,7 +102,8 @@ def _options(body: bytes) -> CommandOptions:
     return options
 
 
-async def _body(receive: Receive) -> bytes:
+async def body_of(receive: Receive) -> bytes:
+    """The whole body. Raises `RequestTooLargeError` above 16 KiB, `ClientDisconnectedError`."""
     body, more = b"", True
     while more:
         message = await receive()

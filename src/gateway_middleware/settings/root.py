@@ -142,8 +142,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def knows_tenants(self) -> bool:
-        """Whether there is a way to know who calls: keys, a header, tokens."""
-        return bool(self.tenants or self.tenant_header or self.jwt_issuer)
+        """Whether there is a way to know who calls: keys, a header, tokens, or keys that operators make."""
+        is_left_to_operators = self.admin_token is not None and "GATEWAY_TENANTS" in self.given and not self.is_open
+        return bool(self.tenants or self.tenant_header or self.jwt_issuer or is_left_to_operators)
 
     @property
     def config_hash(self) -> str:
@@ -171,6 +172,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The directory in which the processes of this server tell each other what all must know, if there is one."""
         derived = None if self.journal == "off" else f"{self.journal}.fleet"
         return self.fleet_directory or derived
+
+    @property
+    def keeps_no_keys(self) -> bool:
+        """Whether what operators make at run time is in memory only."""
+        return self.fleet_path is None and self.storage_uri.reveal() == "memory://"
 
     @property
     def limits_spend(self) -> bool:
@@ -225,10 +231,13 @@ def _read_providers(
 def _read_tenants(
     nodes: Mapping[str, Node], faults: Faults, *, has_others: bool, is_open: bool
 ) -> tuple[TenantSettings, ...]:
-    """`has_others`: there are other ways to know a tenant than its keys."""
+    """`has_others`: there are other ways to know a tenant than its keys. With an admin token keys may be made later."""
     before, has_secret = len(faults), "GATEWAY_KEY_SECRET" in nodes
-    tenants = read_tenants(nodes.get("GATEWAY_TENANTS"), has_key_secret=has_secret, needs_keys=not has_others)
-    if not tenants and not is_open and not has_others and len(faults) == before:
+    makes_keys = "GATEWAY_ADMIN_TOKEN" in nodes
+    needs_keys = not has_others and not makes_keys
+    tenants = read_tenants(nodes.get("GATEWAY_TENANTS"), has_key_secret=has_secret, needs_keys=needs_keys)
+    is_left_open = makes_keys and "GATEWAY_TENANTS" in nodes
+    if not tenants and not is_open and not has_others and not is_left_open and len(faults) == before:
         faults.add("GATEWAY_TENANTS", NO_TENANT)
     return tenants
 
@@ -286,6 +295,8 @@ def _trust_warnings(settings: Settings) -> Iterable[str]:
             yield f"GATEWAY_TRUSTED_PROXIES: {network} is everybody: only the secret tells a proxy from a client"
     if settings.policy_on_outage == "allow" and settings.policy_adapter_url is not None:
         yield "GATEWAY_POLICY_ON_OUTAGE: while the policy-adapter does not answer, every tenant's calls pass unchecked"
+    if settings.admin_token is not None and settings.knows_tenants and settings.keeps_no_keys:
+        yield "GATEWAY_JOURNAL: off, and memory://: keys that operators make are lost when the process ends"
 
 
 def _provider_warnings(provider: ProviderSettings, settings: Settings) -> Iterable[str]:

@@ -30,9 +30,14 @@ class TenantKey(msgspec.Struct, frozen=True):
     expires: float | None = None
 
 
-def new_key(token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
-    """A new key. `token_bytes(n)` gives n random bytes."""
-    public = b32encode(token_bytes(5)).decode().lower()
+def new_public_id(token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
+    """The part of a key that may be shown: eight letters and digits."""
+    return b32encode(token_bytes(5)).decode().lower()
+
+
+def new_key(token_bytes: Callable[[int], bytes] = secrets.token_bytes, *, public: str | None = None) -> str:
+    """A new key, with a public id of its own or with this one. `token_bytes(n)` gives n random bytes."""
+    public = public or new_public_id(token_bytes)
     secret = urlsafe_b64encode(token_bytes(32)).decode().rstrip("=")
     return f"gw-{public}-{secret}"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from msgspec.structs import replace
 
 from gateway_middleware.core.domain import Tenant
-from gateway_middleware.core.errors import AuthenticationError
+from gateway_middleware.core.errors import AuthenticationError, UnavailableError
 from gateway_middleware.tenancy.credential import Credential
 from gateway_middleware.tenancy.keys import TenantKey, digest, hmac_digest, public_id
 
@@ -24,6 +24,7 @@ __all__ = [
     "ApiKeyResolver",
     "Credential",
     "CredentialFree",
+    "KeyStore",
     "OpenResolver",
     "ScopeUserResolver",
     "TenantKey",
@@ -36,6 +37,7 @@ _MAX_REMEMBERED = 10_000
 _SHOWN_DIGITS = 8
 _MISSING = "No API key. Send it as 'Authorization: Bearer <key>', 'x-api-key: <key>' or 'api-key: <key>'."
 _UNKNOWN = "The API key is not valid."
+_AWAY = "The API key cannot be looked up at the moment."
 
 
 class TenantResolver(Protocol):
@@ -59,12 +61,37 @@ class CredentialFree(Protocol):
     ignores_credentials: bool
 
 
+class KeyStore(Protocol):
+    """Keys that are kept outside of the configuration, and change while the gateway runs."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether keys may exist that cannot be looked up at the moment."""
+        ...
+
+    def find(self, digest: str, /) -> tuple[TenantKey, Tenant] | None:
+        """The key with this `sha256:` digest and its tenant."""
+        ...
+
+
+class NoKeyStore:
+    """There are no keys but those of the configuration."""
+
+    is_away = False
+
+    def find(self, digest: str, /) -> tuple[TenantKey, Tenant] | None:
+        """None."""
+        return None
+
+
 class ApiKeyResolver:
     """Tenants by the digests of their keys: `sha256:<hex>`, or `hmac-sha256:<hex>` made with `key_secret`.
 
     A key that has no end and was found once is remembered, whole, until `replace`; there are never more of them than
     tenants' keys. An unknown key is not remembered at all. Digests in `revoked` are refused though they are listed;
-    whoever changes it calls `forget`. `wall` is seconds since the epoch. Raises `AuthenticationError`.
+    whoever changes it calls `forget`, and so does whoever changes a key of `store`, where keys are looked up that are
+    not listed. `wall` is seconds since the epoch. Raises `AuthenticationError`, and `UnavailableError` for a key that
+    might be in a store that is away.
     """
 
     def __init__(
@@ -73,9 +100,11 @@ class ApiKeyResolver:
         *,
         key_secret: bytes | None = None,
         revoked: Container[str] = frozenset(),
+        store: KeyStore = NoKeyStore(),  # noqa: B008  it has no state
         wall: Clock = time.time,
     ) -> None:
         self._revoked = revoked
+        self._store = store
         self._wall = wall
         self.replace(tenants, key_secret=key_secret)
 
@@ -102,6 +131,16 @@ class ApiKeyResolver:
             key, tenant = self._by_digest.get(text, (_NO_KEY, None))
             if tenant is not None and hmac.compare_digest(key.digest, text) and text not in self._revoked:
                 return self._admit(secret, tenant, key)
+        return self._find_stored(secret)
+
+    def _find_stored(self, secret: bytes) -> Tenant:
+        text = digest(secret)
+        stored = self._store.find(text)
+        if stored is not None and text not in self._by_digest and text not in self._revoked:
+            key, tenant = stored
+            return self._admit(secret, tenant, key)
+        if self._store.is_away and public_id(secret.decode("ascii", "replace")) is not None:
+            raise UnavailableError(_AWAY, code="key_store_unavailable", retry_after=1.0)
         raise AuthenticationError(_UNKNOWN)
 
     def _digests(self, secret: bytes) -> list[str]:

@@ -1,0 +1,149 @@
+"""Endpoints of operators for tenants and keys: `/v1/admin/tenants` and what is below."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+import msgspec
+
+from gateway_middleware.core.errors import InvalidRequestError
+from gateway_middleware.core.scope import ENDPOINT
+from gateway_middleware.operations.admin import Requester, body_of, requester
+from gateway_middleware.operations.documents import answer
+
+if TYPE_CHECKING:
+    from gateway_middleware.core.asgi import Receive, Scope, Send
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")]
+"""Of a tenant or a key."""
+Models = Annotated[
+    tuple[Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]{1,256}\Z")], ...],
+    msgspec.Meta(min_length=1, max_length=256),
+]
+"""Names and patterns such as `gpt-*`."""
+MAX_GRACE = 30 * 86400.0
+DAY = 86400.0
+_PATH = re.compile(r" - at `\$\.?(?P<param>[^`]*)`")
+_ENCODE = msgspec.json.Encoder().encode
+_CREATED = 201
+
+
+class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body that makes a tenant. `limits` and `per_key` are written as in `GATEWAY_TENANTS`."""
+
+    name: Name
+    models: Models = ("*",)
+    limits: dict[str, Any] = {}
+    per_key: dict[str, Any] = {}
+
+
+class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body that makes a key. `expires` has a time zone; `limits` are the key's own."""
+
+    name: Name | None = None
+    expires: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    models: Models = ("*",)
+    limits: dict[str, Any] = {}
+
+    @property
+    def expires_at(self) -> float | None:
+        """Seconds since the epoch."""
+        return None if self.expires is None else self.expires.timestamp()
+
+
+class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a rotation: for how many seconds the old key still works."""
+
+    grace: Annotated[float, msgspec.Meta(ge=0, le=MAX_GRACE)] = DAY
+
+
+B = TypeVar("B")
+
+
+class Body(Generic[B]):
+    """Reads a body of JSON: an object with the members of a struct, or nothing where all of them may be left out."""
+
+    def __init__(self, made_of: type[B]) -> None:
+        self._decode = msgspec.json.Decoder(made_of).decode
+
+    async def read(self, receive: Receive) -> B:
+        """Raises `InvalidRequestError` that names the member."""
+        body = await body_of(receive)
+        try:
+            return self._decode(body if body.strip() else b"{}")
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            place = _PATH.search(str(error))
+            raise InvalidRequestError(
+                f"The body is not right: {error}", param=place["param"] if place else None
+            ) from None
+
+
+class TenantCollection:
+    """`GET` and `POST /v1/admin/tenants`."""
+
+    def __init__(
+        self,
+        listing: Callable[[], Awaitable[dict[str, Any]]],
+        create: Callable[[NewTenant, Requester], Awaitable[dict[str, Any]]],
+    ) -> None:
+        self._listing = listing
+        self._create = create
+        self._body = Body(NewTenant)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            created = await self._create(await self._body.read(receive), requester(scope))
+            await answer(send, _ENCODE(created), status=_CREATED)
+        else:
+            await answer(send, _ENCODE(await self._listing()))
+
+
+class KeyCollection:
+    """`GET` and `POST /v1/admin/tenants/{tenant}/keys`."""
+
+    def __init__(
+        self,
+        listing: Callable[[str], Awaitable[dict[str, Any]]],
+        create: Callable[[str, NewKey, Requester], Awaitable[dict[str, Any]]],
+    ) -> None:
+        self._listing = listing
+        self._create = create
+        self._body = Body(NewKey)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tenant = ENDPOINT.get(scope).argument or ""
+        if scope["method"] == "POST":
+            created = await self._create(tenant, await self._body.read(receive), requester(scope))
+            await answer(send, _ENCODE(created), status=_CREATED)
+        else:
+            await answer(send, _ENCODE(await self._listing(tenant)))
+
+
+class KeyRotation:
+    """`POST /v1/admin/tenants/{tenant}/keys/{key_id}/rotate`."""
+
+    def __init__(self, rotate: Callable[[str, str, Rotation, Requester], Awaitable[dict[str, Any]]]) -> None:
+        self._rotate = rotate
+        self._body = Body(Rotation)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = ENDPOINT.get(scope)
+        rotation = await self._body.read(receive)
+        rotated = await self._rotate(endpoint.argument or "", endpoint.key_id or "", rotation, requester(scope))
+        await answer(send, _ENCODE(rotated))
+
+
+class KeyRevocation:
+    """`DELETE /v1/admin/tenants/{tenant}/keys/{key_id}`."""
+
+    def __init__(self, revoke: Callable[[str, str, Requester], Awaitable[dict[str, Any]]]) -> None:
+        self._revoke = revoke
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = ENDPOINT.get(scope)
+        await body_of(receive)
+        revoked = await self._revoke(endpoint.argument or "", endpoint.key_id or "", requester(scope))
+        await answer(send, _ENCODE(revoked))
