@@ -47,6 +47,8 @@ _MAX_ITEMS = 1000
 
 def head_of(body: bytes | msgspec.Raw) -> AnswerHead | None:
     """The head of a JSON object, or None when it is none."""
+    if not body:
+        return None
     try:
         return _decode_head(body)
     except (ValueError, RecursionError):
@@ -140,11 +142,14 @@ class JsonReader(BinaryReader):
             return False
         self.response_id = text_of(head.id)
         self.response_model = text_of(head.model)
-        self.item_ids = item_ids_of(head.output)
+        if head.output:
+            self.item_ids = item_ids_of(head.output)
         self.usage = self._read_usage(head.usage)
         self.raw_usage = bytes(head.usage) if self.usage is not None else None
-        self.service_tier = text_of(head.service_tier)
-        self.failure = reported_failure(head, secrets=self._secrets)
+        if head.service_tier:
+            self.service_tier = text_of(head.service_tier)
+        if head.error:
+            self.failure = reported_failure(head, secrets=self._secrets)
         return True
 
 

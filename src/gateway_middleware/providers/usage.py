@@ -41,6 +41,7 @@ class _ChatUsage(msgspec.Struct, gc=False):
 
 
 _NO_DETAILS = _Details()
+_NULL = b"null"
 _decode_chat = msgspec.json.Decoder(_ChatUsage).decode
 
 
@@ -81,7 +82,7 @@ def openai_usage(reported: dict[str, Any]) -> Usage | None:
 
 def openai_usage_of(raw: msgspec.Raw) -> Usage | None:
     """The usage in these bytes: read as OpenAI's servers write it, else member by member."""
-    if not raw:
+    if not raw or bytes(raw) == _NULL:  # most events of a stream have none
         return None
     try:
         chat = _decode_chat(raw)

@@ -12,7 +12,7 @@ from gateway_middleware.core.sse import split_events
 
 _KEY = b'"usage"'
 _MEMBER = b'"usage":null'
-_LAST_MEMBER, _LAST_BRACE = b',"usage":null}\n\n', b"}\n\n"
+_LAST_MEMBER, _SPACED_LAST_MEMBER, _LAST_BRACE = b',"usage":null}\n\n', b', "usage": null}\n\n', b"}\n\n"
 """A brace before a blank line is the outermost one: no string goes over a line, and no event over a blank one."""
 _COMMA = ord(",")
 _SPACED_MEMBER = re.compile(rb'"usage"[ \t]*:[ \t]*null')
@@ -23,6 +23,10 @@ _FOLLOWING_COMMA = re.compile(rb"[ \t]*(?:,[ \t]*)?")
 def without_null_usage(events: bytes) -> bytes:
     """Whole events without `"usage":null` in their top-level objects."""
     events = events.replace(_LAST_MEMBER, _LAST_BRACE)
+    last = events.rfind(_KEY)
+    if last < 0:
+        return events
+    events = events.replace(_SPACED_LAST_MEMBER, _LAST_BRACE)
     last = events.rfind(_KEY)
     if last < 0:
         return events
