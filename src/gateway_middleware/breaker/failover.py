@@ -65,13 +65,13 @@ class Failover:
         self.random = random
         self.max_attempts = max_attempts
         self.first_content = first_content
-        self._failed_bodies = FailedBodies(clock)
+        self.failed_bodies = FailedBodies(clock)
 
     def begin(self, route: Route, *, body: bytes, started: float, affinity: bytes | None = None) -> AttemptSequence:
         """The attempts of a call with this body that came at `started`. `affinity` is for routes that balance by it."""
         self.budget.count_request()
-        verdicts = Verdicts(self._failed_bodies, body)
-        return AttemptSequence(self, route, self.selector.order(route, affinity), started, verdicts)
+        order = self.selector.order(route, affinity)
+        return AttemptSequence(self, route, order, started, body)
 
 
 class PlannedAttempt:
@@ -110,8 +110,8 @@ class PlannedAttempt:
         admission, self._admission = self._admission, None
         if admission is None:
             return None
-        seconds = self._failover.clock() - self._started if judgement is SUCCEEDED and self._latencies else None
-        self._measured(seconds)
+        if self._latencies is not None:
+            self._measured(self._failover.clock() - self._started if judgement is SUCCEEDED else None)
         self._failover.throttling.learn(self.deployment, judgement)
         if self._pays:
             self._failover.budget.end_retry()
@@ -129,6 +129,7 @@ class AttemptSequence:
     __slots__ = (
         "_attempts",
         "_barred",
+        "_body",
         "_failover",
         "_first_error",
         "_fresh",
@@ -142,7 +143,12 @@ class AttemptSequence:
     )
 
     def __init__(
-        self, failover: Failover, route: Route, order: list[Deployment], started: float, verdicts: Verdicts
+        self,
+        failover: Failover,
+        route: Route,
+        order: list[Deployment],
+        started: float,
+        body: bytes,
     ) -> None:
         self._failover = failover
         self._route = route
@@ -160,7 +166,9 @@ class AttemptSequence:
         self._attempts = 0
         self._max_attempts = route.max_attempts or failover.max_attempts
         self._until = started + failover.first_content
-        self._verdicts = verdicts
+        self._body = body
+        self._verdicts: Verdicts | None = None
+        """From the first attempt on that did not succeed."""
 
     def first(self) -> PlannedAttempt:
         """The first attempt. Raises `CircuitOpenError` or `CoolingDownError` when nobody can take the call."""
@@ -179,13 +187,13 @@ class AttemptSequence:
     def succeeded(self, planned: PlannedAttempt, attempt: Attempt | None) -> None:
         """The attempt returned. An answer that says itself that it failed counts as that."""
         failure = None if attempt is None else attempt.failure
-        if failure is None and self._verdicts.is_empty:
+        if failure is None and self._verdicts is None:
             admission = planned.end(SUCCEEDED)
             if admission is not None:
                 admission.settle(SUCCEEDED)
             return
         self._settle(planned, SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))
-        self._verdicts.conclude()
+        self._conclude()
 
     def failed(self, planned: PlannedAttempt, error: BaseException, *, can_move: bool) -> PlannedAttempt | None:
         """The attempt ended with this error. The next one, or None: then the call ends, see `raise_cause`."""
@@ -205,7 +213,7 @@ class AttemptSequence:
             if following is None and judgement.verdict is Verdict.FAILURE and self._is_spent:
                 error.should_retry = False
         if following is None:
-            self._verdicts.conclude()
+            self._conclude()
         return following
 
     def raise_cause(self, error: BaseException) -> None:
@@ -220,8 +228,16 @@ class AttemptSequence:
 
     def _settle(self, planned: PlannedAttempt, judgement: Judgement) -> None:
         admission = planned.end(judgement)
-        if admission is not None:
-            self._verdicts.add(planned.deployment.key, admission, judgement)
+        if admission is None:
+            return
+        if self._verdicts is None:
+            self._verdicts = Verdicts(self._failover.failed_bodies, self._body)
+        self._verdicts.add(planned.deployment.key, admission, judgement)
+
+    def _conclude(self) -> None:
+        """Nobody is asked again."""
+        if self._verdicts is not None:
+            self._verdicts.conclude()
 
     @property
     def _is_spent(self) -> bool:

@@ -29,11 +29,6 @@ class Verdicts:
         self._unsettled: dict[str, tuple[Admission, Judgement]] = {}
         """Failures of deployments that may still succeed in this call, by key."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits to be told."""
-        return not self._unsettled
-
     def add(self, deployment: str, admission: Admission, judgement: Judgement) -> None:
         """An attempt has ended: its breakers are told now, or at the end of the call if it may be asked again in it."""
         if judgement.verdict is not Verdict.NEUTRAL and deployment in self._unsettled:

@@ -128,13 +128,17 @@ class EdgeMiddleware:
     def _admit(self, scope: Scope, record: CallRecord, header_names: list[bytes]) -> None:
         path = route_path(scope)
         endpoint = self._endpoint(path, record.method)
-        record.dialect = dialect_of(endpoint, path, header_names)
+        if endpoint is None or endpoint.surface is None:
+            record.dialect = dialect_of(endpoint, path, header_names)
+        else:
+            record.dialect = endpoint.dialect
         if endpoint is not None:
             record.endpoint = endpoint.label
             record.surface = endpoint.surface
             ENDPOINT.set(scope, endpoint)
         check_host(scope, header_names)
-        check_method(record.method, endpoint)
+        if endpoint is None or record.method not in endpoint.methods:
+            check_method(record.method, endpoint)
         if endpoint is None and self._checks_paths:
             raise path_not_found(path)
 

@@ -153,12 +153,15 @@ class EngineAnswer:
                 return b""
             self._phase_deadline = self._loop.time() + self._idle
             await self._wait()
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks = []
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        """All that has come, and room for more."""
+        chunks, self._chunks = self._chunks, []
         if self._size > HIGH_WATER and self._connection is not None:
             self._connection.resume()
         self._size = 0
-        return data
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def each(self, take: Callable[[bytes], bool]) -> None:
         """Give what comes from now on to `take`, as soon as it is read and outside of any task.
@@ -181,13 +184,15 @@ class EngineAnswer:
 
     async def read(self, limit: int) -> bytes:
         whole, size = [], 0
-        while data := await self.chunk():
+        while data := self._taken() if self._chunks else await self.chunk():
             whole.append(data)
             size += len(data)
             if size > limit:
                 raise UpstreamProtocolError(
                     f"The provider's answer is longer than {limit} bytes.", fault=ProtocolFault.TOO_LONG
                 )
+            if self._is_ended and not self._chunks:
+                break
         return whole[0] if len(whole) == 1 else b"".join(whole)
 
     def close(self) -> None:

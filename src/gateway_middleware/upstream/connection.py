@@ -223,7 +223,8 @@ class Connection(asyncio.BufferedProtocol):
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
         ):
-            self.resume()
+            if self._is_paused:
+                self.resume()
             self._on_idle(self)
         else:
             self._unsent = None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.asgi import Send, UntilDisconnect
     from gateway_middleware.core.domain import Clock, HeaderList, ModelRequest, Timeouts
+    from gateway_middleware.core.errors import UpstreamError
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.upstream.drain import UsageDrain
@@ -141,7 +142,8 @@ class Relay:
         if not reader.is_complete:
             raise UpstreamProtocolError("The provider's answer is not complete JSON.")
         # A document that is only an error is no answer, whether or not somebody else could be asked.
-        self._consider_failure(reader, can_move=can_move or reader.response_id is None)
+        if reader.failure is not None:
+            self._consider_failure(reader.failure, can_move=can_move or reader.response_id is None)
         if self._is_uncounted(reader):
             self._tally.add_whole(relayed)
         self._learn(reader)
@@ -149,12 +151,11 @@ class Relay:
         await self._start(headers)
         await self._end(relayed)
 
-    def _consider_failure(self, reader: ResponseReader, *, can_move: bool) -> None:
+    def _consider_failure(self, failure: UpstreamError, *, can_move: bool) -> None:
         """An answer that says itself that it failed is for another deployment to better, else for the client."""
-        if reader.failure is not None:
-            if can_move and not self._is_started:
-                raise reader.failure
-            self.attempt.failure = reader.failure
+        if can_move and not self._is_started:
+            raise failure
+        self.attempt.failure = failure
 
     async def _binary(self, answer: Answer, reader: ResponseReader, media: bytes) -> None:
         while chunk := await answer.chunk():
@@ -170,7 +171,8 @@ class Relay:
 
     async def _events(self, answer: Answer, reader: ResponseReader, patience: Patience, *, can_move: bool) -> None:
         await self._lead_in(answer, reader, patience, can_move=can_move)
-        self._consider_failure(reader, can_move=can_move)
+        if reader.failure is not None:
+            self._consider_failure(reader.failure, can_move=can_move)
         self.attempt.first_content = self._clock()
         if self._on_content is not None and reader.failure is None:
             self._on_content()

@@ -39,6 +39,12 @@ class Evidence:
         self.consecutive = 0
         self.not_before = 0.0
 
+    def whole(self, now: float) -> int:
+        """Both at once."""
+        self.consecutive = 0
+        self.not_before = 0.0
+        return self.window.add(now, SUCCESS)
+
     def slow(self, now: float) -> None:
         """Count a success that took too long to its first content."""
         self.window.add(now, SLOW)

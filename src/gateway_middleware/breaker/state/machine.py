@@ -220,6 +220,9 @@ class CircuitBreaker:
         """Count a success, unless it was at its first content."""
         if permit.generation != self.generation:
             return
+        if permit.bucket is None and self.state is _CLOSED and ttft is None:
+            permit.bucket = self._evidence.whole(self._clock())
+            return
         self._evidence.completed()
         if permit.bucket is None:
             self._count_success(permit, ttft)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from gateway_middleware.core.domain import HeaderList
@@ -116,7 +116,9 @@ class Answer:
             self._heed_connection(pairs)
             return self._add_headers([p for p, start in zip(pairs, starts, strict=True) if start], parts)
         if _LENGTH in starts:
-            self._announce([value for start, value in zip(starts, values, strict=True) if start == _LENGTH])
+            if starts.count(_LENGTH) > 1:
+                raise RuntimeError("Response with more than one Content-Length")
+            self._announce(values[starts.index(_LENGTH)])
         parts += (b"\r\n".join(map(bytes.__add__, starts, values)), b"\r\n")
         return len(starts)
 
@@ -125,12 +127,10 @@ class Answer:
             if name.lower() == b"connection":
                 self.keep_alive = self.keep_alive and b"close" not in value.lower()
 
-    def _announce(self, lengths: Sequence[bytes]) -> None:
-        if len(lengths) > 1:
-            raise RuntimeError("Response with more than one Content-Length")
-        if not lengths[0].isdigit():
+    def _announce(self, length: bytes) -> None:
+        if not length.isdigit():
             raise RuntimeError("Invalid Content-Length")
-        self._left = int(lengths[0])
+        self._left = int(length)
 
     def _add_framing(self, status: int, parts: list[bytes]) -> int:
         """Append what the protocol says of the body and of the connection; the number of lines."""

@@ -94,9 +94,10 @@ class Door:
 
     def take(self, size: int) -> bool:
         """Count bytes that were received; False, and not counted, when they are too many."""
-        if not self.has_room(size):
+        total = self._body_bytes + size
+        if total > self.limits.max_bodies_bytes:
             return False
-        self._body_bytes += size
+        self._body_bytes = total
         return True
 
     def give_back(self, size: int) -> None:

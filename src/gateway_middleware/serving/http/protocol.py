@@ -177,7 +177,9 @@ class HTTPProtocol(asyncio.BufferedProtocol):
         if not is_whole:
             self._wait_for_head(data)
             return b""
-        self._hold(b"")
+        if self._counted:
+            self._hold(b"")
+        self._searched = 0
         head = read_head(data[:end], limits.max_headers)
         self._check_room(head)
         self._start(Exchange(self, head, request_scope(self._scope, head, self._app_state)))
@@ -207,7 +209,9 @@ class HTTPProtocol(asyncio.BufferedProtocol):
             exchange.answer.keep_alive = False
 
     def _check_room(self, head: RequestHead) -> None:
-        size = head.content_length or 0
+        size = head.content_length
+        if not size:
+            return
         if size > self.door.limits.max_bodies_bytes:
             raise RefusedRequestError(413, "The request body is too large.")
         if not self.door.has_room(size):
