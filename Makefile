@@ -1,7 +1,7 @@
 # The commands of a working day. `make` alone lists them.
 PYTHON ?= .venv/bin/python
 
-.PHONY: lock manifests help install check format lint types floors test docs bench package sbom
+.PHONY: alerts lock manifests help install check format lint types floors test docs bench package sbom
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ package:  ## wheel and source distribution, in dist/
 
 lock:  ## what the image installs, with hashes, from the bounds of setup.cfg
 	deploy/lock.sh
+
+RUNBOOKS ?= docs
+ALERTS ?= deploy/prometheus/alerts.yml
+
+alerts:  ## where the runbook stands, into every alert: RUNBOOKS=https://...
+	sed -i.bak -E 's|(runbook_url: ).*/(runbook\.md#)|\1$(RUNBOOKS)/\2|' $(ALERTS) && rm $(ALERTS).bak
 
 manifests:  ## the Kubernetes manifests that follow from others
 	$(PYTHON) deploy/kubernetes/make.py

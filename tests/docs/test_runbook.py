@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -76,10 +77,23 @@ def test_every_alert_names_the_service_and_leads_to_a_section() -> None:
     headings = re.findall(r"^#+ (.*)$", RUNBOOK, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
     names = re.findall(r"alert: (\w+)", ALERTS)
-    assert len(re.findall(r"labels: \{severity: (?:page|ticket), service: model-gateway\}", ALERTS)) == len(names)
-    links = re.findall(r"runbook: docs/runbook\.md#([\w-]+)", ALERTS)
+    labels = r"labels: \{severity: (?:critical|warning|info), service: model-gateway\}"
+    assert len(re.findall(labels, ALERTS)) == len(names)
+    links = re.findall(r"runbook_url: docs/runbook\.md#([\w-]+)", ALERTS)
     assert len(links) == len(names)
     assert set(links) <= anchors
+    assert len(re.findall(r"^ +summary: ", ALERTS, re.MULTILINE)) == len(names)
+    assert len(re.findall(r"^ +description: ", ALERTS, re.MULTILINE)) == len(names)
+
+
+def test_one_base_leads_to_all_runbooks(tmp_path: Path) -> None:
+    copy = tmp_path / "alerts.yml"
+    copy.write_text(ALERTS)
+    command = ["make", "-s", "alerts", "RUNBOOKS=https://wiki.example.org/gw", f"ALERTS={copy}"]
+    for _ in range(2):  # again, from what it has made
+        subprocess.run(command, cwd=ROOT, check=True)
+        links = re.findall(r"runbook_url: (\S+)#", copy.read_text())
+        assert set(links) == {"https://wiki.example.org/gw/runbook.md"}
 
 
 def test_links_within_the_runbook_lead_somewhere() -> None:
@@ -92,6 +106,6 @@ def test_links_within_the_runbook_lead_somewhere() -> None:
 
 def test_pages_and_tickets_have_their_receivers() -> None:
     routed = re.findall(r"matchers: \[(.*)\]\n +receiver: (\S+)", ROUTING)
-    assert routed[0] == ('service="model-gateway", severity="page"', "model-gateway-critical")
+    assert routed[0] == ('service="model-gateway", severity="critical"', "model-gateway-critical")
     receivers = set(re.findall(r"- name: (\S+)", ROUTING))
     assert {receiver for _, receiver in routed} | {"default"} == receivers
