@@ -104,6 +104,7 @@ STATUSES: list[tuple[int, bytes, F]] = [
     (409, openai(None), F.CLIENT_ERROR),
     (413, anthropic("request_too_large"), F.CLIENT_ERROR),
     (422, b'{"detail":[]}', F.CLIENT_ERROR),
+    (404, b'[{"error":{"code":404,"message":"x","status":"NOT_FOUND"}}]', F.MODEL_NOT_FOUND),
     (429, openai("rate_limit_exceeded", "tokens"), F.RATE_LIMITED),
     (429, openai("insufficient_quota", "insufficient_quota"), F.QUOTA_EXHAUSTED),
     (429, openai(None, "insufficient_quota"), F.QUOTA_EXHAUSTED),

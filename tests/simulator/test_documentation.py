@@ -10,6 +10,7 @@ import pytest
 from gateway_middleware.simulator import Behaviour, Match, Replay
 from gateway_middleware.simulator.behaviour import FAULTS
 from gateway_middleware.simulator.names import KNOBS, behaviour_of
+from gateway_middleware.simulator.vendors import VENDORS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "simulator.md").read_text("utf-8")
 
@@ -41,3 +42,8 @@ def test_matches_and_replays_are_explained() -> None:
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(sim-[^`]*[a-z0-9])`", PAGE))))
 def test_every_name_in_the_page_can_be_read(name: str) -> None:
     assert behaviour_of(re.sub(r"-n\b", "-2", name)) is not None
+
+
+def test_every_look_alike_is_named() -> None:
+    section = PAGE.partition("## Look-alikes\n")[2].partition("\n## ")[0]
+    assert VENDORS.keys() <= set(re.findall(r"`([^`]+)`", section))

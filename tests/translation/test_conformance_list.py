@@ -65,8 +65,9 @@ def test_01_the_delta_that_opens_a_block_is_not_lost() -> None:
     assert events[2]["delta"] == {"type": "text_delta", "text": "first"}
 
 
-def test_02_thinking_is_a_block_of_its_own() -> None:
-    events = on_openai(chunk({"reasoning_content": "hm"}), chunk({"content": "so"}), chunk({}, "stop"))
+@pytest.mark.parametrize("word", ["reasoning_content", "reasoning"])
+def test_02_thinking_is_a_block_of_its_own(word: str) -> None:
+    events = on_openai(chunk({word: "hm"}), chunk({"content": "so"}), chunk({}, "stop"))
     starts = [event["content_block"]["type"] for event in events if event["type"] == "content_block_start"]
     assert starts == ["thinking", "text"]
     assert events[2]["delta"] == {"type": "thinking_delta", "thinking": "hm"}

@@ -491,6 +491,10 @@ def test_answers_of_third_parties_and_of_filters() -> None:
     call = Call(MESSAGES, messages(), "openai")
     shown = {"choices": [{"message": {"reasoning_content": "t", "content": "a"}, "finish_reason": "stop"}]}
     assert call.answer(shown)["content"][0] == {"type": "thinking", "thinking": "t", "signature": ""}
+    other: Any = {"choices": [{"message": {"reasoning": "t", "content": "a"}, "finish_reason": "stop"}]}
+    assert call.answer(other)["content"] == call.answer(shown)["content"]
+    other["choices"][0]["message"]["reasoning"] = {"not": "text"}
+    assert [part["type"] for part in call.answer(other)["content"]] == ["text"]
     assert call.answer({"choices": [{"finish_reason": "content_filter"}]})["stop_reason"] == "refusal"
     refused = {"choices": [{"message": {"refusal": "no"}, "finish_reason": "stop"}]}
     assert call.answer(refused)["stop_reason"] == "refusal"

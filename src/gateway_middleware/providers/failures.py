@@ -59,6 +59,8 @@ def _json(body: bytes) -> dict[str, Any]:
         document = _decode(body)
     except (ValueError, RecursionError):
         return {}
+    if isinstance(document, list) and len(document) == 1:
+        document = document[0]  # as Google writes its errors
     return document if isinstance(document, dict) else {}
 
 
@@ -72,7 +74,21 @@ def _message(document: dict[str, Any], secrets: tuple[str, ...]) -> str:
     """The provider's sentence in any of the shapes in use; empty where there is none."""
     error = document.get("error")
     inner = error.get("message") if isinstance(error, dict) else error
-    for candidate in (inner, document.get("message"), document.get("detail")):
+    said, detail = document.get("message"), document.get("detail")
+    for candidate in (inner, said, detail, _faults(detail), _faults(said)):
         if isinstance(candidate, str) and candidate.strip():
             return redact(" ".join(candidate.split()), secrets)[:_MAX_MESSAGE]
     return ""
+
+
+def _faults(detail: object) -> str:
+    """What a list of faults of fields says, as validators of Python servers write it; empty for anything else."""
+    if isinstance(detail, dict):
+        detail = detail.get("detail")
+    faults = [fault for fault in detail if isinstance(fault, dict)] if isinstance(detail, list) else []
+    known = [fault for fault in faults if isinstance(fault.get("msg"), str)]
+    return "; ".join(f"{_place(fault.get('loc'))}{fault['msg']}" for fault in known)
+
+
+def _place(path: object) -> str:
+    return f"{'.'.join(map(str, path))}: " if isinstance(path, list) and path else ""

@@ -33,6 +33,8 @@ class _ChatUsage(msgspec.Struct, gc=False):
     completion_tokens: _Count
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
+    prompt_cache_hit_tokens: _Count | None = None
+    """DeepSeek's word for cached tokens, where there are no details."""
     input_tokens: None = None
     output_tokens: None = None
     input_tokens_details: None = None
@@ -69,11 +71,12 @@ def openai_usage(reported: dict[str, Any]) -> Usage | None:
     input_details = get("prompt_tokens_details") or get("input_tokens_details")
     output_details = get("completion_tokens_details") or get("output_tokens_details")
     prompt_tokens, completion_tokens = count(get("prompt_tokens")), count(get("completion_tokens"))
+    cached = _detail(input_details, "cached_tokens")
     return _reported(
         Usage(
             input_tokens=count(get("input_tokens")) if prompt_tokens is None else prompt_tokens,
             output_tokens=count(get("output_tokens")) if completion_tokens is None else completion_tokens,
-            cached_input_tokens=_detail(input_details, "cached_tokens"),
+            cached_input_tokens=count(get("prompt_cache_hit_tokens")) if cached is None else cached,
             cache_write_tokens=_detail(input_details, "cache_write_tokens"),
             reasoning_tokens=_detail(output_details, "reasoning_tokens"),
         )
@@ -92,7 +95,7 @@ def openai_usage_of(raw: msgspec.Raw) -> Usage | None:
     return Usage(
         input_tokens=chat.prompt_tokens,
         output_tokens=chat.completion_tokens,
-        cached_input_tokens=taken.cached_tokens,
+        cached_input_tokens=chat.prompt_cache_hit_tokens if taken.cached_tokens is None else taken.cached_tokens,
         cache_write_tokens=taken.cache_write_tokens,
         reasoning_tokens=given.reasoning_tokens,
     )

@@ -13,7 +13,7 @@ from gateway_middleware.simulator.behaviour import PLAIN, Behaviour, Rule, Ruleb
 from gateway_middleware.simulator.calls import Call, refusal_for
 from gateway_middleware.simulator.catalog import models
 from gateway_middleware.simulator.chat import chat, completions
-from gateway_middleware.simulator.heads import Heads
+from gateway_middleware.simulator.heads import Heads, without_headers
 from gateway_middleware.simulator.media import images, speech, transcript
 from gateway_middleware.simulator.messages import count_tokens, messages
 from gateway_middleware.simulator.names import behaviour_of
@@ -24,6 +24,7 @@ from gateway_middleware.simulator.responses import input_tokens as input_tokens_
 from gateway_middleware.simulator.responses import responses
 from gateway_middleware.simulator.script import Step, disguised, script
 from gateway_middleware.simulator.vectors import embeddings, moderations
+from gateway_middleware.simulator.vendors.vendor import dressed
 from gateway_middleware.simulator.words import Spent, document_after, input_tokens, reply_to
 
 _BUILDERS: dict[str, Callable[[Task], Answer]] = {
@@ -138,8 +139,13 @@ class Answering:
         )
 
     def _send(self, call: Call, answer: Answer, behaviour: Behaviour, number: str) -> Outcome:
+        vendor = call.vendor
+        if vendor is not None:
+            answer = dressed(answer, vendor)
         answer = disguised(answer, behaviour)
         head = self._heads.head(call.place.provider, answer.status, answer.content_type, number.encode())
+        if vendor is not None and vendor.omits:
+            head = without_headers(head, vendor.omits)
         extra = (*answer.headers, *behaviour.headers.items())
         if extra:
             head += "".join(f"{name}: {value}\r\n" for name, value in extra).encode("latin-1")

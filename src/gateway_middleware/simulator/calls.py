@@ -7,10 +7,11 @@ from collections.abc import Container
 import msgspec
 
 from gateway_middleware.core.domain import Dialect, Surface
-from gateway_middleware.simulator.parameters import Parameters, missing, read
+from gateway_middleware.simulator.parameters import Parameters, StreamOptions, missing, read
 from gateway_middleware.simulator.places import MODELS, Place
 from gateway_middleware.simulator.record import Request
 from gateway_middleware.simulator.refusals import Refusal
+from gateway_middleware.simulator.vendors import VENDORS, Vendor
 
 _UNKNOWN_PREFIX = "missing-"
 _BARE = Parameters()
@@ -31,6 +32,11 @@ class Call(msgspec.Struct, kw_only=True):
         """The model that is asked for, or nothing."""
         return self.place.model or self.parameters.model or ""
 
+    @property
+    def vendor(self) -> Vendor | None:
+        """The vendor whose look-alike it is for, or None."""
+        return VENDORS.get(self.place.vendor)
+
 
 def understand(request: Request, place: Place) -> Call:
     """Read what a request asks for. Never raises."""
@@ -41,34 +47,43 @@ def understand(request: Request, place: Place) -> Call:
     if place.kind and place.kind != MODELS and request.method == "POST":
         try:
             call.parameters = read(request.body, headers.get(b"content-type", b""))
+            if call.vendor is not None and call.vendor.has_usage_unasked:
+                asked = StreamOptions(include_usage=True)
+                call.parameters = msgspec.structs.replace(call.parameters, stream_options=asked)
         except (ValueError, RecursionError) as error:
             call.complaint = f"We could not parse the body of your request: {error}"
     return call
 
 
-_OWN_HEADERS = {Dialect.ANTHROPIC: b"x-api-key", Dialect.AZURE: b"api-key"}
+_BEARER = b"authorization"
+_CREDENTIALS = {
+    Dialect.OPENAI: (_BEARER,),
+    Dialect.ANTHROPIC: (b"x-api-key", _BEARER),
+    Dialect.AZURE: (b"api-key", _BEARER),
+}
 
 
-def credential(headers: dict[bytes, bytes], provider: Dialect) -> str | None:
-    """The key, if it is in a header that the vendor takes: its own, or a bearer token, which all three take."""
-    own = _OWN_HEADERS.get(provider)
-    if own in headers:
-        return _text(headers[own])
-    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-    return _text(key.strip()) if scheme.lower() == b"bearer" else None
+def credential(headers: dict[bytes, bytes], names: tuple[bytes, ...]) -> str | None:
+    """The key in the first of these headers that was sent; in `authorization` it is a bearer token."""
+    for name in names:
+        if name in headers and name != _BEARER:
+            return _text(headers[name])
+    scheme, _, key = headers.get(_BEARER, b"").partition(b" ")
+    return _text(key.strip()) if scheme.lower() == b"bearer" and _BEARER in names else None
 
 
 def refusal_for(call: Call, keys: Container[str] | None) -> Refusal | None:
     """Why the vendor would not take the call, or None. With `keys` None every credential is right."""
     place = call.place
-    if not place.kind:
+    if not place.kind or (place.vendor and not _is_served(place)):
         return Refusal(status=404, message=f"Invalid URL ({call.method} {place.path})", code=_unknown_path(place))
     if call.method != place.method:
         return Refusal(status=405, message=f"Not allowed to {call.method} on {place.path}", code="method_not_allowed")
-    key = credential(call.headers, place.provider)
-    if not key or (keys is not None and key not in keys):
+    names = _CREDENTIALS[place.provider] if call.vendor is None else call.vendor.credentials
+    key = credential(call.headers, names)
+    if names and (not key or (keys is not None and key not in keys)):
         return Refusal(status=401, message=_unauthorized(key))
-    return _version_refusal(call) or _body_refusal(call) or _model_refusal(call)
+    return _version_refusal(call) or _body_refusal(call) or _model_refusal(call) or _vendor_refusal(call)
 
 
 def _text(value: bytes | None) -> str | None:
@@ -104,6 +119,19 @@ def _body_refusal(call: Call) -> Refusal | None:
     is_anthropic = call.place.provider is Dialect.ANTHROPIC
     message = f"{name}: Field required" if is_anthropic else f"Missing required parameter: '{name}'."
     return Refusal(status=400, message=message, param=name, code=None if is_anthropic else "missing_required_parameter")
+
+
+def _is_served(place: Place) -> bool:
+    """Whether the vendor has this path."""
+    vendor = VENDORS.get(place.vendor)
+    return vendor is not None and place.base == vendor.base and place.kind in vendor.kinds
+
+
+def _vendor_refusal(call: Call) -> Refusal | None:
+    """What this vendor refuses of the format that it speaks."""
+    if call.vendor is None or not call.body.startswith(b"{"):
+        return None
+    return call.vendor.refuses(msgspec.json.decode(call.body))
 
 
 def _model_refusal(call: Call) -> Refusal | None:

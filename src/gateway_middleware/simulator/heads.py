@@ -57,6 +57,12 @@ def status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
+def without_headers(head: bytes, beginnings: tuple[str, ...]) -> bytes:
+    """The head without the headers whose names begin so."""
+    refused = tuple(beginning.encode() for beginning in beginnings)
+    return b"".join(line for line in head.splitlines(keepends=True) if not line.startswith(refused))
+
+
 class Heads:
     """Makes heads; all of one but the request id is made once a minute."""
 

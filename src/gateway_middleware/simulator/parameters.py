@@ -65,6 +65,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
             _member(form, "schema")
             or _member(_member(self.text, "format"), "schema")
             or _member(_member(self.output_config, "format"), "schema")
+            or ({"type": "object"} if _member(self.response_format, "type") == "json_object" else None)
         )
 
     @property

@@ -25,6 +25,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """The deployment, or the model that is asked about."""
     api_version: str | None = None
     needs_api_version: bool = False
+    vendor: str = ""
+    """Whose look-alike it is, by its name below `/as/`; empty: one of the three themselves."""
+    base: str = ""
+    """The path between that name and the kind."""
 
     @property
     def method(self) -> str:
@@ -49,6 +53,7 @@ _MODELS = (
 )
 _DATED = {f"/openai/{kind}": kind for kind in ("responses", "responses/input_tokens")}
 _DEPLOYMENTS = "/openai/deployments/"
+_VENDORS = "/as/"
 
 
 def locate(target: bytes) -> Place:
@@ -61,11 +66,23 @@ def locate(target: bytes) -> Place:
         return Place(provider=exact[0], kind=exact[1], path=path, api_version=version)
     if path.startswith("/control/"):
         return Place(provider=Dialect.OPENAI, kind=CONTROL, path=path)
+    if path.startswith(_VENDORS):
+        return _of_vendor(path)
     if path in _DATED:
         return _dated(path, _DATED[path], None, version)
     if path.startswith(_DEPLOYMENTS):
         return _deployment(path, raw, version)
     return _models(path, version)
+
+
+def _of_vendor(path: str) -> Place:
+    vendor, _, rest = path.removeprefix(_VENDORS).partition("/")
+    for kind in sorted(_OPENAI | _ANTHROPIC, key=len, reverse=True):
+        if f"/{rest}".endswith(f"/{kind}"):
+            provider = Dialect.ANTHROPIC if kind in _ANTHROPIC else Dialect.OPENAI
+            base = f"/{rest}".removesuffix(f"/{kind}")
+            return Place(provider=provider, kind=kind, path=path, vendor=vendor, base=base)
+    return Place(provider=_guess(f"/{rest}"), path=path, vendor=vendor)
 
 
 def _dated(path: str, kind: str, model: str | None, version: str | None) -> Place:

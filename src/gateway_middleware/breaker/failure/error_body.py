@@ -42,6 +42,8 @@ def _json(body: bytes) -> dict[str, Any]:
         document = _decode(body)
     except (ValueError, RecursionError):
         return {}
+    if isinstance(document, list) and len(document) == 1:
+        document = document[0]  # as Google writes its errors
     return document if isinstance(document, dict) else {}
 
 

@@ -31,6 +31,8 @@ class _Message(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: Any = None
+    """The word of some servers for the same."""
     tool_calls: list[_Call] | None = None
     annotations: list[dict[str, Any]] | None = None
 
@@ -86,10 +88,16 @@ def stop_of(reason: str | None, *, has_calls: bool, has_refusal: bool) -> Stop:
     return Stop.TOOL_CALLS if has_calls else Stop.REFUSAL if has_refusal else Stop.END
 
 
+def reasoning_of(content: str | None, other: object) -> str | None:
+    """The reasoning in `reasoning_content`, or in `reasoning` where that is text."""
+    return content or (other if isinstance(other, str) else None)
+
+
 def _parts(message: _Message) -> list[Text | ToolCall | Reasoning | Refusal]:
     parts: list[Text | ToolCall | Reasoning | Refusal] = []
-    if message.reasoning_content:
-        parts.append(Reasoning(text=message.reasoning_content))
+    reasoning = reasoning_of(message.reasoning_content, message.reasoning)
+    if reasoning:
+        parts.append(Reasoning(text=reasoning))
     if message.content:
         citations = tuple(_citation(annotation) for annotation in message.annotations or ())
         parts.append(Text(text=message.content, citations=citations))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway_middleware.core.errors import UpstreamProtocolError
-from gateway_middleware.translation.chat.answer_decoder import Called, stop_of
+from gateway_middleware.translation.chat.answer_decoder import Called, reasoning_of, stop_of
 from gateway_middleware.translation.events import (
     CallDelta,
     CallStarted,
@@ -37,6 +37,8 @@ class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: Any = None
+    """The word of some servers for the same."""
     tool_calls: list[_Call] | None = None
 
 
@@ -117,8 +119,9 @@ class ChatStreamDecoder:
     def _read(self, delta: _Delta | None, events: list[Event]) -> None:
         if delta is None:
             return
-        if delta.reasoning_content:
-            events.append(ReasoningDelta(delta.reasoning_content))
+        reasoning = reasoning_of(delta.reasoning_content, delta.reasoning)
+        if reasoning:
+            events.append(ReasoningDelta(reasoning))
         if delta.content:
             events.append(TextDelta(delta.content))
         if delta.refusal:
