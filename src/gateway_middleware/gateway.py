@@ -310,6 +310,7 @@ class Gateway:
                 paces=BodyPaces(settings.body_seconds, clock=clocks.monotonic),
                 owners=self.tenants.owners,
                 plans=self.plans.calls,
+                end_user_header=settings.end_user_header,
             ),
             *self.policy.layers(),
             *self.guards.layers(),

@@ -20,7 +20,7 @@ from running import KEY
 
 pytestmark = pytest.mark.anyio
 AT_ONCE = {
-    "translation", "guards",
+    "translation", "guards", "groups",
     "providers", "routes", "tenants", "is_open", "key_secret", "max_attempts", "default_requests", "default_tokens",
     "default_concurrency", "default_spend", "prices", "max_event_bytes", "tenant_header", "trusted_proxies",
     "tenant_header_secret", "jwt_issuer", "jwt_audience", "jwt_jwks_url", "jwt_tenant_claim", "jwt_algorithms",
@@ -143,6 +143,12 @@ async def default_spend_and_prices(rig: Rig) -> Transcript:
     return answer
 
 
+async def a_limit_of_a_group(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_GROUPS='{"all": {"tenants": ["open"], "requests": "1/hour"}}')
+    assert await statuses(rig, 2) == [200, 429]
+    return answer
+
+
 async def translation(rig: Rig) -> Transcript:
     choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
@@ -191,6 +197,7 @@ async def another_guard(rig: Rig) -> Transcript:
         (default_tokens, {"default_tokens"}),
         (default_concurrency, {"default_concurrency"}),
         (bytes_of_an_event, {"max_event_bytes"}),
+        (a_limit_of_a_group, {"groups"}),
         (default_spend_and_prices, {"default_spend", "prices", "routes"}),
     ],
 )

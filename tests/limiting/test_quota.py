@@ -104,7 +104,7 @@ def test_all_claims_are_those_of_the_tenant_whatever_the_model() -> None:
 def test_replaced_limits_act_at_once_under_the_same_keys() -> None:
     quotas = Quotas({"acme": Quota(limits=(rpm(5),))})
     before = quotas.plan(ACME, asked("m")).claims(None, None)
-    quotas.replace({"acme": Quota(limits=(rpm(50),))}, default=Quota(), routes={})
+    quotas.replace({"acme": Quota(limits=(rpm(50),))}, default=Quota(), routes={}, groups={})
     after = quotas.plan(ACME, asked("m")).claims(None, None)
 
     assert [claim.limit.amount for claim in (*before, *after)] == [5, 50]

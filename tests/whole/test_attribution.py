@@ -13,7 +13,9 @@ import pytest
 from asgi_driver import drive
 from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.metering.usage_event import UsageEvent
+from gateway_middleware.tenancy.keys import digest
 from rig import CHAT, GOOD, JSON, MESSAGES, Rig, failing
+from running import KEY
 from scripted import ScriptedAnswer
 
 pytestmark = pytest.mark.anyio
@@ -92,4 +94,22 @@ async def test_tags_that_cannot_be_taken_are_a_400_in_the_clients_dialect(
     assert shape in {**document, **document["error"]}
     assert "x-gateway-tags" in document["error"]["message"]
     assert rig.calls == {}
+    await rig.gateway.aclose()
+
+
+async def test_each_end_user_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    tenants = {"acme": {"keys": [digest(KEY.encode())], "per_end_user": {"requests": "2/hour"}}}
+    rig = Rig(GATEWAY_OPEN="", GATEWAY_TENANTS=json.dumps(tenants))
+    asked = ["ann", "ann", "bob", "ann", None, None, None, "bob", "bob"]
+    statuses = [(await rig.call(user=name)).status for name in asked]
+    assert statuses == [200, 200, 200, 429, 200, 200, 429, 200, 429]
+    assert rig.lines("call")[3]["limit"] == "user-rph"
+    await rig.gateway.aclose()
+
+
+async def test_a_trusted_header_says_who_the_end_user_is() -> None:
+    tenants = {"acme": {"keys": [digest(KEY.encode())], "per_end_user": {"requests": "1/hour"}}}
+    rig = Rig(GATEWAY_OPEN="", GATEWAY_TENANTS=json.dumps(tenants), GATEWAY_END_USER_HEADER="X-End-User")
+    statuses = [(await rig.call(headers={"x-end-user": "ann"}, user=f"forged-{n}")).status for n in range(2)]
+    assert statuses == [200, 429]
     await rig.gateway.aclose()

@@ -18,6 +18,7 @@ from redis_process import RedisProcess
 from running import KEY, gateway_for
 
 pytestmark = pytest.mark.anyio
+KEYS = [f"the-key-of-tenant-number-{n}-0123456789" for n in range(10)]
 ASK: Any = {"model": "openai/gpt", "messages": [{"role": "user", "content": "x"}]}
 
 
@@ -27,14 +28,21 @@ def redis(own_redis: RedisProcess) -> RedisProcess:
 
 
 @asynccontextmanager
-async def fleet(redis: RedisProcess, **limits: Any) -> AsyncIterator[tuple[list[httpx.AsyncClient], Server]]:
-    tenants = json.dumps({"acme": {"keys": [digest(KEY.encode())], **limits}})
+async def fleet(
+    redis: RedisProcess, *, group: dict[str, Any] | None = None, **limits: Any
+) -> AsyncIterator[tuple[list[httpx.AsyncClient], Server]]:
+    """Three replicas. With a `group` ten tenants are in it, whose keys are those of `KEYS`."""
+    tenants = {"acme": {"keys": [digest(KEY.encode())], **limits}}
+    if group is not None:
+        tenants |= {f"t{n}": {"keys": [digest(key.encode())], **limits} for n, key in enumerate(KEYS)}
+    extra = {} if group is None else {"GATEWAY_GROUPS": json.dumps({"all": {"tenants": [*tenants], **group}})}
+    listed = json.dumps(tenants)
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator().serve())
         clients = []
         for _ in range(3):
             url = await stack.enter_async_context(
-                gateway_for(simulator.url, GATEWAY_TENANTS=tenants, GATEWAY_STORAGE_URI=redis.uri)
+                gateway_for(simulator.url, GATEWAY_TENANTS=listed, GATEWAY_STORAGE_URI=redis.uri, **extra)
             )
             pool = httpx.Limits(max_connections=250)
             client = httpx.AsyncClient(
@@ -44,8 +52,9 @@ async def fleet(redis: RedisProcess, **limits: Any) -> AsyncIterator[tuple[list[
         yield clients, simulator
 
 
-async def _call(client: httpx.AsyncClient, **more: Any) -> int:
-    return (await client.post("/v1/chat/completions", json={**ASK, **more})).status_code
+async def _call(client: httpx.AsyncClient, key: str = KEY, **more: Any) -> int:
+    headers = {"authorization": f"Bearer {key}"}
+    return (await client.post("/v1/chat/completions", json={**ASK, **more}, headers=headers)).status_code
 
 
 async def _warm(clients: list[httpx.AsyncClient]) -> None:
@@ -71,6 +80,31 @@ async def test_tokens_are_reserved_over_replicas(redis: RedisProcess) -> None:
             *(_call(clients[n % 3], model="openai/sim-output-1000", max_tokens=1000) for n in range(60))
         )
         assert statuses.count(200) == len(simulator.simulator.requests) == 9
+
+
+async def test_ten_tenants_of_a_group_never_take_more_than_it_has(redis: RedisProcess) -> None:
+    async with fleet(redis, group={"requests": "100/minute"}, requests="30/minute") as (clients, simulator):
+        statuses = await asyncio.gather(*(_call(clients[n % 3], KEYS[n % 10]) for n in range(600)))
+        assert sorted(statuses) == [200] * 100 + [429] * 500
+        assert len(simulator.simulator.requests) == 100
+        rows = [
+            (await client.get("/v1/usage", headers={"authorization": f"Bearer {key}"})).json()["limits"]
+            for client in clients
+            for key in KEYS
+        ]
+        used = [{row["scope"]: row["used"] for row in of_tenant} for of_tenant in rows]
+        assert {row["group/all"] for row in used} == {100}
+        assert sum(row["tenant"] for row in used[:10]) == 100
+        assert max(row["tenant"] for row in used) <= 30
+
+
+async def test_an_end_user_has_one_limit_over_replicas(redis: RedisProcess) -> None:
+    async with fleet(redis, per_end_user={"requests": "20/minute"}) as (clients, simulator):
+        statuses = await asyncio.gather(*(_call(clients[n % 3], user=f"user-{n % 2}") for n in range(120)))
+        assert sorted(statuses) == [200] * 40 + [429] * 80
+        assert len(simulator.simulator.requests) == 40
+        (row,) = (await clients[2].get("/v1/usage?end_user=user-1")).json()["limits"]
+        assert (row["name"], row["scope"], row["used"]) == ("user-rpm", "user/user-1", 20)
 
 
 async def test_rl13_redis_killed_is_no_error_and_the_limit_holds(redis: RedisProcess) -> None:

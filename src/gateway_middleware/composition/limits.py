@@ -55,7 +55,7 @@ class Limits:
     """Rate limiting of one gateway, and what is told of it."""
 
     takes = frozenset(
-        {"tenants", "routes", "default_requests", "default_tokens", "default_concurrency", "default_spend"}
+        {"tenants", "groups", "routes", "default_requests", "default_tokens", "default_concurrency", "default_spend"}
     )
 
     def __init__(self, settings: Settings, clocks: Clocks, *, log: Log, pricing: Pricing, keys: RuntimeKeys) -> None:
@@ -76,7 +76,14 @@ class Limits:
             self._room = WaitingRoom(reservations, max_wait=settings.queue_seconds, on_wait=self._waits.observe)
         quotas = make_quotas(settings)
         self.calls = CallLimits(
-            quotas=Quotas(tenants=quotas.tenants, default=quotas.default, routes=quotas.routes, stored=keys.quotas),
+            quotas=Quotas(
+                tenants=quotas.tenants,
+                default=quotas.default,
+                routes=quotas.routes,
+                groups=quotas.groups,
+                stored=keys.quotas,
+                clock=clocks.monotonic,
+            ),
             reservations=reservations,
             estimator=Estimator(),
             counters=DecisionCounters(on_shadow=self._note_shadow),
@@ -98,15 +105,17 @@ class Limits:
     def prepare(self, new: Settings) -> Commit:
         """Other limits; what has been used of them stays counted."""
         quotas = make_quotas(new)
-        return lambda: self.calls.quotas.replace(tenants=quotas.tenants, default=quotas.default, routes=quotas.routes)
+        return lambda: self.calls.quotas.replace(
+            tenants=quotas.tenants, default=quotas.default, routes=quotas.routes, groups=quotas.groups
+        )
 
     def collectors(self) -> list[Collector]:
         """The metrics."""
         return [self.metrics]
 
-    async def of_tenant(self, tenant: Tenant) -> list[dict[str, Any]]:
-        """How the limits of a tenant stand."""
-        return await limit_rows(self.calls.quotas, self.calls.reservations, tenant)
+    async def of_tenant(self, tenant: Tenant, end_user: str | None = None) -> list[dict[str, Any]]:
+        """How the limits of a tenant stand, with those of one of its end users."""
+        return await limit_rows(self.calls.quotas, self.calls.reservations, tenant, end_user)
 
     def health(self) -> dict[str, Any]:
         """The part of `/v1/health`."""

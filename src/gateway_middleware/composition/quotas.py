@@ -9,7 +9,7 @@ import msgspec
 from gateway_middleware.core.errors import InvalidRequestError, SettingsError
 from gateway_middleware.limiting.limit import Limit, OutagePolicy, Unit
 from gateway_middleware.limiting.notation import concurrency, parse_limits, parse_spend
-from gateway_middleware.limiting.quota import Quota
+from gateway_middleware.limiting.quota import Group, Quota
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.limits import read_limits
 from gateway_middleware.settings.node import Node
@@ -19,24 +19,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from gateway_middleware.settings import Settings
-    from gateway_middleware.settings.tree import TenantSettings
+    from gateway_middleware.settings.tree import GroupSettings, TenantSettings
 
 _UNITS = ("requests", "tokens", "concurrency", "spend")
 
 
 class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Quotas` holds: quotas of the tenants that are listed, that of all others, and limits of routes."""
+    """What `Quotas` holds: quotas of listed tenants, that of all others, limits of routes, the groups of tenants."""
 
     tenants: dict[str, Quota]
     default: Quota
     routes: dict[str, tuple[Limit, ...]]
+    groups: dict[str, Group]
 
     def limits(self) -> Iterable[Limit]:
         """Every limit, wherever it is written."""
         for quota in (*self.tenants.values(), self.default):
-            yield from quota.limits + quota.per_key
+            yield from quota.limits + quota.per_key + quota.per_end_user
             yield from (limit for _, limits in quota.per_model for limit in limits)
         yield from (limit for limits in self.routes.values() for limit in limits)
+        yield from (limit for group in self.groups.values() for limit in group.limits)
 
 
 def written_limits(written: Mapping[str, Any], settings: Settings | None = None) -> tuple[Limit, ...]:
@@ -71,6 +73,7 @@ def make_quotas(settings: Settings) -> QuotaSettings:
         tenants={tenant.name: _quota(tenant, defaults) for tenant in settings.tenants},
         default=Quota(limits=_limits(defaults)),
         routes={route.name: _limits(route.limits) for route in settings.routes},
+        groups={tenant: made for group in settings.groups for made in [_group(group)] for tenant in group.tenants},
     )
     if settings.storage_uri.reveal() == "memory://" and settings.workers > 1:
         _check_divisible(quotas, settings.workers)
@@ -86,6 +89,10 @@ def _defaults(settings: Settings) -> LimitSettings:
     )
 
 
+def _group(group: GroupSettings) -> Group:
+    return Group(group.name, _limits(group.limits))
+
+
 def _quota(tenant: TenantSettings, defaults: LimitSettings) -> Quota:
     own = tenant.limits
     missing = {unit: getattr(defaults, unit) for unit in _UNITS if getattr(own, unit) is None}
@@ -93,6 +100,7 @@ def _quota(tenant: TenantSettings, defaults: LimitSettings) -> Quota:
         limits=_limits(msgspec.structs.replace(own, **missing)),
         per_key=_limits(tenant.per_key),
         per_model=tuple((pattern, _limits(limits)) for pattern, limits in tenant.per_model),
+        per_end_user=_limits(tenant.per_end_user),
         priority=tenant.priority,
         allows_unpriced=tenant.on_unpriced == "allow",
     )

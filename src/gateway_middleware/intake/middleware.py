@@ -46,9 +46,10 @@ class IntakeMiddleware:
     checks ids of stored provider resources, and sends a continued response back to its deployment. The bodies of one
     tenant's calls that have not ended may hold `max_tenant_bodies_bytes`, and large ones are read in turn. One that
     does not move is given up by `paces`, whatever the server does. `plans` are those of the gateway: whoever changes
-    what they go by drops them. Raises `InvalidRequestError`, `RateLimitedError`, `RequestTimeoutError`,
-    `RequestTooLargeError`, `UnsupportedMediaTypeError`, `UnknownModelError`, and `UnavailableError` while nobody can
-    say whose a stored resource is.
+    what they go by drops them. `end_user_header` alone says who a tenant's end user is, if it is given. Raises
+    `InvalidRequestError`, `RateLimitedError`, `RequestTimeoutError`, `RequestTooLargeError`,
+    `UnsupportedMediaTypeError`, `UnknownModelError`, and `UnavailableError` while nobody can say whose a stored
+    resource is.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class IntakeMiddleware:
         max_tenant_bodies_bytes: int = MAX_TENANT_BODIES_BYTES,
         paces: BodyPaces | None = None,
         plans: Plans | None = None,
+        end_user_header: str | None = None,
     ) -> None:
         self.app = app
         self._table = table
@@ -69,6 +71,7 @@ class IntakeMiddleware:
         self._paces = paces or BodyPaces()
         self._bodies = TenantBodies(max_tenant_bodies_bytes, max_wait=self._paces.seconds)
         self._plans = Plans() if plans is None else plans
+        self._end_user_header = None if end_user_header is None else end_user_header.lower().encode()
         self._route = PlanPart(self._resolve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +87,9 @@ class IntakeMiddleware:
             body = await self._read(headers.get(b"content-length"), receive, share)
             record.bytes_in = len(body)
             parsed = parse(body, content_type, surface)
-            record.attribution = attribution_of(headers, scope["headers"], parsed.fields)
+            record.attribution = attribution_of(
+                headers, scope["headers"], parsed.fields, end_user_header=self._end_user_header
+            )
             request = self._request(
                 parsed,
                 body,

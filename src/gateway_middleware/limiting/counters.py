@@ -80,13 +80,15 @@ class DecisionCounters:
                 counts.refused += 1
 
 
-async def limit_rows(quotas: Quotas, reservations: Reservations, tenant: Tenant) -> list[dict[str, Any]]:
-    """How all limits of a tenant stand, for `GET /v1/usage`: a row for each.
+async def limit_rows(
+    quotas: Quotas, reservations: Reservations, tenant: Tenant, end_user: str | None = None
+) -> list[dict[str, Any]]:
+    """How all limits of a tenant and its group stand, and those of an end user: a row for each, for `GET /v1/usage`.
 
     Nothing is taken. Spend is in dollars, times are seconds. `share` is what this process may let through by itself:
     the whole limit, where one store counts for all.
     """
-    claims = quotas.all_claims(tenant)
+    claims = quotas.all_claims(tenant, end_user)
     if not claims:
         return []
     decision = await reservations.decide(claims, is_dry=True)
@@ -107,5 +109,11 @@ def _row(status: LimitStatus, weight: int) -> dict[str, Any]:
         "period": limit.period_name or None,
         "reset_after": round(status.reset_after, 3),
         "is_shadow": limit.is_shadow,
-        "scope": unquote(status.claim.key.partition("}")[2].strip(":").rpartition(":")[0]) or "tenant",
+        "scope": _scope(status.claim.key),
     }
+
+
+def _scope(key: str) -> str:
+    """To what a limit belongs: `tenant`, `group/research`, `key/k1`, `model/gpt-*`, `user/alice`."""
+    parts = key.partition("}")[2].strip(":").split(":")[:-1]
+    return ":".join([unquote(part) for part in parts if not part.startswith("tenant/")]) or "tenant"

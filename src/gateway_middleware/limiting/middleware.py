@@ -129,13 +129,14 @@ class CallLimitMiddleware:
 class _Call:
     """A model call on its way through the limits."""
 
-    __slots__ = ("estimate", "plan", "record", "request", "tenant")
+    __slots__ = ("end_user", "estimate", "plan", "record", "request", "tenant")
 
     def __init__(self, plan: Plan, request: ModelRequest, tenant: Tenant, record: CallRecord) -> None:
         self.plan = plan
         self.request = request
         self.tenant = tenant
         self.record = record
+        self.end_user = None if record.attribution is None else record.attribution.end_user
         self.estimate: Estimate | None = None
 
 
@@ -146,14 +147,14 @@ def _claims(limits: CallLimits, call: _Call) -> tuple[Sequence[Claim], ModelRequ
     """
     plan, request = call.plan, call.request
     if not plan.needs_estimate or not request.surface.uses_tokens:
-        return plan.claims(None, None), request
+        return plan.claims(None, None, call.end_user), request
     call.estimate = estimate = limits.estimator.estimate(request, call.tenant.name)
     if limits.pricing is None or not plan.needs_price:
-        return plan.claims(estimate, None), request
+        return plan.claims(estimate, None, call.end_user), request
     price = _quote(limits.pricing, plan, request, estimate)
     if price.route is not request.route:
         request = msgspec.structs.replace(request, route=price.route, plan=CallPlan())
-    return plan.claims(estimate, price.micro_dollars), request
+    return plan.claims(estimate, price.micro_dollars, call.end_user), request
 
 
 def _quote(pricing: Pricing, plan: Plan, request: ModelRequest, estimate: Estimate) -> Quote:

@@ -1,24 +1,32 @@
-"""Which limits a call has to pass: those of its tenant, of its key, of its model, and of its route."""
+"""Which limits a call has to pass: those of its tenant, its group, its key, its end user, its model and its route."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from gateway_middleware.core.domain import Dialect, LimitOverrides, ModelRequest, Route, Surface, Tenant
+from gateway_middleware.limiting.end_users import EndUserLimits, EndUsers
 from gateway_middleware.limiting.estimate import Estimate
 from gateway_middleware.limiting.limit import Claim, Limit, OutagePolicy, Unit, limit_key
 from gateway_middleware.limiting.notation import concurrency, parse_limits, parse_spend
 
+if TYPE_CHECKING:
+    from gateway_middleware.core.domain import Clock
+
 _MAX_PLANS = 65_536
+_LEASE_SECONDS = 60.0
+"""An end user whose slots alone are limited is remembered so long at least."""
 _MIN_SPEND = 1
 """Micro-dollars of a call whose price is not known: an empty budget still refuses it."""
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of one tenant: together, for each of its keys, and by patterns over models.
+    """The limits of one tenant: together, for each of its keys and of its end users, and by patterns over models.
 
     A pattern of `per_model` is compared, without regard to case, with the name asked for, that of the route, and every
     model that the route may lead to. `allows_unpriced`: what has no known price passes limits on spend.
@@ -27,8 +35,23 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     per_key: tuple[Limit, ...] = ()
     per_model: tuple[tuple[str, tuple[Limit, ...]], ...] = ()
+    per_end_user: tuple[Limit, ...] = ()
     priority: int = 0
     allows_unpriced: bool = False
+
+
+class Group(msgspec.Struct, frozen=True):
+    """What several tenants may take together."""
+
+    name: str
+    limits: tuple[Limit, ...]
+
+
+class _Place(NamedTuple):
+    """Under which hash tag the limits of a tenant are counted: its own, or its group's, so that one node has all."""
+
+    tag: str
+    scope: tuple[str, ...] = ()
 
 
 def overridden(quota: Quota, overrides: LimitOverrides) -> Quota:
@@ -72,29 +95,41 @@ class Plan:
     """The limits of all calls of one tenant's key over one route, ready to be claimed."""
 
     __slots__ = (
-        "_constant", "_smallest", "_spend", "_tokens", "allows_unpriced", "is_limited", "needs_estimate", "needs_price",
-        "priority", "route",
+        "_constant", "_end_users", "_smallest", "_spend", "_tokens", "allows_unpriced", "is_limited", "needs_estimate",
+        "needs_price", "priority", "route",
     )  # fmt: skip
 
-    def __init__(self, claims: Sequence[Claim], quota: Quota, route: Route) -> None:
+    def __init__(
+        self, claims: Sequence[Claim], quota: Quota, route: Route, end_users: EndUserLimits | None = None
+    ) -> None:
+        limits = [*(c.limit for c in claims), *quota.per_end_user]
         self._constant = [c for c in claims if c.limit.unit in {Unit.REQUESTS, Unit.CONCURRENCY}]
         self._tokens = [c for c in claims if c.limit.unit is Unit.TOKENS]
         self._spend = [c for c in claims if c.limit.unit is Unit.SPEND]
-        self._smallest = min((c.limit.amount for c in self._tokens), default=0)
-        self.needs_price = bool(self._spend)
-        self.needs_estimate = bool(self._tokens or self._spend)
-        self.is_limited = bool(self._constant or self.needs_estimate)
+        self._end_users = end_users
+        self._smallest = min((limit.amount for limit in limits if limit.unit is Unit.TOKENS), default=0)
+        spend = [limit for limit in limits if limit.unit is Unit.SPEND]
+        self.needs_price = bool(spend)
+        self.needs_estimate = bool(spend or self._smallest)
+        self.is_limited = bool(limits)
         self.priority = quota.priority
-        self.allows_unpriced = quota.allows_unpriced or all(c.limit.is_shadow for c in self._spend)
+        self.allows_unpriced = quota.allows_unpriced or all(limit.is_shadow for limit in spend)
         self.route = route
 
     def __bool__(self) -> bool:
         return self.is_limited
 
-    def claims(self, estimate: Estimate | None, micro_dollars: int | None) -> list[Claim]:
+    def claims(self, estimate: Estimate | None, micro_dollars: int | None, end_user: str | None = None) -> list[Claim]:
         """What a call takes that is estimated at so much."""
-        if estimate is None:
-            return self._constant
+        claims = self._constant if estimate is None else self._estimated(estimate, micro_dollars)
+        if self._end_users is None:
+            return claims
+        costs = {Unit.REQUESTS: 1, Unit.CONCURRENCY: 1}
+        if estimate is not None:
+            costs |= {Unit.TOKENS: estimate.within(self._smallest), Unit.SPEND: micro_dollars or _MIN_SPEND}
+        return [*claims, *self._end_users.claims(end_user, costs)]
+
+    def _estimated(self, estimate: Estimate, micro_dollars: int | None) -> list[Claim]:
         claims = self._constant.copy()
         for claim in self._tokens:
             claims.append(Claim(claim.key, claim.limit, estimate.within(self._smallest)))
@@ -106,7 +141,8 @@ class Plan:
 class Quotas:
     """Finds the plan of a call. `tenants` are by name, `default` is for those that are not listed.
 
-    `routes` are limits of a route for all tenants together. Plans are made once; a full cache starts again.
+    `routes` are limits of a route for all tenants together, `groups` the group of a tenant, by the tenant's name. Plans
+    are made once; a full cache starts again.
     """
 
     def __init__(
@@ -116,17 +152,29 @@ class Quotas:
         default: Quota = Quota(),  # noqa: B008  frozen
         routes: Mapping[str, tuple[Limit, ...]] | None = None,
         stored: StoredQuotas | None = None,
+        groups: Mapping[str, Group] | None = None,
         max_plans: int = _MAX_PLANS,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._max_plans = max_plans
+        self._clock = clock
         self._stored = stored or StoredQuotas()
-        self.replace(tenants or {}, default=default, routes=routes or {})
+        self.replace(tenants or {}, default=default, routes=routes or {}, groups=groups or {})
 
-    def replace(self, tenants: Mapping[str, Quota], *, default: Quota, routes: Mapping[str, tuple[Limit, ...]]) -> None:
+    def replace(
+        self,
+        tenants: Mapping[str, Quota],
+        *,
+        default: Quota,
+        routes: Mapping[str, tuple[Limit, ...]],
+        groups: Mapping[str, Group],
+    ) -> None:
         """Take other limits from now on. What was counted stays, where a limit has the same unit and window."""
         self._tenants = tenants
         self._default = default
         self._routes = routes
+        self._groups = groups
+        self._end_users: dict[str, EndUsers] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -145,32 +193,55 @@ class Quotas:
             plan = self._plans[key] = self._make(tenant, request.model, route)
         return plan
 
-    def all_claims(self, tenant: Tenant) -> list[Claim]:
-        """All limits of a tenant and of this key, whatever the model."""
-        quota = self._quota(tenant)
-        claims = _claims(tenant.name, quota.limits) + self._key_claims(tenant, quota)
+    def all_claims(self, tenant: Tenant, end_user: str | None = None) -> list[Claim]:
+        """All limits of a tenant, its group and this key, whatever the model; of an end user, if one is named."""
+        quota, place = self._quota(tenant), self._place(tenant)
+        claims = self._claims_of(tenant, quota, place)
         for pattern, limits in quota.per_model:
-            claims += _claims(tenant.name, limits, "model", pattern)
+            claims += _claims(place, limits, "model", pattern)
+        users = self._limits_of_end_users(tenant, quota, place)
+        if users is None or end_user is None:
+            return claims
+        return claims + users.claims(end_user, dict.fromkeys(Unit, 1), is_call=False)
+
+    def _place(self, tenant: Tenant) -> _Place:
+        group = self._groups.get(tenant.name)
+        return _Place(tenant.name) if group is None else _Place(f"group/{group.name}", (f"tenant/{tenant.name}",))
+
+    def _claims_of(self, tenant: Tenant, quota: Quota, place: _Place) -> list[Claim]:
+        """Those of its group, its own, and those of its key."""
+        claims: list[Claim] = []
+        group = self._groups.get(tenant.name)
+        if group is not None:
+            claims += _claims(_Place(place.tag), group.limits, "group", group.name)
+        claims += _claims(place, quota.limits)
+        if tenant.key_id is not None:
+            limits = self._stored.of_key(tenant.name, tenant.key_id, quota)
+            claims += _claims(place, limits, "key", tenant.key_id)
         return claims
+
+    def _limits_of_end_users(self, tenant: Tenant, quota: Quota, place: _Place) -> EndUserLimits | None:
+        if not quota.per_end_user:
+            return None
+        users = self._end_users.get(tenant.name)
+        if users is None:
+            idle = max(limit.seconds for limit in quota.per_end_user)
+            users = self._end_users[tenant.name] = EndUsers(idle=max(idle, _LEASE_SECONDS), clock=self._clock)
+        return EndUserLimits(place.tag, place.scope, [_named(limit, "user") for limit in quota.per_end_user], users)
 
     def _quota(self, tenant: Tenant) -> Quota:
         quota = self._tenants.get(tenant.name) or self._stored.tenants.get(tenant.name, self._default)
         return quota if tenant.terms is None else overridden(quota, tenant.terms.limits)
 
-    def _key_claims(self, tenant: Tenant, quota: Quota) -> list[Claim]:
-        if tenant.key_id is None:
-            return []
-        return _claims(tenant.name, self._stored.of_key(tenant.name, tenant.key_id, quota), "key", tenant.key_id)
-
     def _make(self, tenant: Tenant, model: str, route: Route) -> Plan:
-        quota = self._quota(tenant)
-        claims = _claims(tenant.name, quota.limits) + self._key_claims(tenant, quota)
+        quota, place = self._quota(tenant), self._place(tenant)
+        claims = self._claims_of(tenant, quota, place)
         names = _names(model, route)
         for pattern, limits in quota.per_model:
             if any(fnmatchcase(name, pattern.casefold()) for name in names):
-                claims += _claims(tenant.name, limits, "model", pattern)
-        claims += _claims(f"route@{route.name}", self._routes.get(route.name, ()), prefix="route")
-        return Plan(claims, quota, route)
+                claims += _claims(place, limits, "model", pattern)
+        claims += _claims(_Place(f"route@{route.name}"), self._routes.get(route.name, ()), prefix="route")
+        return Plan(claims, quota, route, self._limits_of_end_users(tenant, quota, place))
 
 
 def _names(model: str, route: Route) -> set[str]:
@@ -180,14 +251,11 @@ def _names(model: str, route: Route) -> set[str]:
     return {name.casefold() for name in names}
 
 
-def _claims(owner: str, limits: Iterable[Limit], kind: str = "", name: str = "", *, prefix: str = "") -> list[Claim]:
-    """Claims of one unit. The name of a limit says whose it is: `rpm`, `key-rpm`, `model-tpm`, `route-rpm`."""
-    scope = (kind, name) if kind else ()
+def _claims(place: _Place, limits: Iterable[Limit], kind: str = "", name: str = "", *, prefix: str = "") -> list[Claim]:
+    """Claims of one unit. The name of a limit says whose it is: `rpm`, `group-rpm`, `key-rpm`, `model-tpm`."""
+    scope = (*place.scope, f"{kind}/{name}") if kind else place.scope
     prefix = prefix or kind
-    return [
-        Claim(limit_key(owner, limit, *(("/".join(scope),) if scope else ())), _named(limit, prefix))
-        for limit in limits
-    ]
+    return [Claim(limit_key(place.tag, limit, *scope), _named(limit, prefix)) for limit in limits]
 
 
 def _named(limit: Limit, prefix: str) -> Limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -139,10 +140,11 @@ class CallUsage:
 
 
 class TenantUsage:
-    """`GET /v1/usage`: what a tenant has used and what remains to it."""
+    """`GET /v1/usage`: what a tenant has used and what remains to it, and to `?end_user=` of it."""
 
-    def __init__(self, make: Callable[[Tenant], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, make: Callable[[Tenant, str | None], Awaitable[dict[str, Any]]]) -> None:
         self._make = make
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await answer(send, _JSON.encode(await self._make(TENANT.get(scope))))
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        await answer(send, _JSON.encode(await self._make(TENANT.get(scope), query.get("end_user"))))

@@ -28,7 +28,13 @@ from gateway_middleware.settings.routes import read_routes
 from gateway_middleware.settings.scalars import host_of, is_loopback, port_of
 from gateway_middleware.settings.sources import read_sources
 from gateway_middleware.settings.tenants import read_tenants
-from gateway_middleware.settings.tree import GuardSettings, ProviderSettings, RouteSettings, TenantSettings
+from gateway_middleware.settings.tree import (
+    GroupSettings,
+    GuardSettings,
+    ProviderSettings,
+    RouteSettings,
+    TenantSettings,
+)
 from gateway_middleware.settings.variables import VARIABLES
 
 _NAMES = [variable.name for variable in VARIABLES]
@@ -111,6 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     breaker: str = "on"
     usage_metering_url: str | None = None
     usage_metering_token: Secret | None = None
+    groups: tuple[GroupSettings, ...] = ()
+    end_user_header: str | None = None
     event_source: str = "/model-gateway"
     event_type: str = "gateway.llm.usage.v1"
     event_schema: str | None = None
@@ -182,6 +190,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def limits_spend(self) -> bool:
         """Whether any limit is one of spend."""
         has_own = any(tenant.limits_spend for tenant in self.tenants)
+        has_own = has_own or any(group.limits.spend is not None for group in self.groups)
         return has_own or self.default_spend is not None or any(r.limits.spend is not None for r in self.routes)
 
     def warnings(self) -> tuple[str, ...]:
@@ -264,6 +273,7 @@ def _warnings(settings: Settings) -> Iterable[str]:
             yield f"tenant {tenant.name}: on_unpriced is allow: calls without a known price pass every limit on spend"
         if not any(meets(provider.labels, tenant.require) for provider in settings.providers):
             yield f"tenant {tenant.name}: no provider has the labels that it requires: all its calls are refused"
+    yield from _group_warnings(settings)
     sink = settings.usage_metering_url
     if sink is not None and sink.startswith("http:") and not is_loopback(host_of(sink)):
         yield f"GATEWAY_USAGE_METERING_URL: usage events and their token travel unencrypted to {sink}"
@@ -287,6 +297,16 @@ def _warnings(settings: Settings) -> Iterable[str]:
             f"GATEWAY_MAX_TENANT_BODIES_BYTES: {settings.max_tenant_bodies_bytes} for all requests of a tenant is less "
             f"than GATEWAY_MAX_BODY_BYTES, {settings.max_body_bytes}, for one"
         )
+
+
+def _group_warnings(settings: Settings) -> Iterable[str]:
+    """Tenants that are only known by a header or a token need not be listed."""
+    listed = {tenant.name for tenant in settings.tenants}
+    if settings.tenant_header is None and settings.jwt_issuer is None:
+        for group in settings.groups:
+            unknown = ", ".join(tenant for tenant in group.tenants if tenant not in listed)
+            if unknown:
+                yield f"group {group.name}: GATEWAY_TENANTS does not list {unknown}"
 
 
 def _trust_warnings(settings: Settings) -> Iterable[str]:

@@ -14,7 +14,8 @@ from gateway_middleware.settings.tree import KeySettings, TenantSettings
 from gateway_middleware.tenancy.trusted_header import NAME
 
 _OPTIONS = (
-    "keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "priority", "on_unpriced", "on_policy_outage", "require",
+    "keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "per_end_user", "priority", "on_unpriced",
+    "on_policy_outage", "require",
 )  # fmt: skip
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -52,6 +53,7 @@ def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: 
         keys=tuple(keys),
         limits=pick_limits(members),
         per_key=read_limits(members.get("per_key")),
+        per_end_user=read_limits(members.get("per_end_user")),
         per_model=read_limits_by_model(members.get("per_model")),
         priority=scalars.integer(members["priority"], -100, 100) if "priority" in members else 0,
         require=read_requirements(members["require"]) if "require" in members else (),

@@ -146,6 +146,14 @@ class KeySettings(msgspec.Struct, frozen=True):
     expires: float | None = None
 
 
+class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits that some tenants have together."""
+
+    name: str
+    tenants: tuple[str, ...] = ()
+    limits: LimitSettings = LimitSettings()
+
+
 class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who pays. `models` are shell patterns; without `keys` it is known by header or token alone.
 
@@ -158,6 +166,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     per_key: LimitSettings = LimitSettings()
     per_model: tuple[tuple[str, LimitSettings], ...] = ()
+    per_end_user: LimitSettings = LimitSettings()
     priority: int = 0
     models: tuple[str, ...] = ("*",)
     on_unpriced: str = "refuse"
@@ -167,5 +176,5 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def limits_spend(self) -> bool:
         """Whether any limit of its own is one of spend."""
-        listed = (self.limits, self.per_key, *(limits for _, limits in self.per_model))
+        listed = (self.limits, self.per_key, self.per_end_user, *(limits for _, limits in self.per_model))
         return any(limits.spend is not None for limits in listed)

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Translate
 from gateway_middleware.settings import identity, scalars
+from gateway_middleware.settings.groups import read_groups
 from gateway_middleware.settings.guards import read_guards
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.prices import read_prices
@@ -101,8 +102,26 @@ VARIABLES: tuple[Variable, ...] = (
         meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
         "`model-gateway keys new`, or as an object with `digest`, `name` and `expires` "
         "(docs/tenants.md). Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
-        "`per_model`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md), `on_policy_outage` "
-        "(docs/policy.md), `require` (labels of the only providers that its calls may reach, docs/providers.md).",
+        "`per_model`, `per_end_user`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md), "
+        "`on_policy_outage` (docs/policy.md), `require` (labels of the only providers that its calls may reach, "
+        "docs/providers.md).",
+    ),
+    Variable(
+        name="GATEWAY_GROUPS",
+        field="groups",
+        read=read_groups,
+        default="`{}`",
+        meaning='Limits that tenants have together: `{"research": {"tenants": ["acme", "beta"], "spend": '
+        '"1000/month"}}`; also `requests`, `tokens`, `concurrency`, `shadow`, `on_outage`. A tenant is in one group at '
+        "most (docs/rate-limits.md).",
+    ),
+    Variable(
+        name="GATEWAY_END_USER_HEADER",
+        field="end_user_header",
+        read=identity.header_name,
+        default="what the body says",
+        meaning="The header in which whoever stands in front names a tenant's end user, whatever the body says. It "
+        "must be removed from what clients send.",
     ),
     Variable(
         name="GATEWAY_OPEN",
