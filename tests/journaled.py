@@ -119,9 +119,14 @@ def spooled(path: Path) -> list[UsageEvent]:
     """Every undelivered event on disk."""
     spool = Spool(path)
     try:
-        return spool.pending(1_000_000)
+        return usage_of(spool)
     finally:
         spool.close()
+
+
+def usage_of(spool: Spool, limit: int = 1_000_000) -> list[UsageEvent]:
+    """The undelivered usage events of an open spool."""
+    return [event for event in spool.pending(limit) if isinstance(event, UsageEvent)]
 
 
 def sums(path: Path) -> DailyTotal:

@@ -169,7 +169,14 @@ class Gateway:
             keeper=keeper,
             transport=transport,
         )
-        self.limits = Limits(settings, clocks, log=self.log, pricing=self.pricing, keys=self.keys)
+        self.limits = Limits(
+            settings,
+            clocks,
+            log=self.log,
+            pricing=self.pricing,
+            keys=self.keys,
+            on_budget=self.metering.note_budget,
+        )
 
     def _make_breakers(self, settings: Settings, clocks: Clocks) -> None:
         leases = ProbeLeases(clocks.monotonic)

@@ -56,7 +56,8 @@ async def busy(folder: Path) -> AsyncIterator[str]:
         "cooled": ["openai/sim-429-30", "azure/gpt5mini"],
         "claude": ["anthropic/claude-sonnet-4-5"],
     }
-    tenants = {"acme": {"keys": [digest(KEY.encode())], "requests": "100000/minute", "concurrency": 5}}
+    limits = {"requests": "100000/minute", "concurrency": 5, "spend": "0.0001/month", "shadow": ["spend"]}
+    tenants = {"acme": {"keys": [digest(KEY.encode())], "on_unpriced": "allow", **limits}}
     prices = {"azure/gpt5mini": {"input": 1, "output": 2}, "openai/gpt-5-mini": {"input": 1, "output": 2}}
     async with Simulator().serve() as simulator:
         async with gateway_for(

@@ -21,7 +21,7 @@ from gateway_middleware.metering.journal.keeper import Keeper
 from gateway_middleware.metering.journal.segment import OPEN, Segment, frame
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.usage_event import UsageEvent
-from journaled import call, leftovers, run, spooled, sums
+from journaled import call, leftovers, run, spooled, sums, usage_of
 
 KILLS = 20
 HEIRS = 200
@@ -41,7 +41,7 @@ class Sink:
             self.drain()
 
     def drain(self) -> None:
-        while events := self._spool.pending(100):
+        while events := usage_of(self._spool, 100):
             self.events += events
             self._spool.delivered([e.id for e in events])
 
@@ -105,7 +105,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_doubled(tmp_path: Path
         assert heir.stop()
         assert leftovers(path) == []
     last = Spool(path)
-    sink.events += last.pending(1_000_000)
+    sink.events += usage_of(last)
     last.close()
     assert sum(len(process) for process in said) > 20 * KILLS
     verify(said, sink.events)
@@ -153,7 +153,7 @@ def test_workers_and_their_keeper_are_killed_at_any_moment(tmp_path: Path) -> No
         keeper.close()
         assert leftovers(path) == []
     last = Spool(path)
-    sink.events += last.pending(1_000_000)
+    sink.events += usage_of(last)
     last.close()
     assert sum(len(process) for process in said) > 20 * KILLS
     verify(said, sink.events)

@@ -24,7 +24,7 @@ from gateway_middleware.metering.journal.segment import CLOSE, OPEN, VOID, Recor
 from gateway_middleware.metering.journal.spool import Gauge, Spool
 from gateway_middleware.metering.journal.state import JournalCounts
 from gateway_middleware.metering.journal.tables import Folded
-from journaled import DAY, NOON, call, event, leftovers, sums
+from journaled import DAY, NOON, call, event, leftovers, sums, usage_of
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def left_behind(path: Path, content: bytes, owner: str = "dead") -> Path:
 def recovered(path: Path) -> tuple[Recovered, dict[str, str]]:
     spool = Spool(path)
     try:
-        return adopt(spool), {e.id: e.outcome for e in spool.pending(1000)}
+        return adopt(spool), {e.id: e.outcome for e in usage_of(spool)}
     finally:
         spool.close()
 
@@ -75,7 +75,7 @@ def test_a_segment_cut_at_any_byte_of_its_last_records_keeps_every_whole_record(
     for cut in range(len(b"".join(records()[:2])), len(content)):
         segment = left_behind(path, content[:cut], f"dead{cut}")
         found = adopt(spool)
-        events = {e.id: e.outcome for e in spool.pending(9)}
+        events = {e.id: e.outcome for e in usage_of(spool)}
         spool.delivered(list(events))
         assert (events, found.damaged) == expected(cut), cut
         assert segment.with_name(segment.name.replace(".open", ".quarantine")).exists() == found.damaged
@@ -346,7 +346,7 @@ def test_corruption_while_running_is_survived_by_every_worker(path: Path) -> Non
         assert journal.flush()
         journal.spool.check()
     assert one.spool.quarantined + other.spool.quarantined == 1
-    assert {"after 0", "after 1"} <= {e.id for e in one.spool.pending(1000)}
+    assert {"after 0", "after 1"} <= {e.id for e in usage_of(one.spool)}
     for journal in (one, other):
         assert journal.stop()
 
@@ -380,7 +380,7 @@ def test_prices_of_a_crash_come_from_the_caller(path: Path) -> None:
     left_behind(path, b"".join(records()))
     spool = Spool(path)
     adopt(spool, appraise=lambda e: msgspec.structs.replace(e, cost="2.5", price_version="p1"))
-    assert {(e.id, e.cost, e.time) for e in spool.pending(9)} == {("closed", "0.1", NOON), ("lost", "2.5", NOON)}
+    assert {(e.id, e.cost, e.time) for e in usage_of(spool)} == {("closed", "0.1", NOON), ("lost", "2.5", NOON)}
     spool.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from prometheus_client.core import HistogramMetricFamily
 
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.composition.quotas import make_quotas
+from gateway_middleware.core.bounded import BoundedNames
+from gateway_middleware.limiting.budgets import THRESHOLDS, Budgets
 from gateway_middleware.limiting.counters import DecisionCounters, limit_rows
 from gateway_middleware.limiting.estimate import Estimator
 from gateway_middleware.limiting.middleware import CallLimits
@@ -22,7 +25,7 @@ from gateway_middleware.operations.limit_metrics import LimitMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.log import Log
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Tenant
+    from gateway_middleware.limiting.budgets import BudgetReached
     from gateway_middleware.limiting.limit import LimitStatus
     from gateway_middleware.limiting.middleware import Pricing
     from gateway_middleware.limiting.store.fallback import StoreChange
@@ -46,7 +50,14 @@ DEGRADED_DECISIONS = Counter(
 )
 STORAGE_FAILURES = Counter("model_gateway_storage_failures", "Failures of the shared store.")
 LEASES = Gauge("model_gateway_concurrency_leases", "Slots held by live calls.", aggregation=Aggregation.SUM)
+BUDGET_REACHED = Gauge(
+    "model_gateway_budget_reached_percent",
+    "Highest threshold (50, 80, 100) that the spend of a tenant or group has reached in this period.",
+    ("owner", "limit"),
+    aggregation=Aggregation.MAX,
+)
 QUEUE_DEPTH = Gauge("model_gateway_queue_depth", "Calls that wait for a slot.", aggregation=Aggregation.SUM)
+_LOOK_SECONDS = 1.0
 QUEUE_WAIT = "model_gateway_queue_wait_seconds"
 WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -58,8 +69,21 @@ class Limits:
         {"tenants", "groups", "routes", "default_requests", "default_tokens", "default_concurrency", "default_spend"}
     )
 
-    def __init__(self, settings: Settings, clocks: Clocks, *, log: Log, pricing: Pricing, keys: RuntimeKeys) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clocks: Clocks,
+        *,
+        log: Log,
+        pricing: Pricing,
+        keys: RuntimeKeys,
+        on_budget: Callable[[BudgetReached], None] = lambda _: None,
+    ) -> None:
         self._log = log.lines
+        self._wall = clocks.wall
+        self._on_budget = on_budget
+        self._budgets = Budgets(self._note_budget)
+        self._budget_owner = BoundedNames()
         self._store = store_from_uri(
             settings.storage_uri.reveal(),
             clock=clocks.monotonic,
@@ -86,7 +110,9 @@ class Limits:
             ),
             reservations=reservations,
             estimator=Estimator(),
-            counters=DecisionCounters(on_shadow=self._note_shadow),
+            counters=DecisionCounters(
+                on_shadow=self._note_shadow, budgets=self._budgets if settings.limits_spend else None
+            ),
             pricing=pricing,
             waiting_room=self._room,
         )
@@ -100,7 +126,16 @@ class Limits:
             stack.push_async_callback(self.calls.reservations.aclose)
             if self._room is not None:
                 stack.push_async_callback(self._room.aclose)
+            looking = asyncio.create_task(self._look())
+            stack.callback(looking.cancel)
             yield
+            self.calls.counters.refresh()
+
+    async def _look(self) -> None:
+        """Decisions are counted in batches: a budget is told of within a second all the same."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self.calls.counters.refresh()
 
     def prepare(self, new: Settings) -> Commit:
         """Other limits; what has been used of them stays counted."""
@@ -131,6 +166,8 @@ class Limits:
         yield STORAGE_DEGRADED.family(0 if outages is None else outages.is_degraded)
         yield STORAGE_FAILURES.family(0 if outages is None else outages.failures)
         self.calls.counters.refresh()
+        standing = self._budgets.standing(self._wall())
+        yield BUDGET_REACHED.family({(self._budget_owner(owner), limit): p for (owner, limit), p in standing.items()})
         yield DEGRADED_DECISIONS.family(self.calls.counters.degraded_decisions)
         yield LEASES.family(self.calls.reservations.leased)
         yield QUEUE_DEPTH.family(0 if room is None else len(room.queue))
@@ -147,6 +184,18 @@ class Limits:
             is_degraded=change.is_degraded,
             replicas=change.replicas,
         )
+
+    def _note_budget(self, reached: BudgetReached) -> None:
+        self._log.event(
+            "budget_reached",
+            level="warning" if reached.threshold == THRESHOLDS[-1] else "info",
+            message=f"Budget: {reached.owner} has spent {reached.threshold} % of "
+            f"${reached.amount / 1e6:,.2f} ({reached.limit})",
+            owner=reached.owner,
+            limit=reached.limit,
+            threshold=reached.threshold,
+        )
+        self._on_budget(reached)
 
     def _note_shadow(self, tenant: str, status: LimitStatus) -> None:
         limit = status.claim.limit

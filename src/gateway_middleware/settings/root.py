@@ -119,6 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     usage_metering_token: Secret | None = None
     groups: tuple[GroupSettings, ...] = ()
     end_user_header: str | None = None
+    budget_events: bool = False
     event_source: str = "/model-gateway"
     event_type: str = "gateway.llm.usage.v1"
     event_schema: str | None = None

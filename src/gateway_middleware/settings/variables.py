@@ -506,6 +506,13 @@ VARIABLES: tuple[Variable, ...] = (
         name="GATEWAY_USAGE_METERING_TOKEN", field="usage_metering_token", read=Node.secret, meaning="Its bearer token."
     ),
     Variable(
+        name="GATEWAY_BUDGET_EVENTS",
+        field="budget_events",
+        read=scalars.boolean,
+        meaning="Tell `usage-metering` too when 50, 80 and 100 % of a limit on spend are used, as CloudEvents of type "
+        "`gateway.llm.budget.v1` (docs/metering.md).",
+    ),
+    Variable(
         name="GATEWAY_EVENT_SOURCE",
         field="event_source",
         read=scalars.uri_reference,

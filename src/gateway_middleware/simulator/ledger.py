@@ -67,11 +67,12 @@ class _Event(msgspec.Struct, kw_only=True):
     source: str
     type: str
     subject: str
-    time: str
+    time: str = ""
     datacontenttype: str
     data: _Used
 
 
+_USAGE, _BUDGET = "gateway.llm.usage.v1", "gateway.llm.budget.v1"
 _SUMS = tuple(name for name in Totals.__struct_fields__ if name != "events")
 _decode = msgspec.json.Decoder(_Event).decode
 _decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -91,12 +92,16 @@ def read_batch(body: bytes) -> list[Stored]:
 
 
 def _check(event: _Event) -> None:
-    if event.specversion != "1.0" or event.type != "gateway.llm.usage.v1":
+    if event.specversion != "1.0" or event.type not in {_USAGE, _BUDGET}:
         raise ValueError("not a usage event of CloudEvents 1.0")
     if not (event.id and event.source and event.subject):
         raise ValueError("an empty id, source or subject")
     if event.datacontenttype != "application/json":
         raise ValueError("data that is not JSON")
+    if event.type == _BUDGET:
+        return
+    if not event.time:
+        raise ValueError("a usage event without `time`")
     if datetime.fromisoformat(event.time).utcoffset() != timedelta(0):
         raise ValueError("a time that is not UTC")
 
@@ -139,6 +144,8 @@ class Ledger:
         totals: dict[str, Totals] = {}
         for stored in self.events():
             event = _decode(stored.event)
+            if event.type != _USAGE:
+                continue
             sums = totals.setdefault(event.subject, Totals())
             sums.events += 1
             for name in _SUMS:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway_middleware.core.clocks import Clocks
+from gateway_middleware.metering.budget_event import BudgetEvent
 from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
 from gateway_middleware.metering.delivery.schedule import Schedule
 from gateway_middleware.metering.delivery.sender import EventStore, Sender
@@ -130,7 +131,7 @@ class Delivery:
                 self._in_flight.difference_update(event.id for event in events)
                 self._schedule.settled()
 
-    async def _take(self) -> list[UsageEvent]:
+    async def _take(self) -> Sequence[UsageEvent | BudgetEvent]:
         """The next batch, now in flight; nothing when it is time to end. One worker waits here, the others for it."""
         async with self._taking:
             while await self._schedule.may_send(self._in_flight):
@@ -150,7 +151,7 @@ class Delivery:
             self._sender.store_failed(error)
             return False
 
-    async def _read(self) -> list[UsageEvent]:
+    async def _read(self) -> Sequence[UsageEvent | BudgetEvent]:
         self._schedule.reading()
         limit = self._batch.size
         try:

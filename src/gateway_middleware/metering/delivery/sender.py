@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from gateway_middleware.core.domain import Clock
+from gateway_middleware.metering.budget_event import BudgetEvent, cloud_event
 from gateway_middleware.metering.delivery import cloudevents
 from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
 from gateway_middleware.metering.delivery.responses import SinkResponse
@@ -29,7 +30,7 @@ _MESSAGES: dict[DeliveryHealth, tuple[int, str]] = {
 class EventStore(Protocol):
     """Where events wait. Its calls may block: each is made in a thread, and several may be made at a time."""
 
-    def pending(self, limit: int, *, exclude: frozenset[str]) -> list[UsageEvent]:
+    def pending(self, limit: int, *, exclude: frozenset[str]) -> Sequence[UsageEvent | BudgetEvent]:
         """The oldest that are neither delivered nor dead, without those whose id is in `exclude`."""
         ...
 
@@ -81,14 +82,20 @@ class Sender:
         self.last_error: str | None = None
         self._store = store
         self._sink = sink
-        self._encode = partial(cloudevents.encode, source=source, event_type=event_type, dataschema=dataschema)
+        self._source = source
+        self._encode_usage = partial(cloudevents.encode, source=source, event_type=event_type, dataschema=dataschema)
         self._backoff = backoff
         self._batch = batch
         self._wall = wall
         self._on_health = on_health
         self._on_dead = on_dead
 
-    async def send(self, events: Sequence[UsageEvent]) -> None:
+    def _encode(self, event: UsageEvent | BudgetEvent) -> bytes:
+        if isinstance(event, BudgetEvent):
+            return cloud_event(event, source=self._source)
+        return self._encode_usage(event)
+
+    async def send(self, events: Sequence[UsageEvent | BudgetEvent]) -> None:
         """Send these events. Raises what the store raises; all that it did not take back is sent again another time."""
         encoded = []
         for event in events:

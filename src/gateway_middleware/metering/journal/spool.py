@@ -18,8 +18,9 @@ from uuid import uuid4
 import msgspec
 
 from gateway_middleware.core.domain import Clock
+from gateway_middleware.metering.budget_event import BudgetEvent, decode_budget_event, is_budget_event
 from gateway_middleware.metering.journal import tables
-from gateway_middleware.metering.journal.call_end import CallEnd, decode_event
+from gateway_middleware.metering.journal.call_end import CallEnd, decode_event, encode
 from gateway_middleware.metering.journal.daily_total import DailyTotal
 from gateway_middleware.metering.journal.salvage import copy_of, salvage
 from gateway_middleware.metering.usage_event import UsageEvent
@@ -75,7 +76,7 @@ class Spool:
         """Events that the sink refused for good. They are kept."""
         return self.gauge.dead_letters
 
-    def pending(self, limit: int, *, exclude: frozenset[str] = frozenset()) -> list[UsageEvent]:
+    def pending(self, limit: int, *, exclude: frozenset[str] = frozenset()) -> list[UsageEvent | BudgetEvent]:
         """The oldest undelivered events that are not excluded. Empty where another worker delivers already."""
         with self._lock:
             if not self._leads():
@@ -85,6 +86,11 @@ class Spool:
                 if events:
                     return events
             return []
+
+    def add(self, event: BudgetEvent) -> None:
+        """Keep an event that is no call's, until it is delivered."""
+        body = encode(event)
+        self.count(self._run(lambda connection: tables.add(connection, event.id, event.time, body)))
 
     def delivered(self, ids: Sequence[str]) -> None:
         """Forget events that the sink has."""
@@ -164,9 +170,9 @@ class Spool:
             if fd >= 0:
                 os.close(fd)
 
-    def _decoded(self, event_id: str, body: bytes) -> UsageEvent | None:
+    def _decoded(self, event_id: str, body: bytes) -> UsageEvent | BudgetEvent | None:
         try:
-            return decode_event(body)
+            return decode_budget_event(body) if is_budget_event(body) else decode_event(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self.dead(event_id, "undecodable")
             return None

@@ -117,6 +117,17 @@ def _move_mark(connection: sqlite3.Connection, name: str, change: int) -> None:
         connection.execute("UPDATE marks SET value = value + ? WHERE name = ?", (change, name))
 
 
+def add(connection: sqlite3.Connection, event_id: str, time: float, body: bytes) -> int:
+    """Add an event that is no call's; returns how many were added: none, where one with that id waits already."""
+    added = connection.execute(
+        "INSERT OR IGNORE INTO events (id, time, body) SELECT ?, ?, ? WHERE NOT EXISTS"
+        " (SELECT 1 FROM dead WHERE id = ?)",
+        (event_id, time, body, event_id),
+    ).rowcount
+    _move_mark(connection, _BACKLOG, added)
+    return added
+
+
 def oldest(connection: sqlite3.Connection, limit: int, exclude: Collection[str]) -> list[tuple[str, bytes]]:
     """Ids and bodies of the events that came first, without some."""
     without = msgspec.json.encode(list(exclude)).decode()
