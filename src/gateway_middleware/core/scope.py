@@ -5,6 +5,7 @@ A key is set by exactly one layer and read by those further in. `ContextError` n
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gateway_middleware.core.errors import ContextError
@@ -23,12 +24,14 @@ T = TypeVar("T")
 class ScopeKey(Generic[T]):
     """One named, typed place in an ASGI scope."""
 
-    __slots__ = ("name", "set_by", "slot")
+    __slots__ = ("name", "peek", "set_by", "slot")
 
     def __init__(self, name: str, *, set_by: str) -> None:
         self.name = name
         self.set_by = set_by
         self.slot = f"gateway_middleware.{name}"
+        self.peek: Callable[[MutableMapping[str, Any]], T | None] = methodcaller("get", self.slot)
+        """Read the value, or None. Each layer does it for each call, so it is no Python function."""
 
     def set(self, scope: MutableMapping[str, Any], value: T) -> None:
         """Write the value. Raises `ContextError` when the key was set before."""
@@ -47,11 +50,6 @@ class ScopeKey(Generic[T]):
     def child(self, scope: MutableMapping[str, Any], value: T) -> dict[str, Any]:
         """A copy of the scope in which this key has another value: for one attempt of a call."""
         return {**scope, self.slot: value}
-
-    def peek(self, scope: MutableMapping[str, Any]) -> T | None:
-        """Read the value, or None."""
-        value: T | None = scope.get(self.slot)
-        return value
 
 
 # In the order in which a call meets them.

@@ -182,8 +182,9 @@ def _settle(
     else:
         tokens = (usage.input_tokens or 0) + (usage.output_tokens or 0)
         sent = reservation.end(tokens=tokens, spend=_cost(limits, call, usage) if call.plan.needs_price else None)
-    if error is None and call.estimate is not None and call.record.usage is not None:
-        limits.estimator.learn(call.request, call.tenant.name, call.estimate, call.record.usage)
+    known = call.record.usage if error is None else None
+    if known is not None and call.estimate is not None:
+        limits.estimator.learn(call.request, call.tenant.name, call.estimate, known)
     return sent
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import MAX_AMOUNT, Change, Claim, Decision, LimitStatus, Unit
+from gateway_middleware.limiting.limit import Change, Claim, Decision, LimitStatus, Unit
 from gateway_middleware.limiting.period import MICROSECONDS, Period
 from gateway_middleware.limiting.store.window import LEASE_SECONDS, Leases, Window
 
@@ -109,23 +109,18 @@ class MemoryStore:
         for status in decision.statuses:
             claim = status.claim
             limit = claim.limit
+            if limit.period is None:
+                cell = self._cells.get(claim.key) or self._fetch(claim)
+                if isinstance(cell, Leases):
+                    cell.expiries.pop(decision.owner, None)
+                continue
             unit = limit.unit
             used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
-            if limit.period is not None and (used is None or used == claim.cost or not status.is_taken):
+            if used is None or used == claim.cost or not status.is_taken:
                 continue
             cell = self._cells.get(claim.key) or self._fetch(claim)
-            if isinstance(cell, Leases):
-                cell.expiries.pop(decision.owner, None)
-                continue
-            if used is None:
-                continue
-            at = now + self._wall_offset if cell.is_calendar else now
-            if not cell.since <= at < cell.until:
-                cell.advance(at)
-            if used > claim.cost:
-                cell.add(min(used, MAX_AMOUNT) - claim.cost)
-            else:
-                cell.refund(claim.cost - min(max(used, 0), limit.amount), status.newest)
+            if isinstance(cell, Window):
+                cell.settle(claim, used, now + self._wall_offset if cell.is_calendar else now, status.newest)
 
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
         """Prolong leases, or take them anew."""

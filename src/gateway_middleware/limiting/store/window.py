@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway_middleware.limiting.limit import NEVER, Change, Claim, LimitStatus
+from gateway_middleware.limiting.limit import MAX_AMOUNT, NEVER, Change, Claim, LimitStatus
 from gateway_middleware.limiting.period import MICROSECONDS, Period
 
 LEASE_SECONDS = 30.0
@@ -136,6 +136,23 @@ class Window(msgspec.Struct, gc=False, weakref=False):
             return
         actual = min((claim.cost + delta) * weight, claim.limit.amount)
         self.refund(weighed(claim, weight) - actual, self.newest if change.bucket is None else change.bucket)
+
+    def settle(self, claim: Claim, used: int, now: int, bucket: int) -> None:
+        """Count what was really used in the place of a claim that was taken in `bucket`."""
+        if not self.since <= now < self.until:
+            self._turn(now)
+        cost = claim.cost
+        if used > cost:
+            cost -= min(used, MAX_AMOUNT)
+        else:
+            used = min(max(used, 0), claim.limit.amount)
+            cost -= used
+            if bucket != self.newest:
+                self.refund(cost, bucket)
+                return
+            cost = min(cost, self.amount)
+        self.amount -= cost
+        self.total -= cost
 
     def refund(self, amount: int, bucket: int) -> None:
         """Give back into the bucket it was taken from; what has left the window is gone."""
