@@ -117,6 +117,13 @@ class Cooldowns:
             if (deployment is None or key[0] == deployment) and (credential is None or key[1] == credential):
                 del self._entries[key]
 
+    def reset_provider(self, provider: str, *, deployment: str | None = None) -> None:
+        """Forget what is known of all accounts at a provider; with a deployment, of them and of that one only."""
+        for key in list(self._entries):
+            is_there = key[1].partition("@")[0] == provider
+            if is_there and (deployment is None or key[0] in (None, deployment)):
+                del self._entries[key]
+
     def forget(self, deployment: str | None, credential: str) -> None:
         """Forget one thing only."""
         self._entries.pop((deployment, credential), None)
@@ -179,11 +186,11 @@ class Throttling:
 
     def wait(self, deployment: Deployment) -> float:
         """Seconds for which this deployment is to be left alone."""
-        return self.cooldowns.wait(deployment.key, deployment.provider) if self._mode is Mode.ON else 0.0
+        return self.cooldowns.wait(deployment.key, deployment.account) if self._mode is Mode.ON else 0.0
 
     def why(self, deployment: Deployment) -> FailureClass | None:
         """Why it is to be left alone, as far as that is known."""
-        return self.cooldowns.why(deployment.key, deployment.provider)
+        return self.cooldowns.why(deployment.key, deployment.account)
 
     def learn(self, deployment: Deployment, judgement: Judgement) -> None:
         """Remember what an attempt says of throttling."""
@@ -194,28 +201,28 @@ class Throttling:
                 self._cool(deployment, judgement, judgement.cooldown)
         elif judgement is SUCCEEDED:
             if self._denied:
-                self._denied.pop(deployment.provider, None)
-            self.cooldowns.succeeded(deployment.key, deployment.provider)
+                self._denied.pop(deployment.account, None)
+            self.cooldowns.succeeded(deployment.key, deployment.account)
 
     def _count_denied(self, deployment: Deployment, judgement: Judgement) -> Judgement:
         """Refusals of several models, with no success in between, are one of the credential."""
-        denied = self._denied.setdefault(deployment.provider, set())
+        denied = self._denied.setdefault(deployment.account, set())
         denied.add(deployment.key)
         if len(denied) < _DENIED_MODELS:
             return judgement
-        del self._denied[deployment.provider]
+        del self._denied[deployment.account]
         return RULES[FailureClass.PROVIDER_AUTH]
 
     def _cool(self, deployment: Deployment, judgement: Judgement, cooldown: Cooldown) -> None:
         seconds = self.cooldowns.cool(
-            cooldown, deployment=deployment.key, credential=deployment.provider, why=judgement.failure_class
+            cooldown, deployment=deployment.key, credential=deployment.account, why=judgement.failure_class
         )
         if self._on_cooldown is not None:
             is_one = cooldown.scope is CooldownScope.DEPLOYMENT
             self._on_cooldown(
                 CooldownEvent(
                     deployment=deployment.key if is_one else None,
-                    credential=deployment.provider,
+                    credential=deployment.account,
                     seconds=seconds,
                     failure_class=judgement.failure_class,
                     is_alarming=judgement.is_alarming,

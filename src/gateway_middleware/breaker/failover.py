@@ -251,7 +251,7 @@ class AttemptSequence:
             self._fresh, self._repeatable = list(_special(self._route, judgement.fallback)), []
             return bool(self._fresh)
         if judgement.retry is Retry.OTHER_CREDENTIAL:
-            self._barred.add(deployment.provider)
+            self._barred.add(deployment.account)
         elif judgement.retry is Retry.AT_ONCE:
             self._fresh.insert(0, deployment)
         elif judgement.retry is Retry.ANYWHERE and (judgement.min_open or 0.0) <= _MAX_WAIT:
@@ -273,7 +273,7 @@ class AttemptSequence:
     def _next_fresh(self, *, pays: bool = False) -> PlannedAttempt | None:
         while self._fresh:
             deployment = self._fresh.pop(0)
-            if deployment.provider in self._barred:
+            if deployment.account in self._barred:
                 continue
             wait = self._failover.throttling.wait(deployment)
             if wait > 0:
@@ -291,7 +291,7 @@ class AttemptSequence:
             requested = max(min_wait, self._failover.throttling.wait(deployment))
             wait = max(requested, backoff(self._attempts - 1, self._failover.random))
             is_late = self._failover.clock() + wait + _MIN_SECONDS_LEFT > self._until
-            if deployment.provider in self._barred or requested > _MAX_WAIT or is_late:
+            if deployment.account in self._barred or requested > _MAX_WAIT or is_late:
                 continue
             planned = self._admitted(deployment, wait, pays=True)
             if planned is not None:

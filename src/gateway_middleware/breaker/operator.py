@@ -79,11 +79,7 @@ class Operator:
     def forget_cooldowns(self, key: str) -> None:
         """What a reset of this key takes back."""
         provider, _, model = key.partition("/")
-        if not model:
-            self._cooldowns.reset(credential=provider)
-            return
-        self._cooldowns.forget(key, provider)
-        self._cooldowns.forget(None, provider)
+        self._cooldowns.reset_provider(provider, deployment=key if model else None)
 
     def circuit_breakers(self, providers: Iterable[str]) -> dict[str, Any]:
         """`circuit_breakers` of `/v1/health`: a row for each provider, with its deployments and hosts."""

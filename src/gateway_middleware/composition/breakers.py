@@ -17,6 +17,7 @@ from gateway_middleware.breaker.selection import Latencies, Selector
 from gateway_middleware.breaker.state.factory import BreakerFactory
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.breaker.state.registry import BreakerRegistry
+from gateway_middleware.composition.accounts import tenant_accounts
 from gateway_middleware.composition.config import deployments_of
 from gateway_middleware.composition.part import Commit, Lifeless
 
@@ -87,11 +88,12 @@ class Breakers(Lifeless):
         self._accounts = accounts
 
     def _provider_of(self, deployment: Deployment) -> Provider:
-        return self._providers[deployment.provider]
+        return self._providers[deployment.account]
 
 
 def _accounts_of(settings: Settings) -> Mapping[str, Secret]:
-    return {provider.name: provider.api_key for provider in settings.providers}
+    own = {provider.name: provider.api_key for provider in settings.providers}
+    return own | {account: key for account, (_, key) in tenant_accounts(settings).items()}
 
 
 def policies_of(settings: Settings) -> dict[str, BreakerPolicy]:

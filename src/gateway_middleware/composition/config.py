@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway_middleware.composition.accounts import accounts_by_tenant, provider_configs
 from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.core.errors import SettingsError
@@ -111,7 +112,7 @@ def revealed(secret: Secret | None) -> str | None:
 
 
 def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind]) -> dict[str, TranslatingProvider]:
-    """The adapters of all configured providers, by name. Raises `SettingsError` for a kind that is not among these."""
+    """The adapters of all accounts at providers, by name. Raises `SettingsError` for a kind that is not among these."""
     unknown = [
         f"provider {p.name}: no kind {p.kind!r}; expected one of {', '.join(kinds)}"
         for p in settings.providers
@@ -121,8 +122,8 @@ def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind]) -> dic
         raise SettingsError(unknown)
     limit = settings.max_event_bytes
     return {
-        p.name: _translating(p, kinds[p.kind](msgspec.structs.replace(p, max_event_bytes=limit)))
-        for p in settings.providers
+        account: _translating(p, kinds[p.kind](msgspec.structs.replace(p, max_event_bytes=limit)))
+        for account, p in provider_configs(settings).items()
     }
 
 
@@ -140,7 +141,8 @@ def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProv
     """The routes of the configuration."""
     return RouteTable(
         {route.name: route.route for route in settings.routes},
-        providers,
+        {provider.name: providers[provider.name] for provider in settings.providers},
+        accounts=accounts_by_tenant(settings),
         is_native=lambda name, surface: providers[name].is_native(surface),
         translation=settings.translation,
         labels={provider.name: dict(provider.labels) for provider in settings.providers},

@@ -134,6 +134,11 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     traceparent: str | None = None
 
 
+def account_of(provider: str, tenant: str) -> str:
+    """The name of a tenant's own account at a provider. No provider has an `@` in its name."""
+    return f"{provider}@{tenant}"
+
+
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """One callable upstream: a provider and the provider's own name of a model."""
 
@@ -148,9 +153,13 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """The longest output of the model, in tokens, where the operator says it; None: as is known of the model's name."""
     key: str = ""
     """`provider/model`, as written in `GATEWAY_ROUTES`: made from the two, never given."""
+    account: str = ""
+    """Whose credential calls carry: the provider's own, by its name; `provider@tenant`, where the tenant has one."""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "key", f"{self.provider}/{self.model}")
+        if not self.account:
+            msgspec.structs.force_setattr(self, "account", self.provider)
 
 
 class Translate(StrEnum):

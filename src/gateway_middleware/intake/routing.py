@@ -12,10 +12,12 @@ import msgspec
 from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface, Translate
 from gateway_middleware.core.errors import InvalidRequestError, PermissionDeniedError, UnknownModelError
 from gateway_middleware.core.models import facts_of
+from gateway_middleware.intake.accounts import Accounts
 from gateway_middleware.intake.residency import Residency, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from gateway_middleware.core.domain import Requirements, Tenant
     from gateway_middleware.core.provider_api import Provider
@@ -43,6 +45,7 @@ class RouteTable:
 
     `is_native` says whether a provider (by name) speaks a surface without translation; None: all that it supports.
     `translation` is for routes that say nothing of it. `labels` are those of each provider.
+    `accounts` are the providers for which a tenant, by its name, has a key of its own.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class RouteTable:
         is_native: Callable[[str, Surface], bool] | None = None,
         translation: Translate = Translate.ALLOW,
         labels: Mapping[str, Mapping[str, str]] | None = None,
+        accounts: Mapping[str, AbstractSet[str]] | None = None,
     ) -> None:
+        self._accounts = Accounts(accounts or {})
         self._residency = Residency(labels or {})
         self._is_native = is_native
         self._translation = translation
@@ -78,7 +83,9 @@ class RouteTable:
         if not self._may(tenant, model):
             raise unknown(model)
         route = self._resolve(model, surface, dialect, tenant.require)
-        return self._residency.narrowed(route, tenant.require) if tenant.require else route
+        if tenant.require:
+            route = self._residency.narrowed(route, tenant.require)
+        return self._accounts.charged(route, tenant.name)
 
     def _resolve(self, model: str, surface: Surface, dialect: Dialect, require: Requirements) -> Route:
         route = self._by_surface.get((model, surface))

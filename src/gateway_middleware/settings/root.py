@@ -223,7 +223,7 @@ def _read(
     routes = read_routes(nodes.get("GATEWAY_ROUTES"), providers)
     complain_about_halves(nodes)
     has_others = has_resolver or "GATEWAY_TENANT_HEADER" in nodes or "GATEWAY_JWT_ISSUER" in nodes
-    tenants = _read_tenants(nodes, faults, has_others=has_others, is_open=fields.get("is_open", False))
+    tenants = _read_tenants(nodes, faults, providers, has_others=has_others, is_open=fields.get("is_open", False))
     return fields | {"providers": tuple(p for p in providers.values() if p), "routes": routes, "tenants": tenants}
 
 
@@ -239,13 +239,22 @@ def _read_providers(
 
 
 def _read_tenants(
-    nodes: Mapping[str, Node], faults: Faults, *, has_others: bool, is_open: bool
+    nodes: Mapping[str, Node],
+    faults: Faults,
+    providers: Mapping[str, ProviderSettings | None],
+    *,
+    has_others: bool,
+    is_open: bool,
 ) -> tuple[TenantSettings, ...]:
     """`has_others`: there are other ways to know a tenant than its keys. With an admin token keys may be made later."""
     before, has_secret = len(faults), "GATEWAY_KEY_SECRET" in nodes
     makes_keys = "GATEWAY_ADMIN_TOKEN" in nodes
-    needs_keys = not has_others and not makes_keys
-    tenants = read_tenants(nodes.get("GATEWAY_TENANTS"), has_key_secret=has_secret, needs_keys=needs_keys)
+    tenants = read_tenants(
+        nodes.get("GATEWAY_TENANTS"),
+        has_key_secret=has_secret,
+        needs_keys=not has_others and not makes_keys,
+        providers=providers,
+    )
     is_left_open = makes_keys and "GATEWAY_TENANTS" in nodes
     if not tenants and not is_open and not has_others and not is_left_open and len(faults) == before:
         faults.add("GATEWAY_TENANTS", NO_TENANT)

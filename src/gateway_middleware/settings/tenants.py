@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
+from gateway_middleware.core.provider_api import Auth
+from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import shown_name
 from gateway_middleware.settings.labels import read_requirements
 from gateway_middleware.settings.limits import LIMIT_OPTIONS, pick_limits, read_limits, read_limits_by_model
 from gateway_middleware.settings.node import Node
-from gateway_middleware.settings.tree import KeySettings, TenantSettings
+from gateway_middleware.settings.tree import KeySettings, ProviderSettings, TenantSettings
 from gateway_middleware.tenancy.trusted_header import NAME
 
 _OPTIONS = (
     "keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "per_end_user", "priority", "on_unpriced",
-    "on_policy_outage", "require",
+    "on_policy_outage", "require", "credentials",
 )  # fmt: skip
+_NO_PROVIDERS: Mapping[str, ProviderSettings | None] = MappingProxyType({})
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PATTERN = re.compile(r"[\x20-\x7e]{1,256}")
@@ -27,8 +32,14 @@ _LISTED = (
 )
 
 
-def read_tenants(node: Node | None, *, has_key_secret: bool, needs_keys: bool = True) -> tuple[TenantSettings, ...]:
-    """Every tenant.
+def read_tenants(
+    node: Node | None,
+    *,
+    has_key_secret: bool,
+    needs_keys: bool = True,
+    providers: Mapping[str, ProviderSettings | None] = _NO_PROVIDERS,
+) -> tuple[TenantSettings, ...]:
+    """Every tenant. `providers` are those for which one may have a key of its own.
 
     `has_key_secret`: `GATEWAY_KEY_SECRET` is set, so that HMAC digests can be compared. `needs_keys`: keys are the only
     way to know a tenant.
@@ -38,10 +49,16 @@ def read_tenants(node: Node | None, *, has_key_secret: bool, needs_keys: bool = 
     for entry in entries.values():
         if needs_keys and isinstance(entry.raw, dict) and "keys" not in entry.raw:
             entry.missing("keys", "expected a list of digests; `model-gateway keys new` makes one")
-    return tuple(_read_tenant(name, entry, owners, has_key_secret) for name, entry in entries.items())
+    return tuple(_read_tenant(name, entry, owners, has_key_secret, providers) for name, entry in entries.items())
 
 
-def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: bool) -> TenantSettings:  # noqa: FBT001
+def _read_tenant(
+    name: str,
+    node: Node,
+    owners: dict[str, str],
+    has_key_secret: bool,  # noqa: FBT001
+    providers: Mapping[str, ProviderSettings | None],
+) -> TenantSettings:
     if not NAME.fullmatch(name):
         node.faults.add(node.place, "expected a tenant name of letters, digits and . _ @ - (at most 64)")
     members = node.members(_OPTIONS)
@@ -60,7 +77,23 @@ def _read_tenant(name: str, node: Node, owners: dict[str, str], has_key_secret: 
         on_unpriced=_read_on_unpriced(members.get("on_unpriced")),
         on_policy_outage=_read_on_policy_outage(members.get("on_policy_outage")),
         models=_read_models(members["models"]) if "models" in members else ("*",),
+        credentials=_read_credentials(members.get("credentials"), providers),
     )
+
+
+def _read_credentials(
+    node: Node | None, providers: Mapping[str, ProviderSettings | None]
+) -> tuple[tuple[str, Secret], ...]:
+    return () if node is None else tuple(_read_credential(*pair, providers) for pair in node.entries().items())
+
+
+def _read_credential(name: str, node: Node, providers: Mapping[str, ProviderSettings | None]) -> tuple[str, Secret]:
+    provider = providers.get(name)
+    if name not in providers:
+        node.fault(f"expected the name of a provider: {', '.join(providers)}")
+    elif provider is not None and provider.auth is Auth.NONE and provider.entra is None:
+        node.fault("expected only for a provider that takes a credential")
+    return name, node.secret()
 
 
 def _read_keys(node: Node) -> list[KeySettings]:

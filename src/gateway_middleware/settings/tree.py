@@ -172,6 +172,8 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_unpriced: str = "refuse"
     require: Requirements = ()
     on_policy_outage: str | None = None
+    credentials: tuple[tuple[str, Secret], ...] = ()
+    """Keys of the tenant's own, by provider, that its calls carry instead of the provider's."""
 
     @property
     def limits_spend(self) -> bool:

@@ -104,7 +104,8 @@ VARIABLES: tuple[Variable, ...] = (
         "(docs/tenants.md). Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
         "`per_model`, `per_end_user`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md), "
         "`on_policy_outage` (docs/policy.md), `require` (labels of the only providers that its calls may reach, "
-        "docs/providers.md).",
+        "docs/providers.md), `credentials` (its own keys of providers, "
+        '`{"openai": "env:ACME_OPENAI_KEY"}`, docs/tenants.md).',
     ),
     Variable(
         name="GATEWAY_GROUPS",

@@ -87,14 +87,14 @@ class Dispatch:
             # Nothing has been sent to the client before such an error.
             request = REQUEST.get(scope)
             deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
-            if not self._providers[deployment.provider].learns(request, deployment, error):
+            if not self._providers[deployment.account].learns(request, deployment, error):
                 raise
             await self._once(scope, receive, send)
 
     async def _once(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, record = REQUEST.get(scope), RECORD.get(scope)
         deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
-        provider = self._providers[deployment.provider]
+        provider = self._providers[deployment.account]
         attempt = Attempt(deployment=deployment, started=self._clock())
         record.attempts.append(attempt)
         record.answered_by = attempt
@@ -130,7 +130,7 @@ class Dispatch:
         attempt.translation = upstream.translation
         entry = None if meter is None else meter.begin(attempt)
         first_byte = timeouts.first_byte if request.is_stream else timeouts.answer
-        credential = self._credentials.get(provider.name)
+        credential = self._credentials.get(attempt.deployment.account)
         if credential is None:
             answer = await self._open(upstream, timeouts, first_byte, entry)
         else:
