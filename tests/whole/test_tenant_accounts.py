@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from gateway_middleware import Settings
+from asgi_driver import drive
+from gateway_middleware import Gateway, Settings
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.tenancy.keys import digest
-from rig import GOOD, MESSAGES, Rig, Script, answering, chat_events, streaming
-from running import environment
+from rawserver import plain, raw_server, respond
+from rig import CHAT, GOOD, MESSAGES, Rig, Script, answering, chat_events, streaming
+from running import LogLines, environment
 from scripted import ScriptedAnswer
 
 pytestmark = pytest.mark.anyio
@@ -135,13 +137,36 @@ async def test_no_key_comes_out_anywhere() -> None:
 
 
 async def test_a_hedged_call_carries_the_tenants_keys_only() -> None:
-    keys = Keys()
-    rig = rig_for(keys, routes={"fast": {"to": ["a/m", "b/m"], "hedge": 0.001}})
-    for tenant in ("acme", "plain", "acme"):
-        assert (await call(rig, tenant)).status == 200
+    slow, quick = respond(b"", plain(GOOD)), respond(plain(GOOD))
+    async with raw_server(slow) as a, raw_server(quick) as b:
+        providers = {
+            name: {"kind": "openai", "api_key": OWN[name], "base_url": server.url}
+            for name, server in {"a": a, "b": b}.items()
+        }
+        gateway = Gateway(
+            Settings.from_env(
+                {
+                    "GATEWAY_PROVIDERS": json.dumps(providers),
+                    "GATEWAY_ROUTES": json.dumps({"fast": {"to": ["a/m", "b/m"], "hedge": 0.001}}),
+                    "GATEWAY_TENANTS": tenants(acme={"a": ACME["a"], "b": ACME["b"]}),
+                    "GATEWAY_JOURNAL": "off",
+                }
+            ),
+            write_log=LogLines(),
+        )
+        async with gateway.lifespan():
+            for tenant in ("acme", "plain") * 30:
+                before = (len(a.requests), len(b.requests))
+                await ask(gateway, tenant)
+                sent = repr([*a.requests[before[0] :], *b.requests[before[1] :]])
+                assert ("sk-acme" in sent, "sk-secret" in sent) == (tenant == "acme", tenant == "plain")
+        assert b.requests  # some were hedged
 
-    assert {key for _, key in keys.seen} <= {ACME["a"], ACME["b"], OWN["a"], OWN["b"]}
-    assert BETA["a"] not in {key for _, key in keys.seen}
+
+async def ask(gateway: Gateway, tenant: str) -> None:
+    body = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "x"}]}).encode()
+    headers = [(b"content-type", b"application/json"), (b"x-gateway-key", KEYS[tenant].encode())]
+    assert (await drive(gateway, method="POST", path=CHAT, headers=headers, body=body)).status == 200
 
 
 async def test_a_reload_replaces_gives_and_takes_keys() -> None:
