@@ -12,6 +12,7 @@ import sys
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING
 
 from gateway_middleware.app import create_app
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def demo_environment(simulator_url: str, key: str, port: int, *, journal: str = "off") -> dict[str, str]:
+def demo_environment(simulator_url: str, key: str, port: int, *, admin_token: str, journal: str) -> dict[str, str]:
     """The environment of the demo: three providers behind one simulator, five routes, one tenant with limits."""
     routes = {
         "fast": ["openai/gpt-5-mini", "azure/gpt5mini"],
@@ -64,6 +65,7 @@ def demo_environment(simulator_url: str, key: str, port: int, *, journal: str = 
         "AZURE_OPENAI_ENDPOINT": simulator_url,
         "GATEWAY_ROUTES": json.dumps(routes),
         "GATEWAY_TENANTS": json.dumps({"demo": {"keys": [digest(key.encode())], **limits}}),
+        "GATEWAY_ADMIN_TOKEN": admin_token,
         "GATEWAY_PORT": str(port),
         "GATEWAY_JOURNAL": journal,
     }
@@ -85,16 +87,16 @@ async def _serving(server: uvicorn.Server, listener: socket.socket) -> AsyncIter
 
 
 async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
-    key = new_key()
+    key, admin_token = new_key(), token_urlsafe(24)
     with contextlib.suppress(asyncio.CancelledError):
         _end_at(signal.SIGINT, signal.SIGTERM)
-        async with _players(key, port) as (server, url):
+        async with _players(key, admin_token, port) as (server, url):
             print(f"The Model Gateway is listening on {url}", flush=True)
             if with_tour:
                 from gateway_middleware.commands.tour import play
 
                 await play(url, key)
-            print(_welcome(url, key))
+            print(_welcome(url, key, admin_token))
             if not once:
                 await _until_interrupted(server)
 
@@ -107,13 +109,14 @@ def _end_at(*numbers: signal.Signals) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _players(key: str, port: int) -> AsyncIterator[tuple[uvicorn.Server, str]]:
+async def _players(key: str, admin_token: str, port: int) -> AsyncIterator[tuple[uvicorn.Server, str]]:
     """Simulator and gateway, and where the gateway listens."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-gateway-"))
         simulator = await stack.enter_async_context(Simulator().serve(host="127.0.0.1", port=0))
         journal = str(Path(folder) / "journal.db")
-        settings = Settings.from_env(demo_environment(simulator.url, key, port, journal=journal))
+        environment = demo_environment(simulator.url, key, port, admin_token=admin_token, journal=journal)
+        settings = Settings.from_env(environment)
         app = create_app(settings)
         server = make_server(
             app,
@@ -134,7 +137,7 @@ async def _until_interrupted(server: uvicorn.Server) -> None:
         await asyncio.sleep(0.1)
 
 
-def _welcome(url: str, key: str) -> str:
+def _welcome(url: str, key: str, admin_token: str) -> str:
     """What to do next: each block can be pasted as it stands."""
     python = shlex.quote(sys.executable)
     return f"""
@@ -144,6 +147,8 @@ key      {key}
 models   fast (openai, azure behind it), resilient, claude, gpt5mini, embed; or openai/<any>, anthropic/<any>
 health   {url}/v1/health
 metrics  {url}/metrics
+console  {url}/console
+         with the operator's token {admin_token}
 
 Open a second terminal and paste any of these blocks.
 
