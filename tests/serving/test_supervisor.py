@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import psutil
+import pytest
 
 BEGINNING = """
 import json, os, signal, sys, time
@@ -56,6 +57,86 @@ def test_workers_that_cannot_start_are_said_once_and_end_it() -> None:
     assert {line["event"] for line in said} == {"worker_failed"}
     assert "status 3" in said[0]["message"]
     assert 1 <= len(said) <= 2
+
+
+# The first worker, which has tried out the configuration before.
+
+FIRST = """
+from gateway_middleware.serving.first_worker import Findings, FirstWorker
+
+def work(control, is_replacement):
+    tell("working", message=f"{os.getpid()}", first=first is None)
+    return serve(control)
+
+def prepare():
+    tell("prepared", message=f"{os.getpid()}")
+    return Findings(warnings=["mind this"])
+
+first = None
+first = FirstWorker(prepare, lambda control: work(control, False), tell=tell)
+assert first.findings().warnings == ["mind this"]
+"""
+
+
+def start_with_first(before: str = "", *, size: int) -> subprocess.Popen[str]:
+    run = f"sys.exit(Supervisor(work, size={size}, tell=tell, leave_seconds=0.0, first=first).run())"
+    script = f"{BEGINNING}{FIRST}{before}\n{run}"
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_the_first_worker_is_the_one_that_has_prepared_and_is_replaced_like_others() -> None:
+    process = start_with_first(size=2)
+    prepared = wait_for(process, "prepared")["message"]
+    wait_for(process, "serving")
+    workers = {str(child.pid) for child in psutil.Process(process.pid).children()}
+    assert prepared in workers
+    assert len(workers) == 2
+    os.kill(int(prepared), signal.SIGKILL)
+    assert str(wait_for(process, "worker_died")["pid"]) == prepared
+    assert wait_for(process, "working")["message"] not in workers
+    process.send_signal(signal.SIGTERM)
+    lines(process)
+    assert process.returncode == 0
+
+
+def test_a_first_worker_that_dies_before_it_begins_ends_the_server() -> None:
+    process = start_with_first("os.kill(first.pid, signal.SIGKILL); time.sleep(0.1)", size=1)
+    events = [line["event"] for line in lines(process)]
+    assert events == ["prepared", "worker_failed"]
+    assert process.returncode == 1
+
+
+def test_a_parent_that_is_killed_takes_a_first_worker_with_it_that_has_not_begun() -> None:
+    process = start_with_first("time.sleep(60)", size=1)
+    (worker,) = [psutil.Process(int(wait_for(process, "prepared")["message"]))]
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs([worker], timeout=5)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("prepare", "status", "output"),
+    [
+        ("return Findings(complaints=['no', 'never'])", 3, "no,never\n"),
+        ("raise ValueError('x')", 1, "worker_fault"),
+        ("os._exit(9)", 1, ""),
+    ],
+)
+def test_what_is_refused_or_fails_in_the_trial_begins_nothing(prepare: str, status: int, output: str) -> None:
+    script = f"""{BEGINNING}
+from gateway_middleware.serving.first_worker import Findings, FirstWorker
+
+def prepare():
+    {prepare}
+
+complaints = FirstWorker(prepare, serve, tell=tell).findings().complaints
+print(",".join(complaints))
+sys.exit(3)
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=20)
+    assert process.returncode == status
+    assert output in process.stdout
+    assert process.stderr == ""
 
 
 def test_a_fault_in_a_worker_never_runs_the_parents_code() -> None:

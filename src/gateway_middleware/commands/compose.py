@@ -1,4 +1,4 @@
-"""What `check` and `serve` do before anything runs: the whole gateway is put together once, and thrown away."""
+"""What `check` and `serve` do before anything runs: read the environment, and put the whole gateway together."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ def compose(settings: Settings) -> None:
     from gateway_middleware.gateway import Gateway
 
     Gateway(settings)
-    _check_journal(settings)
+    check_journal(settings)
 
 
-def _check_journal(settings: Settings) -> None:
+def check_journal(settings: Settings) -> None:
+    """Raises `SettingsError` where no journal could be written."""
     if settings.journal == "off":
         return
     path = Path(settings.journal)

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from gateway_middleware._version import __version__
-from gateway_middleware.commands.compose import add_overrides, environment_of
+from gateway_middleware.commands.compose import add_overrides, check_journal, environment_of
 from gateway_middleware.commands.extras import require_serve
 from gateway_middleware.commands.summary import switched_off
-from gateway_middleware.commands.trial import try_out
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.secret import redact
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.python_logging import logging_to
+from gateway_middleware.serving.first_worker import Findings, FirstWorker
 from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.settings import Settings
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import ASGIApp
     from gateway_middleware.core.outbox import Outbox
     from gateway_middleware.edge.refused_requests import RefusedRequests
+    from gateway_middleware.gateway import Gateway
     from gateway_middleware.serving.keeper_process import KeeperChild, NoKeeper
     from gateway_middleware.serving.server import Patience
 
@@ -112,9 +113,8 @@ def run(args: argparse.Namespace) -> int:
     _take_signals_of_the_start()
     environment = environment_of(args)
     settings = Settings.from_env(environment)
-    warnings = [*settings.warnings(), *try_out(settings)]
     with listening(settings) as listener, _with_directories(settings, environment) as settings:
-        return _Server(settings, environment, listener).run(warnings)
+        return _Server(settings, environment, listener).run()
 
 
 def _open_standard_descriptors() -> None:
@@ -147,13 +147,34 @@ class _Server:
         self._settings = settings
         self._environment = environment
         self._listener = listener
+        self._gateway: Gateway | None = None  # of the first worker, in its process
         secrets = [provider.api_key.reveal() for provider in settings.providers]
         self._log = AccessLog.to_fd_at_once(1, log_format=settings.log_format, scrub=lambda text: redact(text, secrets))
 
-    def run(self, warnings: list[str]) -> int:
-        """Returns the exit status."""
-        from gateway_middleware.serving.supervisor import Supervisor
+    def run(self) -> int:
+        """Returns the exit status. Raises `SettingsError` where no gateway can be made of the settings."""
+        gc.freeze()  # of what is read now nothing goes, and a collector would copy every page for each process
+        first = FirstWorker(self._prepare, lambda control: self._work(control, False), tell=self._log.event)
+        from gateway_middleware.serving.supervisor import Supervisor  # while the worker imports what it needs
 
+        keeper = self._make_keeper()
+        findings = first.findings()
+        if findings.complaints:
+            raise SettingsError(findings.complaints)
+        self._tell_of_start([*self._settings.warnings(), *findings.warnings])
+        supervisor = Supervisor(
+            self._work,
+            size=self._settings.workers,
+            tell=self._log.event,
+            leave_seconds=self._settings.drain_lag_seconds + self._settings.drain_seconds,
+            keeper=keeper,
+            first=first,
+        )
+        status = supervisor.run()
+        self._log.event("stopped", message="Model Gateway has stopped", status=status)
+        return status
+
+    def _tell_of_start(self, warnings: list[str]) -> None:
         settings = self._settings
         log = self._log
         log.event(
@@ -168,16 +189,6 @@ class _Server:
         self._tell_what_runs()
         for line in warnings:
             log.event("configuration_warning", level="warning", message=line)
-        supervisor = Supervisor(
-            self._work,
-            size=settings.workers,
-            tell=log.event,
-            leave_seconds=settings.drain_lag_seconds + settings.drain_seconds,
-            keeper=self._make_keeper(),
-        )
-        status = supervisor.run()
-        log.event("stopped", message="Model Gateway has stopped", status=status)
-        return status
 
     @property
     def _has_keeper(self) -> bool:
@@ -206,20 +217,35 @@ class _Server:
             off=off,
         )
 
-    def _work(self, control: socket.socket, is_replacement: bool) -> int:  # noqa: FBT001  # the supervisor's protocol
-        """In a worker process. One that replaces another takes the configuration of the moment."""
-        import uvicorn
+    def _prepare(self) -> Findings:
+        """In the first worker: put together what it is to serve."""
+        from gateway_middleware.composition.pricing import price_warnings
 
+        try:
+            self._gateway = self._compose(self._settings)
+            check_journal(self._settings)
+        except SettingsError as error:
+            return Findings(complaints=list(error.complaints))
+        return Findings(warnings=price_warnings(self._settings))
+
+    def _compose(self, settings: Settings) -> Gateway:
         from gateway_middleware.gateway import Gateway
-        from gateway_middleware.serving.worker import Worker
 
         gc.disable()  # until the heap is settled: what is made now is kept
-        settings = self._current() if is_replacement else self._settings
-        gateway = Gateway(
+        return Gateway(
             settings,
             reread=lambda: Settings.from_env(self._environment),
             keeper="process" if self._has_keeper else "thread",
         )
+
+    def _work(self, control: socket.socket, is_replacement: bool) -> int:  # noqa: FBT001  # the supervisor's protocol
+        """In a worker process. One that replaces another takes the configuration of the moment."""
+        import uvicorn
+
+        from gateway_middleware.serving.worker import Worker
+
+        settings = self._current() if is_replacement else self._settings
+        gateway = self._gateway or self._compose(settings)
         options = server_options(
             limits=door_limits(settings),
             drain_seconds=settings.drain_seconds,

@@ -8,19 +8,19 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from gateway_middleware.serving.crew import Crew, Ending, Slot
 from gateway_middleware.serving.keeper_process import KeeperChild, NoKeeper
 from gateway_middleware.serving.rolling_reload import RollingReload
+from gateway_middleware.serving.worker_process import fork_worker
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from gateway_middleware.serving.first_worker import FirstWorker
     from gateway_middleware.serving.tell import Tell
 
 DRAIN, HURRY, RELOAD = b"d", b"h", b"r"
@@ -29,7 +29,6 @@ READY, TAKEN, REFUSED = b"R", b"t", b"x"
 """What a worker says: it takes calls; it has taken the configuration, or not."""
 _LEAVING = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (*_LEAVING, signal.SIGHUP, signal.SIGCHLD)
-_SOFTWARE_FAULT = 70
 _LAST_SECONDS = 1.6
 """What a worker may need after its waiting, for last words and the journal. It is killed after that."""
 _KEEPER_SECONDS = 0.3
@@ -48,13 +47,21 @@ class Supervisor:
     workers end their calls, a second one does not; SIGHUP has them read the configuration again, one after the other.
     Workers may wait `leave_seconds` for their calls, and are killed where they are not gone two seconds later: nothing
     that has hung holds the end. A supervisor that is killed takes its workers with it. The `keeper` runs beside the
-    workers, and ends after them.
+    workers, and ends after them. A `first` worker may be there already, and waits for its beginning.
     """
 
     def __init__(
-        self, work: Work, *, size: int, tell: Tell, leave_seconds: float, keeper: KeeperChild | NoKeeper = _NO_KEEPER
+        self,
+        work: Work,
+        *,
+        size: int,
+        tell: Tell,
+        leave_seconds: float,
+        keeper: KeeperChild | NoKeeper = _NO_KEEPER,
+        first: FirstWorker | None = None,
     ) -> None:
         self._work = work
+        self._first = first
         self._keeper = keeper
         self._tell = tell
         self._leave_seconds = leave_seconds
@@ -191,37 +198,19 @@ class Supervisor:
             self._leave_within(_LAST_SECONDS)
 
     def _start(self, slot: Slot) -> None:
-        ours, theirs = socket.socketpair()
-        _flush()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            self._become_worker(theirs, parent, is_replacement=slot.is_replacement)
-        theirs.close()
-        self._controls[pid] = ours
+        first, self._first = self._first, None
+        pid, control = first.begin() if first is not None else self._fork(is_replacement=slot.is_replacement)
+        self._controls[pid] = control
         self._crew.started(slot, pid, time.monotonic())
 
-    def _become_worker(self, control: socket.socket, parent: int, *, is_replacement: bool) -> None:
-        """In the child: work, and never come back."""
-        status = _SOFTWARE_FAULT
-        try:
-            signal.set_wakeup_fd(-1)
-            for number in _WATCHED:
-                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
-            for other in self._controls.values():
-                other.close()
-            self._keeper.let_go()
-            _die_with(parent)
-            status = self._work(control, is_replacement)
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 1
-        except BaseException as error:  # noqa: BLE001  # nothing of the child may run the parent's code
-            message, trace = f"Worker {os.getpid()} failed: {error!r}", traceback.format_exc()
-            self._tell("worker_fault", level="error", message=message, traceback=trace)
-        finally:
-            _flush()
-            os._exit(status)
+    def _fork(self, *, is_replacement: bool) -> tuple[int, socket.socket]:
+        return fork_worker(lambda control: self._work(control, is_replacement), tell=self._tell, let_go=self._let_go)
+
+    def _let_go(self) -> None:
+        """In a child: what belongs to the supervisor and its other children."""
+        for other in self._controls.values():
+            other.close()
+        self._keeper.let_go()
 
 
 @contextlib.contextmanager
@@ -245,22 +234,3 @@ def _signals_to(arrived: list[int]) -> Iterator[socket.socket]:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
         reader.close()
         writer.close()
-
-
-def _flush() -> None:
-    """What is buffered would be written by parent and child. A stream may have lost its reader, or be None: closed."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process with its parent, where it can (Linux: PR_SET_PDEATHSIG, prctl(2))."""
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(_SOFTWARE_FAULT)
