@@ -353,7 +353,7 @@ def test_version_names_the_list() -> None:
 def made(prices: Any) -> tuple[LibraryPrices, Any, Any]:
     model = types.ModelInfo(id="made", match=types.ClauseEquals(equals="made"), prices=prices)
     provider = types.Provider(id="openai", name="OpenAI", api_pattern="x", models=[model])
-    return LibraryPrices([provider], version="made/1"), model, provider
+    return LibraryPrices(lambda: ([provider], "made/1")), model, provider
 
 
 def test_fees_reasoning_and_tiers_together() -> None:
@@ -429,6 +429,19 @@ def test_importing_loads_no_price_list() -> None:
         run("import sys, gateway_middleware.metering.prices.library_prices; print('genai_prices' in sys.modules)")
         == "False\n"
     )
+
+
+def test_a_list_is_read_when_a_price_is_looked_up() -> None:
+    code = """
+import sys
+from gateway_middleware.core.domain import Usage
+from gateway_middleware.metering.prices.library_prices import library_prices
+book = library_prices()
+print("genai_prices" in sys.modules)
+call = {"vendor": "openai", "deployment_key": "openai/gpt-4o", "model": "gpt-4o", "at": 1.7e9}
+print(book.cost(Usage(input_tokens=1, output_tokens=1), **call) is not None, "genai_prices" in sys.modules)
+"""
+    assert run(code) == "False\nTrue True\n"
 
 
 def test_an_absent_package_is_named() -> None:

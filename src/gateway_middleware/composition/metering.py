@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 
 from gateway_middleware.composition.keeper import KEPT_SECONDS, note_dead, note_health
 from gateway_middleware.composition.part import Fixed, Lifeless
+from gateway_middleware.composition.upstream import exchange_of
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import InvalidRequestError, PathNotFoundError, UnavailableError
 from gateway_middleware.metering.budget_event import BudgetEvent
@@ -30,7 +31,6 @@ from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
 from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
 from gateway_middleware.upstream.engine import Engine
-from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -167,7 +167,7 @@ class Metering(Fixed):
     ) -> Delivery:
         token = settings.usage_metering_token
         sink = SinkClient(
-            Engine() if transport is None else HttpxExchange(transport),
+            Engine() if transport is None else exchange_of(transport),
             url=settings.usage_metering_url or "",
             token=None if token is None else token.reveal(),
             wall=clocks.wall,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from contextlib import asynccontextmanager
 from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway_middleware.composition.config import LiveConfig, deployments_of
-from gateway_middleware.composition.part import Commit, Lifeless
+from gateway_middleware.composition.part import Commit
 from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import SettingsError
@@ -16,7 +19,7 @@ from gateway_middleware.metering.usage_event import consistent
 from gateway_middleware.providers import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from gateway_middleware.core.domain import Clock, Deployment
     from gateway_middleware.core.price import Cost
@@ -28,13 +31,14 @@ if TYPE_CHECKING:
 _MICRO = 1_000_000
 _MINUTE = 60
 _MAX_TARIFFS = 4096
+_LOAD_AFTER_SECONDS = 0.1
 
 _Priced: TypeAlias = "tuple[str | None, str, str | None, str | None, int]"
 """What decides on a tariff: vendor, deployment, model served, tier, and the minute; prices change at whole minutes."""
 
 
-class CallPricing(Lifeless):
-    """Prices calls by their deployment.
+class CallPricing:
+    """Prices calls by their deployment. The price list is read in a thread soon after the start, or when it is needed.
 
     `price_id_of` gives, by a provider's name, its vendor's id in the price list; `wall` is the time of day.
     """
@@ -48,6 +52,16 @@ class CallPricing(Lifeless):
         self._tariffs: dict[_Priced, tuple[Tariff, ...]] = {}
         self._of_minute: dict[tuple[str, str, str | None, str | None], tuple[int, tuple[Tariff, ...]]] = {}
         self._unit_prices: dict[str, UnitPrices] = {}
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Has the price list read in the background: calls are taken meanwhile."""
+        loading = asyncio.create_task(_load_list())
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
 
     def prepare(self, new: Settings) -> Commit:
         """Other prices, for calls that end from now on."""
@@ -159,6 +173,14 @@ class CallPricing(Lifeless):
         if attempt is None or usage.input_tokens == usage.output_tokens == 0:
             return 0
         return _micro(self.of_attempt(attempt, usage, at=record.received_at))
+
+
+async def _load_list() -> None:
+    from gateway_middleware.metering.prices.library_prices import load_list
+
+    await asyncio.sleep(_LOAD_AFTER_SECONDS)  # after the first calls
+    with contextlib.suppress(ImportError):  # without it only configured prices are known
+        await asyncio.to_thread(load_list)
 
 
 def _micro(cost: Cost | None) -> int | None:

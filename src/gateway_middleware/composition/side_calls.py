@@ -7,21 +7,51 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from gateway_middleware.composition.part import Fixed
-from gateway_middleware.upstream.engine_transport import EngineTransport
-from gateway_middleware.upstream.side_client import SideClient
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import httpx
 
-    from gateway_middleware.core.fetch import Fetch
+    from gateway_middleware.core.fetch import Fetched
+    from gateway_middleware.upstream.engine_transport import EngineTransport
+    from gateway_middleware.upstream.side_client import SideClient
 
 
 class SideCalls(Fixed):
-    """`fetch` goes through `transport` where the host gives one, else through an engine of its own."""
+    """Calls go through `transport` where the host gives one, else through an engine of its own.
+
+    The HTTP client library is imported at the first call: many gateways make none, and it takes its time.
+    """
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None) -> None:
-        self._own = EngineTransport()
-        self.fetch: Fetch = SideClient(transport or self._own)
+        self._transport = transport
+        self._own: EngineTransport | None = None
+        self._client: SideClient | None = None
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        deadline: float,
+        max_bytes: int,
+    ) -> Fetched:
+        """A `core.fetch.Fetch`: send one request and read its answer. Raises `FetchError`."""
+        client = self._client or self._make_client()
+        return await client(method, url, headers=headers, body=body, deadline=deadline, max_bytes=max_bytes)
+
+    def _make_client(self) -> SideClient:
+        from gateway_middleware.upstream.engine_transport import EngineTransport
+        from gateway_middleware.upstream.side_client import SideClient
+
+        transport = self._transport
+        if transport is None:
+            transport = self._own = EngineTransport()
+        self._client = SideClient(transport)
+        return self._client
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
@@ -29,4 +59,5 @@ class SideCalls(Fixed):
         try:
             yield
         finally:
-            await self._own.aclose()
+            if self._own is not None:
+                await self._own.aclose()

@@ -13,7 +13,6 @@ from gateway_middleware.providers.failures import error_from
 from gateway_middleware.upstream.dispatch import Dispatch
 from gateway_middleware.upstream.drain import UsageDrain
 from gateway_middleware.upstream.engine import Engine
-from gateway_middleware.upstream.httpx_exchange import HttpxExchange
 
 if TYPE_CHECKING:
     import httpx
@@ -47,7 +46,7 @@ class Upstream(Fixed):
     ) -> None:
         engine: Engine | None = None
         if exchange is None:
-            exchange = HttpxExchange(transport) if transport is not None else (engine := Engine(outbox=outbox))
+            exchange = exchange_of(transport) if transport is not None else (engine := Engine(outbox=outbox))
         self._exchange = exchange
         self.heeds_entries = engine is not None
         """Whether a request leaves after its entry in the journal, though that waits for the end of the turn."""
@@ -76,3 +75,10 @@ class Upstream(Fixed):
     def collectors(self) -> list[Collector]:
         """Metrics of the engine's connections; a transport of the host's has its own."""
         return [ConnectionMetrics(self._exchange)] if isinstance(self._exchange, Engine) else []
+
+
+def exchange_of(transport: httpx.AsyncBaseTransport) -> Exchange:
+    """The way through a transport of the host's. Imports httpx, which takes a tenth of a second, only for that."""
+    from gateway_middleware.upstream.httpx_exchange import HttpxExchange
+
+    return HttpxExchange(transport)

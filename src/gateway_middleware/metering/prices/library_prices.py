@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Unpack
 
 from gateway_middleware.core.domain import Usage
@@ -49,11 +50,12 @@ class LibraryPrices:
     The model that was served is looked up first, then the one asked for. Models priced by modality (audio, images) or
     by anything but tokens are unknown: `Usage` does not tell which tokens were which. At Azure, `model` is a name the
     operator made up: without `model_served` it is taken at its word.
+
+    `load` gives the list and its version when the first price is looked up.
     """
 
-    def __init__(self, providers: Sequence[Provider], *, version: str) -> None:
-        self._providers = list(providers)
-        self._version = version
+    def __init__(self, load: Callable[[], tuple[Sequence[Provider], str]]) -> None:
+        self._load = load
         self._model = lru_cache(_CACHED_SCHEDULES)(self._find)
         self._schedule = lru_cache(_CACHED_SCHEDULES)(self._look_up)
 
@@ -68,7 +70,7 @@ class LibraryPrices:
                 continue
             schedule = self._schedule(call["vendor"], name, call.get("tier"), slot)
             if schedule is not None:
-                return (Tariff(schedule, self._version),)
+                return (Tariff(schedule, self._load()[1]),)
         return ()
 
     def _look_up(self, vendor: str | None, name: str, tier: str | None, slot: int) -> Schedule | None:
@@ -88,24 +90,28 @@ class LibraryPrices:
         return _compiled(model.get_prices(at, context))
 
     def _find(self, vendor: str | None, name: str) -> tuple[Provider, ModelInfo] | None:
-        for provider in self._providers:
+        providers = list(self._load()[0])
+        for provider in providers:
             if provider.id == vendor:
-                model = provider.find_model(name, all_providers=self._providers)
+                model = provider.find_model(name, all_providers=providers)
                 return None if model is None else (provider, model)
         return None
 
 
 def library_prices() -> LibraryPrices:
-    """The list that was installed with `genai-prices`; nothing is fetched.
+    """The list that was installed with `genai-prices`; nothing is fetched. Raises `ValueError` where it is absent."""
+    if find_spec("genai_prices") is None:
+        raise ValueError("The price list needs genai-prices: pip install 'gateway-middleware[prices]'")
+    return LibraryPrices(load_list)
 
-    Loading takes about a quarter of a second. Raises `ValueError` where the package is absent.
-    """
-    try:
-        import genai_prices
-        from genai_prices.data import providers
-    except ImportError:
-        raise ValueError("The price list needs genai-prices: pip install 'gateway-middleware[prices]'") from None
-    return LibraryPrices(providers, version=f"genai-prices/{genai_prices.__version__}")
+
+@cache
+def load_list() -> tuple[Sequence[Provider], str]:
+    """Read the list, which takes about a quarter of a second the first time. Raises `ImportError`."""
+    import genai_prices
+    from genai_prices.data import providers
+
+    return providers, f"genai-prices/{genai_prices.__version__}"
 
 
 def _seconds(at: datetime) -> float:
