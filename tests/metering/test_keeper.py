@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from gateway_middleware.metering.journal.keeper_status import KeeperStatus, read
 from gateway_middleware.metering.journal.segment import Segment
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.journal.state import JournalUnavailableError
-from journaled import call, event, leftovers, spooled, sums
+from journaled import call, event, leftovers, run, spooled, sums
 
 
 @pytest.fixture
@@ -186,6 +188,90 @@ def test_a_file_that_goes_away_while_it_is_followed_is_read_to_its_end(path: Pat
             file.unlink()
         keeper.work()
         assert [e.id for e in spooled(path)] == ["a"]
+
+
+def delete_files(path: Path) -> None:
+    for file in leftovers(path):
+        file.unlink()
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def in_files(path: Path, name: str) -> bool:
+    return any(f'"{name}"'.encode() in file.read_bytes() for file in leftovers(path))
+
+
+def test_what_has_ended_in_a_file_that_is_deleted_before_it_was_read_is_written_anew(path: Path) -> None:
+    """And what the keeper has, and has delivered, is not; nor is a call that has ended taken for one that was lost."""
+    with keeping(path) as keeper:
+        with left_to_keeper(path) as journal:
+            for name in ("old", "new", "void", "open"):
+                journal.open(call(name))
+            journal.close(event("old"))
+            keeper.work()
+            spool = Spool(path)
+            spool.delivered(["old"])
+            spool.close()
+            journal.close(event("new"))
+            journal.void("void")
+            delete_files(path)
+            wait_for(lambda: in_files(path, "new") and in_files(path, "open"))
+            assert not in_files(path, "old")
+            keeper.work()
+            assert [e.id for e in spooled(path)] == ["new"]
+            journal.close(event("open"))
+            keeper.work()
+            keeper.work()
+        keeper.work()
+        assert sorted((e.id, e.outcome) for e in spooled(path)) == [("new", "success"), ("open", "success")]
+        assert (sums(path).closed, sums(path).voided, keeper.tally.orphaned) == (3, 1, 0)
+        assert leftovers(path) == []
+
+
+def test_a_file_that_is_deleted_while_its_process_ends_is_written_anew(path: Path) -> None:
+    with left_to_keeper(path) as journal:
+        journal.open(call("a"))
+        journal.close(event("a"))
+        journal.open(call("b"))
+        delete_files(path)
+    with keeping(path) as keeper:
+        keeper.work()
+        assert {e.id: e.outcome for e in spooled(path)} == {"a": "success", "b": "gateway_crash"}
+        assert leftovers(path) == []
+
+
+def test_a_worker_that_dies_after_a_deletion_loses_and_doubles_nothing(path: Path) -> None:
+    process = run(DELETED_UNREAD, path)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    with keeping(path) as keeper:
+        keeper.work()
+        assert {e.id: e.outcome for e in spooled(path)} == {"a": "success", "b": "gateway_crash", "c": "success"}
+        assert (len(spooled(path)), leftovers(path)) == (3, [])
+
+
+DELETED_UNREAD = """
+path = Path(sys.argv[1])
+journal = Journal(path, commit_delay=0.001, keeper="process")
+journal.start()
+for name in ("a", "b"):
+    journal.open(call(name))
+journal.close(event("a"))
+for file in path.parent.glob("*.open"):
+    file.unlink()
+journal.open(call("c"))
+journal.close(event("c"))
+deadline = time.monotonic() + 10
+while not all(any(b'"%b"' % n in f.read_bytes() for f in path.parent.glob("*.open")) for n in (b"a", b"b", b"c")):
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 # What a process learns from the keeper of its journal.

@@ -10,6 +10,7 @@ from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal.follower import Follower
 from gateway_middleware.metering.journal.housekeeping import Housekeeping
 from gateway_middleware.metering.journal.keeper_status import KeeperStatus, read_status
+from gateway_middleware.metering.journal.rescue import write_anew
 from gateway_middleware.metering.journal.segment import Segment
 from gateway_middleware.metering.journal.segment_log import SegmentLog
 from gateway_middleware.metering.journal.spool import Gauge, Spool
@@ -176,6 +177,10 @@ class LeftToKeeper:
         self._status: KeeperStatus | None = None
         self._marks: deque[tuple[int, int]] = deque()
         self._waits_since: float | None = None
+        self._deleted: deque[Segment] = deque()  # retired, and not to be found by the keeper
+        self._noticed: list[Segment] = []
+        self._rescued: dict[Segment, tuple[int, int]] = {}
+        """Of deleted segments the size up to which all is written anew, and the last record."""
 
     @property
     def status(self) -> KeeperStatus | None:
@@ -209,9 +214,13 @@ class LeftToKeeper:
         self._marks.append((sequence, ended))
 
     def retire(self, segment: Segment) -> None:
-        segment.close()
+        if segment.is_gone:
+            self._deleted.append(segment)
+        else:
+            segment.close()
 
     def work(self) -> None:
+        self._rescue()
         status = read_status(self._spool.path)
         if status is None:
             return
@@ -224,7 +233,33 @@ class LeftToKeeper:
     def adopt(self) -> None:
         """The keeper does it."""
 
+    def _rescue(self) -> None:
+        """Write anew what was deleted, at the second look: then no keeper is reading it any more."""
+        retired = list(self._deleted)
+        current = self._segments.current
+        deleted = [*retired, *([current] if current is not None and current.is_gone else [])]
+        for segment in deleted:
+            if segment in self._noticed:
+                self._write_anew(segment)
+        for segment in retired:
+            if segment in self._noticed:
+                self._deleted.remove(segment)
+                self._rescued.pop(segment, None)
+                segment.close()
+        self._noticed = deleted
+
+    def _write_anew(self, segment: Segment, *, is_last: bool = False) -> None:
+        size, last = self._rescued.get(segment, (0, 0))
+        if segment.size > size or is_last:
+            size = segment.size
+            last = write_anew(segment, self._spool, owner=self._segments.owner, after=last, is_last=is_last)
+            self._rescued[segment] = size, last
+
     def release(self, *, is_finished: bool) -> None:
         current = self._segments.take_current()
-        if current is not None:
-            current.close()
+        with contextlib.ExitStack() as stack:
+            for segment in [*self._deleted, *([current] if current is not None else [])]:
+                stack.callback(segment.close)
+                if segment.is_gone:
+                    stack.callback(self._write_anew, segment, is_last=segment is current)
+            self._deleted.clear()
