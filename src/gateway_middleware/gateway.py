@@ -145,7 +145,7 @@ class Gateway:
         self.fleet = build_fleet(settings, self.config, clocks)
         self.revocations = Revocations(self.fleet, self.log)
         self.keys = RuntimeKeys(settings, self.fleet, clocks, self.log, has_resolver=resolver is not None)
-        self.side_calls = SideCalls(transport)
+        self.side_calls = SideCalls(settings, transport)
         self.tenants = Tenants(
             settings,
             resolver,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import httpx
 
     from gateway_middleware.core.fetch import Fetched
+    from gateway_middleware.settings import Settings
     from gateway_middleware.upstream.engine_transport import EngineTransport
     from gateway_middleware.upstream.side_client import SideClient
 
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 class SideCalls(Fixed):
     """Calls go through `transport` where the host gives one, else through an engine of its own.
 
-    The HTTP client library is imported at the first call: many gateways make none, and it takes its time.
+    The HTTP client library takes its time to be imported: it is, where the settings speak of calls, else at the first.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport | None) -> None:
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
         self._transport = transport
         self._own: EngineTransport | None = None
         self._client: SideClient | None = None
+        if _speak_of_calls(settings):  # calls have deadlines, which an import would use up
+            self._make_client()
 
     async def fetch(
         self,
@@ -61,3 +64,8 @@ class SideCalls(Fixed):
         finally:
             if self._own is not None:
                 await self._own.aclose()
+
+
+def _speak_of_calls(settings: Settings) -> bool:
+    has_tokens = any(provider.kind == "azure_openai" for provider in settings.providers)
+    return has_tokens or bool(settings.policy_adapter_url or settings.jwt_issuer or settings.guards)
