@@ -3,6 +3,9 @@
 A gateway process serves calls, half of them streams, in front of the simulator; every call names a model of its own.
 Somebody is killed at random moments: the server, its worker, the keeper, or worker and keeper at once; a server that is
 gone is started again. In the end every model that the provider was asked for must be in the journal, and none twice.
+
+`--as stock` is the same under stock uvicorn, `mounted` in another application, `injected` that with a transport of
+httpx: there the process that serves also keeps the journal, and is the one that is killed.
 """
 
 from __future__ import annotations
@@ -25,8 +28,31 @@ from pathlib import Path
 
 import httpx
 import psutil
+from starlette.applications import Starlette
 
+from gateway_middleware import Gateway, Settings, mount
 from gateway_middleware.simulator import Server, Simulator
+
+WAYS = {
+    "serve": ("", ["gateway_middleware", "serve"]),
+    "stock": ("", ["uvicorn", "--factory", "gateway_middleware:create_app"]),
+    "mounted": ("/llm", ["uvicorn", "--factory", "benchmarks.crash_drill:mounted"]),
+    "injected": ("/llm", ["uvicorn", "--factory", "benchmarks.crash_drill:injected"]),
+}
+"""How the gateway is run: the prefix of its paths, and the module with its arguments."""
+
+
+def mounted(transport: httpx.AsyncBaseTransport | None = None) -> Starlette:
+    """An application with the gateway in it."""
+    gateway = Gateway(Settings.from_env(), transport=transport)
+    app = Starlette(lifespan=lambda _: gateway.lifespan())
+    mount(app, "/llm", gateway)
+    return app
+
+
+def injected() -> Starlette:
+    """The same, and providers are reached by httpx."""
+    return mounted(httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None)))
 
 
 def _free_port() -> int:
@@ -38,9 +64,10 @@ def _free_port() -> int:
 class Drill:
     """One run."""
 
-    def __init__(self, folder: Path, upstream: str, *, rate: float) -> None:
+    def __init__(self, folder: Path, upstream: str, *, rate: float, way: str = "serve") -> None:
         self.journal = folder / "journal.db"
         self._port = _free_port()
+        self._prefix, self._command = WAYS[way]
         self._rate = rate
         self._asked = 0
         self._environment = {
@@ -55,7 +82,9 @@ class Drill:
 
     def start(self) -> subprocess.Popen[bytes]:
         """A gateway process."""
-        command = [sys.executable, "-m", "gateway_middleware", "serve"]
+        command = [sys.executable, "-m", *self._command]
+        if self._command[0] == "uvicorn":
+            command += ["--port", str(self._port), "--log-level", "critical"]
         return subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     async def load(self) -> None:
@@ -74,15 +103,15 @@ class Drill:
         model = f"sim-length-5:gap-{10 if is_stream else 0}:input-{self._asked}"
         body = {"model": f"openai/{model}", "messages": [{"role": "user", "content": "x"}], "stream": is_stream}
         with contextlib.suppress(httpx.HTTPError):
-            await client.post("/v1/chat/completions", json=body, timeout=5)
+            await client.post(f"{self._prefix}/v1/chat/completions", json=body, timeout=5)
 
     async def until_ready(self) -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
             for _ in range(400):
                 with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get(f"http://127.0.0.1:{self._port}/readyz")).status_code == 200:
+                    if (await client.get(f"http://127.0.0.1:{self._port}{self._prefix}/readyz")).status_code == 200:
                         return
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
         raise SystemExit("the gateway does not start")
 
     def events(self) -> list[dict[str, object]]:
@@ -105,11 +134,12 @@ def _victims(server: int, which: str) -> list[psutil.Process]:
     return [child for child, name in children.items() if name in which]
 
 
-async def run(kills: int, rate: float) -> dict[str, object]:
-    """Returns the figures."""
+async def run(kills: int, rate: float, way: str = "serve") -> dict[str, object]:
+    """Returns the figures. `way` is one of WAYS."""
+    names = VICTIMS if way == "serve" else VICTIMS[:1]
     with tempfile.TemporaryDirectory(prefix="crash-drill-") as folder:
         async with Simulator(capacity=1_000_000).serve() as simulator:
-            drill = Drill(Path(folder), simulator.url, rate=rate)
+            drill = Drill(Path(folder), simulator.url, rate=rate, way=way)
             load = asyncio.create_task(drill.load())
             started = time.monotonic()
             process = drill.start()
@@ -117,7 +147,7 @@ async def run(kills: int, rate: float) -> dict[str, object]:
                 await drill.until_ready()
                 await asyncio.sleep(random.uniform(0.05, 0.6))
                 if number < kills:
-                    victims = _victims(process.pid, VICTIMS[number % len(VICTIMS)])
+                    victims = _victims(process.pid, names[number % len(names)])
                     for victim in victims:
                         victim.kill()
                     await asyncio.to_thread(psutil.wait_procs, victims, 10)
@@ -149,8 +179,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--rate", type=float, default=200.0)
+    parser.add_argument("--as", dest="way", choices=WAYS, default="serve")
     chosen = parser.parse_args()
-    figures = asyncio.run(run(chosen.kills, chosen.rate))
+    figures = asyncio.run(run(chosen.kills, chosen.rate, chosen.way))
     print(json.dumps(figures, indent=2))
     return 1 if figures["lost"] or figures["double"] else 0
 
