@@ -191,6 +191,10 @@ class ResponseReader(Protocol):
         """The provider ended its body: return what was held back."""
         ...
 
+    def ending(self) -> bytes:
+        """The stream has broken: what makes the event readable of which only a part was relayed; mostly empty."""
+        ...
+
 
 class ReaderFactory(Protocol):
     """Makes the reader of one 2xx answer."""

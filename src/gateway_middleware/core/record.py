@@ -48,6 +48,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """What a complete answer said of its own failure. It was relayed as it came."""
     translation: Translation | None = None
     """Set when the provider was asked in another dialect than the client's."""
+    event_ending: bytes = b""
+    """What makes the event readable within which a stream broke. An error event can follow it."""
 
 
 class Meter(Protocol):
@@ -119,6 +121,11 @@ class CallRecord(msgspec.Struct, kw_only=True):
     def upstream_request_id(self) -> str | None:
         """The provider's own id of its answer, or of its last failure: what its support asks for."""
         return self.attempts[-1].upstream_request_id if self.attempts else None
+
+    @property
+    def event_ending(self) -> bytes:
+        """What makes the event readable within which the stream of the answer broke."""
+        return b"" if self.answered_by is None else self.answered_by.event_ending
 
     @property
     def response_id(self) -> str | None:

@@ -163,7 +163,7 @@ class EdgeMiddleware:
         if reply.is_event_stream:
             place = StreamPlace(reply.next_number, record.response_id, record.response_model)
             frame = stream_frame(shown, record.surface, record.dialect, record.request_id, place)
-            body = frame if reply.is_between_events else b"\n\n" + frame
+            body = frame if reply.is_between_events else record.event_ending + b"\n\n" + frame
             await reply.send({"type": "http.response.body", "body": body})
         return reply.is_event_stream
 

@@ -39,6 +39,7 @@ class Reply:
         "_has_trailers",
         "_last",
         "_newest",
+        "_number",
         "_price",
         "_receive",
         "_record",
@@ -66,6 +67,7 @@ class Reply:
         self._closes = can_close and is_leaving
         self._price = price
         self._newest = b""
+        self._number = 0
         self._last: Message | None = None
         self._has_trailers = False
         self._receive: ReceiveUntilEnd | None = None
@@ -95,7 +97,7 @@ class Reply:
     def next_number(self) -> int:
         """What follows the last `sequence_number` that was sent."""
         numbers = _SEQUENCE_NUMBERS.findall(self._newest)
-        return int(numbers[-1]) + 1 if numbers else 0
+        return int(numbers[-1]) + 1 if numbers else self._number
 
     def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on, unless it is the last. No coroutine of its own: a stream has many messages.
@@ -110,6 +112,8 @@ class Reply:
         if body:
             self._record.bytes_out += len(body)
             if not body.startswith(b":"):  # a comment of ours stands between events
+                if self.is_event_stream and not self.is_between_events:
+                    self._number = self.next_number  # of a large event that comes in pieces
                 self._newest = body
         if not message.get("more_body", False) and self._is_last(message):
             self.is_ended = True

@@ -114,6 +114,9 @@ class BinaryReader:
         self.is_complete = True
         return b""
 
+    def ending(self) -> bytes:
+        return b""
+
 
 class JsonReader(BinaryReader):
     """A JSON object. Complete when it is one."""

@@ -112,7 +112,7 @@ class EventReader(BinaryReader, ABC):
     def _finish_large(self, large: LargeEvent) -> bytes:
         rest = large.finish()
         if not self._is_whole(large.read):
-            return b""
+            return rest
         self._read(large.read)
         return self._completed(rest)
 
@@ -123,6 +123,9 @@ class EventReader(BinaryReader, ABC):
         if self._is_over or not self._is_whole(rest):
             return b""
         return self._completed(self._follow(rest))
+
+    def ending(self) -> bytes:
+        return b"" if self._large is None else self._large.ending()
 
     def _completed(self, relayed: bytes) -> bytes:
         """With the terminating event, where the stream lacks only that."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
-from gateway_middleware.core.sse import check_size, end_of_first_event
+from gateway_middleware.core.sse import check_size, end_of_first_event, parse_event
+from gateway_middleware.providers.cut_json import end_of_document, end_of_text
 
 LARGE_EVENT = 32 * 1024
 """More than so many bytes of an unfinished event are relayed before the rest has come."""
 _TAIL = 64  # bytes that are held back: a blank line may be cut in two, and so may a member before the last brace
 _LONG_TEXT = 1024
+_LAST = 8  # bytes that tell within what a text was cut: an escape, a character
 _TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
@@ -19,12 +21,12 @@ class LargeEvent:
     What makes events large is one text, most often an image or sound in base64. `limit` bounds the event, in bytes.
     """
 
-    __slots__ = ("_is_escaped", "_is_in_text", "_is_long", "_limit", "_read", "_size", "_tail", "_text")
+    __slots__ = ("_is_escaped", "_is_in_text", "_is_long", "_last", "_limit", "_read", "_size", "_tail", "_text")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._tail = b""
+        self._tail = self._last = b""
         self._read = bytearray()
         self._text = bytearray()  # the beginning of the text that is open
         self._is_in_text = self._is_long = self._is_escaped = False
@@ -55,8 +57,16 @@ class LargeEvent:
         """The event so far, without long texts."""
         return bytes(self._read + self._text)
 
+    def ending(self) -> bytes:
+        """What makes the event whole of which no more will come than was passed on: then clients can read past it."""
+        if not self._is_in_text:
+            return end_of_document(parse_event(bytes(self._read))[1])
+        rest = end_of_document(parse_event(bytes(self._read) + b'"')[1])
+        return end_of_text(self._last, is_escaped=self._is_escaped) + rest if rest else b""
+
     def _take(self, piece: bytes) -> None:
         self._size += len(piece)
+        self._last = (self._last + piece[-_LAST:])[-_LAST:]
         at = 0
         while at < len(piece):
             at = self._take_text(piece, at) if self._is_in_text else self._take_rest(piece, at)

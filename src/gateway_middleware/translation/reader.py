@@ -62,6 +62,9 @@ class _TranslatingReader:
         self.item_ids: tuple[str, ...] = ()
         self.rest: Iterable[bytes] = ()
 
+    def ending(self) -> bytes:
+        return b""
+
     def _learn(self) -> None:
         inner = self._inner
         self.usage, self.raw_usage, self.service_tier = inner.usage, inner.raw_usage, inner.service_tier

@@ -104,6 +104,7 @@ class Relay:
                 await self._whole(answer, reader, media, limit, can_move=can_move)
         except BaseException:
             self._learn(reader)
+            self.attempt.event_ending = reader.ending()
             raise
         finally:
             if self._heart is not None:
