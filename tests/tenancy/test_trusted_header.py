@@ -48,6 +48,27 @@ def test_the_signature_is_what_the_documentation_says() -> None:
     assert text == "t=1800000000,v1=" + hmac.new(SECRET, signed_text, hashlib.sha256).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("path", "tenant", "other_path", "other"),
+    [
+        ("/v1/models/a.acme", b"eu", "/v1/models/a", b"acme.eu"),
+        ("/v1/models/a", b"acme.eu", "/v1/models/a.acme", b"eu"),
+    ],
+)
+def test_a_signature_of_one_tenant_is_none_of_another_whose_name_has_dots(
+    path: str, tenant: bytes, other_path: str, other: bytes
+) -> None:
+    proof = signed(tenant, path=path)
+    assert reader().take(call([(NAME[0], tenant), proof], path=path)) == tenant.decode()
+    header = reader()
+    assert header.take(call([(NAME[0], other), proof], path=other_path)) is None
+    assert header.refused == {"wrong_signature": 1}
+
+
+def test_white_space_around_a_name_is_no_part_of_it() -> None:
+    assert reader().take(call([(NAME[0], b"acme\t "), signed()])) == "acme"
+
+
 @pytest.mark.parametrize("proof", [PROOF, signed(), signed(moment=-300), signed(moment=299)])
 def test_a_trusted_peer_with_a_proof_names_the_tenant(proof: tuple[bytes, bytes]) -> None:
     header, scope = reader(), call([NAME, proof, (b"accept", b"*/*")])

@@ -76,13 +76,15 @@ def signature_of(secret: bytes, *, moment: int, method: str, path: bytes, tenant
     """`t=<moment>,v1=<hex of HMAC-SHA-256(secret, moment.method.path.tenant)>`.
 
     `moment` is in seconds since the epoch; `path` is that of the request as it was sent to the gateway's server,
-    percent-encoding and mount prefix included, without the query.
+    percent-encoding and mount prefix included, without the query. Dots in the tenant's name are signed as `%2E`: the
+    last dot of the text is the one before the name, so that no text says two things.
     """
     return f"t={moment},v1={_mac(secret, b'%d' % moment, method, path, tenant)}"
 
 
 def _mac(secret: bytes, moment: bytes, method: str, path: bytes, tenant: bytes) -> str:
-    return hmac.digest(secret, b".".join((moment, method.encode("latin-1"), path, tenant)), "sha256").hex()
+    text = b".".join((moment, method.encode("latin-1"), path, tenant.replace(b".", b"%2E")))
+    return hmac.digest(secret, text, "sha256").hex()
 
 
 class TenantHeader:
@@ -119,7 +121,7 @@ class TenantHeader:
         if not sent:
             return None
         scope["headers"] = [pair for pair in scope["headers"] if pair not in sent]
-        names = [value for name, value in sent if name == self._name]
+        names = [value.strip() for name, value in sent if name == self._name]
         reason = self._reason(scope, sent, names)
         if reason is None:
             return _tenant_name(names[0])
@@ -163,7 +165,7 @@ def _plain(name: bytes) -> bytes:
 
 
 def _tenant_name(value: bytes) -> str:
-    name = value.strip().decode("latin-1")
+    name = value.decode("latin-1")
     if not NAME.fullmatch(name):
         raise InvalidRequestError("The header that names the tenant does not hold the name of one.")
     return name
