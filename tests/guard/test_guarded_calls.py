@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import runpy
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from asgi_driver import drive
 from gateway_middleware.guard.port import PASS, Guarded, Stage, Verdict
 from gateway_middleware.guard.rules import GuardRule
-from rawserver import plain, raw_server, respond
+from rawserver import Peer, plain, raw_server, respond
 from rig import CHAT, MESSAGES, Rig, answering, chat_events, streaming
+from running import KEY, LogLines, gateway_for
 
 pytestmark = pytest.mark.anyio
 CARD, CLEAN = "4111-1111", "[card]"
@@ -129,6 +132,28 @@ async def test_a_stream_is_refused_where_it_stands_and_its_provider_is_left() ->
     assert "more" not in body
     assert "Refused by the guard pii" in body
     assert "[DONE]" not in body
+
+
+async def test_a_refused_stream_whose_provider_goes_on_ends_with_the_refusal() -> None:
+    async def endless(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        for event in chat_events("All is well here. ", "This is fine. ", "forbidden"):
+            await peer.send(event if b"[DONE]" not in event else b": thinking\n\n")
+        await peer.closed.wait()
+
+    log = LogLines()
+    rule = GuardRule(name="pii", guard=redact, window=8, overlap=9)
+    body = {"model": "openai/m", "messages": asking("Hello"), "stream": True}
+    async with raw_server(endless) as server:
+        async with gateway_for(server.url, {"guards": [rule], "write_log": log}) as url, httpx.AsyncClient() as client:
+            answer = await client.post(url + CHAT, json=body, headers={"authorization": f"Bearer {KEY}"}, timeout=20)
+            await asyncio.wait_for(server.peers[0].closed.wait(), 1)
+    assert "All is well" in answer.text
+    assert answer.text.endswith("\n\n")
+    assert json.loads(answer.text.split("data: ")[-1])["error"]["code"] == "guard_refused"
+    (line,) = [json.loads(line) for line in log.raw.splitlines() if b'"chat"' in line and b"outcome" in line]
+    assert line["error_code"] == "guard_refused"
 
 
 async def test_a_guard_that_must_be_asked_and_cannot_be_is_a_503() -> None:

@@ -41,6 +41,11 @@ class GuardedAnswer:
         self._refusal: GatewayError | None = None
         self._refused = asyncio.Event()
 
+    @property
+    def has_refused(self) -> bool:
+        """Whether a guard has refused the answer."""
+        return self._refusal is not None
+
     def raise_refusal(self) -> None:
         """Raises what a guard has refused the answer with."""
         if self._refusal is not None:

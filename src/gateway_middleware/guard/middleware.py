@@ -55,7 +55,11 @@ class GuardMiddleware:
             rules=self._guarding,
             max_bytes=self._max_answer_bytes,
         )
-        await self.app(scope, guarded.receive, guarded.send)
+        try:
+            await self.app(scope, guarded.receive, guarded.send)
+        except Exception:
+            if not guarded.has_refused:  # otherwise it is what became of an app that was told that its client has left
+                raise
         guarded.raise_refusal()
 
 
