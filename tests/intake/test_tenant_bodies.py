@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,9 @@ from gateway_middleware import Gateway, Settings
 from gateway_middleware.core.errors import RateLimitedError
 from gateway_middleware.intake.tenant_bodies import Share, TenantBodies
 from gateway_middleware.tenancy.keys import digest
+from rawserver import plain, raw_server, respond
 from rig import CHAT, GOOD, JSON
-from running import environment
+from running import KEY, environment, gateway_for
 from scripted import ScriptedAnswer, ScriptedExchange
 
 
@@ -181,3 +184,21 @@ async def test_who_waits_too_long_or_has_no_room_is_told_when_to_come_back() -> 
     with pytest.raises(RateLimitedError):
         await turns.bodies.share_of("acme").take_turn(80)
     await turns.bodies.share_of("bravo").take_turn(80)
+
+
+@pytest.mark.anyio
+async def test_who_waits_behind_a_body_that_has_stopped_goes_on_after_it() -> None:
+    ask = json.dumps({"model": "openai/m", "messages": [{"role": "user", "content": "x" * 5_000_000}]}).encode()
+    answer = plain(GOOD, extra=b"content-type: application/json\r\n")
+    async with raw_server(respond(answer)) as server, gateway_for(server.url, GATEWAY_BODY_SECONDS="1") as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n"
+        writer.write(f"{head}content-length: 13000000\r\n\r\n".encode() + b"x" * 100_000)
+        await writer.drain()
+        async with httpx.AsyncClient(timeout=20) as client:
+            signed = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+            after = await asyncio.gather(*[client.post(url + CHAT, content=ask, headers=signed) for _ in range(3)])
+        assert (await reader.readline()).split()[1] == b"408"
+        writer.close()
+    assert [answer.status_code for answer in after] == [200] * 3

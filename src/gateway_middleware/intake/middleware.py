@@ -69,7 +69,8 @@ class IntakeMiddleware:
         self._max_bytes = min(max_body_bytes, max_tenant_bodies_bytes)
         self._owners = owners
         self._paces = paces or BodyPaces()
-        self._bodies = TenantBodies(max_tenant_bodies_bytes, max_wait=self._paces.seconds)
+        # Longer than a body that has stopped may hold its turn.
+        self._bodies = TenantBodies(max_tenant_bodies_bytes, max_wait=2 * self._paces.seconds)
         self._plans = Plans() if plans is None else plans
         self._end_user_header = None if end_user_header is None else end_user_header.lower().encode()
         self._route = PlanPart(self._resolve)
