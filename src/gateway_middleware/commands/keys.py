@@ -1,4 +1,4 @@
-"""`keys`: make a tenant's key, or the digest of one that exists."""
+"""`keys`: make a tenant's key, or the digest of one that exists, here or at a running gateway."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gateway_middleware.commands import keys_of_gateway
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import key_secret
 from gateway_middleware.tenancy.keys import digest, hmac_digest, new_key
@@ -24,10 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hashed = actions.add_parser("hash", help="read a key from standard input, print its digest")
     for action in (new, hashed):
         action.add_argument("--hmac", action="store_true", help="an HMAC digest under GATEWAY_KEY_SECRET")
+    keys_of_gateway.add_arguments(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Raises `SettingsError` when `--hmac` finds no secret, or there is no key on standard input."""
+    if args.action in keys_of_gateway.ACTIONS:
+        return keys_of_gateway.run(args)
     make_digest = _digest_under_secret() if args.hmac else digest
     if args.action == "hash":
         print(make_digest(_read_key()))

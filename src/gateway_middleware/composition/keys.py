@@ -127,15 +127,14 @@ class RuntimeKeys:
 
     async def create_tenant(self, new: NewTenant, by: Requester) -> dict[str, Any]:
         """Raises `ConflictError` where there is one of this name, `InvalidRequestError` for what is no limit."""
-        self._check_limits(new.limits, new.per_key)
+        limits, per_key = new.limits.as_written, new.per_key.as_written
+        self._check_limits(limits, per_key)
         if new.name in self._configured or new.name in self.stored.tenants:
             raise ConflictError(f"There is a tenant `{new.name}` already.", code="tenant_exists", param="name")
         if len(self.stored.tenants) >= MAX_TENANTS:
             raise ConflictError(f"There are {MAX_TENANTS} tenants already.", code="too_many_tenants")
         self._check_store()
-        tenant = StoredTenant(
-            name=new.name, created=self._wall(), models=new.models, limits=new.limits, per_key=new.per_key
-        )
+        tenant = StoredTenant(name=new.name, created=self._wall(), models=new.models, limits=limits, per_key=per_key)
         if not await self._tell(tenant):
             self._say(replace(tenant, is_void=True), seconds=_ENDED_SECONDS)
             raise self._away()
@@ -152,14 +151,15 @@ class RuntimeKeys:
     async def create_key(self, tenant: str, new: NewKey, by: Requester) -> dict[str, Any]:
         """A new key; this answer is the only one that holds it. Raises `PathNotFoundError` and `UnavailableError`."""
         self._known(tenant)
-        self._check_limits(new.limits)
+        limits = new.limits.as_written
+        self._check_limits(limits)
         self.stored.forget(self._wall() - REVOKED_SECONDS)
         if len(self.stored) >= MAX_KEYS:
             raise ConflictError(f"There are {MAX_KEYS} keys already, counting revoked ones.", code="too_many_keys")
         self._check_store()
         key = StoredKey(
             key_id=self._new_id(), tenant=tenant, created=self._wall(), name=new.name, expires=new.expires_at,
-            models=new.models, limits=new.limits,
+            models=new.models, limits=limits,
         )  # fmt: skip
         text = new_key(public=key.key_id)
         secret = StoredSecret(key_id=key.key_id, digest=digest(text.encode()), created=key.created)

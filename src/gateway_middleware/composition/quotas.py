@@ -50,7 +50,10 @@ def written_limits(written: Mapping[str, Any], settings: Settings | None = None)
     read = read_limits(Node(place="limits", raw=dict(written), faults=faults, environ={}))
     if faults:
         raise InvalidRequestError("; ".join(faults.lines()), param="limits")
-    limits = _limits(read)
+    try:
+        limits = _limits(read)
+    except ValueError as error:
+        raise InvalidRequestError(f"limits: {error}", param="limits") from None
     if settings is not None and settings.storage_uri.reveal() == "memory://":
         small = [limit.phrase for limit in limits if limit.amount < settings.workers]
         if small:

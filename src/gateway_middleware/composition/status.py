@@ -13,6 +13,7 @@ from gateway_middleware.operations import documents
 from gateway_middleware.operations.admin import Action, ArgumentAction, BreakerCommands, QueryDocument
 from gateway_middleware.operations.console import Console, NoConsole
 from gateway_middleware.operations.keys import KeyCollection, KeyRevocation, KeyRotation, TenantCollection
+from gateway_middleware.operations.openapi import openapi_document
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
@@ -83,6 +84,7 @@ class Status:
             "usage_of_call": documents.CallUsage(self._metering.of_call),
             "admin_circuit_breaker": BreakerCommands(operations.command_breaker),
             "console": Console() if self._config.settings.console == "on" else NoConsole(),
+            "openapi": documents.Document(lambda _: openapi_document()),
             "admin_status": QueryDocument(lambda _: status()),
             "admin_reload": Action(operations.reload_for),
             "admin_revocations": documents.Document(lambda _: self._revocations.document()),

@@ -96,6 +96,7 @@ def _others() -> list[Endpoint]:
         _read("provider_status", "/v1/providers/{argument}/status", Access.OPEN),
         _read("metrics", "/metrics", Access.METRICS),
         _read("console", "/console", Access.OPEN),
+        _read("openapi", "/openapi.json", Access.OPEN),
         _read("usage", "/v1/usage", Access.TENANT),
         _read("usage_of_call", "/v1/usage/{argument}", Access.TENANT_OR_ADMIN),
         *(_command("admin_circuit_breaker", f"{_BREAKERS}/{{argument:path}}/{name}") for name in _BREAKER_COMMANDS),

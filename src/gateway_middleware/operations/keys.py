@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -31,13 +31,39 @@ _ENCODE = msgspec.json.Encoder().encode
 _CREATED = 201
 
 
+RATES = (
+    r"^[1-9][0-9]{0,11} ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day|month|year)s?"
+    r"(; ?[1-9][0-9]{0,11} ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day|month|year)s?){0,3}\Z"
+)
+SPEND = r"^[0-9]{1,12}(\.[0-9]{1,6})? ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day|month|year)s?\Z"
+Rates = Annotated[str, msgspec.Meta(pattern=RATES, max_length=256)]
+Unit = Literal["requests", "tokens", "concurrency", "spend"]
+
+
+class WrittenLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Limits in the notation of `GATEWAY_TENANTS`. `shadow`: those that only report."""
+
+    requests: Rates | None = None
+    tokens: Rates | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    spend: Annotated[str, msgspec.Meta(pattern=SPEND)] | None = None
+    shadow: Annotated[tuple[Unit, ...], msgspec.Meta(max_length=4)] = ()
+    on_outage: Literal["share", "open", "closed"] = "share"
+
+    @property
+    def as_written(self) -> dict[str, Any]:
+        """The members that were given."""
+        written: dict[str, Any] = msgspec.to_builtins(self)
+        return written
+
+
 class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body that makes a tenant. `limits` and `per_key` are written as in `GATEWAY_TENANTS`."""
 
     name: Name
     models: Models = ("*",)
-    limits: dict[str, Any] = {}
-    per_key: dict[str, Any] = {}
+    limits: WrittenLimits = WrittenLimits()
+    per_key: WrittenLimits = WrittenLimits()
 
 
 class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,7 +72,7 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name | None = None
     expires: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     models: Models = ("*",)
-    limits: dict[str, Any] = {}
+    limits: WrittenLimits = WrittenLimits()
 
     @property
     def expires_at(self) -> float | None:
