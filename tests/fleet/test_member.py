@@ -204,3 +204,21 @@ async def test_another_configuration_is_seen_by_the_others(tmp_path: Path) -> No
         await until(lambda: [process.config_hash for process in two.others()] == ["one"])
         hashes.append("two")
         await until(lambda: [process.config_hash for process in two.others()] == ["two"])
+
+
+async def test_what_many_say_at_a_time_is_told_to_the_last_store(tmp_path: Path, own_redis: RedisProcess) -> None:
+    make = redis_stores(own_redis.uri)
+    async with members([directory_stores(tmp_path)(), make()], [make()]) as (one, other):
+        heard = heard_by(other)
+
+        async def say(number: int) -> bool:
+            return await one.told([one.post("x", str(number), number, seconds=None)])
+
+        assert all(await asyncio.gather(*(say(number) for number in range(300))))
+        await until(lambda: len(heard) == 300)
+        assert one.entry_count == other.entry_count == 300
+        own_redis.kill()
+        assert not await say(300)
+        own_redis.start()
+        await until(lambda: len(heard) == 301)
+        assert await say(301)

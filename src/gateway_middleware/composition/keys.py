@@ -39,6 +39,8 @@ KIND = "tenant-key"
 MAX_KEYS = 30_000
 """Keys of all tenants, those that were revoked within `REVOKED_SECONDS` too: the shared log has room for them."""
 MAX_TENANTS = 10_000
+MAX_ENTRIES = 90_000
+"""Of the shared log, in which rotations within their grace take room as well: it would forget the oldest keys."""
 REVOKED_SECONDS = 30 * 86400.0
 """For how long stores and processes remember that a key was revoked."""
 _ENDED_SECONDS = 3600.0
@@ -53,8 +55,8 @@ class RuntimeKeys:
     configuration says of a tenant, or of a digest, is stronger. `has_resolver`: the host says who calls.
     """
 
-    takes = frozenset({"tenants", "tenant_header", "jwt_issuer", "default_requests", "default_tokens",
-                       "default_concurrency", "default_spend"})  # fmt: skip
+    takes: frozenset[str] = frozenset()
+    """All of it is among what tenants and limits take."""
 
     def __init__(self, settings: Settings, fleet: Fleet, clocks: Clocks, log: Log, *, has_resolver: bool) -> None:
         self._has_resolver = has_resolver
@@ -282,6 +284,8 @@ class RuntimeKeys:
         if self._has_resolver or not self._settings.knows_tenants:
             raise ConflictError("Keys are not looked at here: everybody is let in, or the host says who calls.",
                                 code="keys_not_used")  # fmt: skip
+        if self._fleet.entry_count >= MAX_ENTRIES:
+            raise ConflictError("There is no room for more keys and rotations.", code="too_many_keys")
         if self._fleet.is_alone and self._settings.workers > 1:
             raise ConflictError(
                 "The workers of this server share nothing: set GATEWAY_JOURNAL or GATEWAY_FLEET_DIRECTORY.",

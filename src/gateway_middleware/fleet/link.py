@@ -73,6 +73,20 @@ class StoreLink:
             self._note(None)
             return True
 
+    async def tell(self) -> bool:
+        """Say what is unsaid, and read nothing; False where the store is away.
+
+        Whoever has waited while somebody else said it all does nothing more.
+        """
+        async with self._turn:
+            if self._unsaid:
+                try:
+                    await self._say()
+                except StoreAwayError as error:
+                    self._note(error)
+                    return False
+            return True
+
     async def run(self) -> None:
         """Exchange for ever."""
         while True:

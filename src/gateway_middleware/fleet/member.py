@@ -109,8 +109,10 @@ class FleetMember:
 
     async def told(self, entries: Iterable[Entry]) -> bool:
         """Wait until these are in the last of the stores, which most processes share; False after a second."""
-        await self._exchange(_PUBLISH_SECONDS)
-        return all(self.links[-1].is_told(entry.name) for entry in entries)
+        link = self.links[-1]
+        # Not cancelled when the time is over: what was sent to a store is not taken back.
+        await asyncio.wait([asyncio.ensure_future(link.tell())], timeout=_PUBLISH_SECONDS)
+        return all(link.is_told(entry.name) for entry in entries)
 
     async def ask(self, kind: str, body: Any, *, within: float) -> Mapping[str, Entry]:
         """Have every other process answer; the answers that came within so many seconds, by the id of the process."""
@@ -139,6 +141,11 @@ class FleetMember:
             await asyncio.wait(waits, timeout=seconds)
 
     # Hearing.
+
+    @property
+    def entry_count(self) -> int:
+        """How many entries of all kinds are held; see `shared_log.MAX_ENTRIES`."""
+        return len(self._shared_log)
 
     def entries(self, kind: str) -> list[Entry]:
         """All of a kind that hold now, oldest first, whoever wrote them."""
