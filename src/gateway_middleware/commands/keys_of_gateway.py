@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import httpx
-
 from gateway_middleware.core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -70,6 +68,8 @@ def _limit(text: str) -> tuple[str, str | int]:
 
 
 def _asked(method: str, url: str, body: dict[str, Any] | None, token: str) -> dict[str, Any]:
+    import httpx  # the other actions of `keys` do without
+
     headers = {"authorization": f"Bearer {token}"}
     try:
         answer = httpx.request(method, url, json=body, headers=headers, timeout=_SECONDS, trust_env=False)

@@ -155,7 +155,8 @@ class RuntimeKeys:
         self._known(tenant)
         limits = new.limits.as_written
         self._check_limits(limits)
-        self.stored.forget(self._wall() - REVOKED_SECONDS)
+        if len(self.stored) >= MAX_KEYS:
+            self.stored.forget(self._wall() - REVOKED_SECONDS)
         if len(self.stored) >= MAX_KEYS:
             raise ConflictError(f"There are {MAX_KEYS} keys already, counting revoked ones.", code="too_many_keys")
         self._check_store()

@@ -140,11 +140,8 @@ class _Pattern(msgspec.Struct, frozen=True):
         before, after = endpoint.path.split(_PAIR if has_key_id else "{argument:path}" if spans else "{argument}")
         return cls(endpoint, before, after, spans, has_key_id)
 
-    def found(self, path: str) -> Endpoint | None:
-        """The endpoint with its parameters, if it is at this path."""
-        argument = self.argument(path)
-        if argument is None:
-            return None
+    def located(self, argument: str) -> Endpoint | None:
+        """The endpoint with its parameters, unless they are not as many as it has."""
         if not self.has_key_id:
             return msgspec.structs.replace(self.endpoint, argument=argument)
         parts = argument.split("/")
@@ -169,7 +166,8 @@ def locate(path: str) -> Endpoint | None:
     if exact is not None or not path.isprintable():
         return exact
     for pattern in _PATTERNS:
-        endpoint = pattern.found(path)
+        argument = pattern.argument(path)
+        endpoint = None if argument is None else pattern.located(argument)
         if endpoint is not None:
             return endpoint
     return None
