@@ -13,6 +13,7 @@ from gateway_middleware.breaker.middleware import FailoverMiddleware
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
 from gateway_middleware.composition.breakers import Breakers
 from gateway_middleware.composition.calls import Calls
+from gateway_middleware.composition.catalog import ModelCatalog
 from gateway_middleware.composition.config import LiveConfig, revealed
 from gateway_middleware.composition.credentials import Credentials
 from gateway_middleware.composition.fleet import build_fleet
@@ -23,6 +24,7 @@ from gateway_middleware.composition.life import Life
 from gateway_middleware.composition.limits import Limits
 from gateway_middleware.composition.log import Log
 from gateway_middleware.composition.metering import build_metering
+from gateway_middleware.composition.model_lists import ModelLists
 from gateway_middleware.composition.operator import Operations
 from gateway_middleware.composition.peers import build_peers
 from gateway_middleware.composition.plans import CallPlans
@@ -113,6 +115,7 @@ class Gateway:
             credentials=self.credentials.by_provider,
             on_provider_error=telling(self.log.provider_error, self.recent.provider_error),
         )
+        self.model_lists = ModelLists(settings, kinds, self.upstream.calls, clocks, log=self.log)
         self.guards = Guards(settings, guards, fetch=self.side_calls.fetch, log=self.log)
         self.calls = Calls()
         self._make_stats(settings, clocks)
@@ -121,8 +124,9 @@ class Gateway:
         known = (self.log, self.config, self.fleet, self.keys)
         callers = (*known, self.side_calls, self.tenants, self.policy, self.guards)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
+        lists = (self.model_lists, self.fleet_status)
         made: tuple[Part, ...] = (*callers, self.pricing, self.metering, self.credentials)
-        parts: tuple[Part, ...] = (*made, *rooms, self.fleet_status)
+        parts: tuple[Part, ...] = (*made, *rooms, *lists)
         self._reload = Reload(self.config, parts, reread=reread)
         self.operations = self._make_operations()
         self.parts: tuple[Part, ...] = (*parts, build_watch(settings, self._reload, self.operations, clocks))
@@ -217,8 +221,10 @@ class Gateway:
             revocations=self.revocations,
             keys=self.keys,
             policy=self.policy,
+            catalog=ModelCatalog(self.config, self.model_lists, self.pricing),
             phase=lambda: self._life.phase,
             clock=clocks.monotonic,
+            wall=clocks.wall,
         )
         report = SelfReport(
             config=self.config,

@@ -15,8 +15,9 @@ import pytest
 import trustme
 
 from gateway_middleware.__main__ import main
-from gateway_middleware.commands.probe import models_target, probe, probe_all
+from gateway_middleware.commands.probe import probe, probe_all
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.providers.model_list import models_target
 from gateway_middleware.settings import Settings
 from gateway_middleware.simulator import Simulator
 from provider_calls import provider_of
@@ -49,6 +50,7 @@ async def steps(read: Settings) -> list[tuple[str, str, bool]]:
 )  # fmt: skip
 def test_the_free_call_of_each_kind(kind: str, base_url: str, version: str | None, path: str, header: bytes) -> None:
     target = models_target(provider_of(kind, base_url, api_version=version))
+    assert target is not None
     assert (target.method, target.path) == ("GET", path)
     assert header in dict(target.headers)
     assert b"content-type" not in dict(target.headers)

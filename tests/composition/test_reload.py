@@ -20,7 +20,7 @@ from running import KEY
 
 pytestmark = pytest.mark.anyio
 AT_ONCE = {
-    "translation", "guards", "groups",
+    "translation", "guards", "groups", "models",
     "providers", "routes", "tenants", "is_open", "key_secret", "max_attempts", "default_requests", "default_tokens",
     "default_concurrency", "default_spend", "prices", "max_event_bytes", "tenant_header", "trusted_proxies",
     "tenant_header_secret", "jwt_issuer", "jwt_audience", "jwt_jwks_url", "jwt_tenant_claim", "jwt_algorithms",
@@ -160,6 +160,14 @@ async def translation(rig: Rig) -> Transcript:
     return answer
 
 
+async def facts_of_a_model(rig: Rig) -> Transcript:
+    answer = await reload(rig, GATEWAY_MODELS='{"m": {"max_output_tokens": 4321}}')
+    assert (await rig.get("/v1/models/fast"))["max_output_tokens"] == 4321
+    await rig.call(model="x/m", max_tokens=None)
+    assert json.loads(rig.exchange.requests[-1].body)["max_tokens"] == 4321
+    return answer
+
+
 async def tenants_by_header(rig: Rig) -> Transcript:
     answer = await reload(
         rig, GATEWAY_OPEN=None, GATEWAY_TENANT_HEADER="X-Tenant", GATEWAY_TRUSTED_PROXIES="127.0.0.1",
@@ -184,6 +192,7 @@ async def another_guard(rig: Rig) -> Transcript:
     [
         (another_guard, {"guards"}),
         (translation, {"translation"}),
+        (facts_of_a_model, {"models"}),
         (breaker_numbers, {"providers"}),
         (another_credential, {"providers"}),
         (another_route, {"routes"}),

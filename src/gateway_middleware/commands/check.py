@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from gateway_middleware.composition.breakers import policies_of
 from gateway_middleware.composition.pricing import price_warnings
 from gateway_middleware.core.provider_api import Auth
 from gateway_middleware.settings import DeploymentSettings, ProviderSettings, Settings, TenantSettings
+from gateway_middleware.settings.retirement import retirement_warnings
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +68,8 @@ def describe(settings: Settings, environ: Mapping[str, str] = MappingProxyType({
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     yield f"serve would listen on http://{host}:{settings.port} with {workers}"
     yield f"configuration {settings.config_hash}"
-    yield from (f"warning: {line}" for line in [*settings.warnings(), *price_warnings(settings)])
+    ending = retirement_warnings(settings, time.time())
+    yield from (f"warning: {line}" for line in [*settings.warnings(), *ending, *price_warnings(settings)])
     yield from (f"warning: {line}" for line in ignored_variables(environ))
 
 

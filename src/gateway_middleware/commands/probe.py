@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 import aiohappyeyeballs
 import msgspec
 
-from gateway_middleware.core.domain import Deployment, Dialect, ModelRequest, Route, Surface
 from gateway_middleware.core.errors import SettingsError, UpstreamConnectError
-from gateway_middleware.core.provider_api import UpstreamTarget
 from gateway_middleware.providers import KINDS
+from gateway_middleware.providers.model_list import models_target
 from gateway_middleware.upstream.connecting import ATTEMPT_DELAY, addresses_of, default_context
 from gateway_middleware.upstream.proxy import tunnel
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 _SECONDS = 10.0
 """For each step."""
-_SURFACE_OF_PATH = re.compile(r"(/deployments/[^/?]+)?/(chat/completions|messages)(?=\?|$)")
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3})")
 
 
@@ -134,6 +132,8 @@ def _certificate(writer: asyncio.StreamWriter) -> str:
 
 async def _call(adapter: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
     target = models_target(adapter)
+    if target is None:
+        raise UpstreamConnectError("its kind has no list of models")
     writer.write(target.head + b"connection: close\r\n\r\n")
     await writer.drain()
     status = _STATUS_LINE.match(await reader.readline())
@@ -146,21 +146,6 @@ def _advice(status: int) -> str:
     if status in {401, 403}:
         return ": the provider refuses the gateway's key"
     return ": the address may be wrong, see base_url" if status == 404 else ""
-
-
-def models_target(adapter: Provider) -> UpstreamTarget:
-    """The list of models, as the adapter would address and sign it."""
-    surface = Surface.CHAT if adapter.supports(Surface.CHAT) else Surface.MESSAGES
-    deployment = Deployment(provider=adapter.name, model="probe")
-    route = Route(name="probe", deployments=(deployment,))
-    request = ModelRequest(
-        surface=surface, dialect=Dialect.OPENAI, model="probe", route=route, body=b'{"model":"probe"}', fields={}
-    )
-    prepared = adapter.prepare(request, deployment)
-    left_out = {b"content-type"}
-    headers = tuple(h for h in (*prepared.target.headers, *prepared.headers) if h[0] not in left_out)
-    path = _SURFACE_OF_PATH.sub("/models", prepared.target.path)
-    return UpstreamTarget.build(adapter.origin, path, headers, method="GET")
 
 
 def _reason(error: Exception) -> str:

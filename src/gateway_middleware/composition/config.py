@@ -13,6 +13,7 @@ from gateway_middleware.composition.accounts import accounts_by_tenant, provider
 from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.core.models import KnownModels
 from gateway_middleware.core.secret import redact
 from gateway_middleware.intake.routing import RouteTable
 from gateway_middleware.translation.provider import TranslatingProvider
@@ -30,13 +31,13 @@ _AZURE_VERSIONS = frozenset({None, "v1", "preview", "latest"})
 
 
 class LiveConfig(Lifeless):
-    """What calls look at: `settings`, `providers`, the route `table`.
+    """What calls look at: `settings`, `providers`, the route `table`, what is known of `models`.
 
     `providers` is one dictionary for as long as the gateway lives: a provider that is gone can still be reached by the
     calls that began with it. `table` is another value after each reload.
     """
 
-    takes = frozenset({"providers", "routes", "max_event_bytes", "translation"})
+    takes = frozenset({"providers", "routes", "max_event_bytes", "translation", "models"})
 
     def __init__(self, settings: Settings, kinds: Mapping[str, ProviderKind]) -> None:
         self._kinds = kinds
@@ -51,6 +52,7 @@ class LiveConfig(Lifeless):
     def _take(self, settings: Settings, table: RouteTable) -> None:
         self.settings = settings
         self._config_hash: str | None = None
+        self.models = KnownModels(dict(settings.models))
         self.table = table
         self.deployments = deployments_of(settings)
         self.deployment_keys = frozenset(deployment.key for deployment in self.deployments)
@@ -80,6 +82,11 @@ class LiveConfig(Lifeless):
         if self._config_hash is None:
             self._config_hash = self.settings.config_hash
         return self._config_hash
+
+    def sunsets(self) -> dict[str, float]:
+        """When routes end, by their names, as far as that is known: seconds since the epoch."""
+        ends = {route.name: route.retirement.sunset for route in self.settings.routes if route.retirement is not None}
+        return {name: end for name, end in ends.items() if end is not None}
 
     def configured(self) -> dict[str, Provider]:
         """The providers of the configuration of the moment."""
@@ -120,21 +127,21 @@ def make_providers(settings: Settings, kinds: Mapping[str, ProviderKind]) -> dic
     ]
     if unknown:
         raise SettingsError(unknown)
-    limit = settings.max_event_bytes
+    limit, models = settings.max_event_bytes, KnownModels(dict(settings.models))
     return {
-        account: _translating(p, kinds[p.kind](msgspec.structs.replace(p, max_event_bytes=limit)))
+        account: _translating(p, kinds[p.kind](msgspec.structs.replace(p, max_event_bytes=limit)), models)
         for account, p in provider_configs(settings).items()
     }
 
 
-def _translating(config: ProviderConfig, adapter: Provider) -> TranslatingProvider:
+def _translating(config: ProviderConfig, adapter: Provider, models: KnownModels) -> TranslatingProvider:
     """The adapter for clients of every dialect. Responses are sure at the vendor, and where the operator names them."""
     surfaces = config.surfaces
     is_at_vendor = adapter.origin.host == _OPENAI_HOST or (
         adapter.dialect is Dialect.AZURE and config.api_version in _AZURE_VERSIONS
     )
     has_responses = is_at_vendor if surfaces is None else Surface.RESPONSES in surfaces
-    return TranslatingProvider(adapter, now=time, native=surfaces, has_responses=has_responses)
+    return TranslatingProvider(adapter, now=time, native=surfaces, has_responses=has_responses, models=models)
 
 
 def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProvider]) -> RouteTable:

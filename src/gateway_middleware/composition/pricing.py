@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.price import Cost
     from gateway_middleware.core.provider_api import ProviderKind
     from gateway_middleware.core.record import Attempt, CallRecord
-    from gateway_middleware.metering.prices.prices import Tariff
+    from gateway_middleware.metering.prices.prices import Rates, Tariff
     from gateway_middleware.settings import Settings
 
 _MICRO = 1_000_000
@@ -161,6 +161,12 @@ class CallPricing:
         tariffs = self._tariffs_of(deployment.provider, deployment.key, begins)
         prices = self._unit_prices[deployment.key] = UnitPrices(begins, tariffs)
         return prices
+
+    def rates_of(self, deployment: Deployment) -> Rates | None:
+        """Dollars per million tokens of a short call that is made now; None where no price is known."""
+        tariffs = self._tariffs_of(deployment.provider, deployment.key, self._wall() // _MINUTE * _MINUTE)
+        schedule = next((tariff.schedule for tariff in tariffs if tariff.schedule), None)
+        return None if schedule is None else schedule[-1][1]
 
     def unpriced(self, deployments: Iterable[Deployment]) -> list[str]:
         """The keys of those that have no known price, each once, in their order."""

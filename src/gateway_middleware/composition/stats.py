@@ -20,6 +20,7 @@ from gateway_middleware.operations.loop_lag import LoopLag
 from gateway_middleware.operations.process_metrics import ProcessMetrics
 from gateway_middleware.operations.provider_history import ProviderHistory
 from gateway_middleware.operations.provider_stats import ProviderStats
+from gateway_middleware.operations.sunset_metrics import SunsetMetrics
 from gateway_middleware.operations.worker_metrics import WorkerMetrics
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ class Stats(Fixed):
         self.lag = LoopLag()
         process = ProcessMetrics(lambda: config.config_hash)
         lines = LogMetrics(lambda: log.lines.dropped)
+        sunsets = SunsetMetrics(config.sunsets)
         self.refused = RefusedRequests(log.lines, clocks.monotonic)
         refused = RefusalMetrics(self.refused.counts)
         under_way = InFlightMetrics(lambda: in_flight.calls)
-        self._collectors = (calls, attempts, self._breakers, self.lag, process, lines, under_way, refused, *collectors)
+        own = (calls, attempts, self._breakers, self.lag, process, lines, under_way, refused, sunsets)
+        self._collectors = (*own, *collectors)
         folder = settings.metrics_directory
         self._workers = None if folder is None else WorkerMetrics(Path(folder), self.families)
         self.exposition = Exposition(self.families if self._workers is None else self._workers.collect)

@@ -11,12 +11,14 @@ from gateway_middleware.composition.life import Phase
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.operations import documents
 from gateway_middleware.operations.admin import Action, ArgumentAction, BreakerCommands, QueryDocument
+from gateway_middleware.operations.catalog import Models
 from gateway_middleware.operations.console import Console, NoConsole
 from gateway_middleware.operations.keys import KeyCollection, KeyRevocation, KeyRotation, TenantCollection
 from gateway_middleware.operations.openapi import openapi_document
 
 if TYPE_CHECKING:
     from gateway_middleware.breaker.operator import Operator
+    from gateway_middleware.composition.catalog import ModelCatalog
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.composition.fleet import Fleet
     from gateway_middleware.composition.keys import RuntimeKeys
@@ -49,8 +51,10 @@ class Status:
         revocations: Revocations,
         keys: RuntimeKeys,
         policy: Policy | PolicyOff,
+        catalog: ModelCatalog,
         phase: Callable[[], Phase],
         clock: Clock,
+        wall: Clock,
     ) -> None:
         self._config = config
         self._fleet = fleet
@@ -63,7 +67,9 @@ class Status:
         self._revocations = revocations
         self._keys = keys
         self._policy = policy
+        self._catalog = catalog
         self._phase = phase
+        self._wall = wall
         self._clock = clock
         self._began = clock()
         self.is_watched = False
@@ -73,7 +79,7 @@ class Status:
     ) -> Mapping[str, ASGIApp]:
         """The endpoints that are no model calls, by label. `status` makes the document of `/v1/admin/status`."""
         return {
-            "models": documents.Models(lambda: self._config.table),
+            "models": Models(self._catalog, self._wall),
             "healthz": documents.Liveness(),
             "readyz": documents.Readiness(self._reason_not_ready),
             "health": documents.Document(lambda _: self.health()),

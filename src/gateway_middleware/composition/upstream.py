@@ -10,6 +10,7 @@ from gateway_middleware.composition.part import Fixed
 from gateway_middleware.metering.estimate import OutputEstimate
 from gateway_middleware.operations.connection_metrics import ConnectionMetrics
 from gateway_middleware.providers.failures import error_from
+from gateway_middleware.upstream.bounded_calls import ProviderCalls
 from gateway_middleware.upstream.dispatch import Dispatch
 from gateway_middleware.upstream.drain import UsageDrain
 from gateway_middleware.upstream.engine import Engine
@@ -50,6 +51,8 @@ class Upstream(Fixed):
         self._exchange = exchange
         self.heeds_entries = engine is not None
         """Whether a request leaves after its entry in the journal, though that waits for the end of the turn."""
+        self.calls = ProviderCalls(exchange, credentials)
+        """What the gateway itself asks of providers."""
         self._drain = UsageDrain()
         self.dispatch = Dispatch(
             providers=config.providers,

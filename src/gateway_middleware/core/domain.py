@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from email.utils import formatdate
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -187,6 +188,32 @@ class Balance(StrEnum):
     AFFINITY = "affinity"
 
 
+class Retirement(msgspec.Struct, frozen=True, kw_only=True):
+    """That a route is to end: times in seconds since the epoch, and the name to call in its place.
+
+    `headers` (made of the rest) tell it to clients: `Deprecation` (RFC 9745), `Sunset` (RFC 8594),
+    `x-gateway-successor`.
+    """
+
+    sunset: float | None = None
+    """When it ends, as far as that is known."""
+    deprecated: float | None = None
+    """Since when, or from when on, it should not be used any more; None: from its end on."""
+    successor: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def __post_init__(self) -> None:
+        headers = []
+        since = self.sunset if self.deprecated is None else self.deprecated
+        if since is not None:
+            headers.append((b"deprecation", b"@%d" % since))
+        if self.sunset is not None:
+            headers.append((b"sunset", formatdate(self.sunset, usegmt=True).encode()))
+        if self.successor is not None:
+            headers.append((b"x-gateway-successor", self.successor.encode()))
+        msgspec.structs.force_setattr(self, "headers", tuple(headers))
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A model name and the deployments behind it, best first: the lowest priority, then as `balance` says.
 
@@ -194,7 +221,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     when a provider refuses the prompt as too long, or for what it says. `hedge_after`: seconds without content after
     which the next deployment is asked as well; 0: after the p95 of this route; None: never. `translate` None: the
     gateway's own. `is_configured`: it is
-    written in `GATEWAY_ROUTES`.
+    written in `GATEWAY_ROUTES`. `retirement` None: it stays.
     """
 
     name: str
@@ -206,6 +233,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     hedge_after: float | None = None
     translate: Translate | None = None
     is_configured: bool = True
+    retirement: Retirement | None = None
 
     @property
     def everything(self) -> tuple[Deployment, ...]:

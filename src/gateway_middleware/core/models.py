@@ -7,11 +7,14 @@ The rules read a model's name, as vendors, Azure deployments and clouds write it
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
+from types import MappingProxyType
 
 import msgspec
 
+from gateway_middleware.core.domain import Deployment
 from gateway_middleware.core.model_table import CONTEXT_WINDOWS
 
 
@@ -60,6 +63,67 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_known: bool = False
 
 
+class ModelOverride(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator knows better of a model; None: as the gateway knows it.
+
+    `like` is another model, whose facts hold where nothing else is said: for names of one's own, as those of Azure's
+    deployments are. `structured_output`: takes an output schema. `reasoning`: takes OpenAI's reasoning effort.
+    """
+
+    like: str | None = None
+    display_name: str | None = None
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    thinking: ThinkingStyle | None = None
+    sampling: Sampling | None = None
+    structured_output: bool | None = None
+    reasoning: bool | None = None
+    parallel_tool_calls: bool | None = None
+    efforts: tuple[str, ...] | None = None
+
+    def over(self, facts: ModelFacts) -> ModelFacts:
+        """These facts, with what is known better."""
+        better = {
+            "context_window": self.context_window,
+            "max_output": self.max_output_tokens,
+            "thinking": self.thinking,
+            "sampling": self.sampling,
+            "has_schemas": self.structured_output,
+            "reasons": self.reasoning,
+            "has_parallel_option": self.parallel_tool_calls,
+            "efforts": self.efforts,
+        }
+        return msgspec.structs.replace(facts, **{name: value for name, value in better.items() if value is not None})
+
+
+_NO_OVERRIDES: Mapping[str, ModelOverride] = MappingProxyType({})
+
+
+class KnownModels:
+    """What is known of models: `overrides` (by `provider/model`, by model, by route) go before the rules and the table.
+
+    A deployment's own `max_output` goes before both.
+    """
+
+    def __init__(self, overrides: Mapping[str, ModelOverride] = _NO_OVERRIDES) -> None:
+        self._overrides = overrides
+
+    def override(self, *names: str) -> ModelOverride:
+        """What the operator says of the first of these names of which anything is said."""
+        return next((self._overrides[name] for name in names if name in self._overrides), _NOTHING)
+
+    def facts(self, deployment: Deployment) -> ModelFacts:
+        """What is known of the model of a deployment."""
+        override = self.override(deployment.key, deployment.model)
+        facts = facts_of(override.like or deployment.model)
+        if override is not _NOTHING:
+            facts = override.over(facts)
+        if deployment.max_output is None:
+            return facts
+        return msgspec.structs.replace(facts, max_output=deployment.max_output)
+
+
+_NOTHING = ModelOverride()
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """OpenAI's words for reasoning effort, from the least to the most."""
 _CLAUDE = re.compile(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from gateway_middleware.core.domain import Attribution, Deployment, Dialect, Outcome, Surface, Usage
+from gateway_middleware.core.domain import Attribution, Deployment, Dialect, Outcome, Retirement, Surface, Usage
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.price import Cost
 from gateway_middleware.core.provider_api import Translation
@@ -99,6 +99,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     """What the client says that the call belongs to, if anything."""
     answered_by: Attempt | None = None
     """The attempt whose answer is that of the call: the last one, or the one that won a hedged race."""
+    retirement: Retirement | None = None
+    """That the route of the call is to end."""
     trace_id: str | None = None
     """Of the sampled trace that the call belongs to, in hex."""
 

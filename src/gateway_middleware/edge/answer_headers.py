@@ -22,13 +22,15 @@ def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> 
 
     `Server-Timing`: `upstream` is the time of all attempts until now, `gateway` is the rest. `x-gateway-attempts`:
     `provider;outcome;ms` for each; the attempt that is being relayed has no outcome yet. `x-gateway-cost`: US dollars,
-    by the price list that `x-gateway-price-version` names.
+    by the price list that `x-gateway-price-version` names. A route that is to end says so.
     """
     request_id = record.request_id.encode()
     headers: HeaderList = [(b"x-request-id", request_id), _NO_SNIFF]
     if record.dialect is Dialect.ANTHROPIC:
         headers.append((b"request-id", request_id))
     upstream = _add_attempts(headers, record, now) if record.attempts else 0.0
+    if record.retirement is not None:
+        headers += record.retirement.headers
     if cost is not None:
         headers.append((b"x-gateway-cost", cost.text.encode()))
         headers.append((b"x-gateway-price-version", _value(cost.version)))

@@ -142,7 +142,7 @@ class IntakeMiddleware:
         if plan is None:
             plan = self._plan(kind, model, endpoint, surface, tenant)
         route = self._route.of(plan, model, endpoint, surface, tenant)
-        record.route = route.name
+        record.route, record.retirement = route.name, route.retirement
         return ModelRequest(
             surface=surface,
             dialect=endpoint.dialect,

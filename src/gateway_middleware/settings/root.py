@@ -13,6 +13,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Translate
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.core.models import ModelOverride
 from gateway_middleware.core.price import Price
 from gateway_middleware.core.provider_api import ProviderKind
 from gateway_middleware.core.secret import Secret
@@ -108,6 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_spend: str | None = None
     queue_seconds: float | None = None
     prices: tuple[tuple[str, Price], ...] = ()
+    models: tuple[tuple[str, ModelOverride], ...] = ()
     storage_uri: Secret = Secret("memory://", source="default")
     replicas: int | None = None
     journal: str = "./gateway-journal.db"

@@ -11,11 +11,12 @@ from gateway_middleware.settings.faults import nearest, shown_name
 from gateway_middleware.settings.limits import read_limits
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN
+from gateway_middleware.settings.retirement import read_retirement
 from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings
 
 _PROVIDERS = Mapping[str, ProviderSettings | None]
 _OPTIONS = ("to", "timeouts", "max_attempts", "balance", "on_context_window", "on_content_policy", "hedge",
-            "limits", "translate")  # fmt: skip
+            "limits", "translate", "sunset", "deprecated", "successor")  # fmt: skip
 _SPOKEN = {"chat": Surface.CHAT, "responses": Surface.RESPONSES}
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 
@@ -45,6 +46,7 @@ def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
         on_content_policy=_read_list(options.get("on_content_policy"), providers, over),
         hedge_after=_hedge(options.get("hedge")),
         translate=Translate(scalars.choice(options["translate"], list(Translate))) if "translate" in options else None,
+        retirement=read_retirement(name, options),
         limits=read_limits(options.get("limits")),
     )
 

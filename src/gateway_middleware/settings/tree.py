@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway_middleware.core.domain import Balance, Deployment, Requirements, Route, Surface, Timeouts, Translate
+from gateway_middleware.core.domain import (
+    Balance,
+    Deployment,
+    Requirements,
+    Retirement,
+    Route,
+    Surface,
+    Timeouts,
+    Translate,
+)
 from gateway_middleware.core.provider_api import ProviderConfig
 from gateway_middleware.core.secret import Secret
 
@@ -109,6 +118,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_content_policy: tuple[DeploymentSettings, ...] = ()
     hedge_after: float | None = None
     translate: Translate | None = None
+    retirement: Retirement | None = None
     limits: LimitSettings = LimitSettings()
 
     @property
@@ -128,6 +138,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
             on_content_policy=_nouns(self.on_content_policy),
             hedge_after=self.hedge_after,
             translate=self.translate,
+            retirement=self.retirement,
         )
 
 

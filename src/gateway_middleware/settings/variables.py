@@ -11,6 +11,7 @@ from gateway_middleware.core.domain import Translate
 from gateway_middleware.settings import identity, scalars
 from gateway_middleware.settings.groups import read_groups
 from gateway_middleware.settings.guards import read_guards
+from gateway_middleware.settings.models import read_models
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.prices import read_prices
 
@@ -92,7 +93,8 @@ VARIABLES: tuple[Variable, ...] = (
         '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first), `timeouts`, `speak` (`chat`, '
         "`responses`) and `max_output` (tokens; both: docs/translation.md); a route may be an object with `to`, "
         "`timeouts`, `max_attempts`, `balance` (`order`, `weight`, `latency`, `affinity`), `hedge`, "
-        "`on_context_window`, `on_content_policy`, `limits`, `translate`. Without a route, `provider/model` and plain "
+        "`on_context_window`, `on_content_policy`, `limits`, `translate`, `sunset`, `deprecated` and `successor` "
+        "(docs/models.md). Without a route, `provider/model` and plain "
         "model names resolve by provider.",
     ),
     Variable(
@@ -440,6 +442,16 @@ VARIABLES: tuple[Variable, ...] = (
         meaning="Prices of deployments that differ from the list of the extra `prices`, in dollars per million tokens: "
         '`{"openai/gpt-5": {"input": 1.25, "output": 10, "cached_input": 0.125}}`; also `cache_write`, '
         "`cache_write_1h`, `reasoning`, `tiers`, `version`.",
+    ),
+    Variable(
+        name="GATEWAY_MODELS",
+        field="models",
+        read=read_models,
+        default="`{}`",
+        meaning="What you know better of models than the gateway, by `provider/model`, by model or by route: "
+        '`{"azure/gpt5mini": {"like": "gpt-5-mini"}, "my-model": {"context_window": 128000, "max_output_tokens": '
+        "8192}}`; also `display_name`, `thinking`, `sampling`, `structured_output`, `reasoning`, "
+        "`parallel_tool_calls`, `efforts` (docs/models.md).",
     ),
     Variable(
         name="GATEWAY_QUEUE_SECONDS",

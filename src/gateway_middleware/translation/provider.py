@@ -9,7 +9,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import TranslationError
-from gateway_middleware.core.models import facts_of
+from gateway_middleware.core.models import KnownModels
 from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.provider_api import Translation, UpstreamRequest
 from gateway_middleware.translation.context import Context
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Deployment, Dialect, HeaderList, ModelRequest
     from gateway_middleware.core.errors import UpstreamStatusError
-    from gateway_middleware.core.models import ModelFacts
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.translation.vocabulary import Conversation
 
@@ -40,14 +39,15 @@ class TranslatingProvider:
     """Wraps an adapter. What it supports itself passes untouched; other surfaces are translated to one it has.
 
     `has_responses`: the provider is known to have OpenAI's Responses. `native` are the surfaces that the provider
-    really has, None for all of its kind. `now` gives seconds since the epoch. A deployment may say which surface it
-    speaks to those who must be translated.
+    really has, None for all of its kind. `models` are what is known of models. `now` gives seconds since the epoch. A
+    deployment may say which surface it speaks to those who must be translated.
     """
 
     __slots__ = (
         "_configured_secrets",
         "_has_responses",
         "_inner",
+        "_models",
         "_native",
         "_now",
         "_targets",
@@ -66,8 +66,10 @@ class TranslatingProvider:
         now: Callable[[], float],
         native: frozenset[Surface] | None = None,
         has_responses: bool = False,
+        models: KnownModels | None = None,
     ) -> None:
         self._inner = inner
+        self._models = models or KnownModels()
         self._has_responses = has_responses
         self._now = now
         self._native = native
@@ -118,7 +120,9 @@ class TranslatingProvider:
         body = _decode(request.body)
         conversation = CLIENTS[request.surface].read_request(body, losses)
         written = PROVIDERS[target].write_request(
-            conversation, Target(model=deployment.model, dialect=self.dialect, facts=_facts_of(deployment)), losses
+            conversation,
+            Target(model=deployment.model, dialect=self.dialect, facts=self._models.facts(deployment)),
+            losses,
         )
         _check_strict(request, losses)
         upstream = self._inner.prepare(_upstream_request(request, target, written), deployment)
@@ -146,7 +150,8 @@ class TranslatingProvider:
         return target
 
     def _target_of(self, request: ModelRequest, deployment: Deployment) -> Surface:
-        target = target_of(request.surface, deployment, self.is_native, has_responses=self._has_responses)
+        facts = self._models.facts(deployment)
+        target = target_of(request.surface, deployment, self.is_native, facts=facts, has_responses=self._has_responses)
         return request.surface if target is None else target
 
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
@@ -173,14 +178,6 @@ class TranslatingProvider:
             estimated_input=len(_encode(written)) // _BYTES_PER_TOKEN,
             request=body,
         )
-
-
-def _facts_of(deployment: Deployment) -> ModelFacts:
-    """What is known of the deployment's model, corrected by what the operator says of it."""
-    facts = facts_of(deployment.model)
-    if deployment.max_output is None:
-        return facts
-    return msgspec.structs.replace(facts, max_output=deployment.max_output)
 
 
 def _check_strict(request: ModelRequest, losses: Losses) -> None:

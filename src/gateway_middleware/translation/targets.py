@@ -5,26 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.domain import Surface
-from gateway_middleware.core.models import facts_of
 from gateway_middleware.translation.dialects import CLIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.core.domain import Deployment
+    from gateway_middleware.core.models import ModelFacts
 
 
 def target_of(
-    surface: Surface, deployment: Deployment, is_native: Callable[[Surface], bool], *, has_responses: bool
+    surface: Surface,
+    deployment: Deployment,
+    is_native: Callable[[Surface], bool],
+    *,
+    facts: ModelFacts,
+    has_responses: bool,
 ) -> Surface | None:
     """The surface to speak: the client's own where the model is on it, else the one it is best spoken to on.
 
-    None where the client's surface is none that is translated. `has_responses`: the provider is known to have
+    None where the client's surface is none that is translated. `facts` are those of the deployment's model.
+    `has_responses`: the provider is known to have
     Responses, so that models may be asked there which keep their reasoning, or live, nowhere else.
     """
     if surface not in CLIENTS:
         return None
-    facts = facts_of(deployment.model)
     lives_here = not (surface is Surface.CHAT and facts.only_responses and has_responses)
     if is_native(surface) and lives_here:
         return surface

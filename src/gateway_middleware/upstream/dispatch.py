@@ -5,8 +5,6 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.core.errors import UpstreamError, UpstreamStatusError
 from gateway_middleware.core.outcomes import outcome_of
@@ -16,7 +14,7 @@ from gateway_middleware.upstream.content_type import content_type_of
 from gateway_middleware.upstream.decoding import decoded
 from gateway_middleware.upstream.relay import Relay
 from gateway_middleware.upstream.relayed_output import OutputTally
-from gateway_middleware.upstream.token_credential import TokenCredential
+from gateway_middleware.upstream.token_credential import TokenCredential, open_with_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
 _REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id")
 _OK = 200
-_UNAUTHORIZED = 401
 _NO_CREDENTIALS: Mapping[str, TokenCredential] = MappingProxyType({})
 _REDIRECT = 300
 
@@ -134,7 +131,12 @@ class Dispatch:
         if credential is None:
             answer = await self._open(upstream, timeouts, first_byte, entry)
         else:
-            answer = await self._open_with_token(credential, upstream, timeouts, first_byte, entry)
+            answer = await open_with_token(
+                credential,
+                upstream,
+                lambda signed: self._open(signed, timeouts, first_byte, entry),
+                lambda signed: self._open(signed, timeouts, first_byte, None),
+            )
         try:
             attempt.status = answer.status
             headers = dict(answer.headers)
@@ -158,38 +160,9 @@ class Dispatch:
             return self._exchange.open(upstream, timeouts, first_byte=first_byte)
         return self._recorded.open(upstream, timeouts, first_byte=first_byte, entry=entry)
 
-    async def _open_with_token(
-        self,
-        credential: TokenCredential,
-        upstream: UpstreamRequest,
-        timeouts: Timeouts,
-        first_byte: float,
-        entry: Entry | None,
-        /,
-    ) -> Answer:
-        token = await credential.token()
-        answer = await self._open(_bearing(upstream, token), timeouts, first_byte, entry)
-        if answer.status != _UNAUTHORIZED:
-            return answer
-        try:
-            renewed = await credential.renewed(token)
-        except BaseException:
-            answer.close()
-            raise
-        if renewed is None:
-            return answer
-        answer.close()
-        return await self._open(_bearing(upstream, renewed), timeouts, first_byte, None)
-
     async def _failure(self, provider: Provider, answer: Answer) -> UpstreamError:
         body = await answer.read(self._max_answer_bytes)
         return self._read_error(answer.status, answer.headers, body, provider=provider.name, secrets=provider.secrets)
-
-
-def _bearing(upstream: UpstreamRequest, token: str) -> UpstreamRequest:
-    return msgspec.structs.replace(
-        upstream, headers=(*upstream.headers, (b"authorization", b"Bearer " + token.encode()))
-    )
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from gateway_middleware.core.bearer_token import Token, TokenFault
 from gateway_middleware.core.errors import ProviderAuthError, UpstreamConnectError
@@ -11,10 +13,16 @@ from gateway_middleware.core.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock
+    from gateway_middleware.core.provider_api import UpstreamRequest
+    from gateway_middleware.upstream.exchange import Answer
+
+    Open: TypeAlias = "Callable[[UpstreamRequest], Awaitable[Answer]]"
+    """Sends a signed request."""
 
 _MARGIN = 5.0
 """Seconds before its end in which a token is not sent any more: it has a way to go."""
 _FIRST_RETRY, _MAX_RETRY = 1.0, 30.0
+_UNAUTHORIZED = 401
 _FORCED_INTERVAL = 10.0
 """Between two renewals of tokens that a provider refuses: it may be the account that is wrong, not the token."""
 
@@ -95,6 +103,31 @@ class TokenCredential:
         self._renew_at = now + (result.expires - now) * (0.7 + 0.2 * self._random())
         self._on_token(result)
         return result
+
+
+async def open_with_token(credential: TokenCredential, request: UpstreamRequest, first: Open, again: Open) -> Answer:
+    """Send a request by `first`, with a token of this credential; one that is refused is renewed, once, for `again`.
+
+    Raises as these and `TokenCredential.token` do.
+    """
+    token = await credential.token()
+    answer = await first(_bearing(request, token))
+    if answer.status != _UNAUTHORIZED:
+        return answer
+    try:
+        renewed = await credential.renewed(token)
+    except BaseException:
+        answer.close()
+        raise
+    if renewed is None:
+        return answer
+    answer.close()
+    return await again(_bearing(request, renewed))
+
+
+def _bearing(request: UpstreamRequest, token: str) -> UpstreamRequest:
+    signed = (*request.headers, (b"authorization", b"Bearer " + token.encode()))
+    return msgspec.structs.replace(request, headers=signed)
 
 
 def _value(result: Token | TokenFault) -> str:
