@@ -38,7 +38,7 @@ def test_surfaces(path: str, surface: Surface, dialect: Dialect, argument: str |
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/", "/v1", "/v1/chat/completions/", "//v1/chat/completions", "/V1/messages",
+    ["", "//", "/v1", "/v1/chat/completions/", "//v1/chat/completions", "/V1/messages",
      "/openai/deployments//embeddings", "/v1/providers//status", "/v1/providers/a/b/status", "/healthz/", "/v1/files"],
 )  # fmt: skip
 def test_nothing_else_is_an_endpoint(path: str) -> None:

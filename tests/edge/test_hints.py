@@ -15,7 +15,7 @@ from gateway_middleware.edge.admission import path_not_found
         ("/v1/chat/completion", "did you mean /v1/chat/completions?"),
         ("/healths", "did you mean /healthz?"),
         ("/openai/deployments/x/nothing", "Azure's paths are /openai/deployments/{deployment}/..."),
-        ("/", "models are called below /v1"),
+        ("/x", "models are called below /v1"),
         ("/wp-login.php", "health is at /v1/health"),
     ],
 )

@@ -120,7 +120,25 @@ async def test_only_listed_headers_go_on() -> None:
     assert inner.request.headers == ((b"traceparent", b"00-1"),)
 
 
-@pytest.mark.parametrize("value", ["a\tb", "ü", "x" * 2000])
+async def test_headers_of_anthropic_are_open_but_for_credentials() -> None:
+    inner = Inner()
+    beta = ",".join(f"feature-{number}-2026-01-01" for number in range(360))
+    assert 8000 < len(beta) <= 8192
+    await post(
+        stack(inner), "/v1/messages", b'{"model":"fast"}',
+        **{"anthropic-beta": beta, "anthropic-workspace-id": "w", "anthropic-authorization": "x", "x-api-key": "k",
+           "anthropic-auth-token": "x", "anthropic-api-key": "x", "anthropicx": "x", "x-anthropic-billing": "x"},
+    )  # fmt: skip
+    assert dict(inner.request.headers) == {b"anthropic-beta": beta.encode(), b"anthropic-workspace-id": b"w"}
+
+
+async def test_headers_of_anthropic_are_for_its_dialect() -> None:
+    inner = Inner()
+    await post(stack(inner), "/v1/chat/completions", b'{"model":"fast"}', **{"anthropic-workspace-id": "w"})
+    assert inner.request.headers == ()
+
+
+@pytest.mark.parametrize("value", ["a\tb", "ü", "x" * 8193])
 async def test_a_listed_header_must_be_harmless(value: str) -> None:
     answer = await drive(
         stack(Inner()), method="POST", path="/v1/messages", body=b'{"model":"fast"}',

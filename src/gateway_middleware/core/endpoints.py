@@ -90,6 +90,7 @@ def _others() -> list[Endpoint]:
         *models,
         _read("healthz", "/healthz", Access.OPEN),
         _read("healthz", "/livez", Access.OPEN),
+        _read("healthz", "/", Access.OPEN),
         _read("readyz", "/readyz", Access.OPEN),
         _read("health", "/v1/health", Access.OPEN),
         _read("providers", "/v1/providers", Access.OPEN),

@@ -9,6 +9,7 @@ GatewayError                     rendered for the client, in the client's dialec
 ├── UnknownModelError            404  no such model, or not for this tenant
 ├── MethodNotAllowedError        405
 ├── ConflictError                409  what is to be made is there already
+├── UpgradeRequiredError         426  a websocket, where there is none
 ├── RequestTimeoutError          408  the body stopped on its way
 ├── RequestTooLargeError         413
 ├── UnsupportedMediaTypeError    415
@@ -133,6 +134,19 @@ class MethodNotAllowedError(GatewayError):
     def headers(self) -> HeaderList:
         """`Allow`, as RFC 9110 asks."""
         return [(b"allow", ", ".join(self.allow).encode())]
+
+
+class UpgradeRequiredError(GatewayError):
+    """A websocket is asked for, where only requests of HTTP are answered: whoever can do both goes on with those."""
+
+    status = 426
+    kind = "invalid_request_error"
+    code = "websocket_not_supported"
+
+    @property
+    def headers(self) -> HeaderList:
+        """`Upgrade`, as RFC 9110 (15.5.22) asks: the protocol to speak."""
+        return [(b"upgrade", b"HTTP/1.1")]
 
 
 class ConflictError(GatewayError):

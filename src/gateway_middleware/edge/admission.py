@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.core.domain import Dialect
+from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.core.endpoints import ENDPOINTS, Endpoint, guess_dialect, locate
-from gateway_middleware.core.errors import InvalidRequestError, MethodNotAllowedError, PathNotFoundError
+from gateway_middleware.core.errors import (
+    InvalidRequestError,
+    MethodNotAllowedError,
+    PathNotFoundError,
+    UpgradeRequiredError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,14 +35,31 @@ def check_host(scope: Scope, header_names: Sequence[bytes]) -> None:
     raise InvalidRequestError("The request needs exactly one valid Host header.", code="invalid_host")
 
 
-def check_method(method: str, endpoint: Endpoint | None) -> None:
-    """Raises `MethodNotAllowedError`."""
+def check_method(method: str, endpoint: Endpoint | None, *, upgrade: bytes | None = None) -> None:
+    """Raises `MethodNotAllowedError`, and `UpgradeRequiredError` for a websocket where OpenAI has one.
+
+    `upgrade` is the header of that name. Codex tries a websocket for its responses first, and goes on without after 426
+    only.
+    """
     if endpoint is None:
         if method in _NEVER_ALLOWED:
             raise MethodNotAllowedError(f"{method} is not allowed.", allow=())
     elif method not in endpoint.methods:
+        if upgrade is not None and endpoint.surface is Surface.RESPONSES and upgrade.lower() == b"websocket":
+            raise websocket_refusal()
         allow = ", ".join(endpoint.methods)
         raise MethodNotAllowedError(f"This endpoint takes {allow}, not {method[:16]}.", allow=endpoint.methods)
+
+
+def is_websocket_place(path: str) -> bool:
+    """Whether OpenAI has a websocket at this path."""
+    endpoint = locate(path)
+    return endpoint is not None and endpoint.surface is Surface.RESPONSES
+
+
+def websocket_refusal() -> UpgradeRequiredError:
+    """The answer to a websocket."""
+    return UpgradeRequiredError("This endpoint speaks no websockets; POST to it, with `stream` for events.")
 
 
 def path_not_found(path: str) -> PathNotFoundError:

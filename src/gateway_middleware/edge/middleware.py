@@ -9,13 +9,20 @@ import traceback
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core import endpoints
-from gateway_middleware.core.asgi import route_path
-from gateway_middleware.core.domain import Outcome
+from gateway_middleware.core.asgi import header, route_path
+from gateway_middleware.core.domain import Dialect, Outcome
 from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError, ShutdownError
 from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import CallRecord
 from gateway_middleware.core.scope import ENDPOINT, RECORD
-from gateway_middleware.edge.admission import check_host, check_method, dialect_of, path_not_found
+from gateway_middleware.edge.admission import (
+    check_host,
+    check_method,
+    dialect_of,
+    is_websocket_place,
+    path_not_found,
+    websocket_refusal,
+)
 from gateway_middleware.edge.dialects import StreamPlace, render, stream_frame
 from gateway_middleware.edge.in_flight import InFlight
 from gateway_middleware.edge.reply import Reply
@@ -111,7 +118,16 @@ class EdgeMiddleware:
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()
-            await send({"type": "websocket.close", "code": 1008})
+            if "websocket.http.response" in scope.get("extensions", ()) and is_websocket_place(route_path(scope)):
+                await self._answer_websocket(send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer_websocket(self, send: Send) -> None:
+        """In the words of HTTP, where the server has taken the request for a websocket."""
+        status, headers, body = render(websocket_refusal(), Dialect.OPENAI, self._next_id())
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})
 
     def _open(self, scope: Scope, header_names: list[bytes]) -> CallRecord:
         request_id = None
@@ -138,7 +154,7 @@ class EdgeMiddleware:
             ENDPOINT.set(scope, endpoint)
         check_host(scope, header_names)
         if endpoint is None or record.method not in endpoint.methods:
-            check_method(record.method, endpoint)
+            check_method(record.method, endpoint, upgrade=header(scope, b"upgrade"))
         if endpoint is None and self._checks_paths:
             raise path_not_found(path)
 

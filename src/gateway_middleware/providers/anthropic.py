@@ -31,7 +31,7 @@ class AnthropicProvider(Adapter):
     `api_version` is for clients that name none. Raises `ValueError` for an address or credential that cannot be sent.
     """
 
-    __slots__ = ("_version",)
+    __slots__ = ("_fixed", "_version")
 
     dialect: ClassVar[Dialect] = Dialect.ANTHROPIC
     model_prefixes: ClassVar[tuple[str, ...]] = ("claude",)
@@ -42,6 +42,7 @@ class AnthropicProvider(Adapter):
 
     def __init__(self, config: ProviderConfig) -> None:
         self._version = (_VERSION, header_value(config.api_version or _DEFAULT_VERSION, "an API version"))
+        self._fixed = frozenset(name.encode() for name, _ in config.headers)
         super().__init__(config, headers=credential_headers(config, Auth.X_API_KEY), addressing=_addressing)
 
     def supports(self, surface: Surface) -> bool:
@@ -49,6 +50,8 @@ class AnthropicProvider(Adapter):
 
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
         headers = content_headers(request)
+        if self._fixed:  # what the operator has set is not for clients to set
+            headers = tuple([pair for pair in headers if pair[0] not in self._fixed])
         if not any(name == _VERSION for name, _ in headers):
             headers = (self._version, *headers)
         return UpstreamRequest(
