@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from gateway_middleware.breaker.affinity import affinity_of
 from gateway_middleware.breaker.hedge import attempt_scope, correct_outcome
-from gateway_middleware.breaker.selection import affinity_key
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.core.domain import Balance
-from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
+from gateway_middleware.core.scope import RECORD, REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
     from gateway_middleware.core.domain import ModelRequest
     from gateway_middleware.core.record import CallRecord
-
-_PROMPTS = ("instructions", "system", "tools", "messages", "input", "prompt")
 
 
 class FailoverMiddleware:
@@ -54,7 +52,7 @@ class FailoverMiddleware:
     async def _call(self, request: ModelRequest, connection: Connection) -> None:
         scope, route = connection[0], request.route
         record = RECORD.get(scope)
-        affinity = _affinity(scope, request) if route.balance is Balance.AFFINITY else None
+        affinity = affinity_of(scope, request, record) if route.balance is Balance.AFFINITY else None
         sequence = self._failover.begin(route, body=request.body, started=record.started, affinity=affinity)
         planned = sequence.first()
         if route.hedge_after is not None:
@@ -85,15 +83,3 @@ class FailoverMiddleware:
             return following
         sequence.succeeded(planned, record.attempts[-1] if record.attempts else None)
         return None
-
-
-def _affinity(scope: Scope, request: ModelRequest) -> bytes:
-    tenant, fields = TENANT.peek(scope), request.fields
-    cache_key = fields.get("prompt_cache_key")
-    prompt = b"".join(bytes(fields[name])[:1024] for name in _PROMPTS if name in fields)
-    return affinity_key(
-        "" if tenant is None else tenant.name,
-        cache_key=None if cache_key is None else bytes(cache_key),
-        prompt=prompt or request.body,
-        prefix=4096,
-    )

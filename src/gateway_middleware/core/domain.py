@@ -179,13 +179,26 @@ class Balance(StrEnum):
     """In which order the deployments of equal priority are asked.
 
     ORDER: as written. WEIGHT: by chance, in proportion to their weights. LATENCY: the quickest to its first content.
-    AFFINITY: the same one for the same tenant and beginning of the prompt, so that the provider's cache stays warm.
+    AFFINITY: the same one for the same tenant and beginning of the prompt (or session, ...: `Affinity`), so that the
+    provider's cache stays warm.
     """
 
     ORDER = "order"
     WEIGHT = "weight"
     LATENCY = "latency"
     AFFINITY = "affinity"
+
+
+class Affinity(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes calls want the same deployment, beside their tenant.
+
+    `by`: `prompt` (its beginning, or `prompt_cache_key`), `session` (of a coding agent, or `x-gateway-session`),
+    `conversation` (OpenAI's), `header` (the one that `header` names, in lower case), or `tenant` alone. A call that has
+    not what is asked for goes by its prompt.
+    """
+
+    by: str = "prompt"
+    header: str = ""
 
 
 class Retirement(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,12 +234,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     when a provider refuses the prompt as too long, or for what it says. `hedge_after`: seconds without content after
     which the next deployment is asked as well; 0: after the p95 of this route; None: never. `translate` None: the
     gateway's own. `is_configured`: it is
-    written in `GATEWAY_ROUTES`. `retirement` None: it stays.
+    written in `GATEWAY_ROUTES`. `retirement` None: it stays. `affinity` is for routes that balance by it.
     """
 
     name: str
     deployments: tuple[Deployment, ...]
     balance: Balance = Balance.ORDER
+    affinity: Affinity = Affinity()
     max_attempts: int | None = None
     on_context_window: tuple[Deployment, ...] = ()
     on_content_policy: tuple[Deployment, ...] = ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from gateway_middleware.core.domain import Balance, Surface, Timeouts, Translate
+from gateway_middleware.core.domain import Affinity, Balance, Surface, Timeouts, Translate
 from gateway_middleware.core.model_names import RULE, is_model_name
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import nearest, shown_name
@@ -16,8 +17,12 @@ from gateway_middleware.settings.tree import DeploymentSettings, ProviderSetting
 
 _PROVIDERS = Mapping[str, ProviderSettings | None]
 _OPTIONS = ("to", "timeouts", "max_attempts", "balance", "on_context_window", "on_content_policy", "hedge",
-            "limits", "translate", "sunset", "deprecated", "successor")  # fmt: skip
+            "limits", "translate", "sunset", "deprecated", "successor", "affinity")  # fmt: skip
 _SPOKEN = {"chat": Surface.CHAT, "responses": Surface.RESPONSES}
+_KINDS = ("prompt", "session", "conversation", "tenant")
+_AFFINITIES = f"expected one of {', '.join(_KINDS)}, or header:NAME, the name of a header that is no credential"
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,128}")
+_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "x-gateway-key", "cookie"})
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 
 
@@ -40,7 +45,8 @@ def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
     return RouteSettings(
         name=name,
         deployments=tuple(sorted(deployments, key=lambda d: d.priority)),
-        balance=_balance(options.get("balance"), targets),
+        balance=_balance(options, targets),
+        affinity=_affinity(options["affinity"]) if "affinity" in options else Affinity(),
         max_attempts=scalars.integer(options["max_attempts"], 1, 10) if "max_attempts" in options else None,
         on_context_window=_read_list(options.get("on_context_window"), providers, over),
         on_content_policy=_read_list(options.get("on_content_policy"), providers, over),
@@ -51,12 +57,32 @@ def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
     )
 
 
-def _balance(node: Node | None, targets: list[Node]) -> Balance:
-    """As it says; else whoever names a weight wants it to be one."""
-    if node is not None:
-        return Balance(scalars.choice(node, list(Balance)))
+def _balance(options: Mapping[str, Node], targets: list[Node]) -> Balance:
+    """As it says; else whoever names an affinity or a weight wants it to be one."""
+    if "balance" in options:
+        balance = Balance(scalars.choice(options["balance"], list(Balance)))
+        if "affinity" in options and balance is not Balance.AFFINITY:
+            options["balance"].fault("expected affinity, for there is an `affinity`")
+        return balance
+    if "affinity" in options:
+        return Balance.AFFINITY
     names_weight = any(isinstance(target.raw, dict) and "weight" in target.raw for target in targets)
     return Balance.WEIGHT if names_weight else Balance.ORDER
+
+
+def _affinity(node: Node) -> Affinity:
+    """`{"by": "session"}`; a header is `{"by": "header:x-chat-id"}`."""
+    by = node.members(("by",)).get("by")
+    if by is None:
+        node.missing("by", _AFFINITIES)
+        return Affinity()
+    kind, _, name = by.raw.partition(":") if isinstance(by.raw, str) else ("", "", "")
+    if kind == "header" and _HEADER.fullmatch(name) and name.lower() not in _CREDENTIALS:
+        return Affinity(by=kind, header=name.lower())
+    if by.raw not in _KINDS:
+        by.fault(_AFFINITIES)
+        return Affinity()
+    return Affinity(by=kind)
 
 
 def _hedge(node: Node | None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from gateway_middleware.core.domain import (
+    Affinity,
     Balance,
     Deployment,
     Requirements,
@@ -113,6 +114,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     deployments: tuple[DeploymentSettings, ...]
     balance: Balance = Balance.ORDER
+    affinity: Affinity = Affinity()
     max_attempts: int | None = None
     on_context_window: tuple[DeploymentSettings, ...] = ()
     on_content_policy: tuple[DeploymentSettings, ...] = ()
@@ -133,6 +135,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
             name=self.name,
             deployments=_nouns(self.deployments),
             balance=self.balance,
+            affinity=self.affinity,
             max_attempts=self.max_attempts,
             on_context_window=_nouns(self.on_context_window),
             on_content_policy=_nouns(self.on_content_policy),

@@ -93,9 +93,9 @@ VARIABLES: tuple[Variable, ...] = (
         '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first), `timeouts`, `speak` (`chat`, '
         "`responses`) and `max_output` (tokens; both: docs/translation.md); a route may be an object with `to`, "
         "`timeouts`, `max_attempts`, `balance` (`order`, `weight`, `latency`, `affinity`), `hedge`, "
-        "`on_context_window`, `on_content_policy`, `limits`, `translate`, `sunset`, `deprecated` and `successor` "
-        "(docs/models.md). Without a route, `provider/model` and plain "
-        "model names resolve by provider.",
+        "`on_context_window`, `on_content_policy`, `limits`, `translate`, `affinity` "
+        "(docs/circuit-breaking.md), `sunset`, `deprecated` and `successor` (docs/models.md). Without a route, "
+        "`provider/model` and plain model names resolve by provider.",
     ),
     Variable(
         name="GATEWAY_TENANTS",
