@@ -118,4 +118,4 @@ def test_bad_ends(options: dict[str, Any], complaint: str) -> None:
 )
 def test_warnings(options: dict[str, Any], warnings: list[str]) -> None:
     now = datetime(2027, 1, 15, tzinfo=UTC).timestamp()
-    assert list(retirement_warnings(routes(**options), now)) == warnings
+    assert list(retirement_warnings(routes(**options).routes, now)) == warnings

@@ -68,7 +68,7 @@ def describe(settings: Settings, environ: Mapping[str, str] = MappingProxyType({
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     yield f"serve would listen on http://{host}:{settings.port} with {workers}"
     yield f"configuration {settings.config_hash}"
-    ending = retirement_warnings(settings, time.time())
+    ending = retirement_warnings(settings.routes, time.time())
     yield from (f"warning: {line}" for line in [*settings.warnings(), *ending, *price_warnings(settings)])
     yield from (f"warning: {line}" for line in ignored_variables(environ))
 

@@ -9,10 +9,10 @@ from gateway_middleware.core.domain import Retirement
 from gateway_middleware.core.model_names import RULE, is_model_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gateway_middleware.settings.node import Node
-    from gateway_middleware.settings.root import Settings
+    from gateway_middleware.settings.tree import RouteSettings
 
 _NEAR_SECONDS = 30 * 86400.0
 
@@ -45,10 +45,10 @@ def _successor(route: str, node: Node) -> str:
     return ""
 
 
-def retirement_warnings(settings: Settings, now: float) -> Iterable[str]:
+def retirement_warnings(routes: Sequence[RouteSettings], now: float) -> Iterable[str]:
     """Routes that have ended or will within 30 days, and successors that have no route. `now` is the time of day."""
-    names = {route.name for route in settings.routes}
-    for route in settings.routes:
+    names = {route.name for route in routes}
+    for route in routes:
         retirement = route.retirement
         if retirement is None:
             continue
