@@ -40,7 +40,7 @@ def relay() -> Any:
     engine = Engine()
     origin = Origin(host="127.0.0.1", port=int(os.environ["BENCH_UPSTREAM"]), is_tls=False)
     headers = ((b"authorization", b"Bearer sk-bench"), (b"content-type", b"application/json"))
-    target = UpstreamTarget.build(origin, "/v1/chat/completions", headers)
+    target = UpstreamTarget.build(origin, "/chat/v1/chat/completions", headers)
     timeouts = Timeouts()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -37,18 +37,6 @@ def post(path: str, host: str, key: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-STREAM_LENGTH = 200
-_SAY = b'"stream":true,"max_tokens":256,"messages":[{"role":"user","content":"Good morning"}]}'
-_SPEAK = b'"stream":true,"max_output_tokens":256,"input":"Good morning"}'
-STREAMS = {
-    "relayed": ("/v1/chat/completions", b'{"model":"openai/sim-length-200",' + _SAY),
-    "chat on messages": ("/v1/chat/completions", b'{"model":"anthropic/sim-length-200",' + _SAY),
-    "responses on messages": ("/v1/responses", b'{"model":"anthropic/sim-length-200",' + _SPEAK),
-    "messages on chat": ("/v1/messages", b'{"model":"openai/sim-length-200",' + _SAY),
-}
-"""Path and body of a call whose answer is a stream of `STREAM_LENGTH` deltas, by what the gateway does with it."""
-
-
 @dataclass
 class Result:
     """What one run of load saw; times in seconds."""

@@ -11,10 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from benchmarks.kinds import KINDS, address
 from gateway_middleware.tenancy.keys import digest
 
 KEY = "gw-bench-000000000000000000000000000000000000000000"
@@ -34,24 +38,33 @@ class Server:
     pid: int
 
     def pids(self) -> list[int]:
-        """The process and its children."""
-        children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False
-        )
-        return [self.pid, *(int(p) for p in children.stdout.split())]
+        """The process and what it has started."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))]
+        return [self.pid]
 
     def cpu_seconds(self) -> float:
-        """On-CPU time of all its threads so far."""
+        """On-CPU time of all its threads and processes so far."""
         total = 0
         for pid in self.pids():
             for stat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                total += int(stat.read_text().split()[0])
+                with contextlib.suppress(OSError):
+                    total += int(stat.read_text().split()[0])
         return total / 1e9
 
+    def settled_cpu_seconds(self) -> float:
+        """The same, after what is worked off behind the calls (journal, log) has been worked off, or 3 seconds."""
+        seconds = self.cpu_seconds()
+        for _ in range(15):
+            time.sleep(0.2)
+            before, seconds = seconds, self.cpu_seconds()
+            if seconds - before < 0.002:
+                break
+        return seconds
+
     def rss_mb(self) -> float:
-        """Resident memory."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids())
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        """Resident memory of the largest of its processes, the one that serves, in MiB."""
+        return max(psutil.Process(pid).memory_info().rss for pid in self.pids()) / 2**20
 
 
 def free_port() -> int:
@@ -76,11 +89,11 @@ def process(name: str, command: list[str], port: int, core: str, env: dict[str, 
     """Run a command pinned to a core until the block ends."""
     running = subprocess.Popen(["taskset", "-c", core, *command], env={**os.environ, **env}, stdout=subprocess.DEVNULL)
     try:
-        wait_for(port)
+        wait_for(port, seconds=90)
         yield Server(name, port, running.pid)
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(20)
 
 
 @contextlib.contextmanager
@@ -110,13 +123,73 @@ events {{ worker_connections 8192; }}
 http {{
   access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  keepalive_requests 10000000; tcp_nodelay on; client_body_buffer_size 64k;
+  keepalive_requests 10000000; tcp_nodelay on; client_body_buffer_size 64k; client_max_body_size 64m;
   upstream up {{ server 127.0.0.1:{upstream}; keepalive 2000; keepalive_requests 10000000; }}
   server {{ listen 127.0.0.1:{port} backlog=4096;
     location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";
                   proxy_buffering off; proxy_read_timeout 600s; }} }}
 }}
 """
+
+
+@contextlib.contextmanager
+def gateway(upstream: int, kinds: Iterable[str], changes: Mapping[str, str | None] | None = None) -> Iterator[Server]:
+    """`serve` with everything on, in front of a mock provider; `changes` of its environment, None takes one away.
+
+    A provider for each of the mock's `kinds`, so that the model `burst/gpt-5-mini` has the answer of that kind.
+    """
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**full_environment(upstream, kinds), "GATEWAY_JOURNAL": f"{folder}/journal.db"}
+        env |= {
+            "GATEWAY_PORT": str(port),
+            "GATEWAY_FLEET_DIRECTORY": f"{folder}/fleet",
+            "GATEWAY_DRAIN_LAG_SECONDS": "0",
+        }
+        chosen = {k: v for k, v in (env | dict(changes or {})).items() if v is not None}
+        command = [sys.executable, "-m", "gateway_middleware", "serve"]
+        with process("gateway", command, port, SERVER_CORE, chosen) as server:
+            wait_until_ready(port)
+            yield server
+
+
+def wait_until_ready(port: int, *, seconds: float = 90) -> None:
+    """Until a worker answers: the listener is there before it."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=30):
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"nothing is ready on {port}")
+
+
+def full_environment(upstream: int, kinds: Iterable[str]) -> dict[str, str]:
+    """Everything that a gateway can do for a call: limits of four sorts, breakers, prices, one tenant with a key."""
+    names = list(kinds)
+    providers = {
+        name: {
+            "kind": "anthropic" if KINDS[name].dialect == "anthropic" else "openai",
+            "base_url": address(upstream, name),
+            "api_key": "sk-bench",
+        }
+        for name in names
+    }
+    return {
+        "GATEWAY_PROVIDERS": json.dumps(providers),
+        "GATEWAY_PRICES": json.dumps({f"{name}/gpt-5-mini": {"input": 1, "output": 4} for name in names}),
+        "GATEWAY_TENANTS": json.dumps({"bench": {"keys": [digest(KEY.encode())], **LIMITS}}),
+        "GATEWAY_BREAKER": "on",
+        "GATEWAY_LOG_FORMAT": "json",
+    }
+
+
+LIMITS = {
+    "requests": "1000000000/minute",
+    "tokens": "1000000000000/minute",
+    "concurrency": 10_000,
+    "spend": "100000000/month",
+}
+"""Of each sort one, and none that a benchmark could reach."""
 
 
 @contextlib.contextmanager
@@ -141,3 +214,10 @@ def gateway_environment(upstream: int) -> dict[str, str]:
         "GATEWAY_JOURNAL": os.environ.get("BENCH_JOURNAL", "off"),
         "GATEWAY_TENANTS": json.dumps({"bench": {"keys": [digest(KEY.encode())]}}),
     }
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """A directory until the block ends."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as path:
+        yield Path(path)
