@@ -41,6 +41,7 @@ PARTS = (
     "Stats",
     "Calls",
     "CallPlans",
+    "ModelLists",
     "FleetStatus",
     "Watch",
 )
