@@ -210,3 +210,12 @@ def test_a_member_that_nobody_knows_is_listed_wherever_it_stands(
     call = translated(surface, body, target)
     assert call is not None
     assert f"tools[].{name}" in call.dropped
+
+
+@pytest.mark.parametrize("summary", ["summary", "generate_summary"])
+@pytest.mark.parametrize("effort", ["none", "minimal"])
+def test_a_summary_of_reasoning_that_there_is_no_room_for_is_listed(summary: str, effort: str) -> None:
+    body = {"max_output_tokens": 1, "reasoning": {"effort": effort, summary: "auto"}, **BASES[Surface.RESPONSES]}
+    call = translated(Surface.RESPONSES, body, Surface.MESSAGES)
+    assert call is not None
+    assert f"reasoning.{summary}" in call.dropped

@@ -68,6 +68,8 @@ def _budgeted(conversation: Conversation, effort: str, cap: int, facts: ModelFac
         room, budget = cap, budget if budget < cap else cap // 2
     if budget < MIN_BUDGET or _has_unsigned_calls(conversation):
         losses.drop("effort")
+        if conversation.thinking_display is not None:
+            losses.drop("thinking.display")
         return Plan(cap)
     return Plan(room, _with_display({"type": "enabled", "budget_tokens": budget}, conversation))
 

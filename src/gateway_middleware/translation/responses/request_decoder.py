@@ -99,12 +99,15 @@ def _split_system(
 
 
 def _read_reasoning(fields: Fields) -> dict[str, Any]:
-    """Effort, and whether the reasoning is to be shown."""
+    """Effort, and whether the reasoning is to be shown. The old name of that is listed: it goes on under another."""
     _ignore_defaults(fields, _NO_LOSS)
     effort = fields.text("effort")
     if effort is None:
         fields.drop("summary", "generate_summary")
-    summary = fields.text("summary") or fields.text("generate_summary")
+    summary, old_summary = fields.text("summary"), fields.text("generate_summary")
+    if old_summary is not None:
+        fields.lose("generate_summary")
+    summary = summary or old_summary
     return {"effort": effort, "thinking_display": None if summary is None else "summarized"}
 
 
