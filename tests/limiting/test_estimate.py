@@ -245,3 +245,15 @@ def test_a_text_of_nothing_but_marks_costs_no_time() -> None:
     assert time.process_time() - began < 0.15
     assert text > len(asked.body) * 0.9
     assert blobs == 0
+
+
+def test_models_that_are_only_names_take_no_more_and_more_memory() -> None:
+    estimator, first = Estimator(), chat("x" * 6000)
+    for _ in range(50):
+        estimator.learn(first, "acme", estimator.estimate(first, "acme"), Usage(input_tokens=3000))
+    learnt = estimator.estimate(first, "acme").input_tokens
+    for number in range(2048):
+        other = chat("x" * 100, model=f"m{number}")
+        estimator.learn(other, "acme", estimator.estimate(other, "acme"), Usage(input_tokens=30))
+
+    assert estimator.estimate(first, "acme").input_tokens != learnt, "forgotten: it was asked for longest ago"

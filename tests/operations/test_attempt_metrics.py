@@ -70,3 +70,10 @@ def test_words_of_other_surfaces() -> None:
 
 def test_a_model_that_no_route_names_is_other() -> None:
     assert 'gen_ai_request_model="other"' in scrape(attempt(), route="openai/anything")
+
+
+def test_output_alone_is_counted_alone() -> None:
+    text = scrape(attempt(usage=Usage(output_tokens=7)))
+
+    assert "operation_output_tokens_count" in text
+    assert "operation_input_tokens_count" not in text

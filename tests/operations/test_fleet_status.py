@@ -89,8 +89,9 @@ def test_the_longest_cooldown_of_each_deployment_is_shown() -> None:
     def cooling(seconds: float, deployment: str | None) -> dict[str, Any]:
         return {"deployment": deployment, "seconds": seconds, "class": "rate_limited"}
 
-    one, other = (cooling(3, "a/m"), cooling(9, None)), (cooling(7, "a/m"),)
-    reports = {f"h/{i}": report(providers={"a": provider(cooldowns=rows)}) for i, rows in enumerate((one, other))}
+    one, other, third = (cooling(3, "a/m"), cooling(9, None)), (cooling(7, "a/m"),), (cooling(1, "a/m"),)
+    every = enumerate((one, other, third))
+    reports = {f"h/{i}": report(providers={"a": provider(cooldowns=rows)}) for i, rows in every}
     (row,) = fleet_status(reports)["providers"]
     assert row["cooldowns"] == [cooling(7, "a/m"), cooling(9, None)]
 

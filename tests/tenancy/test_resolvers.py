@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clock import Clock
 from gateway_middleware.core.domain import Tenant
-from gateway_middleware.core.errors import AuthenticationError
+from gateway_middleware.core.errors import AuthenticationError, UnavailableError
 from gateway_middleware.tenancy import resolvers
 from gateway_middleware.tenancy.keys import TenantKey, digest, hmac_digest, new_key, public_id
 from gateway_middleware.tenancy.resolvers import ApiKeyResolver, Credential, OpenResolver, ScopeUserResolver
@@ -175,3 +175,21 @@ def test_se21_a_flood_of_random_keys_leaves_nothing_and_a_new_key_works_at_once(
     assert remembered(resolver) == 0
     resolver.replace([(ACME, [digest(b"random-7")])])
     assert ask(resolver, b"random-7").name == "acme"
+
+
+class Away:
+    """A store that cannot be asked."""
+
+    is_away = True
+
+    def find(self, digest: str, /) -> None:
+        return None
+
+
+def test_a_key_that_may_be_in_a_store_that_is_away_is_not_known_to_be_wrong() -> None:
+    resolver = ApiKeyResolver([], store=Away())
+    with pytest.raises(UnavailableError) as caught:
+        ask(resolver, new_key())
+    assert caught.value.error_code == "key_store_unavailable"
+    with pytest.raises(AuthenticationError):
+        ask(resolver, "no-key-of-ours")

@@ -189,7 +189,7 @@ class AttemptSequence:
         failure = None if attempt is None else attempt.failure
         if failure is None and self._verdicts is None:
             admission = planned.end(SUCCEEDED)
-            if admission is not None:
+            if admission is not None:  # pragma: no branch  # without one only where it has ended before
                 admission.settle(SUCCEEDED)
             return
         self._settle(planned, SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))

@@ -90,8 +90,8 @@ class Watchtower:
             self._old.pop(watch, None)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop is not self._loop:
-            return
+        if loop is not self._loop:  # a timer of a loop that was left
+            return  # pragma: no cover
         due, self._old, self._new = self._old, self._new, {}
         for watch in due:
             watch.start()

@@ -146,9 +146,7 @@ def _wants_usage(raw: msgspec.Raw) -> bool:
 
 def _count(fields: Mapping[str, msgspec.Raw], field: str) -> int | None:
     """A whole number that is not negative, `100.0` too; None for anything else."""
-    raw = fields.get(field)
-    if raw is None:
-        return None
+    raw = fields[field]
     try:
         number = _decode_number(raw)
     except (ValueError, RecursionError):

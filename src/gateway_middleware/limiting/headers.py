@@ -53,7 +53,7 @@ def _distance(status: LimitStatus) -> tuple[bool, float]:
 
 def _openai(status: LimitStatus) -> HeaderList:
     words = status.claim.limit.words
-    if words is None:  # of those without, nobody is told
+    if words is None:  # pragma: no cover  # of limits without words nobody is told: they are sorted out before
         return []
     return [
         words.limit,

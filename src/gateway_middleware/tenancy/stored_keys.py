@@ -7,7 +7,6 @@ grace of the new one. So two rotations at a time are one after the other, and no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import msgspec
@@ -134,10 +133,6 @@ class StoredKeys:
         """Those of a tenant that are not revoked, the oldest first."""
         keys = [key for key in self._keys.values() if key.tenant == tenant and key.revoked is None]
         return sorted(keys, key=lambda key: (key.created, key.key_id))
-
-    def live(self) -> Iterable[StoredKey]:
-        """All that are not revoked."""
-        return (key for key in self._keys.values() if key.revoked is None)
 
     def secrets(self, key_id: str) -> list[HeldSecret]:
         """Those of a key, the oldest first."""

