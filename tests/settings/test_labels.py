@@ -74,6 +74,14 @@ def test_credentials_of_a_provider_that_there_is_not() -> None:
         Settings.from_env(variables)
 
 
+def test_credentials_of_a_provider_that_takes_none() -> None:
+    tenant = {"keys": [DIGEST], "credentials": {"local": "sk-0123456789"}}
+    local = {"kind": "openai", "base_url": "http://127.0.0.1:11434/v1", "auth": "none"}
+    variables = {"GATEWAY_PROVIDERS": json.dumps({"local": local}), "GATEWAY_TENANTS": json.dumps({"acme": tenant})}
+    with pytest.raises(SettingsError, match="only for a provider that takes a credential"):
+        Settings.from_env(variables)
+
+
 def test_a_collector_that_is_off_stays_off(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("sk-0123456789")
     gc.disable()
