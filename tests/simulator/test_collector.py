@@ -163,7 +163,9 @@ async def test_no_answer(ends: Any, stores: bool) -> None:
     async with collecting() as client:
         client.collector.behave(Fault(ends=ends, stores=stores, status=500), times=1)
         with pytest.raises(httpx.ReadTimeout if ends == "hang" else httpx.ReadError):
-            await client.http.post("/", content=json.dumps([event("a")]), headers=BATCH, timeout=0.2)
+            await client.http.post(
+                "/", content=json.dumps([event("a")]), headers=BATCH, timeout=httpx.Timeout(10, read=0.2)
+            )
         assert client.ids == (["a"] if stores else [])
         assert await client.status(event("a")) == 202
 
