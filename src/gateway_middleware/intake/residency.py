@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     Labels = Mapping[str, str]
 
 
+def meets(labels: Labels, requirements: Requirements) -> bool:
+    """Whether these labels have one of the values of each that is required."""
+    return all(labels.get(name) in values for name, values in requirements)
+
+
 class Residency:
     """Keeps calls to providers whose labels are as the tenant requires; a provider without a label does not have it.
 
@@ -28,8 +33,7 @@ class Residency:
 
     def permits(self, provider: str, requirements: Requirements) -> bool:
         """Whether this provider has one of the values of each label that is required."""
-        labels = self._labels.get(provider, {})
-        return all(labels.get(name) in values for name, values in requirements)
+        return meets(self._labels.get(provider, {}), requirements)
 
     def narrowed(self, route: Route, requirements: Requirements) -> Route:
         """The route without deployments that the tenant's calls must not reach.

@@ -26,12 +26,6 @@ def read_requirements(node: Node) -> Requirements:
     return tuple((_name(name, entry), tuple(map(_value, _listed(entry)))) for name, entry in entries.items())
 
 
-def meets(labels: tuple[tuple[str, str], ...], require: Requirements) -> bool:
-    """Whether these labels have one of the values of each that is required."""
-    had = dict(labels)
-    return all(had.get(name) in values for name, values in require)
-
-
 def _listed(node: Node) -> list[Node]:
     return [node] if isinstance(node.raw, bool) else node.items(f"{_VALUE}, or a list of these")
 

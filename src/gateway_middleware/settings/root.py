@@ -18,11 +18,11 @@ from gateway_middleware.core.price import Price
 from gateway_middleware.core.provider_api import ProviderKind
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.core.sse import MAX_EVENT_BYTES
+from gateway_middleware.intake.residency import meets
 from gateway_middleware.providers import KINDS
 from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.files import FilesRead, FileVersion
 from gateway_middleware.settings.identity import complain_about_halves
-from gateway_middleware.settings.labels import meets
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.providers import BUILT_IN, read_providers, ways_to_switch_on
 from gateway_middleware.settings.routes import read_routes
@@ -283,7 +283,7 @@ def _warnings(settings: Settings) -> Iterable[str]:
     for tenant in settings.tenants:
         if tenant.on_unpriced == "allow" and settings.limits_spend:
             yield f"tenant {tenant.name}: on_unpriced is allow: calls without a known price pass every limit on spend"
-        if not any(meets(provider.labels, tenant.require) for provider in settings.providers):
+        if not any(meets(dict(provider.labels), tenant.require) for provider in settings.providers):
             yield f"tenant {tenant.name}: no provider has the labels that it requires: all its calls are refused"
     yield from _group_warnings(settings)
     sink = settings.usage_metering_url
