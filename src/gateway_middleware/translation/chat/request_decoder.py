@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.translation.fields import Fields, Losses
 from gateway_middleware.translation.options import OPENAI_OPTIONS, take_options, take_shared
 from gateway_middleware.translation.sources import file_of, image_at
+from gateway_middleware.translation.structured import read_format
 from gateway_middleware.translation.thinking_blocks import read_redacted, read_thinking
 from gateway_middleware.translation.vocabulary import (
     Choice,
     Conversation,
     Message,
-    OutputFormat,
     Part,
     Reasoning,
     Refusal,
@@ -76,7 +76,7 @@ def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
         may_call_parallel=fields.flag("parallel_tool_calls"),
         max_tokens=older_cap if cap is None else cap,
         stop=_read_stop(fields),
-        output_format=_read_format(fields.nested("response_format")),
+        output_format=read_format(fields.nested("response_format"), _schema_of),
         effort=fields.text("reasoning_effort"),
         verbosity=fields.text("verbosity"),
         logprobs=fields.flag("logprobs"),
@@ -116,23 +116,12 @@ def _read_stop(fields: Fields) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _read_format(fields: Fields) -> OutputFormat | None:
-    kind = fields.text("type")
-    if kind == "json_object":
-        return OutputFormat()
-    if kind != "json_schema":
-        if kind not in {None, "text"}:
-            fields.refuse("type", "must be text, json_object or json_schema")
-        return None
+def _schema_of(fields: Fields) -> Fields:
+    """What describes a schema: one level below its kind."""
     inner = fields.nested("json_schema")
     if not inner.has("schema"):
         inner.drop("description", "strict")
-    return OutputFormat(
-        name=inner.text("name") or "output",
-        description=inner.text("description"),
-        schema=inner.object("schema"),
-        is_strict=inner.flag("strict"),
-    )
+    return inner
 
 
 def _read_tool(fields: Fields) -> Tool:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.translation.fields import Fields, Losses
 from gateway_middleware.translation.options import OPENAI_OPTIONS, take_options, take_shared
 from gateway_middleware.translation.responses.items_decoder import qualified, read_input
-from gateway_middleware.translation.vocabulary import Choice, Conversation, OutputFormat, Role, Text, Tool, ToolChoice
+from gateway_middleware.translation.structured import read_format
+from gateway_middleware.translation.vocabulary import Choice, Conversation, Role, Text, Tool, ToolChoice
 
 if TYPE_CHECKING:
     from gateway_middleware.translation.vocabulary import Message
@@ -70,7 +71,7 @@ def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
         tool_choice=_read_choice(fields),
         may_call_parallel=fields.flag("parallel_tool_calls"),
         max_tokens=fields.integer("max_output_tokens"),
-        output_format=_read_format(text.nested("format")),
+        output_format=read_format(text.nested("format"), lambda described: described),
         verbosity=text.text("verbosity"),
         wants_usage=True,
         openai=take_shared(fields, OPENAI_OPTIONS),
@@ -109,22 +110,6 @@ def _read_reasoning(fields: Fields) -> dict[str, Any]:
         fields.lose("generate_summary")
     summary = summary or old_summary
     return {"effort": effort, "thinking_display": None if summary is None else "summarized"}
-
-
-def _read_format(fields: Fields) -> OutputFormat | None:
-    kind = fields.text("type")
-    if kind == "json_object":
-        return OutputFormat()
-    if kind != "json_schema":
-        if kind not in {None, "text"}:
-            fields.refuse("type", "must be text, json_object or json_schema")
-        return None
-    return OutputFormat(
-        name=fields.text("name") or "output",
-        description=fields.text("description"),
-        schema=fields.object("schema"),
-        is_strict=fields.flag("strict"),
-    )
 
 
 def _read_tools(fields: Fields) -> list[Tool]:
