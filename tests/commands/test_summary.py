@@ -69,6 +69,19 @@ def test_a_base_url_without_v1_and_a_plain_sink_are_warned_of() -> None:
     assert len(Settings.from_env(OPEN | well).warnings()) == 1
 
 
+def test_a_policy_adapter_and_guards_that_are_reached_without_encryption_are_warned_of() -> None:
+    guards = json.dumps(
+        {name: {"url": url} for name, url in (("far", "http://guard.example/g"), ("own", "http://[::1]/"))}
+    )
+    plain = OPEN | {"GATEWAY_POLICY_ADAPTER_URL": "http://policy-adapter/v1/data/g/a", "GATEWAY_GUARDS": guards}
+    assert Settings.from_env(plain).warnings()[1:] == (
+        "GATEWAY_POLICY_ADAPTER_URL: questions, token and answers travel unencrypted to http://policy-adapter/v1/data/g/a",
+        "guard far: prompts, answers and its token travel unencrypted to http://guard.example/g",
+    )
+    own = {"GATEWAY_POLICY_ADAPTER_URL": "http://localhost:8181/v1/data/g/a"}
+    assert len(Settings.from_env(OPEN | own).warnings()) == 1
+
+
 def test_the_example_file_is_read_whole() -> None:
     names = ("OPENAI_KEY", "ANTHROPIC_KEY", "AZURE_EU_KEY", "ADMIN_TOKEN")
     secrets = {name: f"{name}-0123456789" for name in names}

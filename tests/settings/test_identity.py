@@ -104,7 +104,7 @@ def test_a_file_lists_them(tmp_path: Path) -> None:
 
 def test_what_works_and_may_not_be_meant_is_said() -> None:
     wide = HEADER | {"GATEWAY_TRUSTED_PROXIES": "0.0.0.0/0"}
-    policy = {"GATEWAY_POLICY_ADAPTER_URL": "http://p.test", "GATEWAY_POLICY_ON_OUTAGE": "allow"}
+    policy = {"GATEWAY_POLICY_ADAPTER_URL": "https://p.test", "GATEWAY_POLICY_ON_OUTAGE": "allow"}
     lines = Settings.from_env(BASE | wide | policy).warnings()
     assert [line.partition(":")[0] for line in lines] == ["GATEWAY_TRUSTED_PROXIES", "GATEWAY_POLICY_ON_OUTAGE"]
     assert Settings.from_env(BASE | HEADER | JWT).warnings() == ()

@@ -286,9 +286,7 @@ def _warnings(settings: Settings) -> Iterable[str]:
         if not any(meets(dict(provider.labels), tenant.require) for provider in settings.providers):
             yield f"tenant {tenant.name}: no provider has the labels that it requires: all its calls are refused"
     yield from _group_warnings(settings)
-    sink = settings.usage_metering_url
-    if sink is not None and sink.startswith("http:") and not is_loopback(host_of(sink)):
-        yield f"GATEWAY_USAGE_METERING_URL: usage events and their token travel unencrypted to {sink}"
+    yield from _plain_warnings(settings)
     if settings.workers > 1 and settings.storage_uri.reveal() == "memory://":
         yield (
             f"GATEWAY_STORAGE_URI: memory:// is not shared between {settings.workers} workers: each enforces one part "
@@ -321,6 +319,22 @@ def _group_warnings(settings: Settings) -> Iterable[str]:
                 yield f"group {group.name}: GATEWAY_TENANTS does not list {unknown}"
 
 
+def _plain_warnings(settings: Settings) -> Iterable[str]:
+    """Neighbours that are reached without encryption."""
+    sink, policy = settings.usage_metering_url, settings.policy_adapter_url
+    if sink is not None and _is_plain(sink):
+        yield f"GATEWAY_USAGE_METERING_URL: usage events and their token travel unencrypted to {sink}"
+    if policy is not None and _is_plain(policy):
+        yield f"GATEWAY_POLICY_ADAPTER_URL: questions, token and answers travel unencrypted to {policy}"
+    for guard in settings.guards:
+        if _is_plain(guard.url):
+            yield f"guard {guard.name}: prompts, answers and its token travel unencrypted to {guard.url}"
+
+
+def _is_plain(url: str) -> bool:
+    return url.startswith("http:") and not is_loopback(host_of(url))
+
+
 def _trust_warnings(settings: Settings) -> Iterable[str]:
     for network in settings.trusted_proxies:
         if network.endswith("/0"):
@@ -333,7 +347,7 @@ def _trust_warnings(settings: Settings) -> Iterable[str]:
 
 def _provider_warnings(provider: ProviderSettings, settings: Settings) -> Iterable[str]:
     host = host_of(provider.base_url)
-    if provider.base_url.startswith("http:") and not is_loopback(host):
+    if _is_plain(provider.base_url):
         yield f"provider {provider.name}: key and prompts travel unencrypted to {provider.base_url}"
     if provider.kind == "openai" and provider.base_url.count("/") == 2:
         yield f"provider {provider.name}: {provider.base_url} has no path; what OpenAI's SDK takes mostly ends in /v1"
