@@ -10,18 +10,25 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import trustme
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from gateway_middleware.__main__ import main
 from gateway_middleware.commands.probe import probe, probe_all
+from gateway_middleware.composition.side_calls import SideCalls
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.providers.model_list import models_target
 from gateway_middleware.settings import Settings
 from gateway_middleware.simulator import Simulator
 from provider_calls import provider_of
 from redis_process import free_port
+from running import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +40,9 @@ def settings(**providers: dict[str, Any]) -> Settings:
 
 async def steps(read: Settings) -> list[tuple[str, str, bool]]:
     (provider,) = read.providers
-    return [(step.name, step.detail, step.is_good) async for step in probe(provider)]
+    calls = SideCalls(read, None)
+    async with calls.lifespan():
+        return [(step.name, step.detail, step.is_good) async for step in probe(provider, calls.fetch)]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ async def test_a_provider_that_is_well(kind: str) -> None:
 async def test_a_key_that_is_refused_and_an_address_that_is_wrong() -> None:
     async with Simulator(keys=["sk-another"]).serve() as simulator:
         (*_, last) = await steps(settings(p={"kind": "openai", "base_url": f"{simulator.url}/v1"}))
-        assert last == ("api", "status 401, GET /v1/models: the provider refuses the gateway's key", False)
+        assert last == ("api", "status 401, GET /v1/models: the provider refuses the gateway's credential", False)
         (*_, last) = await steps(settings(p={"kind": "openai", "base_url": f"{simulator.url}/v2"}))
         assert last == ("api", "status 404, GET /v2/models: the address may be wrong, see base_url", False)
 
@@ -79,6 +88,51 @@ async def test_nobody_listens_and_no_such_name() -> None:
     assert refused[-1][1:] == ("Connection refused", False)
     (row,) = await steps(settings(p={"kind": "openai", "base_url": "https://no-such-host.invalid/v1"}))
     assert (row[0], row[2]) == ("dns", False)
+
+
+class Entra:
+    """An identity service that gives tokens to one client secret."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def give(self, request: Request) -> JSONResponse:
+        self.asked += 1
+        form = parse_qs((await request.body()).decode())
+        if form["client_secret"] != ["secret-canary"]:
+            return JSONResponse({"error": "invalid_client", "error_description": form["client_secret"][0]}, 401)
+        return JSONResponse({"access_token": "token-canary", "expires_in": 3600})
+
+
+@pytest.mark.parametrize(
+    ("secret", "accepted", "token", "api"),
+    [
+        (
+            "secret-canary", "token-canary", (True, "Entra ID by client secret"),
+            (True, "status 200, GET /openai/v1/models"),
+        ),
+        (
+            "secret-canary", "another", (True, "Entra ID by client secret"),
+            (False, "status 401, GET /openai/v1/models: the provider refuses the gateway's credential"),
+        ),
+        ("wrong-canary", "-", (False, "the identity service gives no token: HTTP 401, invalid_client"), None),
+    ],
+)  # fmt: skip
+async def test_a_provider_without_a_key_gets_a_token_of_entra_id(
+    secret: str, accepted: str, token: tuple[bool, str], api: tuple[bool, str] | None
+) -> None:
+    entra = Entra()
+    identity = Starlette(routes=[Route("/t-1/oauth2/v2.0/token", entra.give, methods=["POST"])])
+    async with serving(identity, lifespan="off") as authority, Simulator(keys=[accepted]).serve() as simulator:
+        own = {"tenant_id": "t-1", "client_id": "c-1", "client_secret": "env:S", "authority": authority}
+        listed = {"azure": {"kind": "azure_openai", "base_url": simulator.url, "entra": own}}
+        read = Settings.from_env({"GATEWAY_PROVIDERS": json.dumps(listed), "GATEWAY_OPEN": "true", "S": secret})
+        found = await steps(read)
+    expected = [("dns", True), ("tcp", True), ("token", token[0])] + ([("api", api[0])] if api else [])
+    assert [(name, is_good) for name, _, is_good in found] == expected
+    assert [detail for _, detail, _ in found[2:]] == [row[1] for row in (token, api) if row]
+    assert "canary" not in json.dumps(found)
+    assert entra.asked == 1
 
 
 @contextlib.asynccontextmanager

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="PROVIDER",
-        help="go the way to the providers, or to one: DNS, TCP, TLS, and the list of models, with the time of each",
+        help="go the way to the providers, or to one: DNS, TCP, TLS, token of Entra ID, list of models, with times",
     )
 
 

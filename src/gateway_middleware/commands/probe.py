@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 import aiohappyeyeballs
 import msgspec
 
+from gateway_middleware.composition.credentials import entra_token
+from gateway_middleware.composition.side_calls import SideCalls
+from gateway_middleware.core.bearer_token import TokenFault
 from gateway_middleware.core.errors import SettingsError, UpstreamConnectError
 from gateway_middleware.providers import KINDS
 from gateway_middleware.providers.model_list import models_target
@@ -23,7 +26,8 @@ from gateway_middleware.upstream.proxy import tunnel
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
 
-    from gateway_middleware.core.provider_api import Origin, Provider
+    from gateway_middleware.core.fetch import Fetch
+    from gateway_middleware.core.provider_api import EntraConfig, Origin, Provider
     from gateway_middleware.settings import ProviderSettings, Settings
 
 _SECONDS = 10.0
@@ -35,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step of the way to a provider. `name` is `dns`, `tcp`, `proxy`, `tls` or `api`."""
+    """One step of the way to a provider. `name` is `dns`, `tcp`, `proxy`, `tls`, `token` or `api`."""
 
     name: str
     seconds: float
@@ -55,19 +59,20 @@ async def probe_all(settings: Settings, only: str | None) -> bool:
         names = ", ".join(provider.name for provider in settings.providers)
         raise SettingsError([f"--probe {only}: no such provider; expected one of {names}"])
     is_good = True
-    for provider in chosen:
-        async for step in probe(provider):
-            print(step.line(provider.name), flush=True)
-            is_good = is_good and step.is_good
+    calls = SideCalls(settings, None)
+    async with calls.lifespan():
+        for provider in chosen:
+            async for step in probe(provider, calls.fetch):
+                print(step.line(provider.name), flush=True)
+                is_good = is_good and step.is_good
     return is_good
 
 
-async def probe(provider: ProviderSettings) -> AsyncIterator[Step]:
-    """The steps to one provider, to the first that fails."""
-    adapter = KINDS[provider.kind](provider)
+async def probe(provider: ProviderSettings, fetch: Fetch) -> AsyncIterator[Step]:
+    """The steps to one provider, to the first that fails. `fetch` asks for its token, where it has no key."""
     began, name = time.monotonic(), "dns"
     try:
-        async for name, detail in _steps(adapter):
+        async for name, detail in _steps(provider, fetch):
             if detail is not None:
                 yield Step(
                     name, time.monotonic() - began, detail, is_good=name != "api" or detail.startswith("status 2")
@@ -77,8 +82,9 @@ async def probe(provider: ProviderSettings) -> AsyncIterator[Step]:
         yield Step(name, time.monotonic() - began, _reason(error), is_good=False)
 
 
-async def _steps(adapter: Provider) -> AsyncIterator[tuple[str, str | None]]:
+async def _steps(provider: ProviderSettings, fetch: Fetch) -> AsyncIterator[tuple[str, str | None]]:
     """Each step twice: before it is taken, without words, and with what came of it."""
+    adapter = KINDS[provider.kind](provider)
     origin = adapter.origin
     peer = origin.proxy or origin
     yield "dns", None
@@ -96,8 +102,13 @@ async def _steps(adapter: Provider) -> AsyncIterator[tuple[str, str | None]]:
     try:
         if origin.is_tls:
             yield "tls", _certificate(writer)
+        credential = b""
+        if provider.entra is not None:
+            yield "token", None
+            credential = await _token(provider.entra, fetch)
+            yield "token", f"Entra ID by {provider.entra.flow}"
         yield "api", None
-        yield "api", await _in_time(_call(adapter, reader, writer))
+        yield "api", await _in_time(_call(adapter, credential, reader, writer))
     finally:
         writer.close()
 
@@ -130,11 +141,21 @@ def _certificate(writer: asyncio.StreamWriter) -> str:
     return f"{channel.version()}, certificate until {until}"
 
 
-async def _call(adapter: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+async def _token(entra: EntraConfig, fetch: Fetch) -> bytes:
+    """The line of the head that carries it."""
+    token = await entra_token(entra, fetch, time.time)
+    if isinstance(token, TokenFault):
+        raise UpstreamConnectError(f"the identity service gives no token: {token.reason}")
+    return f"authorization: Bearer {token.value}\r\n".encode()
+
+
+async def _call(
+    adapter: Provider, credential: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> str:
     target = models_target(adapter)
     if target is None:
         raise UpstreamConnectError("its kind has no list of models")
-    writer.write(target.head + b"connection: close\r\n\r\n")
+    writer.write(target.head + credential + b"connection: close\r\n\r\n")
     await writer.drain()
     status = _STATUS_LINE.match(await reader.readline())
     if status is None:
@@ -144,7 +165,7 @@ async def _call(adapter: Provider, reader: asyncio.StreamReader, writer: asyncio
 
 def _advice(status: int) -> str:
     if status in {401, 403}:
-        return ": the provider refuses the gateway's key"
+        return ": the provider refuses the gateway's credential"
     return ": the address may be wrong, see base_url" if status == 404 else ""
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.composition.log import Log
     from gateway_middleware.core.clocks import Clocks
+    from gateway_middleware.core.domain import Clock
     from gateway_middleware.core.fetch import Fetch
     from gateway_middleware.settings import ProviderSettings, Settings
 
@@ -100,7 +101,9 @@ class Credentials:
             return self._shared_by(f"{provider.name}/{scope}", provider.name, partial(_from_host, host, scope))
         if provider.entra is None:
             return None
-        return self._shared_by(provider.entra, provider.name, partial(self._from_entra, provider.entra))
+        return self._shared_by(
+            provider.entra, provider.name, partial(entra_token, provider.entra, self._fetch, self._clocks.wall)
+        )
 
     def _shared_by(
         self, key: EntraConfig | str, name: str, get: Callable[[], Awaitable[Token | TokenFault]]
@@ -116,22 +119,6 @@ class Credentials:
             )
         return credential
 
-    async def _from_entra(self, entra: EntraConfig) -> Token | TokenFault:
-        try:
-            assertion = await _assertion(entra)
-            request = token_request(entra, assertion)
-            answer = await self._fetch(
-                request.method,
-                request.url,
-                headers=request.headers,
-                body=request.body,
-                deadline=_SECONDS,
-                max_bytes=_MAX_BYTES,
-            )
-        except (FetchError, OSError, ValueError) as error:
-            return TokenFault(str(error) if isinstance(error, FetchError) else f"token file: {type(error).__name__}")
-        return read_token(answer.status, answer.body, now=self._clocks.wall())
-
     def _note_token(self, key: EntraConfig | str, token: Token) -> None:
         self._config.scrub.hide(token.value)
         self._conceal(self._shared[key])
@@ -146,6 +133,23 @@ class Credentials:
     def _note_fault(self, provider: str, fault: TokenFault) -> None:
         message = f"No token for provider {provider}: {fault.reason}"
         self._log.event("credential", level="error", message=message, provider=provider, is_refusal=fault.is_refusal)
+
+
+async def entra_token(entra: EntraConfig, fetch: Fetch, wall: Clock) -> Token | TokenFault:
+    """A new token of this identity. `wall` is seconds since the epoch."""
+    try:
+        request = token_request(entra, await _assertion(entra))
+        answer = await fetch(
+            request.method,
+            request.url,
+            headers=request.headers,
+            body=request.body,
+            deadline=_SECONDS,
+            max_bytes=_MAX_BYTES,
+        )
+    except (FetchError, OSError, ValueError) as error:
+        return TokenFault(str(error) if isinstance(error, FetchError) else f"token file: {type(error).__name__}")
+    return read_token(answer.status, answer.body, now=wall())
 
 
 async def _assertion(entra: EntraConfig) -> str | None:
