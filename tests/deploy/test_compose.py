@@ -50,6 +50,11 @@ def test_it_has_time_to_leave() -> None:
     assert SERVICES["gateway"]["stop_grace_period"] == f"{needed:g}s"
 
 
+def test_images_are_pinned_to_whole_versions() -> None:
+    images = [service["image"] for service in SERVICES.values()]
+    assert [image for image in images if not re.search(r":v?\d+\.\d+\.\d+(-[a-z]+)?$", image)] == []
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_services_are_hardened_and_listen_on_this_machine_only(name: str) -> None:
     service = SERVICES[name]

@@ -168,6 +168,16 @@ def test_a_pod_has_time_to_leave(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_images_are_pinned(overlay: str) -> None:
+    """A tag that names a whole version: `IfNotPresent` is right only where tags are not moved."""
+    images = re.findall(
+        r"^ +image: (.+)$", (KUBERNETES / "rendered" / f"{overlay}.yaml").read_text("utf-8"), re.MULTILINE
+    )
+    assert images
+    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+(-[a-z]+)?$", image)] == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_pod_has_room_for_what_the_product_lets_in(overlay: str) -> None:
     resources = container(overlay)["resources"]
     assert _bytes(resources["limits"]["memory"]) >= 2 * DEFAULTS.max_bodies_bytes + 200 * MEBIBYTE
