@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from clock import Clock
 from gateway_middleware.limiting.budgets import BudgetReached, Budgets
+from gateway_middleware.limiting.counters import DecisionCounters
 from gateway_middleware.limiting.limit import Alignment, Change, Claim, Limit, Unit, limit_key
 from gateway_middleware.limiting.store.memory import MemoryStore
 
@@ -123,3 +124,33 @@ def test_thresholds_rise_and_are_told_once(calls: list[tuple[int, int]]) -> None
     for cost, settled in calls:
         spent.call(cost, settled)
     assert spent.thresholds == sorted(set(spent.thresholds))
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 80), st.sampled_from((0.0, 5_000.0, 50_000.0)))),
+    limits=st.permutations([budget(), Limit(name="concurrency", amount=500, unit=Unit.CONCURRENCY)]),
+)
+@settings(deadline=None)
+def test_a_tally_tells_what_every_single_decision_would(
+    steps: list[tuple[int, int, float]], limits: list[Limit]
+) -> None:
+    clock, told, told_by_tally = Clock(), list[BudgetReached](), list[BudgetReached]()
+    store, budgets = MemoryStore(clock=clock, wall=clock.wall), Budgets(told.append)
+    counters = DecisionCounters(budgets=Budgets(told_by_tally.append))
+    tally, admitted = counters.tally("acme", limits), 0
+    for number, (cost, settled, gap) in enumerate(steps):
+        clock.advance(gap)
+        store.tick()
+        claims = [Claim(limit_key("acme", limit), limit, cost if limit.length else 1) for limit in limits]
+        decision = store.admit(claims, b"%d" % number)
+        if not decision.is_admitted:
+            continue
+        admitted += 1
+        tally.note(decision)
+        for status in decision.statuses:
+            budgets.note("acme", status)
+            if status.claim.limit.unit is Unit.SPEND:
+                store.settle(decision, [Change(status.claim, status.newest, settled - cost)])
+    assert told_by_tally == told
+    counts = counters.counts()
+    assert [counts["acme", limit.name].admitted for limit in limits if admitted] == [admitted] * 2 * bool(admitted)

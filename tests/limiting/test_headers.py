@@ -7,11 +7,13 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from clock import Clock
 from gateway_middleware.core.domain import Dialect
 from gateway_middleware.core.retry_after import retry_after_headers
-from gateway_middleware.limiting.headers import go_duration, limit_headers
+from gateway_middleware.limiting.headers import OpenAIHeaders, go_duration, limit_headers
+from gateway_middleware.limiting.limit import Limit, Unit
 from gateway_middleware.limiting.notation import parse_limit
 from gateway_middleware.limiting.reservation import LimitReachedError, Reservations
 from gateway_middleware.limiting.store.memory import MemoryStore
@@ -77,6 +79,32 @@ def test_shadow_and_spend_are_told_to_nobody() -> None:
     decision = store(Clock()).admit([claim(tenant, rpm(is_shadow=True)), claim(tenant, spend())], b"a")
 
     assert limit_headers(decision, Dialect.OPENAI, WALL) == []
+
+
+@given(
+    limits=st.permutations(
+        [rpm(5), replace(tpm(900), name="100%"), slots(3), spend(), rpm(9, seconds=30, is_shadow=True)]
+    ),
+    count=st.integers(1, 5),
+    steps=st.lists(st.tuples(st.integers(0, 40_000_000), st.integers(1, 500)), min_size=1, max_size=12),
+)
+def test_headers_of_constant_limits_are_those_of_the_decision(
+    limits: list[Limit], count: int, steps: list[tuple[int, int]]
+) -> None:
+    clock, tenant = Clock(60_000), fresh()
+    memory, chosen = store(clock), limits[:count]
+    prepared = OpenAIHeaders.of(chosen)
+    for gap, cost in steps:
+        clock.micro += gap
+        claims = [claim(tenant, limit, cost if limit.unit is Unit.TOKENS else 1) for limit in chosen]
+        decision = memory.admit(claims, b"%d" % clock.micro)
+        told = limit_headers(decision, Dialect.OPENAI, WALL)
+        assert sorted(told) == sorted(prepared.headers(decision.statuses) if prepared is not None else [])
+
+
+def test_of_two_limits_on_one_unit_the_tightest_has_to_be_found() -> None:
+    assert OpenAIHeaders.of([parse_limit("10/second"), parse_limit("20/hour")]) is None
+    assert OpenAIHeaders.of([spend()]) is None
 
 
 @given(cost=st.integers(1, 100), gap=st.integers(0, 70_000_000), limit=st.integers(1, 100))

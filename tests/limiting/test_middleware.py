@@ -79,7 +79,8 @@ class House:
             )
         self.sent = []
         await self.layer(scope, receive or never, self._send)
-        return dict(self.sent[0]["headers"])
+        record = RECORD.peek(scope)
+        return dict(self.sent[0]["headers"]) | dict([] if record is None else record.limit_headers)
 
     async def _send(self, message: Any) -> None:
         self.sent.append(message)

@@ -130,10 +130,10 @@ async def _call_and_scrape(url: str) -> set[float]:
     async with asyncio.timeout(40):
         while made < 60:
             # A connection of its own for each call, so that both workers get some.
-            async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=40) as client:
                 try:
                     answer = await client.post("/v1/chat/completions", json=body)
-                except httpx.HTTPError:
+                except httpx.ConnectError:
                     await asyncio.sleep(0.1)
                     continue
                 made += answer.status_code == 200

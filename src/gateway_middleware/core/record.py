@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from gateway_middleware.core.domain import Attribution, Deployment, Dialect, Outcome, Retirement, Surface, Usage
+from gateway_middleware.core.domain import (
+    Attribution,
+    Deployment,
+    Dialect,
+    HeaderList,
+    Outcome,
+    Retirement,
+    Surface,
+    Usage,
+)
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.price import Cost
 from gateway_middleware.core.provider_api import Translation
@@ -91,6 +100,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     error_code: str | None = None
     refused_by: str | None = None
     """The name of the limit that refused the call."""
+    limit_headers: HeaderList = []
+    """How the limits of the call stand, for the start of its answer."""
     decision_id: str | None = None
     """Of the policy-adapter's decision about the call."""
     labels: tuple[tuple[str, str], ...] = ()

@@ -139,6 +139,7 @@ class Reply:
             if name == b"content-type":
                 self.is_event_stream = value.startswith(b"text/event-stream")
                 break
+        headers += record.limit_headers
         headers += answer_headers(record, now, self._price(record) if self.status < _CLIENT_ERROR else None)
         if self._closes or (self.status == _REQUEST_TIMEOUT and self._can_close):
             headers.append((b"connection", b"close"))

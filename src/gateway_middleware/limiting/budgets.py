@@ -82,6 +82,17 @@ class Budgets:
                     )
                 )
 
+    def quiet_above(self, status: LimitStatus) -> int:
+        """While more than this remains of that limit, in the same period, `note` would tell of nothing new."""
+        limit = status.claim.limit
+        period, before = limit.period, self._reached.get(status.claim.key)
+        if period is None or before is None or before.until != period.expires(period.index(status.now)) / MICROSECONDS:
+            known = 0
+        else:
+            known = before.threshold
+        following = next((threshold for threshold in THRESHOLDS if threshold > known), None)
+        return -1 if following is None else limit.amount - -(-following * limit.amount // 100)
+
     def standing(self, now: float) -> dict[tuple[str, str], int]:
         """The threshold that each budget has reached in the period of `now`, by owner and limit."""
         return {(r.owner, r.limit): r.threshold for r in self._reached.values() if now < r.until}

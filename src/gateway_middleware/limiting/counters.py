@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -10,7 +10,7 @@ import msgspec
 
 from gateway_middleware.core.bounded import MAX_TENANTS, BoundedNames
 from gateway_middleware.limiting.budgets import Budgets
-from gateway_middleware.limiting.limit import Decision, LimitStatus, Unit
+from gateway_middleware.limiting.limit import Decision, Limit, LimitStatus, Unit
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Tenant
@@ -31,6 +31,41 @@ class Counts(msgspec.Struct, gc=False):
     amount: int = 0
 
 
+class Tally:
+    """Calls of one tenant with the same limits, all of them admitted: counted by the last of them.
+
+    For decisions that refuse nothing, not even in the shadow, and that count each unit once.
+    """
+
+    __slots__ = ("_budgets", "_follows", "_unread", "admitted", "last", "tenant")
+
+    def __init__(self, tenant: str, unread: list[Tally], budgets: Budgets | None, limits: Sequence[Limit]) -> None:
+        self.tenant = tenant
+        self.admitted = 0
+        self.last: Decision | None = None
+        self._unread = unread
+        self._budgets = budgets
+        spend = [index for index, limit in enumerate(limits) if limit.unit is Unit.SPEND]
+        self._follows = {} if budgets is None else dict.fromkeys(spend, (-1, 0))
+        """For each limit on spend its period at the last look, and above what its budget need not be looked at."""
+
+    def note(self, decision: Decision) -> None:
+        """Take a decision."""
+        if not self.admitted:
+            self._unread.append(self)
+        self.admitted += 1
+        self.last = decision
+        for index, (period, quiet_above) in self._follows.items():
+            status = decision.statuses[index]
+            if status.remaining <= quiet_above or status.newest != period:
+                self._follow(index, status)
+
+    def _follow(self, index: int, status: LimitStatus) -> None:
+        if self._budgets is not None:  # pragma: no branch  # nothing is followed without
+            self._budgets.note(self.tenant, status)
+            self._follows[index] = (status.newest, self._budgets.quiet_above(status))
+
+
 class DecisionCounters:
     """Counts decisions in batches: a scrape brings it up to date first. `budgets` are told of those about spend.
 
@@ -47,6 +82,7 @@ class DecisionCounters:
         self._counts: dict[tuple[str, str], Counts] = {}
         self._name = BoundedNames(max_tenants)
         self._new: list[tuple[str, Decision]] = []
+        self._unread: list[Tally] = []
         self._on_shadow = on_shadow
         self._budgets = budgets
         self.degraded_decisions = 0
@@ -57,13 +93,25 @@ class DecisionCounters:
         if len(self._new) >= _BATCH:
             self.refresh()
 
+    def tally(self, tenant: str, limits: Sequence[Limit]) -> Tally:
+        """Counts calls of a tenant for which always these limits are claimed, in this order."""
+        return Tally(tenant, self._unread, self._budgets, limits)
+
     def refresh(self) -> None:
         """Count what has not been counted yet."""
+        self._read_tallies()
         decisions, self._new = self._new, []
         for tenant, decision in decisions:
             self._count(self._name(tenant), decision)
             if self._budgets is not None:
                 self._follow(self._budgets, tenant, decision)
+
+    def _read_tallies(self) -> None:
+        for tally in self._unread:
+            admitted, tally.admitted = tally.admitted, 0
+            if tally.last is not None:  # pragma: no branch  # a tally that is unread has one
+                self._count(self._name(tally.tenant), tally.last, admitted)
+        self._unread.clear()
 
     def _follow(self, budgets: Budgets, tenant: str, decision: Decision) -> None:
         for status in decision.statuses:
@@ -75,7 +123,7 @@ class DecisionCounters:
         self.refresh()
         return self._counts
 
-    def _count(self, tenant: str, decision: Decision) -> None:
+    def _count(self, tenant: str, decision: Decision, times: int = 1) -> None:
         self.degraded_decisions += decision.is_degraded
         for status in decision.statuses:
             limit = status.claim.limit
@@ -84,7 +132,7 @@ class DecisionCounters:
                 counts = self._counts[tenant, limit.name] = Counts()
             counts.remaining, counts.amount = status.remaining, limit.amount
             if not status.wait:
-                counts.admitted += decision.is_admitted
+                counts.admitted += times if decision.is_admitted else 0
             elif limit.is_shadow:
                 counts.shadowed += 1
                 if self._on_shadow is not None:

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from gateway_middleware.core.domain import Dialect, HeaderList
-from gateway_middleware.limiting.limit import Decision, LimitStatus, Unit
+from gateway_middleware.limiting.limit import Decision, Limit, LimitStatus, LimitWords, Unit
+from gateway_middleware.limiting.period import MICROSECONDS
 
 _REQUESTS, _TOKENS = Unit.REQUESTS, Unit.TOKENS
+_MILLISECOND = 1000
 
 
 def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderList:
@@ -70,6 +73,54 @@ def _anthropic(status: LimitStatus, wall: float) -> HeaderList:
         (prefix + b"-remaining", b"%d" % status.remaining),
         (prefix + b"-reset", reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
     ]
+
+
+class OpenAIHeaders:
+    """What `limit_headers` says in OpenAI's dialect of decisions about always the same limits, constants prepared.
+
+    `of` gives one where that is possible: no two limits on requests, or on tokens, are told.
+    """
+
+    __slots__ = ("_policies", "_states", "_told")
+
+    def __init__(self, limits: Sequence[tuple[int, Limit, LimitWords]]) -> None:
+        self._told = [(index, limit.amount, limit.period, words) for index, limit, words in limits]
+        self._policies = (b"ratelimit-policy", b", ".join([words.policy for _, _, words in limits]))
+        forms = [words.state.replace(b"%", b"%%") + _numbers(limit) for _, limit, words in limits]
+        self._states = b", ".join(forms)
+
+    @classmethod
+    def of(cls, limits: Sequence[Limit]) -> OpenAIHeaders | None:
+        """For decisions about these limits, in this order; None where it takes a look at how they stand."""
+        told = [(index, limit, limit.words) for index, limit in enumerate(limits) if limit.words is not None]
+        units = [limit.unit for _, limit, _ in told if limit.period is not None]
+        return cls(told) if told and len(units) == len(set(units)) else None
+
+    def headers(self, statuses: Sequence[LimitStatus]) -> HeaderList:
+        """How the limits stand."""
+        headers: HeaderList = []
+        numbers: list[int] = []
+        for index, amount, period, words in self._told:
+            status = statuses[index]
+            remaining = status.remaining
+            numbers.append(remaining)
+            if period is None:
+                continue
+            if remaining >= amount:
+                first = last = 0
+            else:
+                last = first = period.expires(status.newest) - status.now
+                if status.oldest != status.newest:
+                    first = period.expires(status.oldest) - status.now
+            numbers.append(-(-first // MICROSECONDS) if first > 0 else 0)
+            reset = _go_duration(-(-last // _MILLISECOND))
+            headers += (words.limit, (words.remaining, b"%d" % remaining), (words.reset, reset))
+        headers += (self._policies, (b"ratelimit", self._states % tuple(numbers)))
+        return headers
+
+
+def _numbers(limit: Limit) -> bytes:
+    return b"%d" if limit.period is None else b"%d;t=%d"
 
 
 def go_duration(duration: float) -> bytes:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from gateway_middleware.core.asgi import UntilDisconnect, Watchtower, with_headers
+from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
+from gateway_middleware.core.domain import Dialect
 from gateway_middleware.core.errors import RateLimitedError
 from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.limiting.actual_use import UseKind, actual_use
-from gateway_middleware.limiting.headers import limit_headers
+from gateway_middleware.limiting.headers import OpenAIHeaders, limit_headers
 from gateway_middleware.limiting.reservation import LimitReachedError, Reservation
 from gateway_middleware.limiting.spend import quote
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
-    from gateway_middleware.core.domain import Clock, Deployment, ModelRequest, Tenant, Usage
+    from gateway_middleware.core.domain import Clock, Deployment, HeaderList, ModelRequest, Tenant, Usage
     from gateway_middleware.core.record import CallRecord
-    from gateway_middleware.limiting.counters import DecisionCounters
+    from gateway_middleware.limiting.counters import DecisionCounters, Tally
     from gateway_middleware.limiting.estimate import Estimate, Estimator
-    from gateway_middleware.limiting.limit import Claim
+    from gateway_middleware.limiting.limit import Claim, Decision
     from gateway_middleware.limiting.queue.waiting import WaitingRoom
     from gateway_middleware.limiting.quota import Plan, Quotas
     from gateway_middleware.limiting.reservation import Reservations
@@ -59,10 +60,10 @@ class CallLimits(msgspec.Struct, frozen=True, kw_only=True):
 class CallLimitMiddleware:
     """Reserves what a model call may take before it, and settles with what it has really used, whatever its end.
 
-    Requests, tokens, spend and a slot are reserved in one step; the answer tells how the limits stand. Everything that
-    is no model call (no REQUEST in the scope) passes. Under a limit on spend, what the call may cost at the dearest
-    deployment is reserved, and deployments without a known price are not asked. Raises `LimitReachedError` and
-    `UnpricedModelError`.
+    Requests, tokens, spend and a slot are reserved in one step; what the answer tells of how the limits stand is in the
+    record. Everything that is no model call (no REQUEST in the scope) passes. Under a limit on spend, what the call may
+    cost at the dearest deployment is reserved, and deployments without a known price are not asked. Raises
+    `LimitReachedError` and `UnpricedModelError`.
     """
 
     def __init__(self, app: ASGIApp, *, limits: CallLimits, wall: Clock) -> None:
@@ -70,17 +71,20 @@ class CallLimitMiddleware:
         self._limits = limits
         self._wall = wall
         self._tower = Watchtower()
-        self._plan = PlanPart(limits.quotas.plan)
+        self._kind = PlanPart(self._kind_of)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         request = REQUEST.peek(scope)
         if request is None:
             return self.app(scope, receive, send)
         tenant = TENANT.get(scope)
-        plan = self._plan.of(request.plan, tenant, request)
-        if not plan.is_limited:
+        kind = self._kind.of(request.plan, tenant, request)
+        if not kind.plan.is_limited:
             return self.app(scope, receive, send)
-        return self._limited(_Call(plan, request, tenant, RECORD.get(scope)), (scope, receive, send))
+        return self._limited(_Call(kind, request, tenant, RECORD.get(scope)), (scope, receive, send))
+
+    def _kind_of(self, tenant: Tenant, request: ModelRequest) -> _Kind:
+        return _Kind(self._limits, self._limits.quotas.plan(tenant, request), tenant, request)
 
     async def _limited(self, call: _Call, connection: Connection) -> None:
         scope, receive, send = connection
@@ -95,11 +99,10 @@ class CallLimitMiddleware:
         except RateLimitedError as refusal:
             self._note_refusal(call, refusal)
             raise
-        limits.counters.note(call.tenant.name, reservation.decision)
-        headers = limit_headers(reservation.decision, call.record.dialect, self._wall())
+        call.record.limit_headers = self._told(call, reservation.decision)
         error: BaseException | None = None
         try:
-            await self.app(scope, receive, with_headers(send, headers))
+            await self.app(scope, receive, send)
         except BaseException as raised:
             error = raised
             raise
@@ -107,6 +110,17 @@ class CallLimitMiddleware:
             sent = _settle(limits, reservation, call, error)
             if sent is not None:
                 await sent
+
+    def _told(self, call: _Call, decision: Decision) -> HeaderList:
+        """Count a decision that admits a call, and say what the client is told of it."""
+        kind = call.kind
+        if kind.tally is None or decision.weight != 1 or decision.is_degraded:
+            self._limits.counters.note(call.tenant.name, decision)
+        else:
+            kind.tally.note(decision)
+        if kind.headers is not None:
+            return kind.headers.headers(decision.statuses)
+        return limit_headers(decision, call.record.dialect, self._wall())
 
     def _reserve(self, call: _Call, claims: Sequence[Claim], receive: Receive) -> Reservation | Awaitable[Reservation]:
         limits = self._limits
@@ -126,13 +140,28 @@ class CallLimitMiddleware:
             error.limit_headers = limit_headers(error.decision, call.record.dialect, self._wall())
 
 
+class _Kind:
+    """What is the same for all calls of one plan."""
+
+    __slots__ = ("headers", "plan", "tally")
+
+    def __init__(self, calls: CallLimits, plan: Plan, tenant: Tenant, request: ModelRequest) -> None:
+        self.plan = plan
+        limits = plan.limits(is_estimated=plan.needs_estimate and request.surface.uses_tokens)
+        self.headers = None if limits is None or request.dialect is Dialect.ANTHROPIC else OpenAIHeaders.of(limits)
+        self.tally: Tally | None = None
+        if limits is not None and not any(limit.is_shadow for limit in limits):
+            self.tally = calls.counters.tally(tenant.name, limits)
+
+
 class _Call:
     """A model call on its way through the limits."""
 
-    __slots__ = ("end_user", "estimate", "plan", "record", "request", "tenant")
+    __slots__ = ("end_user", "estimate", "kind", "plan", "record", "request", "tenant")
 
-    def __init__(self, plan: Plan, request: ModelRequest, tenant: Tenant, record: CallRecord) -> None:
-        self.plan = plan
+    def __init__(self, kind: _Kind, request: ModelRequest, tenant: Tenant, record: CallRecord) -> None:
+        self.kind = kind
+        self.plan = kind.plan
         self.request = request
         self.tenant = tenant
         self.record = record

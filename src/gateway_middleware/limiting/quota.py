@@ -129,6 +129,12 @@ class Plan:
             costs |= {Unit.TOKENS: estimate.within(self._smallest), Unit.SPEND: micro_dollars or _MIN_SPEND}
         return [*claims, *self._end_users.claims(end_user, costs)]
 
+    def limits(self, *, is_estimated: bool) -> list[Limit] | None:
+        """The limits of `claims`, in its order; None where they differ from call to call."""
+        if self._end_users is not None:
+            return None
+        return [claim.limit for claim in (*self._constant, *((*self._tokens, *self._spend) if is_estimated else ()))]
+
     def _estimated(self, estimate: Estimate, micro_dollars: int | None) -> list[Claim]:
         claims = self._constant.copy()
         for claim in self._tokens:
