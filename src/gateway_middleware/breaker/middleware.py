@@ -51,7 +51,7 @@ class FailoverMiddleware:
 
     async def _call(self, request: ModelRequest, connection: Connection) -> None:
         scope, route = connection[0], request.route
-        record = RECORD.get(scope)
+        record = RECORD.known(scope)
         affinity = affinity_of(scope, request, record) if route.balance is Balance.AFFINITY else None
         sequence = self._failover.begin(route, body=request.body, started=record.started, affinity=affinity)
         planned = sequence.first()

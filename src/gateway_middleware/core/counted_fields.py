@@ -19,6 +19,14 @@ class CountedFields(msgspec.Struct, frozen=True, kw_only=True):
     choices: tuple[str, ...] = ()
     prompts: str | None = None
     read: tuple[str, ...] = ()
+    counted: frozenset[str] = frozenset()
+    """All that says how many outputs are asked for: made from the others, never given."""
+    texts: frozenset[str] = frozenset()
+    """The same names as `read`."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "counted", frozenset((*self.choices, *filter(None, (self.prompts,)))))
+        msgspec.structs.force_setattr(self, "texts", frozenset(self.read))
 
 
 COUNTED: dict[Surface, CountedFields] = {

@@ -5,7 +5,7 @@ A key is set by exactly one layer and read by those further in. `ContextError` n
 
 from __future__ import annotations
 
-from operator import methodcaller
+from operator import itemgetter, methodcaller
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gateway_middleware.core.errors import ContextError
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class ScopeKey(Generic[T]):
     """One named, typed place in an ASGI scope."""
 
-    __slots__ = ("name", "peek", "set_by", "slot")
+    __slots__ = ("known", "name", "peek", "set_by", "slot")
 
     def __init__(self, name: str, *, set_by: str) -> None:
         self.name = name
@@ -32,6 +32,8 @@ class ScopeKey(Generic[T]):
         self.slot = f"gateway_middleware.{name}"
         self.peek: Callable[[MutableMapping[str, Any]], T | None] = methodcaller("get", self.slot)
         """Read the value, or None. Each layer does it for each call, so it is no Python function."""
+        self.known: Callable[[MutableMapping[str, Any]], T] = itemgetter(self.slot)
+        """Read a value that must be there, because another one is that is set further in. No Python function either."""
 
     def set(self, scope: MutableMapping[str, Any], value: T) -> None:
         """Write the value. Raises `ContextError` when the key was set before."""

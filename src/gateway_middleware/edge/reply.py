@@ -135,10 +135,7 @@ class Reply:
         self._has_trailers = message.get("trailers", False)
         record.first_byte = now
         headers: HeaderList = list(message.get("headers", ()))
-        for name, value in headers:
-            if name == b"content-type":
-                self.is_event_stream = value.startswith(b"text/event-stream")
-                break
+        self.is_event_stream = dict(headers).get(b"content-type", b"").startswith(b"text/event-stream")
         headers += record.limit_headers
         headers += answer_headers(record, now, self._price(record) if self.status < _CLIENT_ERROR else None)
         if self._closes or (self.status == _REQUEST_TIMEOUT and self._can_close):

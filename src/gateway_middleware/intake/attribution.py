@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 TAGS, SESSION, TRACEPARENT = b"x-gateway-tags", b"x-gateway-session", b"traceparent"
 _AGENT_SESSIONS = (b"x-claude-code-session-id", b"session_id", b"session-id", b"conversation_id")
 """What agents send of themselves: Claude Code; Codex CLI, by its version."""
-_HEADERS = frozenset((TAGS, SESSION, *_AGENT_SESSIONS, TRACEPARENT))
+_SESSIONS = frozenset((SESSION, *_AGENT_SESSIONS))
+_HEADERS = frozenset((TAGS, TRACEPARENT)) | _SESSIONS
+_NOTHING = Attribution()
 _USER_FIELDS = frozenset(("safety_identifier", "user", "metadata"))
 _MAX_TAGS, _MAX_TAGS_BYTES = 8, 256
 _MAX_NAME = 128
@@ -54,11 +56,11 @@ def attribution_of(
         user = headers.get(end_user_header, b"").decode("latin-1").strip()
     attribution = Attribution(
         tags=_tags(sent) if TAGS in headers else (),
-        session=_session(headers) or session,
+        session=session if _SESSIONS.isdisjoint(headers) else _session(headers) or session,
         end_user=_bounded(user) if user else None,
-        traceparent=_traceparent(headers.get(TRACEPARENT)),
+        traceparent=_traceparent(headers[TRACEPARENT]) if TRACEPARENT in headers else None,
     )
-    return None if attribution == Attribution() else attribution
+    return None if attribution == _NOTHING else attribution
 
 
 def _tags(sent: HeaderList) -> tuple[tuple[str, str], ...]:
@@ -93,10 +95,9 @@ def _session(headers: Mapping[bytes, bytes]) -> str | None:
 def _of_body(fields: Mapping[str, msgspec.Raw]) -> tuple[str | None, str | None]:
     """The end user and the session that a body names."""
     for name in ("safety_identifier", "user"):
-        user = _decoded(fields.get(name))
-        if isinstance(user, str) and user.strip():
+        if name in fields and isinstance(user := _decoded(fields[name]), str) and user.strip():
             return user.strip(), None
-    metadata = _decoded(fields.get("metadata"))
+    metadata = _decoded(fields["metadata"]) if "metadata" in fields else None
     user = metadata.get("user_id") if isinstance(metadata, dict) else None
     if not isinstance(user, str) or not user.strip():
         return None, None
@@ -117,10 +118,8 @@ def _of_claude_code(user: str) -> tuple[str, str | None]:
     return (names[0] if names else user), (session if is_session else None)
 
 
-def _decoded(raw: msgspec.Raw | None) -> Any:
-    """None for what is not there, or no JSON."""
-    if raw is None:
-        return None
+def _decoded(raw: msgspec.Raw) -> Any:
+    """None for what is no JSON."""
     try:
         return msgspec.json.decode(raw)
     except (ValueError, RecursionError):
@@ -134,7 +133,7 @@ def _bounded(user: str) -> str:
     return f"sha256:{sha256(user.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
-def _traceparent(sent: bytes | None) -> str | None:
+def _traceparent(sent: bytes) -> str | None:
     """As W3C Trace Context has it; anything else is nobody's trace."""
-    text = "" if sent is None else sent.decode("latin-1")
+    text = sent.decode("latin-1")
     return text if _TRACEPARENT.fullmatch(text) else None

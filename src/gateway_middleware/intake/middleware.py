@@ -18,7 +18,7 @@ from gateway_middleware.intake.parsing import check_media_type, check_model, par
 from gateway_middleware.intake.tenant_bodies import MAX_TENANT_BODIES_BYTES, TenantBodies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from collections.abc import Set as AbstractSet
 
     from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -89,6 +89,7 @@ class IntakeMiddleware:
             headers = dict(scope["headers"])
             content_type = check_media_type(headers.get(b"content-type"), headers.get(b"content-encoding"), surface)
             body = await self._read(headers.get(b"content-length"), receive, share)
+            share.end_turn()
             record.bytes_in = len(body)
             parsed = parse(body, content_type, surface)
             record.attribution = attribution_of(
@@ -117,12 +118,9 @@ class IntakeMiddleware:
         finally:
             share.close()
 
-    async def _read(self, declared: bytes | None, receive: Receive, share: Share) -> bytes:
+    def _read(self, declared: bytes | None, receive: Receive, share: Share) -> Awaitable[bytes]:
         paced = PacedReceive(receive, self._paces)
-        limit = self._max_bytes
-        body = await read_body(declared, paced, limit=limit, on_bytes=share.add, take_turn=share.take_turn)
-        share.end_turn()
-        return body
+        return read_body(declared, paced, limit=self._max_bytes, on_bytes=share.add, take_turn=share.take_turn)
 
     def _request(
         self,

@@ -162,6 +162,8 @@ def _output_cap(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int | No
 def _outputs(fields: Mapping[str, msgspec.Raw], surface: Surface) -> int:
     """How many outputs are asked for: the largest number of choices, for each prompt."""
     counted = COUNTED[surface]
+    if counted.counted.isdisjoint(fields):
+        return 1
     choices = _largest(fields, counted.choices) or 1
     prompts = fields.get(counted.prompts) if counted.prompts is not None else None
     return min(min(choices, MAX_CHOICES) * (1 if prompts is None else _prompts(bytes(prompts))), MAX_OUTPUTS)

@@ -141,11 +141,10 @@ def measure(request: ModelRequest) -> tuple[int, int]:
     if not fields:
         return len(request.body) if request.content_type.startswith(b"application/json") else 0, 0
     text = tokens = 0
-    for name in COUNTED[request.surface].read:
-        if name in fields:
-            size, blobs = _measure_value(bytes(fields[name]))
-            text += size
-            tokens += blobs
+    for name in COUNTED[request.surface].texts.intersection(fields):
+        size, blobs = _measure_value(bytes(fields[name]))
+        text += size
+        tokens += blobs
     return text, tokens
 
 

@@ -77,11 +77,11 @@ class CallLimitMiddleware:
         request = REQUEST.peek(scope)
         if request is None:
             return self.app(scope, receive, send)
-        tenant = TENANT.get(scope)
+        tenant = TENANT.known(scope)
         kind = self._kind.of(request.plan, tenant, request)
         if not kind.plan.is_limited:
             return self.app(scope, receive, send)
-        return self._limited(_Call(kind, request, tenant, RECORD.get(scope)), (scope, receive, send))
+        return self._limited(_Call(kind, request, tenant, RECORD.known(scope)), (scope, receive, send))
 
     def _kind_of(self, tenant: Tenant, request: ModelRequest) -> _Kind:
         return _Kind(self._limits, self._limits.quotas.plan(tenant, request), tenant, request)

@@ -70,7 +70,7 @@ class MeteringMiddleware:
         return self._metered(request, scope, receive, send)
 
     async def _metered(self, request: ModelRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        meter = CallMeter(self, self._ids.next(), request, TENANT.get(scope), RECORD.get(scope))
+        meter = CallMeter(self, self._ids.next(), request, TENANT.known(scope), RECORD.known(scope))
         METER.set(scope, meter)
         try:
             await self.app(scope, receive, send)
