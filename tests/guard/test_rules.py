@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 
 from gateway_middleware.core.errors import UnavailableError
-from gateway_middleware.guard.port import PASS, Guarded, GuardRefusedError, Stage, Verdict
+from gateway_middleware.guard.port import PASS, Guarded, GuardRefusedError, Part, Stage, Verdict
 from gateway_middleware.guard.rules import Guarding, GuardRule
 
 pytestmark = pytest.mark.anyio
 PROMPT = Guarded(
-    stage=Stage.REQUEST, content="x", tenant="acme", model="m", surface="chat", dialect="openai", request_id="r"
+    part=Part.BODY,
+    stage=Stage.REQUEST,
+    content="x",
+    tenant="acme",
+    model="m",
+    surface="chat",
+    dialect="openai",
+    request_id="r",
 )
 
 

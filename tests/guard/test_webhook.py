@@ -8,7 +8,7 @@ import pytest
 
 from gateway_middleware.core.fetch import FetchError
 from gateway_middleware.core.secret import Secret
-from gateway_middleware.guard.port import Guarded, Stage, Verdict
+from gateway_middleware.guard.port import Guarded, Part, Stage, Verdict
 from gateway_middleware.guard.webhook import WebhookGuard
 from gateway_middleware.upstream.engine_transport import EngineTransport
 from gateway_middleware.upstream.side_client import SideClient
@@ -16,7 +16,14 @@ from rawserver import Script, plain, raw_server, respond
 
 pytestmark = pytest.mark.anyio
 PROMPT = Guarded(
-    stage=Stage.STREAM, content="a b", tenant="acme", model="m", surface="chat", dialect="openai", request_id="r"
+    stage=Stage.STREAM,
+    part=Part.TEXT,
+    content="a b",
+    tenant="acme",
+    model="m",
+    surface="chat",
+    dialect="openai",
+    request_id="r",
 )
 
 
@@ -39,8 +46,8 @@ async def test_a_verdict_is_asked_for_with_what_is_shown() -> None:
     head, _, body = request.partition(b"\r\n\r\n")
     assert b"authorization: Bearer hush-hush" in head
     assert json.loads(body) == {
-        "stage": "stream", "content": "a b", "tenant": "acme", "model": "m", "surface": "chat", "dialect": "openai",
-        "request_id": "r",
+        "stage": "stream", "part": "text", "content": "a b", "tenant": "acme", "model": "m", "surface": "chat",
+        "dialect": "openai", "request_id": "r",
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway_middleware.core.sse import parse_event, split_events
+from gateway_middleware.guard.port import Part
 from gateway_middleware.guard.stream import GuardedStream
 from gateway_middleware.guard.window import TextWindow
 
@@ -20,12 +22,12 @@ SECRET = "4111-1111"
 CLEAN = "[card]"
 
 
-async def redact(text: str) -> str | None:
+async def redact(_: Part, text: str) -> str | None:
     clean = text.replace(SECRET, CLEAN)
     return None if clean == text else clean
 
 
-async def leave(_: str) -> str | None:
+async def leave(_: Part, __: str) -> str | None:
     return None
 
 
@@ -47,12 +49,31 @@ def response(text: str, index: int = 0) -> bytes:
     return event({"type": kind, "output_index": index, "content_index": 0, "delta": text}, kind)
 
 
-WRITERS = {"chat": chat, "messages": message, "responses": response}
+def chat_tool(text: str, tool: int = 0, **call: object) -> bytes:
+    calls = [{"index": tool, **call, "function": {"arguments": text}}]
+    return event({"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": calls}}]})
+
+
+def message_tool(text: str) -> bytes:
+    delta = {"type": "input_json_delta", "partial_json": text}
+    return event({"type": "content_block_delta", "index": 0, "delta": delta}, "content_block_delta")
+
+
+def response_tool(text: str) -> bytes:
+    kind = "response.function_call_arguments.delta"
+    return event({"type": kind, "output_index": 0, "item_id": "fc", "delta": text}, kind)
+
+
+WRITERS: dict[str, Callable[[str], bytes]] = {
+    "chat": chat, "messages": message, "responses": response,
+    "chat tool": chat_tool, "messages tool": message_tool, "responses tool": response_tool,
+}  # fmt: skip
 ENDS = {
     "chat": event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}) + b"data: [DONE]\n\n",
     "messages": event({"type": "content_block_stop", "index": 0}) + event({"type": "message_stop"}),
     "responses": event({"type": "response.output_text.done", "output_index": 0, "text": "x"}),
 }
+ENDS |= {f"{dialect} tool": end for dialect, end in ENDS.items()}
 
 
 def said(raw: bytes) -> dict[str, Any]:
@@ -64,9 +85,11 @@ def said(raw: bytes) -> dict[str, Any]:
 def text_of(stream: bytes) -> str:
     texts = []
     for members in map(said, split_events(stream)):
-        texts += [choice["delta"].get("content", "") for choice in members.get("choices", ())]
+        for choice in members.get("choices", ()):
+            texts.append(choice["delta"].get("content", ""))
+            texts += [call["function"]["arguments"] for call in choice["delta"].get("tool_calls", ())]
         delta = members.get("delta", "")
-        texts.append(delta.get("text", "") if isinstance(delta, dict) else delta)
+        texts.append(delta.get("text", delta.get("partial_json", "")) if isinstance(delta, dict) else delta)
     return "".join(texts)
 
 
@@ -128,7 +151,7 @@ async def test_an_empty_or_silent_event_between_two_halves_hides_nothing(dialect
         "chat": event({"choices": [{"index": 0, "delta": {"content": ""}, "content_filter_results": {}}]}),
         "messages": event({"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta"}}),
         "responses": b": ping\n\n",
-    }[dialect]
+    }[dialect.removesuffix(" tool")]
     stream = write("Your card is 4111") + between + write("-1111, is it?") + ENDS[dialect]
 
     out = await guarded(stream, window=5)
@@ -157,6 +180,49 @@ async def test_one_event_with_several_texts_becomes_several() -> None:
     assert "".join(c["delta"].get("content", "") for c in choices if c["index"] == 0) == CLEAN
     assert [c["delta"]["reasoning_content"] for c in choices if "reasoning_content" in c["delta"]] == ["x"]
     assert [c.get("finish_reason") for c in choices if c["index"] == 1] == ["stop"]
+
+
+async def test_what_is_said_goes_before_the_tools_that_are_called_then() -> None:
+    asked: list[tuple[Part, str]] = []
+
+    async def note(part: Part, text: str) -> str | None:
+        asked.append((part, text))
+        return await redact(part, text)
+
+    both = {"index": 0, "id": "t", "function": {"name": "pay", "arguments": '{"card":"4111'}}
+    delta = {"content": "Let me pay.", "tool_calls": [both, {"index": 1, "id": "u", "function": {"name": "wait"}}]}
+    stream = event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+    stream += chat_tool('-1111"}') + chat_tool("{}", 1) + ENDS["chat"]
+
+    out = [said(raw)["choices"][0]["delta"] for raw in split_events(await guarded(stream, check=note))[:-2]]
+
+    calls = [call for delta in out for call in delta.get("tool_calls", ())]
+    assert out[0] == {"content": "Let me pay."}
+    assert [call["id"] for call in calls if "id" in call] == ["t", "u"]
+    arguments = "".join(call["function"].get("arguments", "") for call in calls if call["index"] == 0)
+    assert json.loads(arguments) == {"card": CLEAN}
+    assert {part for part, _ in asked} == {Part.TEXT, Part.TOOL_ARGUMENTS}
+
+
+async def test_two_tools_in_one_event_and_the_older_form_of_a_call() -> None:
+    calls = [{"index": n, "id": f"t{n}", "custom": {"input": f"{SECRET} {n}"}} for n in (0, 1)]
+    stream = event({"choices": [{"index": 0, "delta": {"tool_calls": calls}}]})
+    stream += event({"choices": [{"index": 0, "delta": {"function_call": {"name": "f", "arguments": SECRET}}}]})
+    stream += event({"choices": [{"index": 0, "delta": {"content": "x", "function_call": {"arguments": "y"}}}]})
+
+    out = await guarded(stream + ENDS["chat"])
+
+    assert SECRET.encode() not in out
+    assert out.count(b'"t0"') == out.count(b'"t1"') == 1
+    assert out.count(CLEAN.encode()) == 3
+
+
+async def test_tool_calls_that_are_none_pass_as_they_came() -> None:
+    odd = event({"choices": [{"index": 0, "delta": {"tool_calls": "?"}}]})
+    odd += event({"choices": [{"index": 0, "delta": {"content": "a", "tool_calls": [5], "reasoning": "b"}}]})
+    out = await guarded(odd)
+    assert out.startswith(odd.partition(b"\n\n")[0])
+    assert out.count(b"[5]") == 1
 
 
 async def test_a_responses_stream_repeats_what_the_client_has_got() -> None:
@@ -193,6 +259,8 @@ async def test_the_legacy_surface_and_what_is_no_json() -> None:
     texts = [said(raw)["choices"][0]["text"] for raw in split_events(out)[:2]]
     assert "".join(texts) == CLEAN
     assert out.endswith(odd)
+    two = event({"choices": [{"index": 0, "text": SECRET}, {"index": 1, "text": "b"}]})
+    assert [said(raw)["choices"][0]["text"] for raw in split_events(await guarded(two))] == [CLEAN, "b"]
 
 
 def test_a_window_without_text_has_nothing_to_replace() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.errors import GatewayError, UpstreamProtocolError
-from gateway_middleware.guard.port import Stage
+from gateway_middleware.guard.port import Part, Stage
 from gateway_middleware.guard.stream import GuardedStream
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.asgi import Message, Receive, Send
     from gateway_middleware.guard.rules import Guarding
 
-    Check = Callable[[Stage, str], Awaitable[str | None]]
+    Check = Callable[[Stage, Part, str], Awaitable[str | None]]
 
 _OK = range(200, 300)
 _LENGTH = b"content-length"
@@ -94,7 +94,9 @@ class GuardedAnswer:
             if rules:
                 window, overlap = min(rule.window for rule in rules), max(rule.overlap for rule in rules)
                 check = self._check
-                self._stream = GuardedStream(lambda text: check(Stage.STREAM, text), window=window, overlap=overlap)
+                self._stream = GuardedStream(
+                    lambda part, text: check(Stage.STREAM, part, text), window=window, overlap=overlap
+                )
             await self._send(message)
         elif message["status"] in _OK and b"json" in content_type and self._rules.of(Stage.ANSWER):
             self._start = message
@@ -116,7 +118,7 @@ class GuardedAnswer:
         if message.get("more_body", False):
             return
         body = bytes(self._held)
-        replacement = await self._check(Stage.ANSWER, body.decode("utf-8", "replace"))
+        replacement = await self._check(Stage.ANSWER, Part.BODY, body.decode("utf-8", "replace"))
         if replacement is not None:
             body = replacement.encode()
             start = {**start, "headers": [*_without_length(start), (_LENGTH, b"%d" % len(body))]}

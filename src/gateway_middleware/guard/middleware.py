@@ -9,7 +9,7 @@ import msgspec
 from gateway_middleware.core.errors import RequestTooLargeError
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.guard.answer import GuardedAnswer
-from gateway_middleware.guard.port import Guarded, GuardRefusedError, Stage
+from gateway_middleware.guard.port import Guarded, GuardRefusedError, Part, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -44,14 +44,14 @@ class GuardMiddleware:
         return self._guard(request, scope, receive, send)
 
     async def _guard(self, request: ModelRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        prompt = _shown(scope, request, Stage.REQUEST, request.body.decode("utf-8", "replace"))
+        prompt = _shown(scope, request, Stage.REQUEST, Part.BODY, request.body.decode("utf-8", "replace"))
         content = await self._guarding.check(prompt)
         if content is not None:
             scope = REQUEST.child(scope, _with_content(request, content))
         guarded = GuardedAnswer(
             send,
             receive,
-            check=lambda stage, text: self._guarding.check(_shown(scope, request, stage, text)),
+            check=lambda stage, part, text: self._guarding.check(_shown(scope, request, stage, part, text)),
             rules=self._guarding,
             max_bytes=self._max_answer_bytes,
         )
@@ -63,9 +63,10 @@ class GuardMiddleware:
         guarded.raise_refusal()
 
 
-def _shown(scope: Scope, request: ModelRequest, stage: Stage, content: str) -> Guarded:
+def _shown(scope: Scope, request: ModelRequest, stage: Stage, part: Part, content: str) -> Guarded:
     return Guarded(
         stage=stage,
+        part=part,
         content=content,
         tenant=TENANT.get(scope).name,
         model=request.model,

@@ -21,10 +21,22 @@ class Stage(StrEnum):
     """Text of a stream: what has come since the last verdict, behind the end of what was passed on before."""
 
 
+class Part(StrEnum):
+    """Which part of a prompt or an answer is shown."""
+
+    BODY = "body"
+    """All of it, as JSON."""
+    TEXT = "text"
+    """What the model writes, or thinks."""
+    TOOL_ARGUMENTS = "tool_arguments"
+    """What a tool is called with: a piece of JSON, or of the text that a custom tool takes."""
+
+
 class Guarded(msgspec.Struct, frozen=True, kw_only=True):
     """What a guard is shown: `content`, and whose it is. `dialect` and `surface` say how a JSON body is to be read."""
 
     stage: Stage
+    part: Part
     content: str
     tenant: str
     model: str

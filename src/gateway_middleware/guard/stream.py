@@ -9,11 +9,12 @@ from gateway_middleware.guard.texts import OtherEvent, TextEvent, read_event
 from gateway_middleware.guard.window import TextWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
+    from gateway_middleware.guard.port import Part
     from gateway_middleware.guard.texts import Key
 
-    Check = Callable[[str], Awaitable[str | None]]
+    Check = Callable[[Part, str], Awaitable[str | None]]
     """Shows text to guards; what takes its place, or None. Raises what refuses the stream."""
     Window = TextWindow[TextEvent | OtherEvent]
 
@@ -30,6 +31,7 @@ class GuardedStream:
         self._size, self._overlap = window, overlap
         self._splitter = EventSplitter(MAX_EVENT_BYTES)
         self._windows: dict[Key, Window] = {}
+        self._parts: dict[Key, Part] = {}
         self._came: dict[Key, list[str]] = {}
         self._went: dict[Key, list[str]] = {}
 
@@ -58,20 +60,24 @@ class GuardedStream:
         return flushed + event.written(self._replaced())
 
     async def _hold(self, event: TextEvent) -> bytes:
+        before = b""
         window = self._windows.get(event.key)
         if window is None:
+            before = await self._flush([key for key in self._windows if event.ends(key)])
             window = self._windows[event.key] = TextWindow(self._size, self._overlap)
+            self._parts[event.key] = event.part
         if event.is_repeated:
             self._came.setdefault(event.key, []).append(event.text)
-        return await self._show(event.key, window, is_final=False) if window.add(event, event.text) else b""
+        return before + (await self._show(event.key, window, is_final=False) if window.add(event, event.text) else b"")
 
-    async def _flush(self) -> bytes:
-        windows, self._windows = self._windows, {}
-        return b"".join([await self._show(key, window, is_final=True) for key, window in windows.items()])
+    async def _flush(self, keys: Iterable[Key] | None = None) -> bytes:
+        """Show and let go what is held of these texts, of all where none are given."""
+        ended = list(self._windows) if keys is None else keys
+        return b"".join([await self._show(key, self._windows.pop(key), is_final=True) for key in ended])
 
     async def _show(self, key: Key, window: Window, *, is_final: bool) -> bytes:
         text = window.text
-        replacement = await self._check(text) if text else None
+        replacement = await self._check(self._parts[key], text) if text else None
         released = window.release(replacement, is_final=is_final)
         if key in self._came:
             self._went.setdefault(key, []).extend(text or "" for _, text in released)

@@ -7,35 +7,46 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from gateway_middleware.core.sse import parse_event
+from gateway_middleware.guard.port import Part
 
 Key: TypeAlias = "tuple[object, ...]"
-"""Which text of the stream: a choice, a content block, a part of an item."""
+"""Which text of the stream: a choice, a tool call of a choice, a content block, a part of an item."""
+_Path: TypeAlias = "tuple[str | int, ...]"
+"""Where a text stands in a choice of a chat stream."""
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 _CHAT_FIELDS = ("content", "refusal", "reasoning_content", "reasoning")
-_MESSAGES_FIELDS = {"text_delta": "text", "thinking_delta": "thinking"}
-_RESPONSES_DELTAS = frozenset(
-    {
-        "response.output_text.delta",
-        "response.refusal.delta",
-        "response.reasoning_text.delta",
-        "response.reasoning_summary_text.delta",
-    }
-)
+_TOOL_FIELDS = (("function", "arguments"), ("custom", "input"))
+_MESSAGES_FIELDS = {
+    "text_delta": ("text", Part.TEXT),
+    "thinking_delta": ("thinking", Part.TEXT),
+    "input_json_delta": ("partial_json", Part.TOOL_ARGUMENTS),
+}
+_RESPONSES_DELTAS = {
+    "response.output_text.delta": Part.TEXT,
+    "response.refusal.delta": Part.TEXT,
+    "response.reasoning_text.delta": Part.TEXT,
+    "response.reasoning_summary_text.delta": Part.TEXT,
+    "response.function_call_arguments.delta": Part.TOOL_ARGUMENTS,
+    "response.custom_tool_call_input.delta": Part.TOOL_ARGUMENTS,
+    "response.mcp_call_arguments.delta": Part.TOOL_ARGUMENTS,
+    "response.code_interpreter_call_code.delta": Part.TOOL_ARGUMENTS,
+}
 _RESPONSES_PLACES = ("output_index", "content_index", "summary_index")
 
 
 class TextEvent:
     """One event with one piece of text: which text it belongs to, and how it is written with another piece."""
 
-    __slots__ = ("_event", "_field", "_holder", "key", "text")
+    __slots__ = ("_event", "_field", "_holder", "key", "part", "text")
 
-    def __init__(self, event: Event, holder: dict[str, Any], field: str, key: Key) -> None:
+    def __init__(self, event: Event, holder: dict[str, Any], field: str, key: Key, part: Part) -> None:
         self._event = event
         self._holder = holder
         self._field = field
         self.key = key
+        self.part = part
         self.text: str = holder[field]
 
     def written(self, text: str) -> bytes:
@@ -44,6 +55,11 @@ class TextEvent:
             return self._event.raw
         self._holder[self._field] = text
         return self._event.encoded()
+
+    def ends(self, key: Key) -> bool:
+        """Whether that text is over when this one begins: a choice calls its tools when it has said what it says."""
+        is_of_same_choice = self.key[0] == "choice" and key[:2] == self.key[:2]
+        return is_of_same_choice and self.part is Part.TOOL_ARGUMENTS and key[2] != "tool"
 
     @property
     def is_repeated(self) -> bool:
@@ -117,33 +133,81 @@ def _chat(event: Event) -> list[TextEvent]:
     choices = event.data.get("choices")
     if not isinstance(choices, list):
         return []
-    found = [(choice, holder, field) for choice in choices for holder, field in _fields_of_choice(choice)]
+    found = [(choice, path) for choice in choices for path in _paths_of(choice)]
     if len(found) == 1 and len(choices) == 1:
-        choice, holder, field = found[0]
-        return [TextEvent(event, holder, field, ("choice", choice.get("index"), field))]
-    return [_alone(event, choice, field) for choice, _, field in found]
+        return [_text_at(event, *found[0])]
+    return [_alone(event, choice, path) for choice, path in found]
 
 
-def _fields_of_choice(choice: Any) -> list[tuple[dict[str, Any], str]]:
+def _text_at(event: Event, choice: dict[str, Any], path: _Path) -> TextEvent:
+    *steps, field = path
+    holder: Any = choice
+    for step in steps:
+        holder = holder[step]
+    if not _is_of_tool(path):
+        return TextEvent(event, holder, str(field), ("choice", choice.get("index"), field), Part.TEXT)
+    calls = choice["delta"].get("tool_calls")
+    tool = calls[path[2]].get("index", path[2]) if path[1] == "tool_calls" else None
+    return TextEvent(event, holder, str(field), ("choice", choice.get("index"), "tool", tool), Part.TOOL_ARGUMENTS)
+
+
+def _is_of_tool(path: _Path) -> bool:
+    return len(path) > 1 and path[1] in {"tool_calls", "function_call"}
+
+
+def _paths_of(choice: Any) -> list[_Path]:
+    """Where the texts of a choice stand."""
     if not isinstance(choice, dict):
         return []
-    delta: dict[str, Any] = choice.get("delta") or {}
-    fields = [(delta, field) for field in _CHAT_FIELDS if _has_text(delta, field)]
-    return fields or ([(choice, "text")] if _has_text(choice, "text") else [])
+    delta = choice.get("delta")
+    paths: list[_Path] = [("delta", field) for field in _CHAT_FIELDS if _has_text(delta, field)]
+    if isinstance(delta, dict):
+        paths += _paths_of_tools(delta)
+    return paths or ([("text",)] if _has_text(choice, "text") else [])
 
 
-def _alone(event: Event, choice: dict[str, Any], field: str) -> TextEvent:
-    """A copy of an event that has nothing but one text of one choice; what ends the choice stays with its last text."""
+def _paths_of_tools(delta: dict[str, Any]) -> list[_Path]:
+    calls = delta.get("tool_calls")
+    paths: list[_Path] = [
+        ("delta", "tool_calls", number, kind, field)
+        for number, call in enumerate(calls if isinstance(calls, list) else ())
+        for kind, field in _TOOL_FIELDS
+        if isinstance(call, dict) and _has_text(call.get(kind), field)
+    ]
+    if _has_text(delta.get("function_call"), "arguments"):
+        paths.append(("delta", "function_call", "arguments"))
+    return paths
+
+
+def _alone(event: Event, choice: dict[str, Any], path: _Path) -> TextEvent:
+    """A copy of an event that has nothing but one text of one choice; what else there is stays with its last text."""
     copy = _decode(_encode({**event.data, "choices": [choice]}))
     only = copy["choices"][0]
-    fields = [name for _, name in _fields_of_choice(only)]
-    holder = only if field == "text" else only["delta"]
-    for other in fields:
-        if other != field:
-            del holder[other]
-    if field != fields[-1]:
+    paths = _paths_of(only)
+    is_last = path == paths[-1]
+    text = _text_at(Event(b"", event.name, copy), only, path)
+    if isinstance(only.get("delta"), dict):
+        _leave_out(only["delta"], [other for other in paths if other != path], path, is_last=is_last)
+    if not is_last:
         only["finish_reason"] = None
-    return TextEvent(Event(b"", event.name, copy), holder, field, ("choice", only.get("index"), field))
+    return text
+
+
+def _leave_out(delta: dict[str, Any], others: list[_Path], path: _Path, *, is_last: bool) -> None:
+    """Take the other texts out of a delta, and tool calls without a text unless this is its last text."""
+    for other in others:
+        if other[1] != "tool_calls":
+            del delta[str(other[1])]
+    calls = delta.get("tool_calls")
+    if not isinstance(calls, list):
+        return
+    own = path[2] if path[1] == "tool_calls" else None
+    shown_elsewhere = {other[2] for other in others if other[1] == "tool_calls"}
+    kept = [call for n, call in enumerate(calls) if n == own or (is_last and n not in shown_elsewhere)]
+    if kept:
+        delta["tool_calls"] = kept
+    else:
+        del delta["tool_calls"]
 
 
 def _goes_on(choice: Any) -> bool:
@@ -158,15 +222,17 @@ def _messages(event: Event) -> list[TextEvent]:
     delta = event.data.get("delta")
     if event.data.get("type") != "content_block_delta" or not isinstance(delta, dict):
         return []
-    field = _MESSAGES_FIELDS.get(str(delta.get("type")), "")
-    return [TextEvent(event, delta, field, ("block", event.data.get("index")))] if _has_text(delta, field) else []
+    field, part = _MESSAGES_FIELDS.get(str(delta.get("type")), ("", Part.TEXT))
+    key = ("block", event.data.get("index"))
+    return [TextEvent(event, delta, field, key, part)] if _has_text(delta, field) else []
 
 
 def _responses(event: Event) -> list[TextEvent]:
     data = event.data
-    if data.get("type") not in _RESPONSES_DELTAS or not _has_text(data, "delta"):
+    part = _RESPONSES_DELTAS.get(str(data.get("type")))
+    if part is None or not _has_text(data, "delta"):
         return []
-    return [TextEvent(event, data, "delta", (data["type"], *map(data.get, _RESPONSES_PLACES)))]
+    return [TextEvent(event, data, "delta", (data["type"], *map(data.get, _RESPONSES_PLACES)), part)]
 
 
 def _has_text(holder: Any, field: str) -> bool:

@@ -1,6 +1,6 @@
 """A guard behind HTTP: one POST for each verdict.
 
-The request is a JSON object of what is shown: `stage`, `content`, `tenant`, `model`, `surface`, `dialect`,
+The request is a JSON object of what is shown: `stage`, `part`, `content`, `tenant`, `model`, `surface`, `dialect`,
 `request_id`. The answer is 200 with `action` (`pass`, `replace`, `refuse`), and `content` or `reason` with these.
 """
 
