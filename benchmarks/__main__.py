@@ -5,6 +5,7 @@
     python -m benchmarks --write docs/performance.md
     python -m benchmarks plots                 pictures in docs/pictures (extra `bench`)
     python -m benchmarks soak --calls 300000   does anything grow?
+    python -m benchmarks peers                 gateways of others beside this one
 
 Needs `apt-get install nginx-light libnginx-mod-http-echo`; with `wrk` the load is in C, too. Read the ratios: absolute
 figures belong to the machine. The server runs on core 0, provider and load on core 1.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -23,7 +25,7 @@ from benchmarks import bench, figures, servers, wrk
 from benchmarks.figures import Figure
 from benchmarks.rows import ROWS
 
-OTHERS = ("plots", "soak")
+OTHERS = ("peers", "plots", "soak")
 
 
 def measure(names: Sequence[str], seconds: float, repeat: int) -> list[Figure]:
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # What was started is ended then, too.
     os.sched_setaffinity(0, {int(servers.LOAD_CORE)})
     if arguments and arguments[0] in OTHERS:
         import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])

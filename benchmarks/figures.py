@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,16 +59,18 @@ _HEAD = ["row", "what", "nginx", "gateway", "ratio", "floor", "goal", "reached"]
 
 def table(figures: Sequence[Figure]) -> str:
     """The figures as a Markdown table that reads well in a terminal too."""
-    rows = [_HEAD, *(figure.cells() for figure in figures)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(_HEAD))]
+    return aligned([_HEAD, *(figure.cells() for figure in figures)], left={0, 1, 7})
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,)) -> str:
+    """Cells as a Markdown table, the first row its head; columns are to the right but for those in `left`."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
 
     def line(cells: Sequence[str]) -> str:
-        aligned = (
-            c.ljust(w) if n in {0, 1, 7} else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "| " + " | ".join(aligned) + " |"
+        padded = (c.ljust(w) if n in left else c.rjust(w) for n, (c, w) in enumerate(zip(cells, widths, strict=True)))
+        return "| " + " | ".join(padded) + " |"
 
-    rule = "|".join("-" * (w + 2) if n in {0, 1, 7} else "-" * (w + 1) + ":" for n, w in enumerate(widths))
+    rule = "|".join("-" * (w + 2) if n in left else "-" * (w + 1) + ":" for n, w in enumerate(widths))
     return "\n".join([line(rows[0]), f"|{rule}|", *(line(row) for row in rows[1:])])
 
 
@@ -80,10 +82,10 @@ def machine() -> str:
     return f"{versions}; server on one core, provider and load on another"
 
 
-def write_between(page: Path, text: str) -> None:
+def write_between(page: Path, text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """Put a text between the two marks of a page; ValueError where it has none."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"{page} has no {BEGIN} and {END}")
+        raise ValueError(f"{page} has no {marks[0]} and {marks[1]}")
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")

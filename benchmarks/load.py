@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -28,10 +29,11 @@ def request_bytes(
     return head.encode() + body
 
 
-def post(path: str, host: str, key: str, body: bytes) -> bytes:
-    """A request with this JSON body."""
+def post(path: str, host: str, key: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A request with this JSON body and these further headers."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\n{more}"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

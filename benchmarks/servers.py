@@ -92,8 +92,25 @@ def process(name: str, command: list[str], port: int, core: str, env: dict[str, 
         wait_for(port, seconds=90)
         yield Server(name, port, running.pid)
     finally:
-        running.terminate()
-        running.wait(20)
+        end(running)
+
+
+def end(running: subprocess.Popen[bytes], *, seconds: float = 40) -> None:
+    """End a process, then what it has left of what it started; each by its id, by force where asking does not help."""
+    children: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(running.pid).children(recursive=True)
+    running.terminate()
+    try:
+        running.wait(seconds)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        running.wait()
+    for one in psutil.wait_procs(children, timeout=0)[1]:
+        one.terminate()
+    for one in psutil.wait_procs(children, timeout=3)[1]:
+        one.kill()
+    psutil.wait_procs(children, timeout=10)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import load
@@ -30,6 +30,10 @@ wrk.body = read("body")
 local keys, models = {}, {}
 for line in read("keys"):gmatch("[^\\n]+") do keys[#keys + 1] = line end
 for line in read("models"):gmatch("[^\\n]+") do models[#models + 1] = line end
+for line in read("headers"):gmatch("[^\\n]+") do
+  local name, value = line:match("^(.-): (.*)$")
+  wrk.headers[name] = value
+end
 local turn = 0
 if #keys == 1 and #models == 1 then
   wrk.headers["authorization"] = "Bearer " .. keys[1]
@@ -39,8 +43,8 @@ else
     turn = turn + 1
     local body = wrk.body:gsub("@MODEL@", models[turn % #models + 1])
     local key = keys[turn % #keys + 1]
-    local headers = {["authorization"] = "Bearer " .. key, ["content-type"] = "application/json"}
-    return wrk.format(nil, nil, headers, body)
+    wrk.headers["authorization"] = "Bearer " .. key
+    return wrk.format(nil, nil, wrk.headers, body)
   end
 end
 done = function(s, l, r)
@@ -64,12 +68,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked: a body with `@MODEL@` in it, and the keys and models that take turns in it."""
+    """What is asked: a body with `@MODEL@` in it, the keys and models that take turns in it, and further headers."""
 
     path: str = "/v1/chat/completions"
     body: str = BODY
     keys: Sequence[str] = (KEY,)
     models: Sequence[str] = ("chat/gpt-5-mini",)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_here() -> bool:
@@ -87,6 +92,7 @@ def run(port: int, job: Job, *, connections: int, seconds: float) -> Sample:
             "body": job.body,
             "keys": "\n".join(job.keys),
             "models": "\n".join(job.models),
+            "headers": "\n".join(f"{name}: {value}" for name, value in job.headers.items()),
         }.items():
             (Path(folder) / name).write_text(text)
         command = [
@@ -117,6 +123,6 @@ def run(port: int, job: Job, *, connections: int, seconds: float) -> Sample:
 
 def _run_in_python(port: int, job: Job, *, connections: int, seconds: float) -> Sample:
     body = job.body.replace("@MODEL@", job.models[-1]).encode()
-    request = load.post(job.path, "bench", job.keys[-1], body)
+    request = load.post(job.path, "bench", job.keys[-1], body, job.headers)
     result = load.closed_loop(port, request, connections=connections, seconds=seconds)
     return Sample(result.done, result.failed, result.seconds, result.quantile(0.5), result.quantile(0.99))
