@@ -3,6 +3,7 @@
 import pytest
 from benchmarks.soak import is_flat
 
+_IDLE = {"rss_mb": 57.0, "descriptors": 25.0, "threads": 8.0, "tasks": 7.0}
 _SIZE = {"rss_mb": 70.0, "descriptors": 76.0, "threads": 8.0, "tasks": 7.0}
 
 
@@ -19,4 +20,9 @@ _SIZE = {"rss_mb": 70.0, "descriptors": 76.0, "threads": 8.0, "tasks": 7.0}
     ],
 )
 def test_growth_is_told_from_noise(last: dict[str, float], *, flat: bool) -> None:
-    assert is_flat([_SIZE, _SIZE, _SIZE | last]) is flat
+    assert is_flat([_IDLE, _SIZE, _SIZE, _SIZE | last]) is flat
+
+
+@pytest.mark.parametrize(("last", "flat"), [(72.0, True), (75.0, True), (76.0, False)])
+def test_connections_kept_for_the_load_are_no_growth(last: float, *, flat: bool) -> None:
+    assert is_flat([_IDLE, _SIZE | {"descriptors": 61.0}, _SIZE | {"descriptors": last}]) is flat
