@@ -12,7 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+try:
+    import matplotlib as mpl
+except ModuleNotFoundError:
+    raise SystemExit("pictures need matplotlib: pip install -e '.[bench]'") from None
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -73,7 +76,8 @@ def bars(axis: Any, values: dict[str, float], *, digits: int = 0) -> None:
         for name in values
     ]
     drawn = axis.barh(list(values), list(values.values()), color=colors)
-    axis.bar_label(drawn, fmt=f"%.{digits}f", padding=3)
+    axis.bar_label(drawn, fmt=f"{{:,.{digits}f}}", padding=3)
+    axis.xaxis.set_major_formatter(f"{{x:,.{digits}f}}")
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.margins(x=0.12)
@@ -215,7 +219,8 @@ def workers(running: Bench) -> Any:
     """One or two workers on one core."""
     with running.gateway() as one, running.gateway({"GATEWAY_WORKERS": "2"}) as two:
         turns = running.in_turns([at_gateway(one, "chat"), at_gateway(two, "chat")], connections=64)
-    figure, axis = axes("CPU of one call: workers that share a core", "µs, all processes", "")
+    figure, axis = plt.subplots(figsize=(6.4, 2.2), layout="constrained")
+    label(axis, "CPU of one call: workers that share a core", "µs, all processes", "")
     bars(axis, {"1 worker": turns.median(cpu_us, 0), "2 workers": turns.median(cpu_us, 1)})
     return figure
 
