@@ -52,10 +52,10 @@ class Server:
                     total += int(stat.read_text().split()[0])
         return total / 1e9
 
-    def settled_cpu_seconds(self) -> float:
-        """The same, after what is worked off behind the calls (journal, log) has been worked off, or 3 seconds."""
+    def settled_cpu_seconds(self, *, at_most: float = 3) -> float:
+        """The same, when what is left behind the calls (journal, log) is worked off, or after `at_most` seconds."""
         seconds = self.cpu_seconds()
-        for _ in range(15):
+        for _ in range(round(at_most / 0.2)):
             time.sleep(0.2)
             before, seconds = seconds, self.cpu_seconds()
             if seconds - before < 0.002:
