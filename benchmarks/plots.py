@@ -63,7 +63,7 @@ def lines(axis: Any, xs: Sequence[float], series: dict[str, Sequence[float]], *,
         axis.set_yscale("log")
     else:
         axis.set_ylim(bottom=0)
-    axis.set_xticks(xs, [f"{x:,}" for x in xs])
+    axis.set_xticks(xs, [f"{x:,}" if x < 1_000 else f"{x / 1_000:,g}k" for x in xs])
     axis.minorticks_off()
     if len(series) > 1:
         axis.legend(frameon=False)
