@@ -100,3 +100,49 @@ async def test_what_a_store_missed_it_is_told_later(own_redis: RedisProcess) -> 
         own_redis.start()
         async with owners(redis_fleet_store(own_redis.uri, deadline=1.0)) as two:
             await soon(two, ["resp_1"], 5.0)
+
+
+async def test_what_was_deleted_is_forgotten_by_every_process_and_store(
+    tmp_path: Path, shared_redis: RedisProcess
+) -> None:
+    """Also where another host has noted it, and where this process remembers it."""
+    fresh = redis_stores(shared_redis.uri)
+    here, there = directory_stores(tmp_path / "1"), directory_stores(tmp_path / "2")
+    async with owners(here(), fresh()) as one, owners(here(), fresh()) as beside, owners(there(), fresh()) as two:
+        one.remember(["resp_1", "msg_1"], ALICE)
+        for book in (beside, two):
+            await soon(book, ["resp_1", "msg_1"])
+        assert await one.current("resp_1") == ALICE
+
+        two.forget(["resp_1"])
+        assert await two.current("resp_1") is None
+        for book in (one, beside):
+            await gone(book, "resp_1")
+            assert not await book.find(["resp_1"])
+            assert await book.current("msg_1") == ALICE
+
+
+async def gone(book: StoredOwners, resource_id: str, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while await book.current(resource_id) is not None:
+        assert time.monotonic() < end, "not in time"
+        await asyncio.sleep(0.01)
+
+
+async def test_what_is_known_here_counts_while_a_store_is_away(tmp_path: Path, own_redis: RedisProcess) -> None:
+    own_redis.kill()
+    async with owners(redis_fleet_store(own_redis.uri)) as one:
+        one.remember(["resp_1"], ALICE)
+        assert await one.current("resp_1") == ALICE
+        with pytest.raises(StoreAwayError):
+            await one.current("unknown")
+        one.forget(["resp_1"])
+        assert await one.current("resp_1") is None
+
+
+async def test_without_a_store_what_was_deleted_is_forgotten_here() -> None:
+    book = StoredOwners(())
+    book.remember(["a"], ALICE)
+    assert await book.current("a") == ALICE
+    book.forget(["a"])
+    assert (await book.current("a"), await book.find(["a"]), await book.current("b")) == (None, {}, None)

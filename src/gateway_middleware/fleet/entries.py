@@ -53,10 +53,14 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Whose a stored resource is, and which deployment (its key) holds it."""
+    """Whose a stored resource is, and which deployment (its key) holds it; empty: it is stored nowhere."""
 
     tenant: str
     deployment: str
+
+
+FORGOTTEN = Owner("", "")
+"""Stands in the place of the owner of what was deleted, so that it is forgotten in every place."""
 
 
 class Owned(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import TTLCache
 
-from gateway_middleware.fleet.entries import Owned, Owner, id_digest
+from gateway_middleware.fleet.entries import FORGOTTEN, Owned, Owner, id_digest
 from gateway_middleware.fleet.store import OWNED_SECONDS, StoreAwayError
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ _log = logging.getLogger("gateway_middleware")
 class StoredOwners:
     """Remembers owners in every store, and asks the stores for those that it does not know.
 
-    `remember` waits for nothing: a task writes. What could not be stored while a store was away is stored later, the
-    newest `_MAX_UNSTORED` of it. Without a store it remembers the latest `max_remembered` itself.
+    `remember` and `forget` wait for nothing: a task writes. What could not be stored while a store was away is stored
+    later, the newest `_MAX_UNSTORED` of it. Without a store it remembers the latest `max_remembered` itself.
     """
 
     def __init__(
@@ -62,6 +63,10 @@ class StoredOwners:
         if len(self._fresh) >= _AT_ONCE:
             self._take_fresh()
 
+    def forget(self, ids: Iterable[str]) -> None:
+        """None of these is stored any longer."""
+        self.remember(ids, FORGOTTEN)
+
     def _take_fresh(self) -> None:
         """Off the path of the calls that made it, unless it is very much."""
         fresh, self._fresh = self._fresh, []
@@ -88,7 +93,23 @@ class StoredOwners:
         if away is not None and any(digest not in found for digest in digests.values()):
             raise away
         self._remembered.update(found)
-        return {resource_id: found[digest] for resource_id, digest in digests.items() if digest in found}
+        return {name: found[digest] for name, digest in digests.items() if found.get(digest, FORGOTTEN) != FORGOTTEN}
+
+    async def current(self, resource_id: str) -> Owner | None:
+        """The owner by what every store says now: another process may have forgotten what this one remembers.
+
+        What this process remembers counts where no store knows of it. Raises `StoreAwayError` as `find` does.
+        """
+        self._take_fresh()
+        digest = id_digest(resource_id)
+        if self._remembered.get(digest) == FORGOTTEN:
+            return None
+        for queue in self._queues:
+            with contextlib.suppress(StoreAwayError):
+                if (await queue.store.owners([digest])).get(digest) == FORGOTTEN:
+                    self._remembered[digest] = FORGOTTEN
+                    return None
+        return (await self.find([resource_id])).get(resource_id)
 
 
 class _Queue:
