@@ -395,3 +395,28 @@ def test_of_two_providers_at_one_host_the_first_says_how_the_host_is_judged(cloc
 
     settle(registry, CONNECT_ERROR, 3, other)
     assert refused(registry, A).key == HOST_KEY
+
+
+@pytest.mark.parametrize("key", ["openai", "openai/a"])
+def test_what_an_operator_has_shut_is_known_without_a_permit(clock: Clock, key: str) -> None:
+    registry = make(clock)
+    assert registry.forced_open(A) is None
+    admitted(registry).release()
+    registry.command(key, Command.FORCE_OPEN, ttl=30)
+    assert registry.forced_open(A) == Refusal("openai/a", State.FORCED_OPEN, 30.0)
+    clock.advance(31)
+    assert registry.forced_open(A) is None
+
+
+def test_what_was_shut_before_its_first_call(clock: Clock) -> None:
+    registry = make(clock)
+    registry.obey("openai", Command.FORCE_OPEN, 30, "elsewhere")
+    clock.advance(10)
+    assert registry.forced_open(A) == Refusal("openai/a", State.FORCED_OPEN, 20.0)
+
+
+def test_what_failures_have_opened_is_not_shut_by_an_operator(clock: Clock) -> None:
+    registry = make(clock)
+    settle(registry, CONNECT_ERROR)
+    refused(registry)
+    assert registry.forced_open(A) is None

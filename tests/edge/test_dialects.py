@@ -20,6 +20,7 @@ ERRORS: dict[str, errors.GatewayError] = {
     "permission": errors.PermissionDeniedError(MESSAGE),
     "path": errors.PathNotFoundError(MESSAGE),
     "model": errors.UnknownModelError(MESSAGE, param="model"),
+    "response": errors.ResponseNotFoundError("resp_1"),
     "method": errors.MethodNotAllowedError(MESSAGE, allow=("GET", "HEAD")),
     "upgrade": errors.UpgradeRequiredError(MESSAGE),
     "conflict": errors.ConflictError(MESSAGE),
@@ -46,6 +47,7 @@ EXPECTED = {
     "permission": (403, "permission_error", "permission_denied", "permission_error"),
     "path": (404, "invalid_request_error", "unknown_url", "not_found_error"),
     "model": (404, "invalid_request_error", "model_not_found", "not_found_error"),
+    "response": (404, "invalid_request_error", None, "not_found_error"),
     "method": (405, "invalid_request_error", "method_not_allowed", "invalid_request_error"),
     "upgrade": (426, "invalid_request_error", "websocket_not_supported", "invalid_request_error"),
     "conflict": (409, "invalid_request_error", "conflict", "invalid_request_error"),
@@ -89,11 +91,13 @@ def test_an_error_in_a_dialect(name: str, dialect: Dialect) -> None:
     assert dict(headers)[b"content-type"] == b"application/json"
     assert dict(headers)[b"content-length"] == str(len(body)).encode()
     if dialect is Dialect.ANTHROPIC:
-        inner = {"type": anthropic_kind, "message": MESSAGE}
+        inner = {"type": anthropic_kind, "message": ERRORS[name].message}
         assert json.loads(body) == {"type": "error", "error": inner, "request_id": "req-1"}
     else:
         param = ERRORS[name].param
-        assert json.loads(body) == {"error": {"message": MESSAGE, "type": kind, "param": param, "code": code}}
+        assert json.loads(body) == {
+            "error": {"message": ERRORS[name].message, "type": kind, "param": param, "code": code}
+        }
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gateway_middleware.core.domain import Deployment, Route, Surface, Tenant
-from gateway_middleware.core.errors import InvalidRequestError, UnavailableError
+from gateway_middleware.core.errors import InvalidRequestError, ResponseNotFoundError, UnavailableError
 from gateway_middleware.fleet.entries import Owner
 from gateway_middleware.fleet.owners import StoredOwners
 from gateway_middleware.fleet.store import StoreAwayError
-from gateway_middleware.intake.ownership import OwnerStore, ResponseOwners
+from gateway_middleware.intake.ownership import NOT_STORED, OwnerStore, ResponseOwners
 from gateway_middleware.intake.parsing import parse
 
 ACME, OTHER = Tenant(name="acme"), Tenant(name="other")
@@ -44,7 +44,13 @@ class Away:
     def remember(self, ids: Iterable[str], owner: Owner) -> None:
         raise AssertionError
 
+    def forget(self, ids: Iterable[str]) -> None:
+        raise AssertionError
+
     async def find(self, ids: Sequence[str]) -> Mapping[str, Owner]:
+        raise StoreAwayError("away")
+
+    async def current(self, resource_id: str) -> Owner | None:
         raise StoreAwayError("away")
 
 
@@ -199,3 +205,41 @@ def test_a_form_is_checked_as_well() -> None:
         book().references(surface, parse(body, kind, surface), route)
     assert caught.value.param == "file_id"
     assert book(is_shared=False).references(surface, parse(body, kind, surface), route) == {}
+
+
+def place(owners: ResponseOwners, tenant: Tenant = ACME) -> str | None:
+    return asyncio.run(owners.place_of("resp_1", tenant))
+
+
+@pytest.mark.parametrize("tenant", [ACME, OTHER])
+def test_one_tenant_alone_is_told_where_a_response_is_if_that_is_known(tenant: Tenant) -> None:
+    owners = book(is_shared=False)
+    assert place(owners, tenant) is None
+    owners.remember(["resp_1"], ACME, "openai/gpt-5")
+    assert place(owners, tenant) == "openai/gpt-5"
+    owners.forget("resp_1")
+    assert place(owners, tenant) is None
+    assert place(book(Away(), is_shared=False), tenant) is None
+
+
+def test_of_several_each_is_told_of_its_own() -> None:
+    owners = book()
+    owners.remember(["resp_1"], ACME, "openai/gpt-5")
+    assert place(owners) == "openai/gpt-5"
+    for asked, tenant in ((owners, OTHER), (book(), ACME)):
+        with pytest.raises(ResponseNotFoundError) as caught:
+            place(asked, tenant)
+        assert (caught.value.message, caught.value.error_code) == ("Response with id 'resp_1' not found.", None)
+    with pytest.raises(UnavailableError):
+        place(book(Away()))
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_translated_response_is_known_to_be_stored_nowhere(is_shared: bool) -> None:
+    owners = book(is_shared=is_shared)
+    owners.remember(["resp_1"], ACME, NOT_STORED)
+    with pytest.raises(ResponseNotFoundError, match=r"not found\. It came from a provider") as missing:
+        place(owners)
+    with pytest.raises(InvalidRequestError, match="stored nowhere") as refused:
+        check(owners, {"previous_response_id": "resp_1"})
+    assert (missing.value.error_code, refused.value.error_code) == ("response_not_stored", "response_not_stored")

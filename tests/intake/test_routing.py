@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface, Tenant
-from gateway_middleware.core.errors import InvalidRequestError, UnknownModelError
+from gateway_middleware.core.errors import InvalidRequestError, PermissionDeniedError, UnknownModelError
 from gateway_middleware.intake.routing import RouteTable, is_within
 from provider_calls import ANTHROPIC, AZURE, OPENAI, PROVIDERS, provider_of
 
@@ -217,3 +217,37 @@ def edits(one: str, other: str) -> int:
 @given(st.text("ab", max_size=7), st.text("ab", max_size=7), st.integers(0, 3))
 def test_edits_are_counted_as_in_the_textbook(one: str, other: str, most: int) -> None:
     assert is_within(most, one, other) == (edits(one, other) <= most)
+
+
+@pytest.mark.parametrize(
+    ("key", "dialect", "expected"),
+    [
+        ("azure/team/mini", Dialect.OPENAI, "azure/team/mini"),
+        (None, Dialect.OPENAI, "openai/responses"),
+        (None, Dialect.AZURE, "azure/responses"),
+        ("anthropic/claude-x", Dialect.OPENAI, None),
+        ("gone/gpt-5", Dialect.OPENAI, None),
+    ],
+)
+def test_the_way_to_what_is_stored(key: str | None, dialect: Dialect, expected: str | None) -> None:
+    found = TABLE.holding(key, dialect=dialect, tenant=ALL)
+    assert (found and [d.key for d in found.deployments]) == (expected and [expected])
+
+
+def test_what_is_stored_is_read_where_the_tenant_may_be() -> None:
+    table = RouteTable({}, PROVIDERS, labels={"azure": {"region": "eu"}})
+    european = Tenant(name="acme", require=(("region", ("eu",)),))
+    found = table.holding(None, dialect=Dialect.OPENAI, tenant=european)
+    assert found is not None
+    assert found.deployments[0].provider == "azure"
+    with pytest.raises(PermissionDeniedError):
+        table.holding("openai/gpt-5", dialect=Dialect.OPENAI, tenant=european)
+    nowhere = Tenant(name="acme", require=(("region", ("us",)),))
+    assert table.holding(None, dialect=Dialect.OPENAI, tenant=nowhere) is None
+
+
+def test_what_is_stored_in_an_account_of_the_tenants_own() -> None:
+    table = RouteTable({}, PROVIDERS, accounts={"acme": {"openai"}})
+    found = table.holding("openai/gpt-5", dialect=Dialect.OPENAI, tenant=ALL)
+    assert found is not None
+    assert found.deployments[0].account == "openai@acme"

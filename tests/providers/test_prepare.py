@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway_middleware._version import __version__
-from gateway_middleware.core.domain import HeaderList, ModelRequest, Surface, Timeouts
+from gateway_middleware.core.domain import MODEL_SURFACES, HeaderList, ModelRequest, StoredCall, Surface, Timeouts
 from gateway_middleware.core.errors import (
     InvalidRequestError,
     UnknownModelError,
@@ -88,6 +88,34 @@ def test_anthropic_addresses(base_url: str) -> None:
 )
 def test_azure_addresses(tail: str, api_version: str | None, surface: Surface, target: str) -> None:
     assert path(azure(f"https://res.openai.azure.com{tail}", api_version), surface) == target
+
+
+@pytest.mark.parametrize(
+    ("provider", "query", "target"),
+    [
+        (OPENAI, "", "/v1/responses/resp_1/cancel"),
+        (OPENAI, "limit=1", "/v1/responses/resp_1/cancel?limit=1"),
+        (AZURE, "limit=1", "/openai/v1/responses/resp_1/cancel?limit=1"),
+        (azure(api_version="preview"), "limit=1", "/openai/v1/responses/resp_1/cancel?api-version=preview&limit=1"),
+        (azure(api_version=DATED), "", f"/openai/responses/resp_1/cancel?api-version={DATED}"),
+    ],
+)
+def test_addresses_of_what_is_stored(provider: Provider, query: str, target: str) -> None:
+    call = StoredCall(method="POST", response_id="resp_1", path="/cancel", query=query)
+    request = model_request(Surface.STORED, stored=call, headers=((b"traceparent", b"00-1"),))
+    upstream = provider.prepare(request, deployment())
+
+    assert (upstream.target.method, upstream.target.path, upstream.body) == ("POST", target, b"")
+    assert upstream.headers == request.headers
+    assert b"content-type" not in dict(upstream.target.headers)
+
+
+def test_the_id_of_what_is_stored_is_one_segment() -> None:
+    call = StoredCall(method="GET", response_id="../x?y#z")
+    upstream = OPENAI.prepare(model_request(Surface.STORED, stored=call, is_stream=True), deployment())
+
+    assert upstream.target.path == "/v1/responses/..%2Fx%3Fy%23z"
+    assert dict(upstream.target.headers)[b"accept"] == b"text/event-stream"
 
 
 def test_azure_keeps_a_path_before_its_own() -> None:
@@ -286,9 +314,9 @@ def test_targets_are_made_once_and_the_cache_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("provider", "surfaces"),
     [
-        (OPENAI, set(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS}),
+        (OPENAI, set(MODEL_SURFACES) - {Surface.MESSAGES, Surface.COUNT_TOKENS}),
         (ANTHROPIC, {Surface.MESSAGES, Surface.COUNT_TOKENS}),
-        (AZURE, set(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS, Surface.MODERATIONS}),
+        (AZURE, set(MODEL_SURFACES) - {Surface.MESSAGES, Surface.COUNT_TOKENS, Surface.MODERATIONS}),
     ],
 )
 def test_surfaces(provider: Provider, surfaces: set[Surface]) -> None:

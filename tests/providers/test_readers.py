@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.core.domain import Surface, Usage
+from gateway_middleware.core.domain import StoredCall, Surface, Usage
+from gateway_middleware.core.provider_api import ResponseReader
 from gateway_middleware.core.sse import split_events
 from provider_calls import KEY, OPENAI, model_request, pieces, reader_of, relay
 
@@ -597,3 +598,51 @@ def test_what_comes_after_the_end_of_a_stream_is_cut(surface: Surface, end: byte
     assert relay(reader, [content + end + surplus] if is_at_once else [content, end, surplus]) == content + end
     assert reader.is_complete
     assert reader.error is None
+
+
+ITEMS = b'[{"id":"msg_1"},{"id":"fc_1"}]'
+FAILED = b'{"id":"resp_1","model":"m","error":{"message":"no"},"usage":{"input_tokens":3},"output":%b}' % ITEMS
+
+
+def stored_reader(*, is_event_stream: bool) -> ResponseReader:
+    call = StoredCall(method="GET", response_id="resp_1")
+    return OPENAI.reader(model_request(Surface.STORED, stored=call), is_event_stream=is_event_stream)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_complete", "response_id", "item_ids"),
+    [
+        (FAILED, True, "resp_1", ("msg_1", "fc_1")),
+        (b'{"object":"list","data":%b}' % ITEMS, True, None, ("msg_1", "fc_1")),
+        (b'{"id":"resp_1","object":"response","deleted":true}', True, "resp_1", ()),
+        (b'{"id":"resp_1"', False, None, ()),
+        (b"<html>", False, None, ()),
+        (b"", False, None, ()),
+    ],
+)
+def test_what_was_stored_says_what_is_in_it_and_used_nothing(
+    body: bytes, is_complete: bool, response_id: str | None, item_ids: tuple[str, ...]
+) -> None:
+    reader = stored_reader(is_event_stream=False)
+
+    assert relay(reader, [body[:9], body[9:]]) == body
+    assert (reader.is_complete, reader.response_id, reader.item_ids) == (is_complete, response_id, item_ids)
+    assert (reader.usage, reader.raw_usage, reader.failure) == (None, None, None)
+
+
+@pytest.mark.parametrize("kind", ["completed", "failed", "incomplete"])
+def test_stored_events_were_used_when_they_were_made(kind: str) -> None:
+    reader = stored_reader(is_event_stream=True)
+    stream = CREATED + DELTA + ended(kind, usage={"input_tokens": 3, "output_tokens": 4}, output=[{"id": "msg_1"}])
+
+    assert relay(reader, [stream]) == stream
+    assert (reader.is_complete, reader.failure, reader.usage, reader.raw_usage) == (True, None, None, None)
+    assert (reader.response_id, reader.item_ids) == ("resp_1", ("msg_1",))
+
+
+@pytest.mark.parametrize(("stream", "is_complete"), [(b"", True), (CREATED + DELTA, False), (CREATED[:-2], False)])
+def test_after_the_last_event_there_may_be_none(stream: bytes, is_complete: bool) -> None:
+    reader = stored_reader(is_event_stream=True)
+
+    relay(reader, [stream] if stream else [])
+    assert reader.is_complete is is_complete

@@ -52,10 +52,26 @@ def continued(document: Any) -> list[Any]:
 
 
 async def check_ownership(document: Any, *servers: Server) -> None:
-    for body in continued(document):
-        for server in servers:
+    for server in servers:
+        for body in continued(document):
             assert await server.statuses(KEY, "/v1/responses", body) == {200}
             assert await server.statuses(OTHER, "/v1/responses", body) == {400}
+        for key, expected in ((KEY, {200}), (OTHER, {404})):
+            answers = await server.everywhere("GET", f"/v1/responses/{document['id']}", key)
+            assert {answer.status_code for answer in answers} == expected
+
+
+async def check_deletion(document: Any, by: Server, *servers: Server) -> None:
+    """No worker asks the provider for it any more, though each has known it."""
+    path = f"/v1/responses/{document['id']}"
+    assert (await by.ask("DELETE", path)).json()["deleted"] is True
+
+    async def is_gone() -> bool:
+        answers = [answer for server in servers for answer in await server.everywhere("GET", path)]
+        assert {answer.status_code for answer in answers} == {404}
+        return not any("x-gateway-provider" in answer.headers for answer in answers)
+
+    await until(is_gone)
 
 
 async def test_two_workers_are_one_server(upstream: str, tmp_path: Path) -> None:
@@ -98,6 +114,7 @@ async def test_two_workers_are_one_server(upstream: str, tmp_path: Path) -> None
         assert (await server.ask("DELETE", revoked, ADMIN)).status_code == 200
         await become(200, server, key=OTHER)
         await check_ownership(stored, server)
+        await check_deletion(stored, server, server)
 
 
 async def answers_with(server: Server, workers: int, *, without: int) -> bool:

@@ -73,6 +73,12 @@ class Failover:
         order = self.selector.order(route, affinity)
         return AttemptSequence(self, route, order, started, body)
 
+    def check_forced(self, route: Route) -> None:
+        """Raises `CircuitOpenError` where an operator has shut the first deployment of this route."""
+        shut = self.registry.forced_open(route.deployments[0])
+        if shut is not None:
+            raise refusal(route.name, [Obstacle(shut.retry_after, breaker=shut)])
+
 
 class PlannedAttempt:
     """One attempt that a call may make: at which deployment, and after how many seconds."""

@@ -6,9 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway_middleware.breaker.affinity import affinity_of
+from gateway_middleware.breaker.failure.rules import Retry, judge
 from gateway_middleware.breaker.hedge import attempt_scope, correct_outcome
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.core.domain import Balance
+from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.scope import RECORD, REQUEST
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ class FailoverMiddleware:
     """Tries a model call at one deployment of its route after another, until one has answered.
 
     One inner call for each attempt, for as long as nothing has been sent to the client. Everything that is no model
-    call (no REQUEST in the scope) passes. `sleep` waits before the same deployment is asked again. Raises
-    `CircuitOpenError`, `CoolingDownError`, and what the last attempt raised.
+    call (no REQUEST in the scope) passes. What is stored at a provider is asked for whatever the state of its breakers,
+    unless an operator has forced them open, and tells them nothing: it says little of how models answer. `sleep` waits
+    before the same deployment is asked again. Raises `CircuitOpenError`, `CoolingDownError`, and what the last attempt
+    raised.
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class FailoverMiddleware:
         request = REQUEST.peek(scope)
         if request is None:
             return self.app(scope, receive, send)
+        if request.stored is not None:
+            return self._look_up(request, (scope, receive, send))
         return self._call(request, (scope, receive, send))
 
     async def _call(self, request: ModelRequest, connection: Connection) -> None:
@@ -61,6 +67,27 @@ class FailoverMiddleware:
             following = await self._attempt(sequence, planned, record, connection)
         while following is not None:
             following = await self._attempt(sequence, following, record, connection)
+
+    async def _look_up(self, request: ModelRequest, connection: Connection) -> None:
+        """Ask the one deployment that has stored something; once more where a kept connection had been closed."""
+        self._failover.check_forced(request.route)
+        record = RECORD.get(connection[0])
+        if await self._is_stale(record, connection):
+            await self._is_stale(record, connection)
+
+    async def _is_stale(self, record: CallRecord, connection: Connection) -> bool:
+        """One inner call. Whether it only found a connection that had been closed, for the first time."""
+        scope, receive, send = connection
+        try:
+            await self.app(scope, receive, send)
+        except UpstreamError as error:
+            judgement = judge(error, wall=self._failover.wall())
+            error.outcome = judgement.outcome
+            correct_outcome(record, error)
+            if judgement.retry is Retry.AT_ONCE and record.first_byte is None and len(record.attempts) == 1:
+                return True
+            raise
+        return False
 
     async def _attempt(
         self, sequence: AttemptSequence, planned: PlannedAttempt, record: CallRecord, connection: Connection

@@ -45,7 +45,9 @@ COUNTED: dict[Surface, CountedFields] = {
         caps=("max_tokens",), read=("messages", "system", "tools", "output_format", "output_config")
     ),
     Surface.EMBEDDINGS: CountedFields(read=("input",)),
+    Surface.COMPACT: CountedFields(read=("input", "instructions", "tools")),
     Surface.INPUT_TOKENS: CountedFields(),
+    Surface.STORED: CountedFields(),
     Surface.COUNT_TOKENS: CountedFields(),
     Surface.MODERATIONS: CountedFields(),
     Surface.IMAGES_GENERATIONS: CountedFields(choices=("n",), read=("prompt",)),

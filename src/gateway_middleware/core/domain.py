@@ -25,8 +25,12 @@ class Dialect(StrEnum):
     AZURE = "azure"
 
 
-_FREE = frozenset({"messages/count_tokens", "responses/input_tokens", "moderations"})
-_TEXT = frozenset({"chat/completions", "responses", "completions", "messages"})
+_STORED = "responses/{id}"
+_FREE = frozenset({"messages/count_tokens", "responses/input_tokens", "moderations", _STORED})
+_TEXT = frozenset({"chat/completions", "responses", "responses/compact", "completions", "messages"})
+
+
+_LABELS = {"chat/completions": "chat", _STORED: "stored_responses"}
 
 
 class Surface(StrEnum):
@@ -35,6 +39,9 @@ class Surface(StrEnum):
     CHAT = "chat/completions"
     RESPONSES = "responses"
     INPUT_TOKENS = "responses/input_tokens"
+    COMPACT = "responses/compact"
+    STORED = _STORED
+    """What a provider has stored of a response: to be read, cancelled and deleted."""
     EMBEDDINGS = "embeddings"
     COMPLETIONS = "completions"
     MESSAGES = "messages"
@@ -53,11 +60,18 @@ class Surface(StrEnum):
     """Whether a call can cost tokens. Counting tokens and moderation are free at every provider."""
     writes_text: bool
     """Whether the answer is text of a model, whose tokens are output."""
+    asks_model: bool
+    """Whether a model is asked. What is stored at a provider is looked up without one."""
 
     def __init__(self, path: str) -> None:
-        self.label = "chat" if path == "chat/completions" else path.replace("/", "_")
+        self.label = _LABELS.get(path) or path.replace("/", "_")
+        self.asks_model = path != _STORED
         self.uses_tokens = path not in _FREE
         self.writes_text = path in _TEXT
+
+
+MODEL_SURFACES = tuple(surface for surface in Surface if surface.asks_model)
+"""Those that a client calls with the name of a model."""
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,6 +280,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.deployments) > 1 or bool(self.on_context_window or self.on_content_policy)
 
 
+class StoredCall(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done with a stored response. `path` follows its id (`/cancel`); `query` is ready to be sent."""
+
+    method: str
+    response_id: str
+    path: str = ""
+    query: str = ""
+
+
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A client's request after intake: its top level decoded, every value below still raw bytes.
 
@@ -291,6 +314,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Client headers that may go upstream: `anthropic-version`, `anthropic-beta`, `openai-beta`, `traceparent`."""
     plan: CallPlan = msgspec.field(default_factory=CallPlan)
     """What this call has in common with others of its kind. A request of another route or surface has another plan."""
+    stored: StoredCall | None = None
+    """Set where no model is asked. `model` is then that of the deployment which holds the response."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from gateway_middleware.core.domain import Dialect, Surface
+from gateway_middleware.core.domain import MODEL_SURFACES, Dialect, Surface
 
 
 class Access(StrEnum):
@@ -23,7 +23,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint of the contract. `surface` is None for those that are not model calls.
 
     `label` names it in logs and metrics. `argument` is the path parameter, percent-decoded: a deployment, a model, a
-    provider.
+    provider, a response.
     """
 
     label: str
@@ -38,9 +38,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The second path parameter, of paths that have one."""
 
 
-_OPENAI_SURFACES = tuple(s for s in Surface if s not in (Surface.MESSAGES, Surface.COUNT_TOKENS))
+_OPENAI_SURFACES = tuple(s for s in MODEL_SURFACES if s not in (Surface.MESSAGES, Surface.COUNT_TOKENS))
 _ANTHROPIC_SURFACES = (Surface.MESSAGES, Surface.COUNT_TOKENS)
-_WITHOUT_DEPLOYMENT = (Surface.RESPONSES, Surface.INPUT_TOKENS)
+_WITHOUT_DEPLOYMENT = (Surface.RESPONSES, Surface.INPUT_TOKENS, Surface.COMPACT)
 """What Azure's dated versions have at a path without a deployment: the model is in the body."""
 _READ = ("GET", "HEAD")
 _BREAKERS = "/v1/admin/circuit-breakers"
@@ -65,7 +65,30 @@ def _surfaces() -> list[Endpoint]:
         if s not in _WITHOUT_DEPLOYMENT
     ]
     endpoints += [_surface(f"/openai/{s}", s, Dialect.AZURE) for s in _WITHOUT_DEPLOYMENT]
+    endpoints += _stored("/v1", Dialect.OPENAI)
+    for prefix in ("/openai/v1", "/openai"):
+        endpoints += _stored(prefix, Dialect.AZURE)
     return endpoints
+
+
+def _stored(prefix: str, dialect: Dialect) -> list[Endpoint]:
+    """What can be done with a response that a provider has stored."""
+    operations = (
+        ("response", "", ("GET", "DELETE")),
+        ("response_cancel", "/cancel", ("POST",)),
+        ("response_input_items", "/input_items", ("GET",)),
+    )
+    return [
+        Endpoint(
+            label=label,
+            path=f"{prefix}/responses/{{argument}}{path}",
+            methods=methods,
+            access=Access.TENANT,
+            dialect=dialect,
+            surface=Surface.STORED,
+        )
+        for label, path, methods in operations
+    ]
 
 
 def _read(label: str, path: str, access: Access, dialect: Dialect = Dialect.OPENAI) -> Endpoint:

@@ -7,6 +7,7 @@ GatewayError                     rendered for the client, in the client's dialec
 ├── PermissionDeniedError        403  known, but not allowed
 ├── PathNotFoundError            404  no such endpoint
 ├── UnknownModelError            404  no such model, or not for this tenant
+├── ResponseNotFoundError        404  no such stored response, or not of this tenant
 ├── MethodNotAllowedError        405
 ├── ConflictError                409  what is to be made is there already
 ├── UpgradeRequiredError         426  a websocket, where there is none
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway_middleware.core.domain import HeaderList, Outcome
+
+
+_MAX_SHOWN_ID = 128
 
 
 class GatewayError(Exception):
@@ -117,6 +121,20 @@ class UnknownModelError(GatewayError):
     status = 404
     kind = "invalid_request_error"
     code = "model_not_found"
+
+
+class ResponseNotFoundError(GatewayError):
+    """No response is stored under this id, or it is not this tenant's.
+
+    The words are OpenAI's, who give no code. `reason` follows them.
+    """
+
+    status = 404
+    kind = "invalid_request_error"
+
+    def __init__(self, response_id: str, *, reason: str = "", code: str | None = None) -> None:
+        shown = response_id[:_MAX_SHOWN_ID]
+        super().__init__(f"Response with id '{shown}' not found.{reason and ' '}{reason}", code=code)
 
 
 class MethodNotAllowedError(GatewayError):

@@ -10,6 +10,7 @@ from gateway_middleware.core.domain import Surface
 _OPERATIONS = {
     Surface.CHAT: "chat",
     Surface.RESPONSES: "chat",
+    Surface.COMPACT: "chat",
     Surface.MESSAGES: "chat",
     Surface.COMPLETIONS: "text_completion",
     Surface.EMBEDDINGS: "embeddings",

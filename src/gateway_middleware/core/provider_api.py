@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Protocol
 
@@ -141,6 +141,8 @@ class Translation(msgspec.Struct, frozen=True, kw_only=True):
     dropped: tuple[str, ...]
     reader: ReaderFactory
     """Gives out the answer in the client's dialect."""
+    answer_id: Callable[[str], str] = str
+    """The id that the client gets for the provider's id of the answer."""
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):

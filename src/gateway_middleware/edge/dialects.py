@@ -81,6 +81,8 @@ class StreamPlace(msgspec.Struct, frozen=True, gc=False):
 
 
 _NO_PLACE = StreamPlace()
+_OF_RESPONSES = frozenset({Surface.RESPONSES, Surface.STORED})
+"""Surfaces with the events of responses."""
 
 
 def stream_frame(
@@ -94,7 +96,7 @@ def stream_frame(
     if dialect is Dialect.ANTHROPIC:
         document = _document(words, dialect, status, request_id)
         return b"event: error\ndata: " + _ENCODE(document) + b"\n\n"
-    if surface is Surface.RESPONSES:
+    if surface in _OF_RESPONSES:
         return b"event: response.failed\ndata: " + _ENCODE(_response_failed(words, place)) + b"\n\n"
     return b"data: " + _ENCODE({"error": words}) + b"\n\n"
 
@@ -184,7 +186,7 @@ def _fits(frame: bytes, surface: Surface | None, dialect: Dialect) -> bool:
         return False
     if dialect is Dialect.ANTHROPIC:
         return _is_anthropic(document) and b"error" in _fields(frame, b"event")
-    if surface is Surface.RESPONSES:
+    if surface in _OF_RESPONSES:
         return document.get("type") in ("error", "response.failed")
     return bool(document.get("error")) and "type" not in document
 

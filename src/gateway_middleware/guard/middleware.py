@@ -27,9 +27,9 @@ _encode = msgspec.json.Encoder().encode
 class GuardMiddleware:
     """Stands inside `IntakeMiddleware` and outside of what limits and meters: what a guard sees is what is used.
 
-    Only JSON requests, their JSON answers and their event streams are shown; forms and binary answers pass. Raises
-    `GuardRefusedError`, `UnavailableError` where a guard has to be asked and cannot be; inside a stream that has begun,
-    its provider is left first.
+    Only JSON requests, their JSON answers and their event streams are shown, and what was stored of an answer; forms
+    and binary answers pass. Raises `GuardRefusedError`, `UnavailableError` where a guard has to be asked and cannot be;
+    inside a stream that has begun, its provider is left first.
     """
 
     def __init__(self, app: ASGIApp, *, guarding: Guarding, max_answer_bytes: int) -> None:
@@ -39,13 +39,15 @@ class GuardMiddleware:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         request = REQUEST.peek(scope) if scope["type"] == "http" else None
-        if request is None or not request.fields or not self._guarding.rules:
+        if request is None or not self._guarding.rules or not _is_shown(request):
             return self.app(scope, receive, send)
         return self._guard(request, scope, receive, send)
 
     async def _guard(self, request: ModelRequest, scope: Scope, receive: Receive, send: Send) -> None:
-        prompt = _shown(scope, request, Stage.REQUEST, Part.BODY, request.body.decode("utf-8", "replace"))
-        content = await self._guarding.check(prompt)
+        content = None
+        if request.fields:
+            prompt = _shown(scope, request, Stage.REQUEST, Part.BODY, request.body.decode("utf-8", "replace"))
+            content = await self._guarding.check(prompt)
         if content is not None:
             scope = REQUEST.child(scope, _with_content(request, content))
         guarded = GuardedAnswer(
@@ -61,6 +63,11 @@ class GuardMiddleware:
             if not guarded.has_refused:  # otherwise it is what became of an app that was told that its client has left
                 raise
         guarded.raise_refusal()
+
+
+def _is_shown(request: ModelRequest) -> bool:
+    """Whether it has a prompt, or reads what was stored of an answer."""
+    return bool(request.fields) or (request.stored is not None and request.stored.method != "DELETE")
 
 
 def _shown(scope: Scope, request: ModelRequest, stage: Stage, part: Part, content: str) -> Guarded:

@@ -13,15 +13,17 @@ from gateway_middleware.core.plan import CallPlan, PlanPart, Plans
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
 from gateway_middleware.intake.attribution import attribution_of
 from gateway_middleware.intake.body import read_body
+from gateway_middleware.intake.ownership import NOT_STORED
 from gateway_middleware.intake.paced_receive import BodyPaces, PacedReceive
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
+from gateway_middleware.intake.stored_responses import StoredResponses
 from gateway_middleware.intake.tenant_bodies import MAX_TENANT_BODIES_BYTES, TenantBodies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from collections.abc import Set as AbstractSet
 
-    from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
+    from gateway_middleware.core.asgi import ASGIApp, Connection, Message, Receive, Scope, Send
     from gateway_middleware.core.domain import HeaderList, Route, Tenant
     from gateway_middleware.core.endpoints import Endpoint
     from gateway_middleware.core.plan import CallKind
@@ -77,6 +79,7 @@ class IntakeMiddleware:
         self._plans = Plans() if plans is None else plans
         self._end_user_header = None if end_user_header is None else end_user_header.lower().encode()
         self._route = PlanPart(self._resolve)
+        self._stored = StoredResponses(owners, table)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = ENDPOINT.peek(scope) if scope["type"] == "http" else None
@@ -87,6 +90,9 @@ class IntakeMiddleware:
         share = self._bodies.share_of(tenant.name)
         try:
             headers = dict(scope["headers"])
+            if surface is Surface.STORED:
+                await self._pass_stored(endpoint, headers, share, (scope, receive, send))
+                return
             content_type = check_media_type(headers.get(b"content-type"), headers.get(b"content-encoding"), surface)
             body = await self._read(headers.get(b"content-length"), receive, share)
             share.end_turn()
@@ -117,6 +123,35 @@ class IntakeMiddleware:
                     self._remember(scope, request)
         finally:
             share.close()
+
+    async def _pass_stored(
+        self, endpoint: Endpoint, headers: Mapping[bytes, bytes], share: Share, connection: Connection
+    ) -> None:
+        """What is to be done with a stored response. A body says nothing here, and goes nowhere."""
+        scope, receive, send = connection
+        tenant, record, sent = TENANT.get(scope), RECORD.get(scope), scope["headers"]
+        record.bytes_in = len(await self._read(headers.get(b"content-length"), receive, share))
+        share.end_turn()
+        record.attribution = attribution_of(headers, sent, {}, end_user_header=self._end_user_header)
+        request = await self._stored.request(
+            endpoint,
+            scope["method"],
+            scope["query_string"],
+            tenant=tenant,
+            headers=_allowed_headers(sent, headers.keys(), endpoint.dialect),
+        )
+        record.is_stream = request.is_stream
+        REQUEST.set(scope, request)
+        error: BaseException | None = None
+        try:
+            await self.app(scope, receive, send)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if request.stored is not None:  # pragma: no branch
+                self._stored.conclude(request.stored, record, tenant, error)
+            error = None
 
     def _read(self, declared: bytes | None, receive: Receive, share: Share) -> Awaitable[bytes]:
         paced = PacedReceive(receive, self._paces)
@@ -186,7 +221,11 @@ class IntakeMiddleware:
         if request.fields.get("store") == _FALSE:
             return
         attempt = RECORD.get(scope).answered_by
-        if attempt is not None and attempt.response_id is not None and attempt.translation is None:
+        if attempt is None or attempt.response_id is None:
+            return
+        if attempt.translation is not None:
+            self._owners.remember([attempt.translation.answer_id(attempt.response_id)], TENANT.get(scope), NOT_STORED)
+        else:
             ids = (attempt.response_id, *attempt.item_ids)
             self._owners.remember(ids, TENANT.get(scope), attempt.deployment.key)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from gateway_middleware.core.errors import InvalidRequestError, UnavailableError
+from gateway_middleware.core.errors import InvalidRequestError, ResponseNotFoundError, UnavailableError
 from gateway_middleware.fleet.entries import Owner
 from gateway_middleware.fleet.store import StoreAwayError
 from gateway_middleware.intake.resources.media import check_form
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from gateway_middleware.intake.parsing import ParsedBody
 
 _PREVIOUS = "previous_response_id"
+NOT_STORED = ""
+"""In the place of the deployment that holds a response: it was translated, and nobody has stored it."""
+_TRANSLATED = "It came from a provider that has no such responses; send the conversation in `input`."
 _RETRY_SECONDS = 1.0
 _NONE: Mapping[str, str] = MappingProxyType({})
 _decode_text = msgspec.json.Decoder(str).decode
@@ -36,6 +39,14 @@ class OwnerStore(Protocol):
 
     def remember(self, ids: Iterable[str], owner: Owner) -> None:
         """All of these are the owner's. Waits for nothing."""
+        ...
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """None of these is stored any longer. Waits for nothing."""
+        ...
+
+    async def current(self, resource_id: str) -> Owner | None:
+        """The owner, if it is known and no process has forgotten it. Raises `StoreAwayError` where it may be known."""
         ...
 
     async def find(self, ids: Sequence[str]) -> Mapping[str, Owner]:
@@ -56,8 +67,32 @@ class ResponseOwners:
         self.stateless = stateless
 
     def remember(self, ids: Iterable[str], tenant: Tenant, deployment: str) -> None:
-        """Note that this tenant got this response and these items from this deployment (its key)."""
+        """Note that this tenant got this response and these items from this deployment (its key), or `NOT_STORED`."""
         self._store.remember(ids, Owner(tenant.name, deployment))
+
+    def forget(self, response_id: str) -> None:
+        """Note that this response was deleted."""
+        self._store.forget([response_id])
+
+    async def place_of(self, response_id: str, tenant: Tenant) -> str | None:
+        """The deployment (its key) that holds a response of this tenant; None: it may be the tenant's, wherever it is.
+
+        Raises `ResponseNotFoundError`, the same for what is another tenant's and what nobody knows, and
+        `UnavailableError` when it cannot be known at the moment.
+        """
+        try:
+            owner = await self._store.current(response_id)
+        except StoreAwayError:
+            if self.is_shared:
+                raise _unknown("response_id") from None
+            return None
+        if self.is_shared and (owner is None or owner.tenant != tenant.name):
+            raise ResponseNotFoundError(response_id)
+        if owner is None:
+            return None
+        if owner.deployment == NOT_STORED:
+            raise ResponseNotFoundError(response_id, reason=_TRANSLATED, code="response_not_stored")
+        return owner.deployment
 
     def references(self, surface: Surface, parsed: ParsedBody, route: Route) -> Mapping[str, str]:
         """The ids that `holder` has to be asked about, each with the field that names it.
@@ -90,7 +125,11 @@ class ResponseOwners:
         foreign = [name for name in ids if name not in own]
         if self.is_shared and foreign:
             raise _refusal(references[foreign[0]])
-        return next((own[name].deployment for name in ids if name in own), None)
+        key = next((own[name].deployment for name in ids if name in own), None)
+        if key == NOT_STORED:
+            raise InvalidRequestError(f"The field `{_PREVIOUS}` names a response that is stored nowhere. {_TRANSLATED}",
+                                      param=_PREVIOUS, code="response_not_stored")  # fmt: skip
+        return key
 
 
 def _previous(fields: Mapping[str, msgspec.Raw]) -> Mapping[str, str]:

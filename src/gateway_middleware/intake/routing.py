@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface, Translate
+from gateway_middleware.core.domain import MODEL_SURFACES, Deployment, Dialect, Route, Surface, Translate
 from gateway_middleware.core.errors import InvalidRequestError, PermissionDeniedError, UnknownModelError
 from gateway_middleware.core.models import facts_of
 from gateway_middleware.intake.accounts import Accounts
@@ -67,7 +67,7 @@ class RouteTable:
         self._by_surface = {
             (name, surface): able
             for name, route in self._routes.items()
-            for surface in Surface
+            for surface in MODEL_SURFACES
             if (able := self._serving(route, surface)) is not None
         }
         self._resolved: OrderedDict[tuple[str, Surface, Dialect, Requirements], Route] = OrderedDict()
@@ -100,6 +100,33 @@ class RouteTable:
         self._resolved.move_to_end(key)
         return route
 
+    def holding(self, deployment: str | None, *, dialect: Dialect, tenant: Tenant) -> Route | None:
+        """The way to a response that is stored at this deployment (its key); None: no provider there stores any.
+
+        Of a response whose deployment is not known (None) it is that to the first provider that stores responses,
+        before others to those of the client's own dialect. Raises `PermissionDeniedError` where a provider is not as
+        the tenant requires it.
+        """
+        if deployment is None:
+            provider, model = self._first_with_responses(dialect, tenant.require), "responses"
+        else:
+            provider, _, model = deployment.partition("/")
+        if provider not in self._providers or not self._has_responses(provider):
+            return None
+        route = _single(f"{provider}/{model}", provider, model)
+        if tenant.require:
+            route = self._residency.narrowed(route, tenant.require)
+        return self._accounts.charged(route, tenant.name)
+
+    def _has_responses(self, provider: str) -> bool:
+        """Whether it has the API itself, so that it may have stored something."""
+        return self._supports(provider, Surface.RESPONSES, Translate.OFF)
+
+    def _first_with_responses(self, dialect: Dialect, require: Requirements) -> str:
+        """Empty where there is none."""
+        able = [p for p in self._providers if self._has_responses(p) and self._residency.permits(p, require)]
+        return min(able, key=lambda name: self._providers[name].dialect is not dialect, default="")
+
     def visible(self, tenant: Tenant, dialect: Dialect) -> tuple[Route, ...]:
         """What this tenant may call, as far as it has names: explicit routes, then models that its `models` spell out.
 
@@ -113,7 +140,7 @@ class RouteTable:
 
     def find(self, model: str, tenant: Tenant, dialect: Dialect) -> Route | None:
         """What a call of this name leads to on the first surface that has it; None where none has."""
-        for surface in Surface:
+        for surface in MODEL_SURFACES:
             with suppress(InvalidRequestError, PermissionDeniedError, UnknownModelError):
                 return self.resolve(model, surface=surface, dialect=dialect, tenant=tenant)
         return None
@@ -202,9 +229,9 @@ class RouteTable:
 
     def _not_here(self, model: str, surface: Surface, names: list[str]) -> InvalidRequestError:
         """`names` are those of the providers that have the model."""
-        surfaces = [s.value for s in Surface if any(self._supports(name, s, self._translation) for name in names)]
+        able = [s for s in MODEL_SURFACES if any(self._supports(name, s, self._translation) for name in names)]
         return InvalidRequestError(
-            f"The model `{model}` is not available on {surface.value}; it is on {', '.join(surfaces)}.",
+            f"The model `{model}` is not available on {surface.value}; it is on {', '.join(able)}.",
             param="model",
             code="unsupported_surface",
         )

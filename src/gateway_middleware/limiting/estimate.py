@@ -29,7 +29,13 @@ _WARM = 8
 _MAX_MODELS = 2048
 _MAX_PAIRS = 8192
 _MAX_RATIO, _MIN_RATIO = 12.0, 0.5
-_NO_OUTPUT = frozenset({Surface.EMBEDDINGS, Surface.COUNT_TOKENS, Surface.INPUT_TOKENS, Surface.MODERATIONS})
+_NO_OUTPUT = frozenset({
+    Surface.EMBEDDINGS,
+    Surface.COUNT_TOKENS,
+    Surface.INPUT_TOKENS,
+    Surface.MODERATIONS,
+    Surface.STORED,
+})  # fmt: skip
 _SELDOM_OUTPUT = frozenset({
     Surface.IMAGES_GENERATIONS,
     Surface.IMAGES_EDITS,

@@ -1,4 +1,4 @@
-"""`/openapi.json`: the endpoints of operators and those that tenants read, as an OpenAPI 3.1 document.
+"""`/openapi.json`: all endpoints that are no model calls, as an OpenAPI 3.1 document.
 
 Paths and methods are those of the table of endpoints; bodies are those of the structs that read them. Model calls are
 described by their vendors.
@@ -38,6 +38,14 @@ class Operation(msgspec.Struct, frozen=True):
 _COMMAND = Operation("Reset or force the breakers of a provider, a deployment or a host.", "key", CommandOptions)
 _OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("models", "GET"): Operation("The models that this tenant may call.", "model"),
+    ("response", "GET"): Operation(
+        "A response that is stored at its provider.", "response_id", query=("include", "stream", "starting_after")
+    ),
+    ("response", "DELETE"): Operation("Delete a stored response.", "response_id"),
+    ("response_cancel", "POST"): Operation("Cancel a response of the background.", "response_id"),
+    ("response_input_items", "GET"): Operation(
+        "What a stored response was asked.", "response_id", query=("include", "after", "limit", "order")
+    ),
     ("healthz", "GET"): Operation("The process answers."),
     ("readyz", "GET"): Operation("Whether the gateway should get traffic; 503 with the reason."),
     ("health", "GET"): Operation("State of breakers, limits, metering and fleet.", schema="Health"),

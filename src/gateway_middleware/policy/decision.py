@@ -32,8 +32,9 @@ _encode = msgspec.json.Encoder().encode
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """May this tenant do this? Everything that a policy is told, so that a decision may be kept for the same question.
 
-    `action` is `call` for model calls, with `surface`, `model` and `route` (where one is configured); `read` for what a
-    tenant may look up, with `endpoint` (`models`, `usage`).
+    `action` is `call` for model calls, with `surface`, `model` and `route` (where one is configured), and for a stored
+    response that is to be cancelled or deleted; `read` for what a tenant may look up, with `endpoint` (`models`,
+    `usage`, `response`).
     """
 
     tenant: str

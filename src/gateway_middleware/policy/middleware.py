@@ -51,7 +51,8 @@ class PolicyMiddleware:
         if terms is None:
             return scope
         if request is not None:
-            _check_model(request.model, terms)
+            if request.stored is None:
+                _check_model(request.model, terms)
             scope = REQUEST.child(scope, msgspec.structs.replace(request, plan=self._plan(request, terms)))
         RECORD.get(scope).labels = terms.labels
         return TENANT.child(scope, msgspec.structs.replace(tenant, terms=terms))
@@ -77,10 +78,10 @@ def _question(tenant: Tenant, request: ModelRequest | None, endpoint: Endpoint) 
     return Question(
         tenant=tenant.name,
         key_id=tenant.key_id,
-        action="call",
+        action="call" if request.stored is None or request.stored.method != "GET" else "read",
         endpoint=endpoint.label,
         surface=request.surface.label,
-        model=request.model,
+        model=request.model if request.stored is None else None,
         route=request.route.name if request.route.is_configured else None,
     )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway_middleware.providers.targets import PathOf
 
 AZURE_SURFACES = OPENAI_SURFACES - {Surface.MODERATIONS}
-_WITHOUT_DEPLOYMENT = (Surface.RESPONSES, Surface.INPUT_TOKENS)
+_WITHOUT_DEPLOYMENT = (Surface.RESPONSES, Surface.INPUT_TOKENS, Surface.COMPACT)
 _V1_QUERIES = {None: "", "v1": "", "preview": "?api-version=preview", "latest": "?api-version=preview"}
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}[A-Za-z0-9.-]*")
 _FIRST_WITH_STREAM_OPTIONS = "2024-09-01"
@@ -57,6 +57,8 @@ class AzureOpenAIProvider(OpenAIFormat):
         return surface in AZURE_SURFACES
 
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
+        if request.stored is not None:
+            return self._about_stored(request, request.stored)
         is_in_path = self._is_dated and request.surface not in _WITHOUT_DEPLOYMENT
         target = self._targets.get(request, deployment.model)
         body = upstream_body(

@@ -37,6 +37,8 @@ class OpenAIProvider(OpenAIFormat):
         return surface in OPENAI_SURFACES
 
     def prepare(self, request: ModelRequest, deployment: Deployment) -> UpstreamRequest:
+        if request.stored is not None:
+            return self._about_stored(request, request.stored)
         return UpstreamRequest(
             target=self._targets.get(request, deployment.model),
             body=upstream_body(request, deployment.model, asks_usage=self._asks_usage(request, deployment)),

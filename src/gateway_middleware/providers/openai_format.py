@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway_middleware.core.domain import Surface
+from gateway_middleware.core.domain import MODEL_SURFACES, Surface
+from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.providers.adapter import Adapter
 from gateway_middleware.providers.answers import BinaryReader, JsonReader, TranscriptReader
 from gateway_middleware.providers.events import ChatEvents, MediaEvents, QuietChatEvents, ResponsesEvents
+from gateway_middleware.providers.stored_responses import StoredEvents, StoredReader
 from gateway_middleware.providers.usage import openai_usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.core.domain import Deployment, ModelRequest
+    from gateway_middleware.core.domain import Deployment, ModelRequest, StoredCall
     from gateway_middleware.core.errors import UpstreamStatusError
     from gateway_middleware.core.provider_api import ProviderConfig, ResponseReader
     from gateway_middleware.providers.targets import Headers, PathOf
 
-OPENAI_SURFACES = frozenset(Surface) - {Surface.MESSAGES, Surface.COUNT_TOKENS}
+OPENAI_SURFACES = frozenset(MODEL_SURFACES) - {Surface.MESSAGES, Surface.COUNT_TOKENS}
 _TRANSCRIPTS = frozenset({Surface.AUDIO_TRANSCRIPTIONS, Surface.AUDIO_TRANSLATIONS})
 _MAX_REFUSING = 256
 _REFUSALS = frozenset({400, 422})
@@ -35,7 +37,14 @@ class OpenAIFormat(Adapter):
         self._takes_stream_options = config.stream_options
         self._refusing: set[str] = set()
 
+    def _about_stored(self, request: ModelRequest, stored: StoredCall) -> UpstreamRequest:
+        target = self._targets.of_stored(stored, is_stream=request.is_stream)
+        return UpstreamRequest(target=target, body=b"", headers=request.headers)
+
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
+        if request.stored is not None:
+            stored = StoredEvents if is_event_stream else StoredReader
+            return stored(secrets=self.secrets, limit=self._max_event_bytes)
         if is_event_stream:
             return self._event_reader(request)
         if request.surface is Surface.AUDIO_SPEECH:

@@ -14,7 +14,7 @@ from gateway_middleware.core.provider_api import Origin, UpstreamTarget
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.core.domain import ModelRequest
+    from gateway_middleware.core.domain import ModelRequest, StoredCall
 
     Headers = tuple[tuple[bytes, bytes], ...]
     PathOf = Callable[[Surface, str], str]
@@ -45,6 +45,15 @@ class TargetCache:
         key = (request.surface, model, request.is_stream, is_form)
         target = self._targets.get(key)
         return target if target is not None else self._add(key)
+
+    def of_stored(self, stored: StoredCall, *, is_stream: bool) -> UpstreamTarget:
+        """The target of a call about a stored response: made for each call, for each has an id of its own."""
+        path, _, query = self._path_of(Surface.RESPONSES, "").partition("?")
+        queries = "&".join(filter(None, (query, stored.query)))
+        target = f"{path}/{segment(stored.response_id)}{stored.path}{queries and '?'}{queries}"
+        accept = (b"accept", _accept(Surface.RESPONSES, is_stream=is_stream))
+        headers = (accept, (b"accept-encoding", b"identity"), _USER_AGENT, *self._headers)
+        return UpstreamTarget.build(self._origin, target, headers, method=stored.method)
 
     def _add(self, key: tuple[Surface, str, bool, bool]) -> UpstreamTarget:
         surface, model, is_stream, is_form = key

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway_middleware.core.domain import Surface, Timeouts
+from gateway_middleware.core.domain import MODEL_SURFACES, Surface, Timeouts
 from gateway_middleware.core.provider_api import Auth, EntraConfig, ProviderKind
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings import scalars
@@ -213,7 +213,7 @@ def _sends_none(members: Mapping[str, Node]) -> bool:
 def _surfaces(node: Node | None) -> frozenset[Surface] | None:
     if node is None:
         return None
-    names = {surface.label: surface for surface in Surface}
+    names = {surface.label: surface for surface in MODEL_SURFACES}
     listed = node.items(f"expected a list of surfaces: {', '.join(names)}")
     return frozenset(names[scalars.choice(item, list(names))] for item in listed)
 

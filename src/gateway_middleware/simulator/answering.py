@@ -17,21 +17,24 @@ from gateway_middleware.simulator.heads import Heads, without_headers
 from gateway_middleware.simulator.media import images, speech, transcript
 from gateway_middleware.simulator.messages import count_tokens, messages
 from gateway_middleware.simulator.names import behaviour_of
-from gateway_middleware.simulator.places import MODELS
+from gateway_middleware.simulator.places import MODELS, STORED
 from gateway_middleware.simulator.refusals import Refusal, failure, refuse
 from gateway_middleware.simulator.replays import replay_script
+from gateway_middleware.simulator.responses import compacted, responses
 from gateway_middleware.simulator.responses import input_tokens as input_tokens_of
-from gateway_middleware.simulator.responses import responses
 from gateway_middleware.simulator.script import Step, disguised, script
+from gateway_middleware.simulator.stored import StoredResponses
 from gateway_middleware.simulator.vectors import embeddings, moderations
 from gateway_middleware.simulator.vendors.vendor import dressed
 from gateway_middleware.simulator.words import Spent, document_after, input_tokens, reply_to
 
+_OK = 200
 _BUILDERS: dict[str, Callable[[Task], Answer]] = {
     Surface.CHAT: chat,
     Surface.COMPLETIONS: completions,
     Surface.RESPONSES: responses,
     Surface.INPUT_TOKENS: input_tokens_of,
+    Surface.COMPACT: compacted,
     Surface.EMBEDDINGS: embeddings,
     Surface.MODERATIONS: moderations,
     Surface.MESSAGES: messages,
@@ -51,6 +54,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     steps: bytes | Iterator[Step]
     is_plain: bool = False
+    task: Task | None = None
+    """Of a response that is stored."""
 
 
 class Answering:
@@ -65,6 +70,7 @@ class Answering:
         self._keys = keys
         self._default = default
         self._heads = Heads(clock)
+        self.stored = StoredResponses()
 
     def answer(self, call: Call, number: str) -> Outcome:
         """Answer one call; `number` makes its ids. Counts the use of a rule unless the call is refused."""
@@ -82,7 +88,12 @@ class Answering:
         except ValueError as error:
             unreadable = Refusal(status=400, message=str(error), param="model")
             return self._send(call, refuse(unreadable, provider, number), PLAIN, number)
-        return self._send(call, self._behaved(call, behaviour, number), behaviour, number)
+        outcome = self._send(call, self._behaved(call, behaviour, number), behaviour, number)
+        if call.place.kind != Surface.RESPONSES or outcome.status != _OK:
+            return outcome
+        task = self._task(call, behaviour, number)
+        self.stored.keep(task)
+        return msgspec.structs.replace(outcome, task=task)
 
     def _rule(self, call: Call) -> Rule | None:
         if not self._rules:
@@ -112,6 +123,8 @@ class Answering:
             return failure(behaviour, provider, number)
         if kind == MODELS:
             return models(provider, call.place.model)
+        if kind == STORED:
+            return self.stored.answer(call.place, call.method)
         answer = _BUILDERS[kind](self._task(call, behaviour, number))
         if answer.stream is None and behaviour.error_after is not None:
             answer.body = failure(behaviour, provider, number).body
@@ -149,7 +162,7 @@ class Answering:
         extra = (*answer.headers, *behaviour.headers.items())
         if extra:
             head += "".join(f"{name}: {value}\r\n" for name, value in extra).encode("latin-1")
-        is_plain = behaviour is PLAIN and answer.status == 200
+        is_plain = behaviour is PLAIN and answer.status == _OK
         if behaviour is PLAIN and answer.stream is None:
             whole = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(answer.body), answer.body)
             return Outcome(status=answer.status, steps=whole, is_plain=is_plain)

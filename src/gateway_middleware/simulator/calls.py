@@ -8,13 +8,14 @@ import msgspec
 
 from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.simulator.parameters import Parameters, StreamOptions, missing, read
-from gateway_middleware.simulator.places import MODELS, Place
+from gateway_middleware.simulator.places import MODELS, STORED, Place
 from gateway_middleware.simulator.record import Request
 from gateway_middleware.simulator.refusals import Refusal
 from gateway_middleware.simulator.vendors import VENDORS, Vendor
 
 _UNKNOWN_PREFIX = "missing-"
 _BARE = Parameters()
+_BODILESS = frozenset({MODELS, STORED})
 
 
 class Call(msgspec.Struct, kw_only=True):
@@ -44,7 +45,7 @@ def understand(request: Request, place: Place) -> Call:
     if place.kind in {"", MODELS} and place.provider is Dialect.OPENAI and b"anthropic-version" in headers:
         place = msgspec.structs.replace(place, provider=Dialect.ANTHROPIC)
     call = Call(place=place, method=request.method, headers=headers, body=request.body)
-    if place.kind and place.kind != MODELS and request.method == "POST":
+    if place.kind not in {"", *_BODILESS} and request.method == "POST":
         try:
             call.parameters = read(request.body, headers.get(b"content-type", b""))
             if call.vendor is not None and call.vendor.has_usage_unasked:
@@ -77,7 +78,7 @@ def refusal_for(call: Call, keys: Container[str] | None) -> Refusal | None:
     place = call.place
     if not place.kind or (place.vendor and not _is_served(place)):
         return Refusal(status=404, message=f"Invalid URL ({call.method} {place.path})", code=_unknown_path(place))
-    if call.method != place.method:
+    if call.method not in place.methods:
         return Refusal(status=405, message=f"Not allowed to {call.method} on {place.path}", code="method_not_allowed")
     names = _CREDENTIALS[place.provider] if call.vendor is None else call.vendor.credentials
     key = credential(call.headers, names)
@@ -109,7 +110,7 @@ def _version_refusal(call: Call) -> Refusal | None:
 
 
 def _body_refusal(call: Call) -> Refusal | None:
-    if call.place.kind == MODELS:
+    if call.place.kind in _BODILESS:
         return None
     if call.complaint is not None:
         return Refusal(status=400, message=call.complaint)

@@ -34,6 +34,10 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     file: Any = None
     image: Any = None
     stream: bool | None = None
+    store: bool | None = None
+    background: bool | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
     stream_options: StreamOptions | None = None
     stream_format: str | None = None
     tools: list[dict[str, Any]] | None = None
@@ -92,6 +96,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     Surface.COMPLETIONS: ("prompt",),
     Surface.RESPONSES: ("input",),
     Surface.INPUT_TOKENS: (),
+    Surface.COMPACT: (),
     Surface.EMBEDDINGS: ("input",),
     Surface.MODERATIONS: ("input",),
     Surface.MESSAGES: ("max_tokens", "messages"),

@@ -9,9 +9,10 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from gateway_middleware.core.domain import Dialect, Surface
+from gateway_middleware.core.domain import MODEL_SURFACES, Dialect, Surface
 
 MODELS = "models"
+STORED = "responses/{id}"
 CONTROL = "control"
 
 
@@ -29,15 +30,27 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Whose look-alike it is, by its name below `/as/`; empty: one of the three themselves."""
     base: str = ""
     """The path between that name and the kind."""
+    response_id: str = ""
+    tail: str = ""
+    """What follows the id of a stored response: `cancel`, `input_items`."""
+    query: str = ""
 
     @property
-    def method(self) -> str:
-        """The method it takes."""
-        return "GET" if self.kind == MODELS else "POST"
+    def methods(self) -> tuple[str, ...]:
+        """The methods it takes."""
+        if self.kind == STORED:
+            return _TAILS[self.tail]
+        return ("GET",) if self.kind == MODELS else ("POST",)
 
 
 _ANTHROPIC = frozenset({Surface.MESSAGES.value, Surface.COUNT_TOKENS.value})
-_OPENAI = frozenset(s.value for s in Surface) - _ANTHROPIC
+_OPENAI = frozenset(s.value for s in MODEL_SURFACES) - _ANTHROPIC
+_TAILS = {"": ("GET", "DELETE"), "cancel": ("POST",), "input_items": ("GET",)}
+_STORES = (
+    ("/v1/responses/", Dialect.OPENAI, False),
+    ("/openai/v1/responses/", Dialect.AZURE, False),
+    ("/openai/responses/", Dialect.AZURE, True),
+)
 _PREFIXES = (
     ("/v1/", Dialect.OPENAI, _OPENAI),
     ("/v1/", Dialect.ANTHROPIC, _ANTHROPIC),
@@ -51,7 +64,7 @@ _MODELS = (
     ("/openai/v1/models", Dialect.AZURE),
     ("/openai/models", Dialect.AZURE),
 )
-_DATED = {f"/openai/{kind}": kind for kind in ("responses", "responses/input_tokens")}
+_DATED = {f"/openai/{kind}": kind for kind in ("responses", "responses/input_tokens", "responses/compact")}
 _DEPLOYMENTS = "/openai/deployments/"
 _VENDORS = "/as/"
 
@@ -72,7 +85,25 @@ def locate(target: bytes) -> Place:
         return _dated(path, _DATED[path], None, version)
     if path.startswith(_DEPLOYMENTS):
         return _deployment(path, raw, version)
-    return _models(path, version)
+    return _stored(path, raw, query, version) or _models(path, version)
+
+
+def _stored(path: str, raw: str, query: str, version: str | None) -> Place | None:
+    """What is at the path of a stored response. Its id is one segment as it was sent, before it is decoded."""
+    for prefix, provider, is_dated in _STORES:
+        response_id, _, tail = raw.removeprefix(prefix).partition("/")
+        if raw.startswith(prefix) and response_id and tail in _TAILS:
+            return Place(
+                provider=provider,
+                kind=STORED,
+                path=path,
+                api_version=version,
+                needs_api_version=is_dated,
+                response_id=unquote(response_id),
+                tail=tail,
+                query=query,
+            )
+    return None
 
 
 def _of_vendor(path: str) -> Place:

@@ -8,7 +8,8 @@ from typing import TypeAlias
 import msgspec
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.simulator.record import Request
+from gateway_middleware.simulator.answer import Task
+from gateway_middleware.simulator.record import Received, Request
 from gateway_middleware.simulator.script import Step
 
 _MAX_ANSWERS = 512
@@ -23,6 +24,8 @@ class Ready(msgspec.Struct, frozen=True):
     provider: str
     surface: str
     model: str
+    task: Task | None
+    """Of a response that is stored."""
 
     def numbered(self, number: str) -> bytes:
         """The answer with a number of its own."""
@@ -45,10 +48,11 @@ class ReadyAnswers:
             self._answers.clear()
         return self._answers.get(_key(request)) if request.method == "POST" else None
 
-    def keep(self, request: Request, answer: bytes, *, number: str, provider: str, surface: str, model: str) -> None:
+    def keep(self, request: Request, answer: bytes, entry: Received, *, number: str, task: Task | None) -> None:
         """Remember an answer, unless there are many or the request is large."""
         if len(self._answers) < _MAX_ANSWERS and request.method == "POST" and len(request.body) <= _MAX_BODY_BYTES:
-            self._answers[_key(request)] = Ready(answer.split(number.encode()), provider, surface, model)
+            pieces = answer.split(number.encode())
+            self._answers[_key(request)] = Ready(pieces, entry.provider, entry.surface, entry.model, task)
 
 
 def _key(request: Request) -> _Key:

@@ -9,6 +9,7 @@ import msgspec
 from gateway_middleware.core.domain import Dialect
 from gateway_middleware.simulator.answer import Answer, encode, event_frame
 from gateway_middleware.simulator.behaviour import Behaviour
+from gateway_middleware.simulator.places import STORED
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ def stream_error(behaviour: Behaviour, *, provider: Dialect, kind: str, number: 
         return event_frame(error_document(named, provider, number))
     code = behaviour.error_code or "server_error"
     error = {"message": message, "type": behaviour.error_type or "server_error", "param": None, "code": code}
-    if kind == "responses":
+    if kind in {"responses", STORED}:
         # Flat is documented, nested is what the SDK raises for: the fields stand in both places.
         flat = {"code": code, "message": message, "param": None}
         return event_frame({"type": "error", **flat, "sequence_number": sequence, "error": error})

@@ -19,8 +19,47 @@ _DELTA = (
 def responses(task: Task) -> Answer:
     """`responses`."""
     if task.parameters.stream:
-        return Answer(content_type=EVENTS, stream=_Events(task).stream())
-    return Answer(body=encode(_document(task, _status(task), _output(task))))
+        return Answer(content_type=EVENTS, stream=events_of(task))
+    return Answer(body=encode(document_of(task, "queued" if task.parameters.background else None)))
+
+
+def events_of(task: Task) -> Stream:
+    """All events of the response."""
+    return _Events(task).stream()
+
+
+def document_of(task: Task, status: str | None = None) -> Document:
+    """The response: as it ends, or in a state before its end."""
+    return _document(task, status or _status(task), [] if status else _output(task))
+
+
+def compacted(task: Task) -> Answer:
+    """`responses/compact`: what users said, and one item for all the rest."""
+    said = [item for item in input_items(task) if item.get("role") == "user"]
+    rest = {"id": f"cmp_{task.number}", "type": "compaction", "encrypted_content": f"simulated-{task.number}"}
+    document = {
+        "id": f"resp_{task.number}",
+        "object": "response.compaction",
+        "created_at": task.created,
+        "output": [*said, rest],
+        "usage": _usage(task),
+    }
+    return Answer(body=encode(document))
+
+
+def input_items(task: Task) -> list[Document]:
+    """The input as items, the oldest first, each with an id."""
+    given = task.parameters.input
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given or []
+    return [_input_item(task, at, item) for at, item in enumerate(items)]
+
+
+def _input_item(task: Task, at: int, item: Document) -> Document:
+    common = {"id": f"msg_{task.number}_{at}", "type": "message", "status": "completed"}
+    if isinstance(item.get("content"), str):
+        kind = "output_text" if item.get("role") == "assistant" else "input_text"
+        item = item | {"content": [{"type": kind, "text": item["content"]}]}
+    return common | item
 
 
 def input_tokens(task: Task) -> Answer:
@@ -33,24 +72,24 @@ def _status(task: Task) -> str:
 
 
 def _document(task: Task, status: str, output: list[Document]) -> Document:
-    is_over = status != "in_progress"
+    is_over = status in {"completed", "incomplete"}
     return {
         "id": f"resp_{task.number}",
         "object": "response",
         "created_at": task.created,
         "status": status,
-        "background": False,
+        "background": bool(task.parameters.background),
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "instructions": None,
+        "instructions": task.parameters.instructions,
         "max_output_tokens": task.parameters.max_output_tokens,
         "model": task.model,
         "output": output,
         "parallel_tool_calls": True,
-        "previous_response_id": None,
+        "previous_response_id": task.parameters.previous_response_id,
         "reasoning": {"effort": None, "summary": None},
         "service_tier": "default",
-        "store": False,
+        "store": task.parameters.store is not False,
         "temperature": 1.0,
         "text": {"format": {"type": "text"}},
         "tool_choice": "auto",

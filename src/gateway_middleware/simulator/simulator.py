@@ -120,7 +120,10 @@ class Simulator:
         if ready is not None:
             entry = self.log.begin(request)
             entry.provider, entry.surface, entry.model, entry.status = ready.provider, ready.surface, ready.model, 200
-            return entry, ready.numbered(self._next_number())
+            number = self._next_number()
+            if ready.task is not None:
+                self._answering.stored.keep(msgspec.structs.replace(ready.task, number=number))
+            return entry, ready.numbered(number)
         place = self._place(request.target)
         if place.kind == CONTROL:
             return None, control.respond(self, request, place.path)
@@ -136,9 +139,7 @@ class Simulator:
             return entry, outcome.steps
         answer = whole(outcome.steps)
         if not self.rules:
-            self._ready.keep(
-                request, answer, number=number, provider=entry.provider, surface=entry.surface, model=entry.model
-            )
+            self._ready.keep(request, answer, entry, number=number, task=outcome.task)
         return entry, answer
 
     def _place(self, target: bytes) -> Place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from gateway_middleware.translation.context import (
     StreamEncoder,
 )
 from gateway_middleware.translation.fields import Losses
+from gateway_middleware.translation.ids import answer_id
 from gateway_middleware.translation.messages import request_decoder as messages_requests
 from gateway_middleware.translation.messages.answer_decoder import read_answer as read_message
 from gateway_middleware.translation.messages.answer_encoder import write_answer as write_message
@@ -42,6 +44,8 @@ class ClientSide(msgspec.Struct, frozen=True, kw_only=True):
     """A surface as clients speak it. `names` are its words for what the vocabulary names."""
 
     names: dict[str, str]
+    answer_id: Callable[[str], str]
+    """The id of an answer, as it is given to clients, by the provider's id."""
     read_request: Callable[[dict[str, Any], Losses], Conversation]
     write_answer: AnswerEncoder
     stream_encoder: Callable[[Context], StreamEncoder]
@@ -58,18 +62,21 @@ class ProviderSide(msgspec.Struct, frozen=True, kw_only=True):
 CLIENTS = {
     Surface.RESPONSES: ClientSide(
         names=responses_requests.NAMES,
+        answer_id=partial(answer_id, prefix="resp_"),
         read_request=responses_requests.read_request,
         write_answer=write_response,
         stream_encoder=ResponsesStreamEncoder,
     ),
     Surface.CHAT: ClientSide(
         names=chat_requests.NAMES,
+        answer_id=partial(answer_id, prefix="chatcmpl-"),
         read_request=chat_requests.read_request,
         write_answer=write_chat_answer,
         stream_encoder=ChatStreamEncoder,
     ),
     Surface.MESSAGES: ClientSide(
         names=messages_requests.NAMES,
+        answer_id=partial(answer_id, prefix="msg_"),
         read_request=messages_requests.read_request,
         write_answer=write_message,
         stream_encoder=MessagesStreamEncoder,

@@ -131,6 +131,7 @@ class TranslatingProvider:
             surface=target,
             dropped=losses.dropped,
             reader=partial(self._reader, request, target, context),
+            answer_id=CLIENTS[request.surface].answer_id,
         )
         return msgspec.structs.replace(upstream, translation=translation)
 

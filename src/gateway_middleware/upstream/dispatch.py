@@ -126,7 +126,8 @@ class Dispatch:
         upstream = provider.prepare(request, attempt.deployment)
         attempt.translation = upstream.translation
         entry = None if meter is None else meter.begin(attempt)
-        first_byte = timeouts.first_byte if request.is_stream else timeouts.answer
+        is_soon = request.is_stream or request.stored is not None
+        first_byte = timeouts.first_byte if is_soon else timeouts.answer
         credential = self._credentials.get(attempt.deployment.account)
         if credential is None:
             answer = await self._open(upstream, timeouts, first_byte, entry)

@@ -109,6 +109,17 @@ class BreakerRegistry:
             host.release()
         return pair.refusal()
 
+    def forced_open(self, deployment: Deployment) -> Refusal | None:
+        """Why nobody may ask this deployment, where that is for an operator's command. Takes no permit."""
+        if self.state_of(deployment.key) is not State.FORCED_OPEN:
+            return None
+        pair = self._pairs.get(deployment.key)
+        if pair is not None:
+            return pair.refusal()
+        now = self._clock()
+        override = self._overrides.find(deployment.key, now)
+        return Refusal(deployment.key, State.FORCED_OPEN, 0.0 if override is None else override.until - now)
+
     # Finding and making.
 
     def _find(self, deployment: Deployment, origin: Origin) -> BreakerPair:

@@ -170,7 +170,7 @@ def _untyped(raw: msgspec.Raw, scan: Scan) -> None:
 
 def _background(raw: msgspec.Raw, scan: Scan) -> None:
     if raw == msgspec.Raw(b"true"):
-        scan.refuse("makes a response that could not be fetched: there is no endpoint for it")
+        scan.refuse("makes a response after its answer, where nobody counts what it uses")
 
 
 _Filled: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]

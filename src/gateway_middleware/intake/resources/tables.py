@@ -21,6 +21,8 @@ TABLES: Mapping[Surface, Mapping[str, Rule]] = {
     Surface.COMPLETIONS: COMPLETIONS,
     Surface.RESPONSES: RESPONSES,
     Surface.INPUT_TOKENS: RESPONSES,
+    Surface.COMPACT: RESPONSES,
+    Surface.STORED: {},
     Surface.MESSAGES: MESSAGES,
     Surface.COUNT_TOKENS: MESSAGES,
     Surface.EMBEDDINGS: EMBEDDINGS,
