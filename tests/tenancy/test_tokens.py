@@ -231,6 +231,23 @@ async def test_se22_a_flood_of_unknown_key_ids_is_one_fetch_in_half_a_minute() -
     assert issuer.asked <= 5
 
 
+async def test_se22_whether_a_key_id_is_unknown_cannot_be_said_while_the_issuer_is_away() -> None:
+    """It may be the new key of a rotation: 503, soon asked again; tokens of known keys go on."""
+    issuer = Issuer()
+    old, new = token(), token(rsa_key("k2"), kid="k2")
+    await issuer.ask(old)
+    issuer.clock.advance(30)
+    issuer.document = FetchError("no answer in time")
+    for _ in range(50):
+        with pytest.raises(UnavailableError) as caught:
+            await issuer.ask(new)
+        assert (await issuer.ask(old)).name == "acme"
+    assert (caught.value.retry_after, issuer.asked) == (1.0, 2)
+    issuer.document = jwks(jwk(rsa_key("k2"), "k2"))
+    issuer.clock.advance(1)
+    assert (await issuer.ask(new)).name == "acme"
+
+
 async def test_a_thousand_callers_before_the_first_keys_are_one_fetch() -> None:
     issuer = Issuer()
     issuer.gate = asyncio.Event()

@@ -60,19 +60,22 @@ class Jwks:
         self._fetched_at = self._refresh_at = self._tried_at = float("-inf")
 
     async def find(self, kid: str | None) -> VerificationKey | None:
-        """The key of this id; without an id, the only one there is. Raises `UnavailableError` where there are none."""
+        """The key of this id; without an id, the only one there is; None where the issuer has none.
+
+        Raises `UnavailableError` where that cannot be known: there are no keys, or a new one could not be asked for.
+        """
         if self._is_too_old():
             await self._refresh(max(_FIRST_RETRY, self._pause()))
         elif self._clock() >= self._refresh_at and self._may_try(self._pause()):
             self._flight.start(None, self._work)
         if self._is_too_old():
-            raise UnavailableError(
-                "The keys of the token issuer cannot be fetched.", code="token_issuer_unavailable", retry_after=1.0
-            )
+            raise _unavailable()
         key = self._look_up(kid)
         if key is None:
-            await self._refresh(MIN_INTERVAL)
+            await self._refresh(self._pause() or MIN_INTERVAL)
             key = self._look_up(kid)
+            if key is None and self._failures:
+                raise _unavailable()
         return key
 
     async def aclose(self) -> None:
@@ -114,3 +117,9 @@ class Jwks:
         if kid is None:
             return self._keys[0] if len(self._keys) == 1 else None
         return next((key for key in self._keys if key.kid == kid), None)
+
+
+def _unavailable() -> UnavailableError:
+    return UnavailableError(
+        "The keys of the token issuer cannot be fetched.", code="token_issuer_unavailable", retry_after=1.0
+    )
