@@ -34,6 +34,10 @@ class Clock:
         ticks = seconds * 1e6
         self.micro += round(ticks) if abs(ticks - round(ticks)) < _NOISE else math.ceil(ticks)
 
+    def step(self, seconds: float) -> None:
+        """The time of day is set by so much, forward or back; no time passes. A suspended machine sees the same."""
+        self._epoch += seconds
+
     async def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
         self.advance(seconds)

@@ -300,7 +300,7 @@ def test_the_keepers_word_is_the_gauge_and_says_how_far_it_is(path: Path) -> Non
 
 def test_a_keeper_that_is_silent_or_in_trouble_is_told(path: Path) -> None:
     clock = Clock()
-    with left_to_keeper(path, wall=clock.wall) as journal:
+    with left_to_keeper(path, wall=clock.wall, clock=clock) as journal:
         assert not journal.is_degraded
         clock.advance(11.0)
         assert journal.state.reason == "the keeper of the usage spool has been silent for 11 s"
@@ -311,6 +311,22 @@ def test_a_keeper_that_is_silent_or_in_trouble_is_told(path: Path) -> None:
         told(path, at=clock.wall())
         journal.flush(0.1)
         assert not journal.is_degraded
+
+
+@pytest.mark.parametrize("step", [86_400.0, -86_400.0])
+def test_lc14_no_step_of_the_time_of_day_makes_or_hides_a_silence(path: Path, step: float) -> None:
+    clock = Clock()
+    with left_to_keeper(path, wall=clock.wall, clock=clock) as journal:
+        told(path, at=clock.wall())
+        journal.flush(0.1)
+        clock.step(step)
+        standings = [journal.state.status]
+        clock.advance(11.0)
+        standings.append(journal.state.status)
+        told(path, at=clock.wall())
+        journal.flush(0.1)
+        standings.append(journal.state.status)
+    assert standings == ["ok", "degraded", "ok"]
 
 
 def test_a_status_that_cannot_be_read_is_none(path: Path) -> None:

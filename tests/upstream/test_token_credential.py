@@ -26,7 +26,7 @@ class Identity:
         self.faults: list[TokenFault] = []
         self.tokens: list[str] = []
         self.credential = TokenCredential(
-            self._get, wall=self.clock.wall, random=lambda: random,
+            self._get, wall=self.clock.wall, clock=self.clock, random=lambda: random,
             on_token=lambda token: self.tokens.append(token.value), on_fault=self.faults.append,
         )  # fmt: skip
 
@@ -127,7 +127,12 @@ async def test_a_token_that_is_given_again_is_no_better_one() -> None:
         return same
 
     credential = TokenCredential(
-        get, wall=identity.clock.wall, random=lambda: 0.5, on_token=lambda _: None, on_fault=lambda _: None
+        get,
+        wall=identity.clock.wall,
+        clock=identity.clock,
+        random=lambda: 0.5,
+        on_token=lambda _: None,
+        on_fault=lambda _: None,
     )
     assert await credential.renewed(await credential.token()) is None
 
@@ -139,6 +144,28 @@ async def test_a_token_that_cannot_be_renewed_by_force() -> None:
     with pytest.raises(UpstreamConnectError):
         await identity.credential.renewed(token)
     assert identity.faults == [AWAY]
+
+
+@pytest.mark.parametrize("step", [86_400.0, -86_400.0])
+async def test_lc14_a_step_of_the_time_of_day_puts_off_no_renewal(step: float) -> None:
+    identity = Identity()
+    identity.fault = AWAY
+    with pytest.raises(UpstreamConnectError):
+        await identity.credential.token()
+    identity.clock.step(step)
+    identity.clock.advance(1.0)
+    identity.fault = None
+    assert await identity.credential.token() == "t2"
+    assert await identity.credential.renewed("t2") == "t3"
+    identity.clock.step(step)
+    identity.clock.advance(10.0)
+    assert await identity.credential.renewed("t3") is not None
+    identity.clock.step(step)
+    identity.clock.advance(3600.0)
+    asked = identity.asked
+    await identity.credential.token()
+    await settle()
+    assert identity.asked == asked + 1, "its hour is over, whatever the clock on the wall says"
 
 
 async def test_closing_stops_asking() -> None:

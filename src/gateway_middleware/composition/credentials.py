@@ -113,6 +113,7 @@ class Credentials:
             credential = self._shared[key] = TokenCredential(
                 get,
                 wall=self._clocks.wall,
+                clock=self._clocks.monotonic,
                 random=self._clocks.random,
                 on_token=lambda token: self._note_token(key, token),
                 on_fault=partial(self._note_fault, name),

@@ -114,7 +114,7 @@ class KeeperProcess:
         self._began = clocks.wall()
         self._before = Tally()
         self._quarantined_before = 0
-        self._told: KeeperStatus | None = None
+        self._told_at: float | None = None
         self._fault: str | None = None
 
     def _deliver_to(self, sink: SinkClient) -> Delivery:
@@ -161,7 +161,7 @@ class KeeperProcess:
         before = self._keeper.reached
         self._guarded(self._keeper.work)
         has_news = self._keeper.reached != before
-        if has_news or self._told is None or self._clocks.wall() - self._told.at >= _STATUS_SECONDS:
+        if has_news or self._told_at is None or self._clocks.monotonic() - self._told_at >= _STATUS_SECONDS:
             self._tell()
         return has_news
 
@@ -180,7 +180,8 @@ class KeeperProcess:
     def _tell(self) -> None:
         gauge, keeper = self._spool.gauge, self._keeper
         tally = Tally(*map(sum, zip(self._before, keeper.tally, strict=True)))
-        self._told = KeeperStatus(
+        self._told_at = self._clocks.monotonic()
+        status = KeeperStatus(
             at=self._clocks.wall(),
             began=self._began,
             trouble=self._fault or keeper.trouble,
@@ -191,7 +192,7 @@ class KeeperProcess:
             **tally._asdict(),
         )
         with contextlib.suppress(OSError):
-            write_status(self._spool.path, self._told)
+            write_status(self._spool.path, status)
 
 
 async def _is_set(event: asyncio.Event, seconds: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,8 +31,9 @@ _FORCED_INTERVAL = 10.0
 class TokenCredential:
     """Gives the token of the moment.
 
-    `get` brings a new one, or the fault; it never raises. `wall` is seconds since the epoch. `on_token` hears of each
-    token, `on_fault` of each fault. A token is renewed in the background when 70 to 90 % of its life are over, by
+    `get` brings a new one, or the fault; it never raises. `wall` is seconds since the epoch, `clock` monotonic: a token
+    has ended when either says so, and no step of the time of day puts off a renewal. `on_token` hears of each token,
+    `on_fault` of each fault. A token is renewed in the background when 70 to 90 % of its life are over, by
     chance, so that workers do not all ask at once.
     """
 
@@ -40,19 +42,22 @@ class TokenCredential:
         get: Callable[[], Awaitable[Token | TokenFault]],
         *,
         wall: Clock,
+        clock: Clock,
         random: Callable[[], float],
         on_token: Callable[[Token], None],
         on_fault: Callable[[TokenFault], None],
     ) -> None:
         self._get = get
         self._wall = wall
+        self._clock = clock
         self._random = random
         self._on_token = on_token
         self._on_fault = on_fault
         self._flight: SingleFlight[None, Token | TokenFault] = SingleFlight()
         self._token: Token | None = None
         self._fault: TokenFault | None = None
-        self._renew_at = self._retry_at = self._forced_at = 0.0
+        self._ends_at = self._renew_at = self._retry_at = 0.0
+        self._forced_at = -math.inf
         self._failures = 0
 
     @property
@@ -62,8 +67,8 @@ class TokenCredential:
 
     async def token(self) -> str:
         """A token that lasts. Raises `UpstreamConnectError`, `ProviderAuthError`."""
-        token, now = self._token, self._wall()
-        if token is not None and now < token.expires - _MARGIN:
+        token, now = self._token, self._clock()
+        if token is not None and now < self._ends_at - _MARGIN and self._wall() < token.expires - _MARGIN:
             if now >= self._renew_at and now >= self._retry_at:
                 self._flight.start(None, self._work)
             return token.value
@@ -78,7 +83,7 @@ class TokenCredential:
         """
         if self._token is not None and self._token.value != refused:
             return self._token.value
-        now = self._wall()
+        now = self._clock()
         if not self._flight.is_under_way(None):
             if now < self._forced_at + _FORCED_INTERVAL:
                 return None
@@ -92,7 +97,7 @@ class TokenCredential:
 
     async def _work(self) -> Token | TokenFault:
         result = await self._get()
-        now = self._wall()
+        now = self._clock()
         if isinstance(result, TokenFault):
             self._fault = result
             self._failures += 1
@@ -100,7 +105,8 @@ class TokenCredential:
             self._on_fault(result)
             return result
         self._token, self._fault, self._failures, self._retry_at = result, None, 0, 0.0
-        self._renew_at = now + (result.expires - now) * (0.7 + 0.2 * self._random())
+        lasts = result.expires - self._wall()
+        self._ends_at, self._renew_at = now + lasts, now + lasts * (0.7 + 0.2 * self._random())
         self._on_token(result)
         return result
 

@@ -100,7 +100,7 @@ class Journal:
         )
         self._is_left_to_keeper = keeper == "process"
         self._keeping: Keeping = (
-            LeftToKeeper(self._segments, self.spool, wall=wall)
+            LeftToKeeper(self._segments, self.spool, clock=clock)
             if self._is_left_to_keeper
             else OwnKeeper(
                 self._segments,

@@ -167,16 +167,19 @@ class OwnKeeper:
 
 
 class LeftToKeeper:
-    """Leaves its segments to the keeper process of the spool, and reads what that tells of itself."""
+    """Leaves its segments to the keeper process of the spool, and reads what that tells of itself.
 
-    def __init__(self, segments: SegmentLog, spool: Spool, *, wall: Clock) -> None:
+    `clock` is monotonic: silence is counted from when news was read, so no step of the time of day makes or hides it.
+    """
+
+    def __init__(self, segments: SegmentLog, spool: Spool, *, clock: Clock) -> None:
         self.taken = 0
         self._segments = segments
         self._spool = spool
-        self._wall = wall
+        self._clock = clock
         self._status: KeeperStatus | None = None
         self._marks: deque[tuple[int, int]] = deque()
-        self._waits_since: float | None = None
+        self._heard_at: float | None = None
         self._deleted: deque[Segment] = deque()  # retired, and not to be found by the keeper
         self._noticed: list[Segment] = []
         self._rescued: dict[Segment, tuple[int, int]] = {}
@@ -189,7 +192,7 @@ class LeftToKeeper:
 
     @property
     def trouble(self) -> str | None:
-        silent = self._wall() - max(self._waits_since or self._wall(), self._status.at if self._status else 0.0)
+        silent = 0.0 if self._heard_at is None else self._clock() - self._heard_at
         if silent > _SILENT_SECONDS:
             return f"the keeper of the usage spool has been silent for {silent:.0f} s"
         return self._status.trouble if self._status else None
@@ -208,7 +211,7 @@ class LeftToKeeper:
     def begin(self) -> None:
         self._spool.path.parent.mkdir(parents=True, exist_ok=True)
         self._marks.clear()
-        self._waits_since = self._wall()
+        self._heard_at = self._clock()
 
     def wrote(self, sequence: int, ended: int) -> None:
         self._marks.append((sequence, ended))
@@ -224,6 +227,8 @@ class LeftToKeeper:
         status = read_status(self._spool.path)
         if status is None:
             return
+        if status != self._status:
+            self._heard_at = self._clock()
         self._status = status
         self._spool.gauge = Gauge(status.backlog, status.oldest, status.dead_letters)
         reached = status.reached.get(self._segments.owner, 0)
