@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,10 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serve(folder: Path, /, *, _is_ready: bool = True, **extra: Any) -> AsyncIterator[Served]:
+async def serve(
+    folder: Path, /, *, _is_ready: bool = True, _prefix: Sequence[str] = (), **extra: Any
+) -> AsyncIterator[Served]:
+    """`_prefix` is a command that executes what follows it."""
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)},
@@ -63,7 +66,7 @@ async def serve(folder: Path, /, *, _is_ready: bool = True, **extra: Any) -> Asy
         **extra,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway_middleware", "serve", env=environment,
+        *_prefix, sys.executable, "-m", "gateway_middleware", "serve", env=environment,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     served = Served(process, f"http://127.0.0.1:{port}")

@@ -23,6 +23,7 @@ from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.secret import redact
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.edge.python_logging import logging_to
+from gateway_middleware.serving.descriptors import needed_for, raise_limit
 from gateway_middleware.serving.first_worker import Findings, FirstWorker
 from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.settings import Settings
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def door_limits(settings: Settings) -> DoorLimits:
-    """What clients may send and hold, as the settings say."""
+    """What clients may send and hold, as the settings say and the descriptors of this process are enough for."""
     return DoorLimits(
         head_seconds=settings.head_seconds,
         body_seconds=settings.body_seconds,
@@ -60,7 +61,7 @@ def door_limits(settings: Settings) -> DoorLimits:
         linger_bytes=min(settings.max_body_bytes, _MAX_LINGERED) + 64 * 1024,
         max_head_bytes=settings.max_head_bytes,
         max_headers=settings.max_headers,
-        max_connections=settings.max_connections,
+        max_connections=raise_limit(settings.max_connections),
         max_bodies_bytes=settings.max_bodies_bytes,
         half_close=HalfClose(settings.half_close),
     )
@@ -113,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     _take_signals_of_the_start()
     environment = environment_of(args)
     settings = Settings.from_env(environment)
+    raise_limit(settings.max_connections)
     with listening(settings) as listener, _with_directories(settings, environment) as settings:
         return _Server(settings, environment, listener).run()
 
@@ -161,7 +163,7 @@ class _Server:
         findings = first.findings()
         if findings.complaints:
             raise SettingsError(findings.complaints)
-        self._tell_of_start([*self._settings.warnings(), *findings.warnings])
+        self._tell_of_start([*self._settings.warnings(), *findings.warnings, *_shortage(self._settings)])
         supervisor = Supervisor(
             self._work,
             size=self._settings.workers,
@@ -273,6 +275,15 @@ class _Server:
             message = f"The configuration has become unusable, going on with the last one: {error}"
             self._log.event("configuration_unusable", level="error", message=message)
             return self._settings
+
+
+def _shortage(settings: Settings) -> list[str]:
+    wanted = settings.max_connections
+    possible = raise_limit(wanted)
+    if possible >= 0.9 * wanted:  # the rest will not be missed
+        return []
+    needed = f"GATEWAY_MAX_CONNECTIONS: {wanted} take {needed_for(wanted)} file descriptors"
+    return [f"{needed}, and the system allows a process fewer (ulimit -Hn): each worker takes {possible}"]
 
 
 def _patience(settings: Settings) -> Patience:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine
 
+    from gateway_middleware.upstream.connecting import Resolver
+
 KEEP_ALIVE_SECONDS = 15.0
 _CLOSING_STEPS = 10  # of the event loop; a TLS connection needs more than one to be gone
 
@@ -31,7 +33,8 @@ class Engine:
     """Connections to providers: kept alive, reused last in first out, closed after 15 s of idleness.
 
     No redirects, nothing from the environment, a proxy only where the origin names one. `ssl_context` replaces the
-    default ones, which trust the bundle of certifi and the origin's `ca_file`. `max_connections` bounds those of one
+    default ones, which trust the bundle of certifi and the origin's `ca_file`; `resolve` gives the addresses of a name,
+    and is asked for each connection. `max_connections` bounds those of one
     origin; a call waits for one as long as it may connect. `opened` and `reused` count connections since the start.
     Requests leave with the `outbox` of the loop's turn. A kept connection may turn out to be closed just as a request
     goes out: one that was not written goes out on the next connection; one that was written, on a connection that had
@@ -47,8 +50,9 @@ class Engine:
         max_connections: int | None = None,
         outbox: Outbox | None = None,
         stale_after: float = STALE_AFTER,
+        resolve: Resolver | None = None,
     ) -> None:
-        self._connector = Connector(ssl_context)
+        self._connector = Connector(ssl_context, resolve=resolve)
         self._outbox = outbox or Outbox()
         self._buffer = bytearray(READ_BYTES)
         self._tower = Watchtower()
