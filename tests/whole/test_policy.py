@@ -188,7 +188,7 @@ async def test_lc9_it_starts_without_its_adapter(simulator: Any) -> None:
         assert await statuses(gateway, "acme") == [200]
 
 
-async def test_a_thousand_calls_at_once_are_one_question(simulator: Any, policy: PolicyServer) -> None:
+async def test_lc7_a_thousand_calls_at_once_are_one_question(simulator: Any, policy: PolicyServer) -> None:
     policy.adapter.behave(PolicyFault(delay=0.2))
     extra = variables(policy, GATEWAY_POLICY_TIMEOUT_SECONDS="5")
     gateway = Gateway(Settings.from_env(environment(simulator.url, **extra)), write_log=LogLines())
