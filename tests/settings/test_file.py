@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,13 @@ def test_a_file_that_is_not_there() -> None:
     assert caught.value.complaints == (
         "GATEWAY_CONFIG_FILE='/none.toml': expected a TOML file that can be read (FileNotFoundError)",
     )
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "/dev/zero"])
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({"OPENAI_API_KEY": "k", "GATEWAY_OPEN": "1", "GATEWAY_CONFIG_FILE": name})
+    assert caught.value.complaints == (f"GATEWAY_CONFIG_FILE={name!r}: expected a TOML file, got something else",)

@@ -72,7 +72,11 @@ def _parse_file(node: Node) -> dict[str, object]:
     import tomllib
 
     try:
-        return tomllib.loads(Path(node.raw).read_bytes().decode())
+        path = Path(node.raw)
+        if path.exists() and not path.is_file():  # a pipe would be waited for, /dev/zero read for ever
+            node.fault("expected a TOML file, got something else")
+            return {}
+        return tomllib.loads(path.read_bytes().decode())
     except tomllib.TOMLDecodeError as error:
         node.fault(f"expected TOML: {error}")
     except RecursionError:
