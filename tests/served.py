@@ -44,7 +44,7 @@ class Served:
         parent = psutil.Process(self.process.pid)
         return [child for child in parent.children() if child.cmdline() == parent.cmdline()]
 
-    async def exit(self, seconds: float = 30.0) -> int:
+    async def exit(self, seconds: float = 90.0) -> int:
         """Its status. Fails when it does not leave."""
         async with asyncio.timeout(seconds):
             return await self.process.wait()
@@ -82,7 +82,7 @@ async def serve(
         await reader
 
 
-async def healthy(url: str, seconds: float = 20.0) -> None:
+async def healthy(url: str, seconds: float = 90.0) -> None:
     """Wait for the first answer. Liveness: nobody is to watch readiness but the tests that say so."""
     async with asyncio.timeout(seconds), httpx.AsyncClient(trust_env=False) as client:
         while True:

@@ -68,7 +68,7 @@ class Server:
             try:
                 yield process
                 process.send_signal(signal.SIGTERM)
-                process.wait(timeout=20)
+                process.wait(timeout=60)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -110,7 +110,7 @@ class Server:
                 return len(known) == workers and all(len(pids) == processes for pids in known.values())
             return False
 
-        await until(all_know, 20.0)
+        await until(all_know, 90.0)
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 1.0) -> None:

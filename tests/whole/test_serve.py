@@ -60,7 +60,7 @@ def serve(upstream: str, port: int, *, _shell: str = 'exec "$@"', **extra: str) 
             process.kill()
 
 
-async def wait_until_it_answers(url: str, seconds: float = 20) -> None:
+async def wait_until_it_answers(url: str, seconds: float = 90) -> None:
     until = time.monotonic() + seconds
     async with httpx.AsyncClient(trust_env=False) as client:
         while time.monotonic() < until:
