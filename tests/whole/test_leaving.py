@@ -21,7 +21,7 @@ import pytest
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.simulator.collector import Collector, CollectorServer
 from running import KEY
-from served import healthy, serve, upstream
+from served import Served, healthy, serve, upstream
 
 pytestmark = pytest.mark.anyio
 ASK: Any = [{"role": "user", "content": "hello"}]
@@ -192,6 +192,31 @@ async def test_who_is_watched_keeps_its_port_for_the_lag(simulator: Any, tmp_pat
         assert await status(served.url, "/readyz") == 503
         await served.exit()
         assert time.monotonic() - began >= 2
+
+
+async def test_calls_that_wait_to_be_read_at_the_signal_are_answered(simulator: Any, tmp_path: Path) -> None:
+    """Sent to a worker that was busy: neither accepted nor read when it is told to leave, and nobody watches it."""
+    async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_SECONDS="30") as served:
+        (worker,) = served.workers
+        worker.suspend()
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=60) as client:
+            calls = [stream_of(client, "openai/gpt-5-mini") for _ in range(60)]
+            while len(connected_to(served)) < 60:
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.3)  # each has sent its request
+            served.process.send_signal(signal.SIGTERM)
+            while b'"event":"stopping"' not in served.log:
+                await asyncio.sleep(0.02)
+            worker.resume()
+            answers = await asyncio.gather(*calls)
+        assert {answer.status_code for answer in answers} == {200}
+        assert await served.exit() == 0
+
+
+def connected_to(served: Served) -> list[Any]:
+    """The connections of this process to it."""
+    port = int(served.url.rpartition(":")[2])
+    return [c for c in psutil.Process().net_connections("tcp4") if c.raddr[1:] == (port,)]
 
 
 async def test_lc4_connections_that_are_held_do_not_hold_the_process(simulator: Any, tmp_path: Path) -> None:

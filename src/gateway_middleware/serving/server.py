@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from uvicorn import Config
 
 _LOOK_SECONDS = 0.02
+_LOOKS = 3
+"""At the sockets: a turn that accepts, one that reads, and one for what came meanwhile."""
 _CUT_SECONDS = 0.5
 """How long calls that are cut off may take for their last words."""
 
@@ -86,8 +88,10 @@ class GatewayServer(SilentServer):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Everything after `leave`."""
+        await self._take_what_has_come()
         if self.server_state.tasks or self._gateway.is_watched:
             await self._pause(self._patience.lag)
+            await self._take_what_has_come()
         for listener in (*self.servers, *(sockets or ())):
             listener.close()
         for connection in list(self.server_state.connections):
@@ -97,6 +101,11 @@ class GatewayServer(SilentServer):
             task.cancel(SHUTDOWN)
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=_CUT_SECONDS)
+
+    async def _take_what_has_come(self) -> None:
+        """Accept the connections that wait, and read what they have sent: who has sent a call gets an answer."""
+        for _ in range(_LOOKS):  # a timer is due before the next look at the sockets, so each is one look at least
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
