@@ -69,7 +69,7 @@ async def serve(
         *_prefix, sys.executable, "-m", "gateway_middleware", "serve", env=environment,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    served = Served(process, f"http://127.0.0.1:{port}")
+    served = Served(process, f"http://127.0.0.1:{environment['GATEWAY_PORT']}")
     reader = asyncio.create_task(served.read())
     try:
         if _is_ready:
