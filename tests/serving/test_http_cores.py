@@ -16,6 +16,8 @@ from gateway_middleware.serving.http.answer import Answer
 from gateway_middleware.serving.http.door import Door
 from gateway_middleware.serving.http.framing import BodyFraming, ChunkedFraming, LengthFraming
 from gateway_middleware.serving.http.head import read_head
+from gateway_middleware.serving.http.head_forms import HeadForms
+from gateway_middleware.serving.http.last_head import LastHead
 from gateway_middleware.serving.http.limits import DoorLimits
 from gateway_middleware.serving.http.refusal import RefusedRequestError, plain_refusal, refusal_of
 
@@ -123,6 +125,58 @@ def test_hosts_that_are_taken(host: bytes) -> None:
 
 def test_http_1_0_needs_no_host() -> None:
     assert read_head(b"GET / HTTP/1.0\r\n\r\n", 100).headers == []
+
+
+NAMES = st.sampled_from([b"accept", b"Content-Length", b"content-length", b"X-Content-Length", b"expect"])
+VALUES = st.sampled_from([b"0", b"12", b" 12 ", b"\t7", b"0x3", b"100-continue", b"a\tb", b"999999999999999999"])
+HEADS = st.builds(
+    lambda target, lines: b"POST %b HTTP/1.1\r\nhost: x\r\n%b\r\n" % (target, b"".join(lines)),
+    st.sampled_from([b"/", b"/a?content-length:", b"/b"]),
+    st.lists(st.builds(b"%b:%b\r\n".__mod__, st.tuples(NAMES, VALUES)), max_size=4),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(HEADS, min_size=2, max_size=4))
+def test_a_head_that_is_repeated_says_what_it_says_when_it_is_read(heads: list[bytes]) -> None:
+    last, state = LastHead(), {"a": 1}
+    for raw in [head for head in heads for _ in range(2)]:
+        repeated = last.repeat(raw, state)
+        try:
+            head = read_head(raw, 100)
+        except RefusedRequestError:
+            assert repeated is None
+            continue
+        scope = {"headers": head.headers, "state": {}, "path": head.target}
+        if repeated is None:
+            last.remember(raw, head, scope)
+            continue
+        same, its_scope = repeated
+        assert its_scope == {**scope, "state": state}
+        assert its_scope["state"] is not state
+        for name in ("method", "target", "version", "content_length", "keep_alive", "expects_continue", "headers"):
+            assert getattr(same, name) == getattr(head, name)
+
+
+def test_only_the_length_may_differ_in_a_head_that_is_repeated() -> None:
+    def raw(length: bytes, rest: bytes = b"") -> bytes:
+        return b"POST / HTTP/1.1\r\nhost: x\r\nContent-Length: %b\r\nauthorization: a\r\n%b\r\n" % (length, rest)
+
+    last, head = LastHead(), read_head(raw(b"12"), 100)
+    last.remember(raw(b"12"), head, {"headers": head.headers})
+    assert last.repeat(raw(b"3000"), {}) == (
+        head,
+        {"headers": [(b"host", b"x"), (b"content-length", b"3000"), (b"authorization", b"a")], "state": {}},
+    )
+    head.headers.append((b"x-user", b"of the request before"))  # as applications do
+    repeated = last.repeat(raw(b"1"), {})
+    assert repeated is not None
+    assert repeated[1]["headers"] == [(b"host", b"x"), (b"content-length", b"1"), (b"authorization", b"a")]
+    for other in (raw(b""), raw(b"-1"), raw(b"1 1"), raw(b"9" * 19), raw(b"1", b"a: b\r\n"), raw(b"1")[:-2]):
+        assert last.repeat(other, {}) is None
+    long = raw(b"12", b"a: %b\r\n" % (b"x" * 2048))
+    last.remember(long, read_head(long, 100), {})
+    assert last.repeat(long, {}) is None
 
 
 def drive(framing: BodyFraming, pieces: list[bytes]) -> tuple[bytes, bytes]:
@@ -379,7 +433,7 @@ CHUNKS = b"200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     ],
 )
 def test_answers(method: str, version: str, keep: bool, messages: list[Any], expected: bytes) -> None:
-    answer = Answer(method=method, version=version, keep_alive=keep)
+    answer = Answer(method=method, version=version, keep_alive=keep, forms=HeadForms())
     data = answer.start(messages[0], b"")
     for message in messages[1:]:
         assert not answer.is_complete
@@ -411,11 +465,18 @@ def test_answers(method: str, version: str, keep: bool, messages: list[Any], exp
     ],
 )
 def test_faults_of_the_application(messages: list[Any]) -> None:
-    answer = Answer(method="GET", version="1.1", keep_alive=True)
+    answer = Answer(method="GET", version="1.1", keep_alive=True, forms=HeadForms())
     for message in messages[:-1]:
         answer.body(message) if answer.is_started else answer.start(message, b"")
     with pytest.raises(RuntimeError):
         answer.body(messages[-1]) if answer.is_started else answer.start(messages[-1], b"")
+
+
+def test_forms_of_heads_are_bounded_in_number() -> None:
+    forms = HeadForms()
+    for i in range(1000):
+        assert forms.of((b"X-%d" % i, b"a%")).lines % (b"1", b"2") == b"x-%d: 1\r\na%%: 2\r\n" % i
+    assert len(forms) <= 512
 
 
 def test_refusals_say_what_could_be_read() -> None:

@@ -418,7 +418,8 @@ async def test_requests_leave_no_cycles() -> None:
                 await read_answer(reader)
             app.scopes.clear()
             await asyncio.sleep(0)
-            assert [one for one in gc.get_objects() if type(one) in (Exchange, RequestHead)] == []
+            left = [type(one) for one in gc.get_objects() if type(one) in (Exchange, RequestHead)]
+            assert left == [RequestHead]  # that of the last request, which the next one may repeat
         finally:
             gc.enable()
 

@@ -51,7 +51,7 @@ class Outbox:
     writes to a socket calls `commit` before.
     """
 
-    __slots__ = ("_is_busy", "_is_due", "_ledger", "_loop", "_senders")
+    __slots__ = ("_is_busy", "_is_due", "_ledger", "_loop", "_senders", "is_quiet")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -59,11 +59,8 @@ class Outbox:
         self._ledger: Ledger | None = None
         self._is_busy = False  # whether the last turn had several senders
         self._is_due = False
-
-    @property
-    def is_quiet(self) -> bool:
+        self.is_quiet = True
         """Whether nobody else seems to send in this turn."""
-        return not self._is_busy and len(self._senders) <= 1
 
     def write_first(self, ledger: Ledger) -> None:
         """Have this ledger on disk before anything leaves. There is one at most."""
@@ -74,6 +71,7 @@ class Outbox:
         if loop is not self._loop or not self._is_due:
             self._await_end_of_turn(loop)
         self._senders.append(sender)
+        self.is_quiet = not self._is_busy and len(self._senders) == 1
 
     def commit_soon(self) -> None:
         """Have the ledger written at the end of this turn of the loop that runs, if nothing is sent before."""
@@ -97,6 +95,7 @@ class Outbox:
         self._is_due = False
         senders, self._senders = self._senders, []
         self._is_busy = len(senders) > 1
+        self.is_quiet = not self._is_busy
         self.commit()
         for sender in senders:
             try:

@@ -183,6 +183,8 @@ class EngineAnswer:
         return self._take is None or bool(self._chunks) or self._is_ended
 
     async def read(self, limit: int) -> bytes:
+        if self._is_ended and self._size <= limit:
+            return self._taken()
         whole, size = [], 0
         while data := self._taken() if self._chunks else await self.chunk():
             whole.append(data)
@@ -199,7 +201,8 @@ class EngineAnswer:
         connection, self._connection = self._connection, None
         self._stop_timer()
         self._error = None  # an error that was raised leads back here by its traceback
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         if connection is not None:
             connection.finish(self)
             if self.on_close is not None:

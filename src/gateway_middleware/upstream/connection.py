@@ -82,8 +82,8 @@ class Connection(asyncio.BufferedProtocol):
         self._ends_with_connection = False
         self._has_no_body = False
         self.idle_since: float | None = None
+        """When it became idle before the request under way; None: that is the first."""
         self._written_at: float | None = None  # the request that is under way
-        self._idled: float | None = None  # before it; None: it is the first
 
     # The connection's life.
 
@@ -126,10 +126,11 @@ class Connection(asyncio.BufferedProtocol):
         """What to say of a loss: staleness explains that of a kept connection, if it showed at once."""
         when = "before its answer was complete" if answer.has_bytes else "without an answer"
         message = f"The provider closed the connection {when}."
-        if not answer.has_bytes and self._idled is not None:
+        if not answer.has_bytes and self.idle_since is not None:
             if self._written_at is None:
                 return StaleConnectionError(message, was_sent=False)
-            if self._idled >= self._stale_after and self._loop.time() - self._written_at <= _STALE_NOTICE:
+            has_idled = self._written_at - self.idle_since >= self._stale_after
+            if has_idled and self._loop.time() - self._written_at <= _STALE_NOTICE:
                 return StaleConnectionError(message, was_sent=True)
         return UpstreamProtocolError(message, fault=ProtocolFault.TRUNCATED)
 
@@ -150,7 +151,6 @@ class Connection(asyncio.BufferedProtocol):
         self._is_complete = self._is_interim = self._ends_with_connection = False
         self._has_no_body = has_no_body
         self._written_at = None
-        self._idled = None if self.idle_since is None else self._loop.time() - self.idle_since
         if self._early is not None:
             self._take_early()
         if self._transport is None:

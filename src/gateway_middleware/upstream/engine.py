@@ -97,9 +97,14 @@ class Engine:
 
     async def _open(self, call: _Call, pool: Pool) -> EngineAnswer:
         while (connection := pool.take(call.loop.time() - self._keep_alive)) is not None:
+            answer = call.send(connection)
             try:
-                answer = await call.head_of_answer(connection)
-            except StaleConnectionError as error:
+                while not answer.has_head:
+                    await answer.news()
+            except BaseException as error:
+                answer.close()
+                if not isinstance(error, StaleConnectionError):
+                    raise
                 if connection.idle_since is not None:  # those that have been idle for longer are no better
                     pool.expire(connection.idle_since)
                 if error.was_sent:
@@ -195,7 +200,7 @@ class _Call:
 
     async def head_of_answer(self, connection: Connection) -> EngineAnswer:
         """Send the request on this connection and wait for the head of the answer."""
-        answer = self._send(connection)
+        answer = self.send(connection)
         try:
             while not answer.has_head:
                 await answer.news()
@@ -204,7 +209,8 @@ class _Call:
             raise
         return answer
 
-    def _send(self, connection: Connection) -> EngineAnswer:
+    def send(self, connection: Connection) -> EngineAnswer:
+        """Send the request on this connection; what is returned waits for the answer."""
         answer = EngineAnswer(
             connection,
             self.loop,

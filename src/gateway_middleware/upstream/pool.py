@@ -27,7 +27,7 @@ class Pool:
         """The connection that was used last, unless it has been idle since `oldest`."""
         while self.idle:
             connection, _ = self.idle.popitem()
-            if not connection.is_closing and _idle_since(connection) > oldest:
+            if not connection.is_closing and (connection.idle_since or 0.0) > oldest:
                 return connection
             connection.abort()
         return None
@@ -35,7 +35,7 @@ class Pool:
     def expire(self, oldest: float) -> None:
         """Close what has been idle since `oldest`."""
         for connection in list(self.idle):
-            if _idle_since(connection) > oldest:
+            if (connection.idle_since or 0.0) > oldest:
                 return
             del self.idle[connection]
             connection.abort()
@@ -50,7 +50,3 @@ class Pool:
         self.idle.clear()
         for connection in list(self.open):
             connection.abort()
-
-
-def _idle_since(connection: Connection) -> float:
-    return connection.idle_since or 0.0

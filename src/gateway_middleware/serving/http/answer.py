@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import http
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from gateway_middleware.core.domain import HeaderList
+from gateway_middleware.serving.http.head_forms import OF_THE_PROTOCOL, HeadForms
 
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = bytes([*range(9), *range(10, 32), 127])
 _NO_BODY = frozenset({204, 304})
+_NOT_MODIFIED = 304
 
 
 def _status_line(status: int) -> bytes:
@@ -23,23 +23,6 @@ def _status_line(status: int) -> bytes:
 
 
 _STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
-
-
-_MAX_STARTS = 512
-_LENGTH = b"content-length: "
-_NOT_WRITTEN = frozenset({b"transfer-encoding", b"connection"})
-_line_starts: dict[bytes, bytes] = {}
-"""The beginning of the line of a header, by its name as applications write it; none where the protocol has its own."""
-
-
-def _line_start(name: bytes) -> bytes:
-    if not _NAME.fullmatch(name):
-        raise RuntimeError("Invalid HTTP header name.")
-    if len(_line_starts) >= _MAX_STARTS:
-        _line_starts.clear()
-    lower = name.lower()
-    start = _line_starts[name] = b"" if lower in _NOT_WRITTEN else lower + b": "
-    return start
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -56,14 +39,22 @@ def whole_answer(
     return b"".join(head) + (b"" if is_head else body)
 
 
+def _check(values: bytes) -> None:
+    """Nothing may end a line, or be another control character but a tab. Mostly all is printable."""
+    if not values.decode("latin-1").isprintable() and len(values.translate(None, _CONTROL)) != len(values):
+        raise RuntimeError("Invalid HTTP header value.")
+
+
 class Answer:
     """Frames one answer.
 
     `keep_alive`: whether the connection may serve another request afterwards; it is read when the head is made and may
-    only be set to False. Faults of the application are `RuntimeError`s, as with uvicorn.
+    only be set to False. `forms` are those of the server. Faults of the application are `RuntimeError`s, as with
+    uvicorn.
     """
 
     __slots__ = (
+        "_forms",
         "_has_no_body",
         "_is_chunked",
         "_is_old",
@@ -74,7 +65,8 @@ class Answer:
         "keep_alive",
     )
 
-    def __init__(self, *, method: str, version: str, keep_alive: bool) -> None:
+    def __init__(self, *, method: str, version: str, keep_alive: bool, forms: HeadForms) -> None:
+        self._forms = forms
         self._method = method
         self._is_old = version == "1.0"
         self._is_chunked = False
@@ -93,34 +85,24 @@ class Answer:
         if message["type"] != "http.response.start":
             raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{message['type']}'.")
         status = message["status"]
-        parts = [_STATUS_LINES[status], defaults]
-        count = 1 + defaults.count(b"\n") + self._add_headers(message.get("headers", ()), parts)
-        count += self._add_framing(status, parts)
-        head = b"".join(parts)
-        is_clean = len(head) - len(head.translate(None, _CONTROL)) == 2 * count == 2 * head.count(b"\r\n")
-        if not is_clean:
-            raise RuntimeError("Invalid HTTP header value.")
+        lines = self._lines(list(message.get("headers", ())))
+        head = b"".join((_STATUS_LINES[status], defaults, lines, self._framing(status), b"\r\n"))
         self.is_started = True
-        return head + b"\r\n"
+        return head
 
-    def _add_headers(self, headers: Iterable[tuple[bytes, bytes]], parts: list[bytes]) -> int:
-        """Append the lines of the application's headers, without those that are the protocol's own; their number."""
-        pairs = list(headers)
-        if not pairs:
-            return 0
-        names, values = zip(*pairs, strict=True)
-        starts: list[Any] = list(map(_line_starts.get, names))
-        if None in starts:
-            starts = list(map(_line_start, names))
-        if b"" in starts:
-            self._heed_connection(pairs)
-            return self._add_headers([p for p, start in zip(pairs, starts, strict=True) if start], parts)
-        if _LENGTH in starts:
-            if starts.count(_LENGTH) > 1:
-                raise RuntimeError("Response with more than one Content-Length")
-            self._announce(values[starts.index(_LENGTH)])
-        parts += (b"\r\n".join(map(bytes.__add__, starts, values)), b"\r\n")
-        return len(starts)
+    def _lines(self, headers: HeaderList) -> bytes:
+        """The lines of the application's headers, without those that are the protocol's own."""
+        if not headers:
+            return b""
+        names, values = zip(*headers, strict=True)
+        form = self._forms.of(names)
+        if form.has_own:
+            self._heed_connection(headers)
+            return self._lines([pair for pair in headers if pair[0].lower() not in OF_THE_PROTOCOL])
+        if form.length_at is not None:
+            self._announce(values[form.length_at])
+        _check(b"".join(values))
+        return form.lines % values
 
     def _heed_connection(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         for name, value in headers:
@@ -132,23 +114,21 @@ class Answer:
             raise RuntimeError("Invalid Content-Length")
         self._left = int(length)
 
-    def _add_framing(self, status: int, parts: list[bytes]) -> int:
-        """Append what the protocol says of the body and of the connection; the number of lines."""
-        before = len(parts)
+    def _framing(self, status: int) -> bytes:
+        """The lines that the protocol adds about the body and the connection."""
         self._has_no_body = self._method == "HEAD" or status in _NO_BODY
+        coding = b""
         if self._left is None and not self._has_no_body:
             if self._is_old:
                 self.keep_alive = False  # the end of the connection is the end of the body
             else:
                 self._is_chunked = True
-                parts.append(b"transfer-encoding: chunked\r\n")
-        if self._method == "HEAD" or status == http.HTTPStatus.NOT_MODIFIED:
+                coding = b"transfer-encoding: chunked\r\n"
+        if self._method == "HEAD" or status == _NOT_MODIFIED:
             self._left = None
         if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        elif self._is_old:
-            parts.append(b"connection: keep-alive\r\n")
-        return len(parts) - before
+            return coding + b"connection: close\r\n"
+        return coding + b"connection: keep-alive\r\n" if self._is_old else coding
 
     def body(self, message: Any) -> tuple[bytes, bytes, bytes]:
         """The bytes for an `http.response.body`, in up to three parts: the middle one is the application's own."""
@@ -157,6 +137,9 @@ class Answer:
         if message["type"] != "http.response.body":
             raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{message['type']}'.")
         body, has_more = message.get("body", b""), message.get("more_body", False)
+        if not has_more and self._left == len(body) and not self._has_no_body:
+            self._left, self.is_complete = 0, True
+            return b"", body, b""
         parts = self._framed(body)
         if has_more:
             return parts

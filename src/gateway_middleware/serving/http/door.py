@@ -8,6 +8,7 @@ from typing import Protocol
 from gateway_middleware.core.domain import Clock, HeaderList
 from gateway_middleware.core.outbox import Outbox
 from gateway_middleware.serving.http.answer import header_lines
+from gateway_middleware.serving.http.head_forms import HeadForms
 from gateway_middleware.serving.http.limits import DoorLimits
 from gateway_middleware.serving.http.refusal import Refuse, plain_refusal
 
@@ -45,6 +46,7 @@ class Door:
         self.outbox = outbox or Outbox()
         self.buffer = memoryview(bytearray(_READ_BYTES))
         self.limits = limits
+        self.forms = HeadForms()
         self.refuse = refuse
         self._clock = clock
         self._period = period

@@ -11,7 +11,7 @@ from gateway_middleware.core.domain import Clock
 from gateway_middleware.core.pace import Pace
 from gateway_middleware.serving.http.answer import Answer
 from gateway_middleware.serving.http.door import Door
-from gateway_middleware.serving.http.framing import body_framing
+from gateway_middleware.serving.http.framing import NO_MORE, body_framing
 from gateway_middleware.serving.http.head import RequestHead
 from gateway_middleware.serving.http.refusal import RefusedRequestError
 from gateway_middleware.serving.http.waiters import Waiters
@@ -39,7 +39,7 @@ class Link(Protocol):
     def write(self, data: bytes) -> None: ...
 
     def write_soon(self) -> None:
-        """Ask for `take_head` at the end of this turn of the loop."""
+        """Have the head of the answer written at the end of this turn of the loop, if it was not before."""
         ...
 
     def regulate(self) -> None:
@@ -66,7 +66,9 @@ class Link(Protocol):
 class Exchange:
     """Lives from the end of a head to the return of the application.
 
-    `has_left`: nobody waits for the answer any more. `is_finished`: the answer is complete.
+    `body` is the whole body, which the door has counted already; None: it is still to come, or there is none.
+    `has_left`: nobody waits for the answer any more. `is_finished`: the answer is complete. `unwritten_head`: that of
+    the answer, until it is written.
     """
 
     __slots__ = (
@@ -75,35 +77,34 @@ class Exchange:
         "_has_given_end",
         "_link",
         "_pace",
-        "_unread",
-        "_unwritten_head",
         "answer",
         "framing",
         "has_left",
         "head",
         "is_finished",
         "scope",
+        "unread",
+        "unwritten_head",
     )
 
-    def __init__(self, link: Link, head: RequestHead, scope: dict[str, Any]) -> None:
+    def __init__(self, link: Link, head: RequestHead, scope: dict[str, Any], body: bytes | None = None) -> None:
+        door = link.door
         self._link = link
         self.head = head
         self.scope = scope
-        self.framing = body_framing(head.content_length, link.door.limits.max_head_bytes)
-        self.answer = Answer(method=head.method, version=head.version, keep_alive=head.keep_alive)
+        if body is None:
+            self.framing = body_framing(head.content_length, door.limits.max_head_bytes)
+        else:
+            self.framing = NO_MORE
+        self.answer = Answer(method=head.method, version=head.version, keep_alive=head.keep_alive, forms=door.forms)
         self._pace: Pace | None = None
-        self._unread: bytes | bytearray = b""
-        self._counted = 0
+        self.unread: bytes | bytearray = body or b""  # what the application has not received yet
+        self._counted = len(self.unread)
         self._expects_continue = head.expects_continue and not self.framing.is_whole
-        self._unwritten_head = b""
+        self.unwritten_head = b""
         self._has_given_end = self.has_left = self.is_finished = False
 
     # What the connection tells.
-
-    @property
-    def unread_bytes(self) -> int:
-        """What the application has not received yet."""
-        return len(self._unread)
 
     @property
     def received_bytes(self) -> int:
@@ -113,7 +114,7 @@ class Exchange:
     @property
     def has_begun_to_answer(self) -> bool:
         """Whether anything of the answer was written."""
-        return self.answer.is_started and not self._unwritten_head
+        return self.answer.is_started and not self.unwritten_head
 
     def feed(self, data: bytes) -> bytes:
         """Take what came after the head; what follows the body is given back. Raises `RefusedRequestError`."""
@@ -131,17 +132,17 @@ class Exchange:
         self._counted += len(body)
         if self._pace is not None:
             self._pace.count(len(body), self._link.clock())
-        if not self._unread:
-            self._unread = body
+        if not self.unread:
+            self.unread = body
             return
-        if isinstance(self._unread, bytes):
-            self._unread = bytearray(self._unread)
-        self._unread += body
+        if isinstance(self.unread, bytes):
+            self.unread = bytearray(self.unread)
+        self.unread += body
 
     def leave(self) -> None:
         """The client is gone, or was answered without the application."""
         self.has_left = True
-        self._unwritten_head = b""
+        self.unwritten_head = b""
         self._link.changed.wake()
         self._link.writable.wake()
 
@@ -191,7 +192,7 @@ class Exchange:
             self._expects_continue = False
             self._link.write(_CONTINUE)
         while not (self.has_left or self.is_finished):
-            if self._unread or (self.framing.is_whole and not self._has_given_end):
+            if self.unread or (self.framing.is_whole and not self._has_given_end):
                 return self._take()
             if self.framing.is_whole:
                 await self._link.changed.wait()
@@ -200,7 +201,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     def _take(self) -> dict[str, Any]:
-        body, self._unread = self._unread, b""
+        body, self.unread = self.unread, b""
         self._has_given_end = is_whole = self.framing.is_whole
         if self._link.is_read_paused:
             self._link.regulate()
@@ -230,7 +231,7 @@ class Exchange:
             self._start(message)
             return
         before, body, after = self.answer.body(message)
-        head = self.take_head()
+        head, self.unwritten_head = self.unwritten_head, b""
         if len(body) <= _SLICE:
             if data := b"".join((head, before, body, after)):
                 link.write(data)
@@ -244,14 +245,9 @@ class Exchange:
         answer = self.answer
         if not self.framing.is_whole:
             answer.keep_alive = False
-        self._unwritten_head = answer.start(message, self._link.default_lines())
+        self.unwritten_head = answer.start(message, self._link.default_lines())
         self._expects_continue = False
         self._link.write_soon()
-
-    def take_head(self) -> bytes:
-        """The head of the answer, if it was not written yet: to be written now."""
-        head, self._unwritten_head = self._unwritten_head, b""
-        return head
 
     async def _write_slices(self, before: bytes, body: memoryview, after: bytes) -> None:
         link = self._link

@@ -113,6 +113,12 @@ class ChunkedFraming:
             raise RefusedRequestError(431, "The chunk extensions or trailers of the request are too long.")
 
 
+NO_MORE = LengthFraming(0)
+"""The framing of a body that has ended: nothing is fed to it, so all may share it."""
+
+
 def body_framing(content_length: int | None, max_extra_bytes: int) -> BodyFraming:
     """The framing of a body of that length; None: in chunks."""
+    if content_length == 0:
+        return NO_MORE
     return ChunkedFraming(max_extra_bytes) if content_length is None else LengthFraming(content_length)

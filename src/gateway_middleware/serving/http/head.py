@@ -15,7 +15,8 @@ from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.serving.http.refusal import RefusedRequestError
 
 _HOST = re.compile(rb"[A-Za-z0-9._~%-]*(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+LENGTH = re.compile(rb"[0-9]{1,18}")
+"""A length of a body, in digits."""
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
 _VERSIONS = {b" HTTP/1.1": "1.1", b" HTTP/1.0": "1.0"}
 _VERSION_BYTES = 9
@@ -121,7 +122,7 @@ def _content_length(seen: dict[bytes, bytes], *, is_old: bool) -> int | None:
         return None
     if length is None:
         return 0
-    if not _LENGTH.fullmatch(length):
+    if not LENGTH.fullmatch(length):
         raise RefusedRequestError(400, "The Content-Length is not valid.")
     return int(length)
 

@@ -16,6 +16,7 @@ from gateway_middleware.serving.http.answer import whole_answer
 from gateway_middleware.serving.http.door import Door
 from gateway_middleware.serving.http.exchange import Exchange
 from gateway_middleware.serving.http.head import RequestHead, check_beginning, read_head, too_long
+from gateway_middleware.serving.http.last_head import LastHead
 from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.serving.http.refusal import (
     Refusal,
@@ -68,6 +69,7 @@ class HTTPProtocol(asyncio.BufferedProtocol):
         self._state = server_state
         self._app_state = app_state
         self._exchange: Exchange | None = None
+        self._last_head = LastHead()
         self._unparsed = b""
         self._searched = 0  # bytes of it in which the end of a head was looked for
         self._counted = 0  # bytes of it that the door counts
@@ -180,10 +182,24 @@ class HTTPProtocol(asyncio.BufferedProtocol):
         if self._counted:
             self._hold(b"")
         self._searched = 0
-        head = read_head(data[:end], limits.max_headers)
+        head, scope = self._read_head(data[:end])
+        rest = data[end:]
+        if rest and len(rest) == head.content_length and self.door.take(len(rest)):
+            self._start(Exchange(self, head, scope, rest))
+            return b""
         self._check_room(head)
-        self._start(Exchange(self, head, request_scope(self._scope, head, self._app_state)))
-        return data[end:]
+        self._start(Exchange(self, head, scope))
+        return rest
+
+    def _read_head(self, raw: bytes) -> tuple[RequestHead, dict[str, Any]]:
+        """What a whole head says, and the scope of its request."""
+        repeated = self._last_head.repeat(raw, self._app_state)
+        if repeated is not None:
+            return repeated
+        head = read_head(raw, self.door.limits.max_headers)
+        scope = request_scope(self._scope, head, self._app_state)
+        self._last_head.remember(raw, head, scope)
+        return head, scope
 
     def _wait_for_head(self, data: bytes) -> None:
         check_beginning(data)
@@ -231,7 +247,7 @@ class HTTPProtocol(asyncio.BufferedProtocol):
         if self._linger_left is not None:
             is_full = self._linger_left <= 0
         elif self._exchange is not None:
-            unread = max(self._exchange.unread_bytes, len(self._unparsed))
+            unread = max(len(self._exchange.unread), len(self._unparsed))
             is_full = unread > self.door.limits.max_unread_bytes
         else:
             is_full = False  # a head is bounded by itself
@@ -267,8 +283,10 @@ class HTTPProtocol(asyncio.BufferedProtocol):
 
     def _write_now(self) -> None:
         data, self._outgoing = self._outgoing, b""
-        if self._exchange is not None:
-            data += self._exchange.take_head()
+        exchange = self._exchange
+        if exchange is not None and exchange.unwritten_head:
+            data += exchange.unwritten_head
+            exchange.unwritten_head = b""
         if data and not self._transport.is_closing():
             self.door.outbox.commit()
             self._transport.write(data)
@@ -296,7 +314,8 @@ class HTTPProtocol(asyncio.BufferedProtocol):
             self._parse(self._unparsed)
         if self._has_eof and self._exchange is None and self._linger_left is None:
             self._close()
-        self.regulate()
+        if self.is_read_paused or self._exchange is not None:
+            self.regulate()
 
     def refuse(self, error: RefusedRequestError) -> None:
         """Answer the current request, if any, in the application's place, and end the connection."""
