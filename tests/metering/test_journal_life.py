@@ -23,9 +23,10 @@ from gateway_middleware.metering.journal.call_end import CallEnd, closed, encode
 from gateway_middleware.metering.journal.housekeeping import Housekeeping, Retention
 from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.journal.segment import Segment
-from gateway_middleware.metering.journal.segment_log import Draft, SegmentLog
+from gateway_middleware.metering.journal.segment_log import SegmentLog
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.journal.state import JournalCounts, JournalUnavailableError
+from gateway_middleware.metering.journal.turn import Draft
 from gateway_middleware.metering.usage_event import UsageEvent
 from journaled import call, event, leftovers, run, spooled
 

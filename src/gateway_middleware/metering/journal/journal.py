@@ -23,7 +23,7 @@ from gateway_middleware.metering.journal.keeper_status import KeeperStatus
 from gateway_middleware.metering.journal.keeping import Keeping, KeptBy, LeftToKeeper, OwnKeeper
 from gateway_middleware.metering.journal.recovery import Appraise
 from gateway_middleware.metering.journal.segment import CLOSE, END, KEPT_BY_OTHERS, OPEN, VOID
-from gateway_middleware.metering.journal.segment_log import Draft, SegmentLog, one_line
+from gateway_middleware.metering.journal.segment_log import SegmentLog
 from gateway_middleware.metering.journal.spool import Spool, Synchronous
 from gateway_middleware.metering.journal.state import (
     JournalCounts,
@@ -32,7 +32,7 @@ from gateway_middleware.metering.journal.state import (
     JournalUnavailableError,
     Reconciliation,
 )
-from gateway_middleware.metering.journal.turn import Beginning, Conclusion, UnderWay
+from gateway_middleware.metering.journal.turn import Draft, UnderWay, on_one_line
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent
 
 _DEGRADED_SHARE = 0.8
@@ -79,12 +79,13 @@ class Journal:
         self.on_commit: Callable[[], None] | None = None
         """Called from another thread whenever new events are in the spool. Must not block."""
         self._retention = Retention(cap=cap, on_full=on_full, keeps=keeps)
+        self._cap, self._rejects = cap, self._retention.rejects
         self._outbox = outbox
         if outbox is not None:
             outbox.write_first(self)
         self._calls: dict[str, UnderWay] = {}
-        self._turn: list[Beginning | Conclusion] = []
-        self._writing: list[Beginning | Conclusion] = []
+        self._turn: list[Draft] = []
+        self._writing: list[Draft] = []
         self._appending = threading.Lock()
         self._is_stuck = False  # what has ended waits in memory until the thread can write it
         self._admitted = self._closed = self._voided = self._refused = self._ended = 0
@@ -175,7 +176,7 @@ class Journal:
             raise self._refusal()
         call = self._calls[entry.id] = UnderWay(entry)
         self._admitted += 1
-        self._record(Beginning(Draft(OPEN, encode(entry)), call))
+        self._record(Draft(OPEN, encode(entry), call))
         return call
 
     def close(self, event: UsageEvent) -> None:
@@ -185,8 +186,8 @@ class Journal:
             self._admitted += 1  # nobody announced it, and still it is to be billed
         self._closed += 1
         ending = None if call is None else Ending.of(event, call.entry)
-        draft = Draft(CLOSE, encode(event)) if ending is None else Draft(END, encode(ending))
-        self._end(Conclusion(one_line(draft), call))
+        kind, told = (CLOSE, event) if ending is None else (END, ending)
+        self._end(Draft(kind, on_one_line(encode(told)), call))
 
     def void(self, call_id: str) -> None:
         """Write down that a call cost nothing, for example because it was refused."""
@@ -194,50 +195,52 @@ class Journal:
         if call is None:
             return
         self._voided += 1
-        self._end(Conclusion(Draft(VOID, encode(call_id)), call))
+        self._end(Draft(VOID, encode(call_id), call))
 
     def commit(self) -> None:
         """Have everything that was recorded so far on disk, in one write. Never raises: see `Entry.fault`."""
+        if not self._turn:  # only this thread adds to it
+            return
         with self._appending:
             if not self._turn or self._is_stuck:
                 return
             self._append()
         self._thread.wake()
 
-    def _end(self, record: Conclusion) -> None:
+    def _end(self, draft: Draft) -> None:
         self._ended += 1
-        self._record(record)
+        self._record(draft)
         if self._outbox is None:
             self.commit()
 
-    def _record(self, record: Beginning | Conclusion) -> None:
+    def _record(self, draft: Draft) -> None:
         with self._appending:
             is_first = not self._turn
-            self._turn.append(record)
+            self._turn.append(draft)
         if is_first and self._outbox is not None:
             self._outbox.commit_soon()
 
     def _append(self) -> None:
         self._writing = turn = self._turn
         self._turn = []
-        written = self._segments.append([record.draft for record in turn])
+        written = self._segments.append(turn)
         self._is_stuck = written is None
         if written is None:
             self._turn = self._not_written(turn)
         else:
             self._keeping.wrote(self._segments.sequence, self._ended)
-            for record, line in zip(turn, written, strict=True):
-                if isinstance(record, Beginning):
-                    record.call.line = line
+            for (kind, _, call), line in zip(turn, written, strict=True):
+                if kind == OPEN and call is not None:
+                    call.line = line
         self._writing = []
 
-    def _not_written(self, turn: list[Beginning | Conclusion]) -> list[Beginning | Conclusion]:
+    def _not_written(self, turn: list[Draft]) -> list[Draft]:
         """Refuse the calls that begin in this turn; the ends of others are still to be written."""
-        for record in turn:
-            if isinstance(record, Beginning) and self._calls.pop(record.call.entry.id, None) is not None:
+        for kind, _, call in turn:
+            if kind == OPEN and call is not None and self._calls.pop(call.entry.id, None) is not None:
                 self._admitted -= 1
-                record.call.fault = self._refusal()
-        return [record for record in turn if isinstance(record, Conclusion)]
+                call.fault = self._refusal()
+        return [draft for draft in turn if draft.kind != OPEN]
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until what has been closed so far is in the spool; False when that took too long. Blocks."""
@@ -331,10 +334,10 @@ class Journal:
 
     @property
     def _is_full(self) -> bool:
-        cap = self._retention.cap
-        if self._retention.rejects:
-            return self._load >= cap
-        return self.waiting >= cap  # the disk has an end, whatever may be dropped from it
+        waiting = self._ended - self._keeping.taken
+        if self._rejects:
+            return self.spool.gauge.backlog + waiting + len(self._calls) >= self._cap
+        return waiting >= self._cap  # the disk has an end, whatever may be dropped from it
 
     def _refusal(self) -> JournalUnavailableError:
         self._refused += 1
@@ -342,7 +345,7 @@ class Journal:
 
     def _carried(self) -> bytes:
         """The entries of calls whose ends are not on disk: both threads ask for them."""
-        ending = [record.call for record in (*self._writing, *self._turn) if record.call is not None]
+        ending = [draft.call for draft in (*self._writing, *self._turn) if draft.call is not None]
         return b"".join([call.line for call in dict.fromkeys([*ending, *list(self._calls.values())])])
 
     def _release(self) -> None:
@@ -356,7 +359,7 @@ class Journal:
 
     def _spool_directly(self) -> None:
         """The last resort for what has ended: no record of it can be written."""
-        ends = [record.end() for record in self._turn if isinstance(record, Conclusion)]
+        ends = [draft.end() for draft in self._turn if draft.kind != OPEN]
         self.spool.fold(self._segments.owner, ends)
         self._turn = []
         self._ended -= len(ends)

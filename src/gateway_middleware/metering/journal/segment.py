@@ -37,8 +37,8 @@ class Record(NamedTuple):
 
 def frame(kind: bytes, sequence: int, body: bytes) -> bytes:
     """A line around `body`, which is one JSON value and holds no newline."""
-    payload = b"%b%d %b" % (kind, sequence, body)
-    return b"\n%08x %b\n" % (crc32(payload), payload)
+    payload = b"".join((kind, str(sequence).encode(), b" ", body))
+    return b"".join((b"\n", crc32(payload).to_bytes(4, "big").hex().encode(), b" ", payload, b"\n"))
 
 
 def whole(content: bytes) -> bytes:

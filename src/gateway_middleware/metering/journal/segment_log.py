@@ -5,26 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal.segment import OPEN, Segment, frame
 
+if TYPE_CHECKING:
+    from gateway_middleware.metering.journal.turn import Draft
+
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 NOT_STARTED = "not started"
-
-
-class Draft(NamedTuple):
-    """A record to be written: its kind, and one JSON value without a newline."""
-
-    kind: bytes
-    body: bytes
-
-
-def one_line(draft: Draft) -> Draft:
-    """The same JSON without newlines, which a provider's raw object may hold between its values."""
-    return draft._replace(body=draft.body.replace(b"\n", b" ")) if b"\n" in draft.body else draft
 
 
 class SegmentLog:
@@ -74,7 +65,7 @@ class SegmentLog:
             if self._is_deleted or (self._is_due(segment) and any(draft.kind == OPEN for draft in drafts)):
                 segment = self._rotate(segment)
             first = self._sequence + 1
-            written = [frame(kind, number, body) for number, (kind, body) in enumerate(drafts, first)]
+            written = [frame(kind, number, body) for number, (kind, body, _) in enumerate(drafts, first)]
             segment.append(b"".join(written))
         except OSError as error:
             self._fail(error)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from gateway_middleware.core.outbox import Entry
 from gateway_middleware.metering.journal.call_end import CallEnd, closed, decode_ending, decode_event, encode, voided
 from gateway_middleware.metering.journal.segment import END, VOID
-from gateway_middleware.metering.journal.segment_log import Draft
 from gateway_middleware.metering.usage_event import OpenCall
 
 
@@ -15,37 +16,32 @@ class UnderWay(Entry):
     __slots__ = ("entry", "line")
 
     def __init__(self, entry: OpenCall) -> None:
-        super().__init__()
+        self.fault = None
         self.entry = entry
         self.line = b""
 
 
-class Beginning:
-    """The entry of a call, to be written."""
+class Draft(NamedTuple):
+    """A record to be written: its kind, one JSON value without a newline, and the call that it is about.
 
-    __slots__ = ("call", "draft")
+    `call` is None for the end of a call that nobody has announced.
+    """
 
-    def __init__(self, draft: Draft, call: UnderWay) -> None:
-        self.draft = draft
-        self.call = call
-
-
-class Conclusion:
-    """The end of a call, to be written. `call` is None where nobody has announced it."""
-
-    __slots__ = ("call", "draft")
-
-    def __init__(self, draft: Draft, call: UnderWay | None) -> None:
-        self.draft = draft
-        self.call = call
+    kind: bytes
+    body: bytes
+    call: UnderWay | None = None
 
     def end(self) -> CallEnd:
-        """The same for the spool, where no record can be written."""
-        kind, body = self.draft
-        if self.call is None or kind not in {END, VOID}:
-            event = decode_event(body)
-        elif kind == VOID:
+        """The end of a call, for the spool, where no record can be written."""
+        if self.call is None or self.kind not in {END, VOID}:
+            event = decode_event(self.body)
+        elif self.kind == VOID:
             return voided(None, self.call.entry)
         else:
-            event = decode_ending(body).event(self.call.entry)
+            event = decode_ending(self.body).event(self.call.entry)
         return closed(None, event, encode(event))
+
+
+def on_one_line(body: bytes) -> bytes:
+    """The same JSON without newlines, which a provider's raw object may hold between its values."""
+    return body if body.find(b"\n") < 0 else body.replace(b"\n", b" ")
