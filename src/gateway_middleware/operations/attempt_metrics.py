@@ -15,13 +15,14 @@ from gateway_middleware.core.domain import Outcome
 from gateway_middleware.core.gen_ai import operation_of
 from gateway_middleware.operations.histogram import DURATION_BUCKETS, TOKEN_BUCKETS, Histogram, histogram_family
 from gateway_middleware.operations.metric import Counter
+from gateway_middleware.operations.usage_sums import UsageSums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client.core import Metric
 
-    from gateway_middleware.core.domain import Surface, Usage
+    from gateway_middleware.core.domain import Surface
     from gateway_middleware.core.record import Attempt, CallRecord
 
     Key: TypeAlias = tuple[str, str, Surface]
@@ -49,31 +50,27 @@ class _Series:
     def __init__(self) -> None:
         self.durations: dict[str, Histogram] = {}
         """By `error.type`, which is empty where an attempt went well."""
-        self.usage = dict.fromkeys((field for field, _ in _USAGE), 0)
+        self.usage = UsageSums()
         self.input_tokens = Histogram(TOKEN_BUCKETS)
         self.output_tokens = Histogram(TOKEN_BUCKETS)
 
-    def count(self, attempt: Attempt) -> None:
-        if attempt.ended is not None:
-            error = "" if attempt.outcome in {None, Outcome.SUCCESS} else str(attempt.outcome)
-            durations = self.durations.get(error)
-            if durations is None:
-                durations = self.durations[error] = Histogram(DURATION_BUCKETS)
-            durations.observe(attempt.ended - attempt.started)
-        if attempt.usage is not None:
-            self._count_usage(attempt.usage)
+    def count(self, attempts: Sequence[Attempt]) -> None:
+        self._count_durations(attempts)
+        usages = [attempt.usage for attempt in attempts if attempt.usage is not None]
+        self.usage.add(usages)
+        self.input_tokens.observe_all([usage.input_tokens for usage in usages if usage.input_tokens is not None])
+        self.output_tokens.observe_all([usage.output_tokens for usage in usages if usage.output_tokens is not None])
 
-    def _count_usage(self, usage: Usage) -> None:
-        sums = self.usage
-        sums["input_tokens"] += usage.input_tokens or 0
-        sums["output_tokens"] += usage.output_tokens or 0
-        sums["cached_input_tokens"] += usage.cached_input_tokens or 0
-        sums["cache_write_tokens"] += usage.cache_write_tokens or 0
-        sums["reasoning_tokens"] += usage.reasoning_tokens or 0
-        if usage.input_tokens is not None:
-            self.input_tokens.observe(usage.input_tokens)
-        if usage.output_tokens is not None:
-            self.output_tokens.observe(usage.output_tokens)
+    def _count_durations(self, attempts: Sequence[Attempt]) -> None:
+        durations: dict[Outcome | None, list[float]] = {}
+        for attempt in attempts:
+            if attempt.ended is not None:
+                durations.setdefault(attempt.outcome, []).append(attempt.ended - attempt.started)
+        for outcome, values in durations.items():
+            error = "" if outcome in {None, Outcome.SUCCESS} else str(outcome)
+            if error not in self.durations:
+                self.durations[error] = Histogram(DURATION_BUCKETS)
+            self.durations[error].observe_all(values)
 
 
 class AttemptMetrics(Collector):
@@ -88,17 +85,24 @@ class AttemptMetrics(Collector):
         self._vendor_of = vendor_of
         self._series: dict[Key, _Series] = {}
 
-    def observe(self, record: CallRecord) -> None:
-        """Count the attempts of one call."""
-        if record.surface is None:
-            return
-        model = record.route if record.route in self._models() else "other"
-        for attempt in record.attempts:
-            key = (attempt.deployment.provider, model, record.surface)
-            series = self._series.get(key)
-            if series is None:
-                series = self._series[key] = _Series()
-            series.count(attempt)
+    def observe(self, *records: CallRecord) -> None:
+        """Count the attempts of calls, those of one series together."""
+        together: dict[tuple[str, str | None, Surface], list[Attempt]] = {}
+        for record in records:
+            if record.surface is not None:
+                for attempt in record.attempts:
+                    kind = (attempt.deployment.provider, record.route, record.surface)
+                    together.setdefault(kind, []).append(attempt)
+        for kind, alike in together.items():
+            self._series_of(*kind).count(alike)
+
+    def _series_of(self, provider: str, route: str | None, surface: Surface) -> _Series:
+        model = route if route is not None and route in self._models() else "other"
+        key = (provider, model, surface)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = _Series()
+        return series
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
@@ -106,7 +110,7 @@ class AttemptMetrics(Collector):
         durations = {(*labels, error): d for labels, series in rows.items() for error, d in series.durations.items()}
         yield histogram_family(_DURATION, "Duration of an attempt, seconds.", (*_LABELS, "error_type"), durations)
         for field, counter in _USAGE:
-            yield counter.family({(*labels, "unknown"): series.usage[field] for labels, series in rows.items()})
+            yield counter.family({(*labels, "unknown"): series.usage.sums[field] for labels, series in rows.items()})
         for name, histograms in (
             ("input_tokens", {labels: series.input_tokens for labels, series in rows.items()}),
             ("output_tokens", {labels: series.output_tokens for labels, series in rows.items()}),

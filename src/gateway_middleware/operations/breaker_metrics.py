@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prometheus_client.registry import Collector
@@ -78,16 +79,22 @@ class BreakerMetrics(Collector):
         """Count a failure that an operator must look at."""
         _count(self._alarms, (provider, failure_class))
 
-    def observe(self, record: CallRecord) -> None:
-        """Count the attempts of a call that has ended."""
-        previous = None
-        for attempt in record.attempts:
-            deployment = attempt.deployment
-            name = deployment.key if deployment.key in self._keys() else OTHER
-            _count(self._attempts, (deployment.provider, name, str(attempt.outcome)))
-            if previous is not None and previous != deployment.provider:
-                _count(self._failovers, (previous, deployment.provider))
-            previous = deployment.provider
+    def observe(self, *records: CallRecord) -> None:
+        """Count the attempts of calls that have ended."""
+        together: dict[tuple[str, str, Outcome | None], int] = {}
+        for record in records:
+            for attempt in record.attempts:
+                kind = (attempt.deployment.provider, attempt.deployment.key, attempt.outcome)
+                together[kind] = together.get(kind, 0) + 1
+            if len(record.attempts) > 1:
+                self._count_failovers([attempt.deployment.provider for attempt in record.attempts])
+        for (provider, key, outcome), count in together.items():
+            _count(self._attempts, (provider, key if key in self._keys() else OTHER, str(outcome)), count)
+
+    def _count_failovers(self, providers: list[str]) -> None:
+        for before, after in pairwise(providers):
+            if before != after:
+                _count(self._failovers, (before, after))
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
@@ -117,5 +124,5 @@ class BreakerMetrics(Collector):
         return STATE.family(states), COOLING_DOWN.family(cooling)
 
 
-def _count(counts: _Counts, key: tuple[str, ...]) -> None:
-    counts[key] = counts.get(key, 0) + 1
+def _count(counts: _Counts, key: tuple[str, ...], count: int = 1) -> None:
+    counts[key] = counts.get(key, 0) + count

@@ -14,13 +14,14 @@ from gateway_middleware.core.bounded import BoundedNames
 from gateway_middleware.core.domain import Outcome
 from gateway_middleware.operations.histogram import DURATION_BUCKETS, Histogram, histogram_family
 from gateway_middleware.operations.metric import Counter
+from gateway_middleware.operations.usage_sums import UsageSums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from prometheus_client.core import Metric
 
-    from gateway_middleware.core.domain import Usage
+    from gateway_middleware.core.domain import Surface
     from gateway_middleware.core.record import CallRecord
 
 REQUESTS = Counter(
@@ -41,6 +42,7 @@ FIRST_TOKEN_BUCKETS = (
 )  # fmt: skip
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _TOKEN_TYPES = ("input", "output", "cached_input", "cache_write", "reasoning")
+"""In the order of `usage_sums.FIELDS`."""
 _CALL_LABELS = ("surface", "provider", "model")
 
 
@@ -54,15 +56,31 @@ class _Series:
         self.duration = Histogram(DURATION_BUCKETS)
         self.first_token = Histogram(FIRST_TOKEN_BUCKETS)
         self.overhead = Histogram(OVERHEAD_BUCKETS)
-        self.tokens = dict.fromkeys(_TOKEN_TYPES, 0)
+        self.tokens = UsageSums()
 
-    def count_usage(self, usage: Usage) -> None:
-        tokens = self.tokens
-        tokens["input"] += usage.input_tokens or 0
-        tokens["output"] += usage.output_tokens or 0
-        tokens["cached_input"] += usage.cached_input_tokens or 0
-        tokens["cache_write"] += usage.cache_write_tokens or 0
-        tokens["reasoning"] += usage.reasoning_tokens or 0
+    def count(self, records: Sequence[CallRecord]) -> None:
+        for outcome in [record.outcome or Outcome.GATEWAY_ERROR for record in records]:
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.overhead.observe_all([record.attempts[0].started - record.started for record in records])
+        self._count_durations([record for record in records if record.ended is not None])
+        self.first_token.observe_all(
+            [
+                record.first_byte - record.started
+                for record in records
+                if record.is_stream and record.first_byte is not None and record.outcome is Outcome.SUCCESS
+            ]
+        )
+        self.tokens.add([usage for record in records if (usage := record.usage) is not None])
+
+    def _count_durations(self, records: Sequence[CallRecord]) -> None:
+        self.duration.observe_all([_duration(record) for record in records if record.trace_id is None])
+        for record in records:
+            if record.trace_id is not None:
+                self.duration.observe(_duration(record), record.trace_id)
+
+
+def _duration(record: CallRecord) -> float:
+    return (record.ended or record.started) - record.started
 
 
 class CallMetrics(Collector):
@@ -74,26 +92,42 @@ class CallMetrics(Collector):
         self._tenant = BoundedNames()
         self._refused: dict[tuple[str, ...], int] = {}
 
-    def observe(self, record: CallRecord) -> None:
-        """Count one call."""
-        tenant, outcome = self._tenant(record.tenant or ""), record.outcome or Outcome.GATEWAY_ERROR
-        if record.surface is None or not record.attempts:
-            key = (tenant, record.error_code or outcome.value)
-            if record.error_code is not None:
-                self._refused[key] = self._refused.get(key, 0) + 1
-            return
-        model = record.route if record.route in self._models() else "other"
-        labels = (tenant, record.attempts[-1].deployment.provider, model, record.surface.label)
+    def observe(self, *records: CallRecord) -> None:
+        """Count calls, those of one series together."""
+        together: dict[tuple[str | None, str, str | None, Surface], list[CallRecord]] = {}
+        for record in records:
+            if record.surface is None or not record.attempts:
+                self._count_refusal(record)
+            else:
+                kind = (record.tenant, record.attempts[-1].deployment.provider, record.route, record.surface)
+                together.setdefault(kind, []).append(record)
+        for kind, alike in together.items():
+            self._series_of(*kind).count(alike)
+
+    def _count_refusal(self, record: CallRecord) -> None:
+        if record.error_code is not None:
+            key = (self._tenant(record.tenant or ""), record.error_code)
+            self._refused[key] = self._refused.get(key, 0) + 1
+
+    def _series_of(self, tenant: str | None, provider: str, route: str | None, surface: Surface) -> _Series:
+        model = route if route is not None and route in self._models() else "other"
+        labels = (self._tenant(tenant or ""), provider, model, surface.label)
         series = self._series.get(labels)
         if series is None:
             series = self._series[labels] = _Series()
-        _count(series, record, outcome)
+        return series
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
         rows = self._series.items()
         yield REQUESTS.family({(*k, o.value): count for k, series in rows for o, count in series.outcomes.items()})
-        yield TOKENS.family({(*k, kind): count for k, series in rows for kind, count in series.tokens.items()})
+        yield TOKENS.family(
+            {
+                (*labels, kind): count
+                for labels, series in rows
+                for kind, count in zip(_TOKEN_TYPES, series.tokens.sums.values(), strict=True)
+            }
+        )
         yield REFUSALS.family(self._refused)
         yield from self._histograms()
 
@@ -115,15 +149,3 @@ class CallMetrics(Collector):
             into.first_token.add(series.first_token)
             into.overhead.add(series.overhead)
         return merged
-
-
-def _count(series: _Series, record: CallRecord, outcome: Outcome) -> None:
-    series.outcomes[outcome] = series.outcomes.get(outcome, 0) + 1
-    series.overhead.observe(record.attempts[0].started - record.started)
-    if record.ended is not None:
-        series.duration.observe(record.ended - record.started, record.trace_id)
-    if record.first_byte is not None and record.is_stream and outcome is Outcome.SUCCESS:
-        series.first_token.observe(record.first_byte - record.started)
-    usage = record.usage
-    if usage is not None:
-        series.count_usage(usage)

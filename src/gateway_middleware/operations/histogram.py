@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import repeat
 from typing import TYPE_CHECKING, TypeAlias
 
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.samples import Exemplar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Seconds; those of OpenTelemetry's conventions for generative AI."""
@@ -37,6 +38,13 @@ class Histogram:
         self.total += value
         if trace_id is not None:
             self.exemplars[bucket] = Exemplar({"trace_id": trace_id}, value)
+
+    def observe_all(self, values: Collection[float]) -> None:
+        """Count several values that belong to no trace."""
+        counts = self.counts
+        for bucket in map(bisect_left, repeat(self.bounds), values):
+            counts[bucket] += 1
+        self.total += sum(values)
 
     def buckets(self) -> list[Bucket]:
         """Cumulative buckets as prometheus_client takes them."""

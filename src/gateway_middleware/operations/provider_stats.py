@@ -22,7 +22,7 @@ class ProviderStats:
     Records are counted in batches, since the same few lines of code over many records are several times as fast as
     after each call; whoever reads is brought up to date first. `deployments` are those of the configuration.
     `breakers` gives the state of a provider's circuit breakers, `settings` what is in force for it; `observers` are
-    shown each record once.
+    shown each record once, in batches: `observe(*records)`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class ProviderStats:
         deployments: Callable[[], Iterable[Deployment]],
         breakers: Callable[[str], dict[str, Any]],
         settings: Callable[[str], dict[str, Any]],
-        observers: Sequence[Callable[[CallRecord], None]],
+        observers: Sequence[Callable[..., None]],
         clock: Clock,
     ) -> None:
         self._providers = providers
@@ -52,10 +52,9 @@ class ProviderStats:
     def refresh(self) -> None:
         """Count what has not been counted yet. Metrics are to be read after this."""
         ended, self._ended = self._ended, []
-        for record in ended:
-            self._recent.observe(record)
-            for observe in self._observers:
-                observe(record)
+        if ended:
+            for observe in (self._recent.observe, *self._observers):
+                observe(*ended)
 
     @property
     def recent(self) -> RecentStats:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
-from itertools import accumulate
+from collections.abc import Collection, Iterable
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock
-    from gateway_middleware.core.record import Attempt, CallRecord
+    from gateway_middleware.core.record import CallRecord
 
 from gateway_middleware.core.domain import Outcome
 
@@ -58,14 +58,15 @@ class Ring:
         self._clock = clock
         self._slots: list[_Slot] = []
 
-    def add(self, outcome: Outcome, seconds: float) -> None:
-        """Count one attempt that ended now."""
-        slot = self._current()
-        slot.count += 1
-        slot.errors += outcome in _FAULTS
-        slot.outcomes[outcome] = slot.outcomes.get(outcome, 0) + 1
-        bucket = bisect_left(_BOUNDS, seconds)
-        slot.latencies[bucket] = slot.latencies.get(bucket, 0) + 1
+    def add(self, outcome: Outcome, durations: Collection[float]) -> None:
+        """Count attempts that ended now, with their durations in seconds."""
+        slot, count = self._current(), len(durations)
+        slot.count += count
+        if outcome in _FAULTS:
+            slot.errors += count
+        slot.outcomes[outcome] = slot.outcomes.get(outcome, 0) + count
+        for bucket in map(bisect_left, repeat(_BOUNDS), durations):
+            slot.latencies[bucket] = slot.latencies.get(bucket, 0) + 1
 
     def _current(self) -> _Slot:
         now = self._clock()
@@ -133,21 +134,25 @@ class RecentStats:
         self._clock = clock
         self._rings: dict[str, dict[str, Ring]] = {}
 
-    def observe(self, record: CallRecord) -> None:
-        """Count the attempts of a call that has ended."""
-        for attempt in record.attempts:
-            self._add(attempt)
+    def observe(self, *records: CallRecord) -> None:
+        """Count the attempts of calls that have ended, those of one deployment and outcome together."""
+        together: dict[tuple[str, str, Outcome], list[float]] = {}
+        for record in records:
+            for attempt in record.attempts:
+                if attempt.outcome is not None and attempt.ended is not None:
+                    kind = (attempt.deployment.provider, attempt.deployment.model, attempt.outcome)
+                    together.setdefault(kind, []).append(attempt.ended - attempt.started)
+        for (provider, model, outcome), durations in together.items():
+            self._ring_of(provider, model).add(outcome, durations)
 
-    def _add(self, attempt: Attempt) -> None:
-        if attempt.outcome is None or attempt.ended is None:
-            return
-        rings = self._rings.setdefault(attempt.deployment.provider, {})
-        ring = rings.get(attempt.deployment.model)
+    def _ring_of(self, provider: str, model: str) -> Ring:
+        rings = self._rings.setdefault(provider, {})
+        ring = rings.get(model)
         if ring is None:
             if len(rings) >= _MAX_DEPLOYMENTS:
                 del rings[next(iter(rings))]
-            ring = rings[attempt.deployment.model] = Ring(self._clock)
-        ring.add(attempt.outcome, attempt.ended - attempt.started)
+            ring = rings[model] = Ring(self._clock)
+        return ring
 
     def of_provider(self, provider: str) -> dict[str, Any]:
         """The provider as a whole."""
