@@ -59,9 +59,13 @@ async def test_the_records_of_a_turn_are_written_once_and_before_anything_leaves
     outbox.write_first(book)
     for name in ("one", "other"):
         book.kept.append(name)
+        outbox.commit_soon()
         outbox.add(Connection(name, written), loop)
+    has_records = [outbox.has_records]
     await asyncio.sleep(0)
     assert written == ["one+other", "one", "other"]
+    has_records.append(outbox.has_records)
+    assert has_records == [True, False]
     outbox.add(Connection("one", written), loop)
     book.kept.append("early")
     outbox.commit()

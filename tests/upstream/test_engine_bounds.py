@@ -241,6 +241,7 @@ async def test_a_request_whose_entry_cannot_be_written_does_not_leave(body: byte
     wire, entry = Wire(), Entry()
     outbox = busy_outbox() if is_busy else Outbox()
     outbox.write_first(Refusing(entry))
+    outbox.commit_soon()
     connection = connection_of(wire, outbox)
     answer = answer_on(connection)
     connection.send(b"HEAD", body, answer, entry=entry)

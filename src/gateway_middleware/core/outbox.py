@@ -48,10 +48,10 @@ class Outbox:
     While turns have one sender each, nothing is gained by waiting: then `is_quiet`, and a sender writes at once.
 
     A `ledger` may have to be written before anything leaves: its records of a turn are then one write as well. Whoever
-    writes to a socket calls `commit` before.
+    writes to a socket calls `commit` before, if it `has_records`.
     """
 
-    __slots__ = ("_is_busy", "_is_due", "_ledger", "_loop", "_senders", "is_quiet")
+    __slots__ = ("_is_busy", "_is_due", "_ledger", "_loop", "_senders", "has_records", "is_quiet")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,9 +61,11 @@ class Outbox:
         self._is_due = False
         self.is_quiet = True
         """Whether nobody else seems to send in this turn."""
+        self.has_records = False
+        """Whether the ledger may hold records that are not on disk."""
 
     def write_first(self, ledger: Ledger) -> None:
-        """Have this ledger on disk before anything leaves. There is one at most."""
+        """Have this ledger, which says by `commit_soon` when it has records, on disk before anything leaves."""
         self._ledger = ledger
 
     def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
@@ -74,12 +76,14 @@ class Outbox:
         self.is_quiet = not self._is_busy and len(self._senders) == 1
 
     def commit_soon(self) -> None:
-        """Have the ledger written at the end of this turn of the loop that runs, if nothing is sent before."""
+        """The ledger has records: have them written at the end of this turn of the loop, if nothing is sent before."""
+        self.has_records = True
         if not self._is_due:
             self._await_end_of_turn(asyncio.get_running_loop())
 
     def commit(self) -> None:
         """Have the records of this turn on disk now: something is about to leave."""
+        self.has_records = False
         if self._ledger is not None:
             self._ledger.commit()
 
@@ -96,7 +100,8 @@ class Outbox:
         senders, self._senders = self._senders, []
         self._is_busy = len(senders) > 1
         self.is_quiet = not self._is_busy
-        self.commit()
+        if self.has_records:
+            self.commit()
         for sender in senders:
             try:
                 sender.write_out()

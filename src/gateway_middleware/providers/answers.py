@@ -29,6 +29,17 @@ class AnswerHead(msgspec.Struct):
     output: msgspec.Raw = msgspec.Raw()
 
 
+class _PlainHead(msgspec.Struct, gc=False):
+    """The same where all is of the type that it should be, and nothing of it is rare."""
+
+    id: str | None = None
+    model: str | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    service_tier: str | None = None
+    error: None = None
+    output: None = None
+
+
 class _OutputItem(msgspec.Struct):
     """What is read of an item of a response: its id, and that of the container in which its code ran."""
 
@@ -39,6 +50,7 @@ class _OutputItem(msgspec.Struct):
 NOTHING = frozenset({b"", b"null", b"false", b'""', b"{}", b"[]", b"0"})
 """Values of a member `error` that report none."""
 
+_decode_plain = msgspec.json.Decoder(_PlainHead).decode
 _decode_head = msgspec.json.Decoder(AnswerHead).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_output = msgspec.json.Decoder(list[_OutputItem]).decode
@@ -124,7 +136,7 @@ class JsonReader(BinaryReader):
     __slots__ = ("_chunks", "_read_usage", "_secrets")
 
     def __init__(self, read_usage: UsageFormat, *, secrets: tuple[str, ...] = ()) -> None:
-        super().__init__()
+        BinaryReader.__init__(self)
         self._secrets = secrets
         self._chunks: list[bytes] = []
         self._read_usage = read_usage
@@ -140,20 +152,31 @@ class JsonReader(BinaryReader):
         return b""
 
     def _read(self, body: bytes) -> bool:
+        try:
+            plain = _decode_plain(body)
+        except (ValueError, RecursionError):
+            return self._read_any(body)
+        self.response_id, self.response_model = plain.id or None, plain.model or None
+        self.service_tier = plain.service_tier or None
+        self._count(plain.usage)
+        return True
+
+    def _read_any(self, body: bytes) -> bool:
         head = head_of(body)
         if head is None:
             return False
-        self.response_id = text_of(head.id)
-        self.response_model = text_of(head.model)
+        self.response_id, self.response_model = text_of(head.id), text_of(head.model)
+        self.service_tier = text_of(head.service_tier)
         if head.output:
             self.item_ids = item_ids_of(head.output)
-        self.usage = self._read_usage(head.usage)
-        self.raw_usage = bytes(head.usage) if self.usage is not None else None
-        if head.service_tier:
-            self.service_tier = text_of(head.service_tier)
+        self._count(head.usage)
         if head.error:
             self.failure = reported_failure(head, secrets=self._secrets)
         return True
+
+    def _count(self, usage: msgspec.Raw) -> None:
+        self.usage = self._read_usage(usage)
+        self.raw_usage = bytes(usage) if self.usage is not None else None
 
 
 class TranscriptReader(JsonReader):

@@ -41,8 +41,10 @@ class OpenAIProvider(OpenAIFormat):
             return self._about_stored(request, request.stored)
         return UpstreamRequest(
             target=self._targets.get(request, deployment.model),
-            body=upstream_body(request, deployment.model, asks_usage=self._asks_usage(request, deployment)),
-            headers=content_headers(request),
+            body=upstream_body(
+                request, deployment.model, asks_usage=request.is_stream and self._asks_usage(request, deployment)
+            ),
+            headers=request.headers if request.fields else content_headers(request),
         )
 
 

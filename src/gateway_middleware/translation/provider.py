@@ -24,7 +24,7 @@ from gateway_middleware.translation.targets import target_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway_middleware.core.domain import Deployment, Dialect, HeaderList, ModelRequest
+    from gateway_middleware.core.domain import Deployment, Dialect, ModelRequest
     from gateway_middleware.core.errors import UpstreamStatusError
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.translation.vocabulary import Conversation
@@ -51,9 +51,11 @@ class TranslatingProvider:
         "_native",
         "_now",
         "_targets",
+        "is_stream",
         "kind",
         "name",
         "origin",
+        "reader",
         "reads_on_disconnect",
         "secrets",
         "timeouts",
@@ -78,6 +80,7 @@ class TranslatingProvider:
         self.timeouts = inner.timeouts
         self.secrets = self._configured_secrets = inner.secrets
         self.reads_on_disconnect = inner.reads_on_disconnect
+        self.is_stream, self.reader = inner.is_stream, inner.reader
 
     def conceal(self, tokens: tuple[str, ...]) -> None:
         """Strike these out of what is relayed, too, in place of those of last time."""
@@ -98,9 +101,6 @@ class TranslatingProvider:
     @property
     def price_id(self) -> str | None:
         return self._inner.price_id
-
-    def is_stream(self, headers: HeaderList) -> bool:
-        return self._inner.is_stream(headers)
 
     def supports(self, surface: Surface) -> bool:
         """Whether calls on this surface can be served: as it is, by translation, or, a count of tokens, by estimate."""
@@ -154,9 +154,6 @@ class TranslatingProvider:
         facts = self._models.facts(deployment)
         target = target_of(request.surface, deployment, self.is_native, facts=facts, has_responses=self._has_responses)
         return request.surface if target is None else target
-
-    def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
-        return self._inner.reader(request, is_event_stream=is_event_stream)
 
     def _reader(
         self, request: ModelRequest, target: Surface, context: Context, *, is_event_stream: bool

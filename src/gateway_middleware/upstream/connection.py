@@ -174,7 +174,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _write(self, transport: asyncio.Transport, data: bytes) -> bool:
         """Write the first bytes of a request, after its entry. False: that could not be written, so they were not."""
-        self._outbox.commit()
+        if self._outbox.has_records:
+            self._outbox.commit()
         entry, self._entry = self._entry, None
         if entry is not None and entry.fault is not None:
             self._is_complete = True  # nothing of it has left: the connection serves the next request

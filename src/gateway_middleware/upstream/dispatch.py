@@ -13,14 +13,13 @@ from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD,
 from gateway_middleware.upstream.content_type import content_type_of
 from gateway_middleware.upstream.decoding import decoded
 from gateway_middleware.upstream.relay import Relay
-from gateway_middleware.upstream.relayed_output import OutputTally
 from gateway_middleware.upstream.token_credential import TokenCredential, open_with_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from gateway_middleware.core.asgi import Receive, Scope, Send
-    from gateway_middleware.core.domain import Clock, ModelRequest, Timeouts
+    from gateway_middleware.core.domain import Clock, Deployment, ModelRequest, Timeouts
     from gateway_middleware.core.outbox import Entry
     from gateway_middleware.core.provider_api import Provider, UpstreamRequest
     from gateway_middleware.core.record import CallRecord, Meter
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     OnProviderError = Callable[[CallRecord, Attempt, UpstreamError], None]
     ErrorReader = Callable[..., UpstreamError]
 
-_REQUEST_ID_HEADERS = (b"x-request-id", b"request-id", b"apim-request-id")
 _OK = 200
 _NO_CREDENTIALS: Mapping[str, TokenCredential] = MappingProxyType({})
 _REDIRECT = 300
@@ -78,20 +76,20 @@ class Dispatch:
         self._tower = Watchtower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = REQUEST.get(scope)
+        deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
         try:
-            await self._once(scope, receive, send)
+            await self._once(request, deployment, scope, receive, send)
         except UpstreamStatusError as error:
             # Nothing has been sent to the client before such an error.
-            request = REQUEST.get(scope)
-            deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
             if not self._providers[deployment.account].learns(request, deployment, error):
                 raise
-            await self._once(scope, receive, send)
+            await self._once(request, deployment, scope, receive, send)
 
-    async def _once(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, record = REQUEST.get(scope), RECORD.get(scope)
-        deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
-        provider = self._providers[deployment.account]
+    async def _once(
+        self, request: ModelRequest, deployment: Deployment, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        record, provider = RECORD.get(scope), self._providers[deployment.account]
         attempt = Attempt(deployment=deployment, started=self._clock())
         record.attempts.append(attempt)
         record.answered_by = attempt
@@ -105,7 +103,7 @@ class Dispatch:
                     watch,
                     on_content=ON_CONTENT.peek(scope),
                     heartbeat=timeouts.heartbeat,
-                    tally=OutputTally(self._count_output, request.surface, deployment.model),
+                    count_output=self._count_output,
                     clock=self._clock,
                 )
                 await self._attempt(request, provider, timeouts, relay, METER.peek(scope))
@@ -167,8 +165,5 @@ class Dispatch:
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str | None:
-    for name in _REQUEST_ID_HEADERS:
-        value = headers.get(name)
-        if value is not None:
-            return value[:128].decode("latin-1")
-    return None
+    value = headers.get(b"x-request-id") or headers.get(b"request-id") or headers.get(b"apim-request-id")
+    return None if value is None else value[:128].decode("latin-1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gateway_middleware.core.asgi import Watchtower
 from gateway_middleware.core.domain import Timeouts
 from gateway_middleware.core.errors import (
@@ -79,7 +81,9 @@ class Engine:
         self, request: UpstreamRequest, timeouts: Timeouts, *, first_byte: float, entry: Entry | None = None
     ) -> Coroutine[Any, Any, EngineAnswer]:
         """As `RecordedExchange.open`. Raises ValueError for a header of the call that would end its own line."""
-        call = _Call(request, timeouts, first_byte, entry, self._tower)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeouts.total
+        call = _Call(request, _head_of(request), timeouts, first_byte, until, loop, self._tower, entry)
         pool = self._pools.get(request.target.origin)
         if pool is None:
             pool = self._pools[request.target.origin] = Pool(self._max_connections)
@@ -173,27 +177,17 @@ class Engine:
         self._pruning = loop.call_later(self._keep_alive / 2, self._prune) if has_idle else None
 
 
-class _Call:
+class _Call(msgspec.Struct, frozen=True):
     """One request on its way: what all of its tries have in common."""
 
-    __slots__ = ("entry", "first_byte", "head", "loop", "request", "timeouts", "tower", "until")
-
-    def __init__(
-        self,
-        request: UpstreamRequest,
-        timeouts: Timeouts,
-        first_byte: float,
-        entry: Entry | None,
-        tower: Watchtower,
-    ) -> None:
-        self.request = request
-        self.entry = entry
-        self.timeouts = timeouts
-        self.tower = tower
-        self.first_byte = first_byte
-        self.head = _head_of(request)
-        self.loop = asyncio.get_running_loop()
-        self.until = self.loop.time() + timeouts.total
+    request: UpstreamRequest
+    head: bytes
+    timeouts: Timeouts
+    first_byte: float
+    until: float
+    loop: asyncio.AbstractEventLoop
+    tower: Watchtower
+    entry: Entry | None
 
     def connect_seconds(self) -> float:
         return min(self.timeouts.connect, self.until - self.loop.time())
@@ -238,7 +232,7 @@ def _head_of(request: UpstreamRequest) -> bytes:
     if request.headers:
         lines = b"".join([name + b": " + value + b"\r\n" for name, value in request.headers])
         count = len(request.headers)
-        if lines.count(b"\r") != count or lines.count(b"\n") != count or b"\0" in lines:
+        if lines.count(b"\r") != count or lines.count(b"\n") != count or lines.count(b"\0"):
             raise ValueError("control character in an upstream request header")
         head += lines
-    return head + b"content-length: %d\r\n\r\n" % len(request.body)
+    return b"%bcontent-length: %d\r\n\r\n" % (head, len(request.body))

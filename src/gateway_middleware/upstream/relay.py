@@ -13,18 +13,19 @@ from gateway_middleware.upstream.decoding import PeekedAnswer
 from gateway_middleware.upstream.heartbeat import Heartbeat
 from gateway_middleware.upstream.progress import Progress
 from gateway_middleware.upstream.push import End, Push
+from gateway_middleware.upstream.relayed_output import OutputTally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway_middleware.core.asgi import Send, UntilDisconnect
-    from gateway_middleware.core.domain import Clock, HeaderList, ModelRequest, Timeouts
+    from gateway_middleware.core.domain import Clock, HeaderList, ModelRequest, Surface, Timeouts
     from gateway_middleware.core.errors import UpstreamError
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.core.record import Attempt, CallRecord
     from gateway_middleware.upstream.drain import UsageDrain
     from gateway_middleware.upstream.exchange import Answer
-    from gateway_middleware.upstream.relayed_output import OutputTally
+    from gateway_middleware.upstream.relayed_output import OutputCounterFactory
 
 _BINARY = (b"audio/", b"application/octet-stream", b"image/", b"video/")
 _HELD_BYTES = 256 * 1024
@@ -50,8 +51,8 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Relay:
     """Carries one good answer from the provider to the client, and what was learnt of it into the record."""
 
-    __slots__ = ("_clock", "_heart", "_heartbeat", "_held", "_is_started", "_on_content", "_reader", "_record", "_send",
-                 "_tally", "_watch", "_writes_text", "attempt")  # fmt: skip
+    __slots__ = ("_clock", "_count_output", "_heart", "_heartbeat", "_held", "_is_started", "_on_content", "_reader",
+                 "_record", "_relayed", "_send", "_surface", "_watch", "attempt")  # fmt: skip
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Relay:
         *,
         on_content: Callable[[], None] | None,
         heartbeat: float,
-        tally: OutputTally,
+        count_output: OutputCounterFactory | None,
         clock: Clock,
     ) -> None:
         self._heartbeat = heartbeat
@@ -76,8 +77,8 @@ class Relay:
         self._is_started = False
         self._held = b""
         self._reader: ResponseReader | None = None
-        self._tally = tally
-        self._writes_text = False
+        self._count_output = count_output
+        self._relayed: OutputTally | None = None
 
     async def answer(
         self, answer: Answer, request: ModelRequest, provider: Provider, media: bytes, *, limit: int, timeouts: Timeouts
@@ -87,7 +88,7 @@ class Relay:
         if request.is_stream and not is_event_stream:
             answer = peeked = PeekedAnswer(answer)
             is_event_stream = await peeked.begins_like_events()
-        self._writes_text = request.surface.writes_text
+        self._surface: Surface = request.surface
         translation = self.attempt.translation
         if translation is None:
             reader = provider.reader(request, is_event_stream=is_event_stream)
@@ -130,12 +131,20 @@ class Relay:
         attempt.response_id, attempt.response_model = reader.response_id, reader.response_model
         attempt.item_ids = reader.item_ids
         attempt.is_complete, attempt.is_usage_final = reader.is_complete, reader.is_usage_final
-        if not reader.is_complete or self._is_uncounted(reader):
-            attempt.delivered_tokens = self._tally.tokens()
+        if self._relayed is not None and (not reader.is_complete or self._is_uncounted(reader)):
+            attempt.delivered_tokens = self._relayed.tokens()
 
     def _is_uncounted(self, reader: ResponseReader) -> bool:
         """Whether the provider has not told how much output there was."""
-        return reader.usage is None or (reader.usage.output_tokens is None and self._writes_text)
+        usage = reader.usage
+        return usage is None or (usage.output_tokens is None and self._surface.writes_text)
+
+    @property
+    def _tally(self) -> OutputTally:
+        """What is relayed, made when there is something to count: of most whole answers the provider tells it."""
+        if self._relayed is None:
+            self._relayed = OutputTally(self._count_output, self._surface, self.attempt.deployment.model)
+        return self._relayed
 
     async def _whole(self, answer: Answer, reader: ResponseReader, media: bytes, limit: int, *, can_move: bool) -> None:
         body = await answer.read(limit)
@@ -148,8 +157,7 @@ class Relay:
         if self._is_uncounted(reader):
             self._tally.add_whole(relayed)
         self._learn(reader)
-        headers = [(b"content-type", media), (b"content-length", b"%d" % len(relayed))]
-        await self._start(headers)
+        await self._start([(b"content-type", media), (b"content-length", str(len(relayed)).encode())])
         await self._end(relayed)
 
     def _consider_failure(self, failure: UpstreamError, *, can_move: bool) -> None:
@@ -280,19 +288,19 @@ class Relay:
         )
 
     async def _start_stream(self) -> None:
-        await self._start(_STREAM_HEADERS)
+        await self._start(list(_STREAM_HEADERS))
         self._heart = Heartbeat(self._send, self._watch, self._heartbeat, self._record.dialect)
 
     def _start(self, headers: HeaderList) -> Awaitable[None]:
         self._is_started = True
-        return self._send({"type": "http.response.start", "status": self.attempt.status, "headers": list(headers)})
+        return self._send({"type": "http.response.start", "status": self.attempt.status, "headers": headers})
 
     def _end(self, body: bytes) -> Awaitable[None]:
         """The last message. What the answer has told is on record by now, for layers that look when they see it."""
         return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": False})
 
     def _pass_on(self, body: bytes) -> Awaitable[None]:
-        self._tally.add(body)
+        (self._relayed or self._tally).add(body)
         return self._pass_on_again(body)
 
 

@@ -166,7 +166,8 @@ class Exchange:
             self._fail(RefusedRequestError(503, "The server is shutting down.", retry_after=1.0))
             raise
         else:
-            self._check_end(result)
+            if result is not None or not (self.is_finished or self.has_left):
+                self._check_end(result)
         finally:
             self._link.door.give_back(self._counted)
 

@@ -288,7 +288,8 @@ class HTTPProtocol(asyncio.BufferedProtocol):
             data += exchange.unwritten_head
             exchange.unwritten_head = b""
         if data and not self._transport.is_closing():
-            self.door.outbox.commit()
+            if self.door.outbox.has_records:
+                self.door.outbox.commit()
             self._transport.write(data)
 
     def default_lines(self) -> bytes:
