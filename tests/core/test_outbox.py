@@ -101,6 +101,17 @@ async def test_it_is_quiet_while_turns_have_one_sender() -> None:
 
 
 @pytest.mark.anyio
+async def test_in_quiet_times_most_writes_pass_and_one_of_eight_looks() -> None:
+    outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    assert [outbox.may_pass() for _ in range(16)] == [True] * 7 + [False] + [True] * 7 + [False]
+    outbox.add(Connection("one", written), loop)
+    assert not any(outbox.may_pass() for _ in range(16))  # this turn has an end: whoever sends in it is counted
+    outbox.add(Connection("other", written), loop)
+    await asyncio.sleep(0)
+    assert not any(outbox.may_pass() for _ in range(16))  # the last turn had several senders
+
+
+@pytest.mark.anyio
 async def test_a_connection_that_cannot_write_silences_nobody() -> None:
     outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
     reports: list[dict[str, Any]] = []

@@ -40,6 +40,17 @@ def test_content_moves_the_deadline_and_pings_do_not() -> None:
     assert timeout.value.phase == "idle"
 
 
+def test_data_that_speaks_of_pings_is_content_and_a_name_may_follow_the_data() -> None:
+    clock = Clock()
+    progress = Progress(1.0, clock)
+    for chunk in (DELTA, b'data: {"choices":[{"delta":{"content":"event: ping"}}]}\n\n' + DELTA):
+        clock.advance(5)
+        progress.check(chunk)
+    clock.advance(5)
+    with pytest.raises(UpstreamTimeoutError):
+        progress.check(b"data: {}\nevent: ping\n\n")
+
+
 def test_a_piece_of_a_large_event_is_content() -> None:
     clock = Clock()
     progress = Progress(1.0, clock)

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from gateway_middleware.core.errors import UnavailableError
 
 
+_LOOKS = 8
+"""Of so many writes in quiet times one looks whether others send, too."""
+
+
 class Sender(Protocol):
     """A connection that keeps the bytes of this turn until it is told to write them."""
 
@@ -45,13 +49,14 @@ class Outbox:
     several messages of one turn are one write, and all writes of a turn follow each other. It costs no timer, only one
     callback for each turn in which something is sent. Not for several threads.
 
-    While turns have one sender each, nothing is gained by waiting: then `is_quiet`, and a sender writes at once.
+    While turns have one sender each, nothing is gained by waiting: then `is_quiet`, and a sender writes at once. Most
+    times it need not even be added (`may_pass`).
 
     A `ledger` may have to be written before anything leaves: its records of a turn are then one write as well. Whoever
     writes to a socket calls `commit` before, if it `has_records`.
     """
 
-    __slots__ = ("_is_busy", "_is_due", "_ledger", "_loop", "_senders", "has_records", "is_quiet")
+    __slots__ = ("_is_busy", "_is_due", "_ledger", "_loop", "_passed", "_senders", "has_records", "is_quiet")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -59,6 +64,7 @@ class Outbox:
         self._ledger: Ledger | None = None
         self._is_busy = False  # whether the last turn had several senders
         self._is_due = False
+        self._passed = 0
         self.is_quiet = True
         """Whether nobody else seems to send in this turn."""
         self.has_records = False
@@ -74,6 +80,16 @@ class Outbox:
             self._await_end_of_turn(loop)
         self._senders.append(sender)
         self.is_quiet = not self._is_busy and len(self._senders) == 1
+
+    def may_pass(self) -> bool:
+        """Whether a sender may write now without being added: nobody else seems to send in this turn.
+
+        One of eight is added all the same, so that it shows when others begin to.
+        """
+        if self._is_due or not self.is_quiet:
+            return False
+        self._passed = (self._passed + 1) % _LOOKS
+        return self._passed != 0
 
     def commit_soon(self) -> None:
         """The ledger has records: have them written at the end of this turn of the loop, if nothing is sent before."""

@@ -65,12 +65,13 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(READ_BYTES) if buffer is None else buffer)
         self._on_idle = on_idle
         self._on_lost = on_lost
+        self._body: list[bytes] = []  # of the read that is under way
+        self.on_body = self._body.append  # what the parser calls for each of many chunks
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._answer: EngineAnswer | None = None
         self._headers: HeaderList = []
         self._bare_bytes = 0  # received since the last byte of a body
-        self._body: list[bytes] = []  # of the read that is under way
         self._early: bytes | None = b""  # received before the first request; None from then on
         self._unsent: memoryview | None = None
         self._is_write_paused = False
@@ -157,7 +158,8 @@ class Connection(asyncio.BufferedProtocol):
             answer.put_error(self._cut(answer))
         elif len(body) <= _OUTGOING and not answer.has_bytes:
             self._outgoing = head + body
-            self._outbox.add(self, self._loop)
+            if not self._outbox.may_pass():
+                self._outbox.add(self, self._loop)
             if self._outbox.is_quiet:
                 self.write_out()
         elif len(body) <= _SLICE:
@@ -268,7 +270,8 @@ class Connection(asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(answer, "The provider's answer is not HTTP.")
             return
-        self._hand_over(answer)
+        if self._body:
+            self._hand_over(answer)
         if self._bare_bytes > MAX_HEAD_BYTES and not self._is_complete:
             self._refuse(answer, _TOO_LONG, ProtocolFault.TOO_LONG)
 
@@ -321,17 +324,21 @@ class Connection(asyncio.BufferedProtocol):
             # The length is that of another answer's body, and the parser waits for it.
             self._complete(is_reusable=False)
 
-    def on_body(self, data: bytes) -> None:
-        self._bare_bytes = 0
-        if not self._is_complete:
-            self._body.append(data)
-
     def _hand_over(self, answer: EngineAnswer) -> None:
-        """Give on what one read has brought of a body, in however many chunks: once."""
-        body = self._body
-        if body:
-            self._body = []
-            if answer.put_body(body[0] if len(body) == 1 else b"".join(body)):
+        """Give on what one read has brought of a body. What follows a complete answer is nobody's."""
+        if self._is_complete:
+            self._body.clear()
+        else:
+            self._give_body(answer)
+
+    def _give_body(self, answer: EngineAnswer) -> None:
+        """All chunks of a read together."""
+        pieces = self._body
+        if pieces:
+            self._bare_bytes = 0
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            if answer.put_body(body):
                 self._pause()
 
     def on_message_complete(self) -> None:
@@ -345,7 +352,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_complete = True
         self._is_reusable = self._is_reusable and is_reusable
         if self._answer is not None:
-            self._hand_over(self._answer)
+            self._give_body(self._answer)
             self._answer.put_end()
 
 

@@ -29,11 +29,16 @@ class Progress:
 
     def check(self, chunk: bytes) -> None:
         """Something has come. Raises `UpstreamTimeoutError` when there was no content in it for too long."""
-        if len(chunk) > _MIN_CONTENT or is_content(chunk):
+        if len(chunk) > _MIN_CONTENT or _is_unnamed(chunk) or is_content(chunk):
             self._at = self._clock()
         elif self._clock() - self._at > self._limit:
             message = f"The provider is alive and sent no content for {self._limit:g} s (content_idle)."
             raise UpstreamTimeoutError(message, phase="idle")
+
+
+def _is_unnamed(chunk: bytes) -> bool:
+    """Whether it is nothing but data, as most of a stream is: a ping has a name."""
+    return chunk.startswith(b"data:") and chunk.find(b"event:") < 0
 
 
 def is_content(chunk: bytes) -> bool:

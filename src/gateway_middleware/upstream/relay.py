@@ -301,7 +301,9 @@ class Relay:
 
     def _pass_on(self, body: bytes) -> Awaitable[None]:
         (self._relayed or self._tally).add(body)
-        return self._pass_on_again(body)
+        if self._heart is not None:
+            self._heart.passed = body
+        return self._watch.send(self._send, {"type": "http.response.body", "body": body, "more_body": True})
 
 
 def _is_held(reader: ResponseReader, held: bytes, *, can_move: bool) -> bool:

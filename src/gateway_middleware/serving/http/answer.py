@@ -140,6 +140,8 @@ class Answer:
         if not has_more and self._left == len(body) and not self._has_no_body:
             self._left, self.is_complete = 0, True
             return b"", body, b""
+        if has_more and body and self._is_chunked:
+            return f"{len(body):x}\r\n".encode(), body, b"\r\n"
         parts = self._framed(body)
         if has_more:
             return parts

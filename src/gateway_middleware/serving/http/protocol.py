@@ -266,9 +266,13 @@ class HTTPProtocol(asyncio.BufferedProtocol):
         if self._outgoing:
             data = self._outgoing + data
         self._outgoing = data
+        outbox = self.door.outbox
+        if not self._has_mail and outbox.may_pass():
+            self._write_now()
+            return
         if not self._has_mail:
             self.write_soon()
-        if len(data) > _MAX_OUTGOING or self.door.outbox.is_quiet:
+        if len(data) > _MAX_OUTGOING or outbox.is_quiet:
             self._write_now()
 
     def write_soon(self) -> None:
