@@ -155,10 +155,10 @@ def measure(request: ModelRequest) -> tuple[int, int]:
 
 
 def _measure_value(raw: bytes) -> tuple[int, int]:
-    if raw.startswith(b"[") and b'"' not in raw and b"{" not in raw:
+    if raw.startswith(b"[") and raw.find(b'"') < 0 and raw.find(b"{") < 0:  # `in` costs bytes a caught error
         return 0, raw.count(b",") + 1  # token ids, or lists of them
-    images = max([raw.count(mark) for mark in _IMAGE_MARKS]) if b"image" in raw else 0
-    blobs = sum([length for mark in _BASE64_MARKS for length in _runs(raw, mark)]) if b"data" in raw else 0
+    images = max([raw.count(mark) for mark in _IMAGE_MARKS]) if raw.find(b"image") >= 0 else 0
+    blobs = sum([length for mark in _BASE64_MARKS for length in _runs(raw, mark)]) if raw.find(b"data") >= 0 else 0
     return max(len(raw) - blobs, 0), images * IMAGE_TOKENS if images else blobs // _DOCUMENT_BYTES_PER_TOKEN
 
 
