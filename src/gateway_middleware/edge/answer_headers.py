@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.domain import Dialect
@@ -15,9 +14,31 @@ if TYPE_CHECKING:
 _NO_SNIFF: tuple[bytes, bytes] = (b"x-content-type-options", b"nosniff")
 """A browser takes an answer for what its content type says, whatever a model has written into it."""
 _MAX_NAME, _MAX_LIST = 128, 2048
+_MAX_DEPLOYMENTS = 1024
 
 
-def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> HeaderList:
+class DeploymentHeaders:
+    """What answers say of a deployment, whatever the call: made once for each. A full table starts again."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self) -> None:
+        self._headers: dict[tuple[str, str], HeaderList] = {}
+
+    def of(self, provider: str, key: str) -> HeaderList:
+        """Who answered: the provider, and the deployment with this key."""
+        headers = self._headers.get((provider, key))
+        if headers is None:
+            if len(self._headers) >= _MAX_DEPLOYMENTS:
+                self._headers.clear()
+            headers = [(b"x-gateway-provider", provider.encode()), (b"x-gateway-deployment", _value(key))]
+            self._headers[provider, key] = headers
+        return headers
+
+
+def answer_headers(
+    record: CallRecord, now: float, cost: Cost | None = None, *, deployments: DeploymentHeaders
+) -> HeaderList:
     """Headers for the start of the answer, `now` being that moment on the record's clock.
 
     `Server-Timing`: `upstream` is the time of all attempts until now, `gateway` is the rest. `x-gateway-attempts`:
@@ -28,7 +49,7 @@ def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> 
     headers: HeaderList = [(b"x-request-id", request_id), _NO_SNIFF]
     if record.dialect is Dialect.ANTHROPIC:
         headers.append((b"request-id", request_id))
-    upstream = _add_attempts(headers, record, now) if record.attempts else 0.0
+    upstream = _add_attempts(headers, record, now, deployments) if record.attempts else 0.0
     if record.retirement is not None:
         headers += record.retirement.headers
     if cost is not None:
@@ -39,7 +60,7 @@ def answer_headers(record: CallRecord, now: float, cost: Cost | None = None) -> 
     return headers
 
 
-def _add_attempts(headers: HeaderList, record: CallRecord, now: float) -> float:
+def _add_attempts(headers: HeaderList, record: CallRecord, now: float, deployments: DeploymentHeaders) -> float:
     """Returns the seconds that all attempts took."""
     entries, upstream = [], 0.0
     for attempt in record.attempts:
@@ -50,17 +71,11 @@ def _add_attempts(headers: HeaderList, record: CallRecord, now: float) -> float:
     last = record.attempts[-1]
     if last.upstream_request_id is not None:
         headers.append((b"x-gateway-upstream-request-id", _value(last.upstream_request_id)))
-    headers += _constant_headers(last.deployment.provider, last.deployment.key)
+    headers += deployments.of(last.deployment.provider, last.deployment.key)
     headers.append((b"x-gateway-attempts", b", ".join(entries)))
     if last.translation is not None and last.translation.dropped:
         headers.append((b"x-gateway-dropped", _value(_listed(last.translation.dropped))))
     return upstream
-
-
-@lru_cache(maxsize=1024)
-def _constant_headers(provider: str, key: str) -> HeaderList:
-    """What is said of a deployment, whatever the call."""
-    return [(b"x-gateway-provider", provider.encode()), (b"x-gateway-deployment", _value(key))]
 
 
 def _listed(names: tuple[str, ...]) -> str:

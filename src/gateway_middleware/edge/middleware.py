@@ -23,6 +23,7 @@ from gateway_middleware.edge.admission import (
     path_not_found,
     websocket_refusal,
 )
+from gateway_middleware.edge.answer_headers import DeploymentHeaders
 from gateway_middleware.edge.dialects import StreamPlace, render, stream_frame
 from gateway_middleware.edge.in_flight import InFlight
 from gateway_middleware.edge.reply import Reply
@@ -83,6 +84,7 @@ class EdgeMiddleware:
         self._is_leaving = is_leaving
         self._in_flight = in_flight or InFlight()
         self._price = price
+        self._deployments = DeploymentHeaders()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,9 +93,15 @@ class EdgeMiddleware:
         header_names = [name for name, _ in scope["headers"]]
         record = self._open(scope, header_names)
         RECORD.set(scope, record)
-        can_close = scope["http_version"] < "2"
-        leaves = self._is_leaving()
-        reply = Reply(record, send, self._clock, can_close=can_close, is_leaving=leaves, price=self._price)
+        reply = Reply(
+            record,
+            send,
+            self._clock,
+            can_close=scope["http_version"] < "2",
+            is_leaving=self._is_leaving(),
+            price=self._price,
+            deployments=self._deployments,
+        )
         if not self._checks_paths:
             receive = reply.receive_until_end(receive)
         self._in_flight.begin(reply)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock, HeaderList
     from gateway_middleware.core.price import Cost
     from gateway_middleware.core.record import CallRecord
+    from gateway_middleware.edge.answer_headers import DeploymentHeaders
 
 _CLIENT_ERROR = 400
 _REQUEST_TIMEOUT = 408
@@ -36,6 +37,7 @@ class Reply:
         "_can_close",
         "_clock",
         "_closes",
+        "_deployments",
         "_has_trailers",
         "_last",
         "_newest",
@@ -59,6 +61,7 @@ class Reply:
         can_close: bool,
         is_leaving: bool,
         price: Callable[[CallRecord], Cost | None],
+        deployments: DeploymentHeaders,
     ) -> None:
         self._record = record
         self._send = send
@@ -66,6 +69,7 @@ class Reply:
         self._can_close = can_close
         self._closes = can_close and is_leaving
         self._price = price
+        self._deployments = deployments
         self._newest = b""
         self._number = 0
         self._last: Message | None = None
@@ -137,7 +141,8 @@ class Reply:
         headers: HeaderList = list(message.get("headers", ()))
         self.is_event_stream = dict(headers).get(b"content-type", b"").startswith(b"text/event-stream")
         headers += record.limit_headers
-        headers += answer_headers(record, now, self._price(record) if self.status < _CLIENT_ERROR else None)
+        cost = self._price(record) if self.status < _CLIENT_ERROR else None
+        headers += answer_headers(record, now, cost, deployments=self._deployments)
         if self._closes or (self.status == _REQUEST_TIMEOUT and self._can_close):
             headers.append((b"connection", b"close"))
         return {**message, "headers": headers}
