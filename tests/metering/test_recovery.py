@@ -138,7 +138,7 @@ def test_a_process_of_which_one_segment_is_still_locked_is_left_alone(path: Path
 def test_no_garbage_is_taken_for_a_record(garbage: bytes) -> None:
     intact, damaged = scan(garbage)
     assert intact == []
-    assert b"".join(damaged) == garbage.replace(b"\n", b"")
+    assert damaged == [line for line in garbage.split(b"\n") if line not in {b"", b"."}]
 
 
 def test_a_whole_record_that_means_nothing_is_quarantined(path: Path) -> None:
