@@ -11,14 +11,17 @@ from starlette.routing import Mount, Router
 
 from gateway_middleware.breaker.middleware import FailoverMiddleware
 from gateway_middleware.breaker.peers.probe_leases import ProbeLeases
+from gateway_middleware.composition.audit import Audit
 from gateway_middleware.composition.breakers import Breakers
 from gateway_middleware.composition.calls import Calls
 from gateway_middleware.composition.catalog import ModelCatalog
 from gateway_middleware.composition.config import LiveConfig, revealed
 from gateway_middleware.composition.credentials import Credentials
+from gateway_middleware.composition.expiries import KeyExpiries
 from gateway_middleware.composition.fleet import build_fleet
 from gateway_middleware.composition.fleet_status import FleetStatus
 from gateway_middleware.composition.guards import Guards
+from gateway_middleware.composition.key_admin import KeyAdmin
 from gateway_middleware.composition.keys import RuntimeKeys
 from gateway_middleware.composition.life import Life
 from gateway_middleware.composition.limits import Limits
@@ -125,7 +128,7 @@ class Gateway:
         callers = (*known, self.side_calls, self.tenants, self.policy, self.guards)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
         lists = (self.model_lists, self.fleet_status)
-        made: tuple[Part, ...] = (*callers, self.pricing, self.metering, self.credentials)
+        made: tuple[Part, ...] = (*callers, self.pricing, self.metering, self.expiries, self.credentials)
         parts: tuple[Part, ...] = (*made, *rooms, *lists)
         self._reload = Reload(self.config, parts, reread=reread)
         self.operations = self._make_operations()
@@ -148,7 +151,7 @@ class Gateway:
         """Who the tenants are, what they may use, and what is written down of it."""
         self.fleet = build_fleet(settings, self.config, clocks)
         self.revocations = Revocations(self.fleet, self.log)
-        self.keys = RuntimeKeys(settings, self.fleet, clocks, self.log, has_resolver=resolver is not None)
+        self.keys = RuntimeKeys(settings, self.fleet)
         self.side_calls = SideCalls(settings, transport)
         self.tenants = Tenants(
             settings,
@@ -173,6 +176,9 @@ class Gateway:
             keeper=keeper,
             transport=transport,
         )
+        audit = Audit(self.metering.audits, self.log, clocks)
+        self.key_admin = KeyAdmin(self.keys, self.fleet, audit, clocks, has_resolver=resolver is not None)
+        self.expiries = KeyExpiries(self.keys.stored, audit, clocks)
         self.limits = Limits(
             settings,
             clocks,
@@ -219,7 +225,7 @@ class Gateway:
             stats=self.stats,
             tenants=self.tenants,
             revocations=self.revocations,
-            keys=self.keys,
+            keys=self.key_admin,
             policy=self.policy,
             catalog=ModelCatalog(self.config, self.model_lists, self.pricing),
             phase=lambda: self._life.phase,

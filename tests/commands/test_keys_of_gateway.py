@@ -55,6 +55,9 @@ async def test_the_life_of_a_key(url: str) -> None:
     assert (code, out.splitlines()[1]) == (0, f"{made['key_id']}\tci\tstored\t-")
     assert made["key"] not in out
 
+    changed = await keys("change", made["key_id"], *where, "--models", "gpt-*", "--limit", "requests=9/minute")
+    assert changed == (0, f"changed {made['key_id']}\n", "")
+
     code, out, _ = await keys("rotate", made["key_id"], *where, "--grace", "0")
     rotated = dict(line.split() for line in out.splitlines())
     assert (code, rotated["key_id"]) == (0, made["key_id"])

@@ -33,6 +33,7 @@ PARTS = (
     "Guards",
     "CallPricing",
     "Metering",
+    "KeyExpiries",
     "Credentials",
     "Upstream",
     "Limits",

@@ -1,4 +1,4 @@
-"""`keys create`, `list`, `rotate`, `revoke`: asked of a running gateway, with the operators' token."""
+"""`keys create`, `list`, `change`, `rotate`, `revoke`: asked of a running gateway, with the operators' token."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ if TYPE_CHECKING:
     import argparse
 
 TOKEN = "GATEWAY_ADMIN_TOKEN"  # noqa: S105  the name of a variable
-ACTIONS = ("create", "list", "rotate", "revoke")
+ACTIONS = ("create", "list", "change", "rotate", "revoke")
 _SECONDS = 15.0
 _REFUSED = 400
 
 
 def add_arguments(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Those of the four actions."""
+    """Those of the five actions."""
     create = actions.add_parser("create", help="have a running gateway make a key; it is printed once")
     create.add_argument("--name", help="a label, shown in lists")
-    create.add_argument("--expires", help="when it ends, such as 2027-01-31T00:00:00Z")
-    create.add_argument("--models", nargs="+", metavar="MODEL", help="the only models that it may call")
-    create.add_argument("--limit", nargs="+", default=[], metavar="UNIT=LIMIT", help="such as requests=600/minute")
+    change = actions.add_parser("change", help="give a key of a running gateway other limits, models or another end")
+    for action in (create, change):
+        action.add_argument("--expires", help="when it ends, such as 2027-01-31T00:00:00Z")
+        action.add_argument("--models", nargs="+", metavar="MODEL", help="the only models that it may call")
+        action.add_argument("--limit", nargs="+", default=[], metavar="UNIT=LIMIT", help="such as requests=600/minute")
     listing = actions.add_parser("list", help="the keys of a tenant of a running gateway")
     rotate = actions.add_parser("rotate", help="make a new secret of a key; it is printed once")
     rotate.add_argument("--grace", type=float, help="seconds for which the old one works (default: a day)")
     revoke = actions.add_parser("revoke", help="have a running gateway refuse a key from now on")
-    for action in (rotate, revoke):
+    for action in (change, rotate, revoke):
         action.add_argument("key_id", help="the part of the key after gw-")
-    for action in (create, listing, rotate, revoke):
+    for action in (create, listing, change, rotate, revoke):
         action.add_argument("--tenant", required=True, help="whose key")
         action.add_argument("--url", required=True, help=f"of the gateway; {TOKEN} is its operators' token")
 
@@ -53,13 +55,19 @@ def _request(args: argparse.Namespace) -> tuple[str, str, dict[str, Any] | None]
     if args.action == "list":
         return "GET", "", None
     if args.action == "create":
-        limits = dict(_limit(text) for text in args.limit)
-        given = {"name": args.name, "expires": args.expires, "models": args.models, "limits": limits or None}
-        return "POST", "", {name: value for name, value in given.items() if value is not None}
+        return "POST", "", _given(args, name=args.name)
     path = f"/{quote(args.key_id, safe='')}"
+    if args.action == "change":
+        return "PATCH", path, _given(args)
     if args.action == "rotate":
         return "POST", f"{path}/rotate", {} if args.grace is None else {"grace": args.grace}
     return "DELETE", path, None
+
+
+def _given(args: argparse.Namespace, **more: str | None) -> dict[str, Any]:
+    limits = dict(_limit(text) for text in args.limit)
+    given = {**more, "expires": args.expires, "models": args.models, "limits": limits or None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _limit(text: str) -> tuple[str, str | int]:
@@ -95,6 +103,8 @@ def _lines(action: str, document: Mapping[str, Any]) -> Iterable[str]:
         return [_row(key) for key in document["keys"]] or ["no keys"]
     if action == "revoke":
         return [f"revoked {document['key_id']}"]
+    if action == "change":
+        return [f"changed {document['key_id']}"]
     if document["stored"] == "memory":
         print("warning: the gateway keeps it in memory only: it is lost when the gateway ends", file=sys.stderr)
     lines = [f"key     {document['key']}", f"key_id  {document['key_id']}"]

@@ -7,21 +7,21 @@ import contextlib
 import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.middleware import Middleware
 
+from gateway_middleware.composition.audit_store import AuditStore, JournaledAudits, NoAudits
+from gateway_middleware.composition.call_usage import call_document, not_here
+from gateway_middleware.composition.journal_metrics import journal_families
 from gateway_middleware.composition.keeper import KEPT_SECONDS, note_dead, note_health
 from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.composition.upstream import exchange_of
-from gateway_middleware.core.domain import Usage
-from gateway_middleware.core.errors import InvalidRequestError, PathNotFoundError, UnavailableError
+from gateway_middleware.core.errors import InvalidRequestError, UnavailableError
 from gateway_middleware.metering.budget_event import BudgetEvent
 from gateway_middleware.metering.counters import UsageCounters
-from gateway_middleware.metering.delivery import cloudevents
 from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.delivery.state import DeliveryState
@@ -29,14 +29,13 @@ from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.journal.lookup import events_of_call
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
-from gateway_middleware.operations.metric import Aggregation, Counter, Gauge
+from gateway_middleware.operations.metric import Aggregation
 from gateway_middleware.upstream.engine import Engine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable
 
     import httpx
-    from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
 
     from gateway_middleware.composition.log import Log
@@ -51,32 +50,10 @@ if TYPE_CHECKING:
     from gateway_middleware.metering.usage_event import UsageEvent
     from gateway_middleware.settings import Settings
 
-BACKLOG = Gauge(
-    "model_gateway_journal_backlog",
-    "Usage events that are not delivered. Without GATEWAY_USAGE_METERING_URL all that are kept.",
-    aggregation=Aggregation.MAX,
-)
-STATE = Gauge("model_gateway_journal_state", "0 ok, 1 degraded, 2 unavailable.", aggregation=Aggregation.MAX)
-DEAD_LETTERS = Gauge(
-    "model_gateway_journal_dead_letters", "Usage events that the sink refused.", aggregation=Aggregation.MAX
-)
-DELIVERY_LAG = Gauge(
-    "model_gateway_usage_delivery_lag_seconds",
-    "Age of the oldest undelivered event; 0 without a metering URL.",
-    aggregation=Aggregation.MAX,
-)
-DELIVERY_FAILURES = Gauge(
-    "model_gateway_usage_delivery_failures", "Failures of delivery in a row.", aggregation=Aggregation.MAX
-)
-REFUSED = Counter("model_gateway_journal_refused_calls", "Calls refused because they could not be written down.")
-DROPPED = Counter("model_gateway_journal_dropped_events", "Usage events dropped for their age or number.")
-DAMAGED = Counter("model_gateway_journal_damaged_records", "Records of the journal that could not be read.")
-QUARANTINED = Counter("model_gateway_journal_quarantined_spools", "Corrupt spools that were moved aside.")
 _FLUSH_SECONDS = 1.0
 _COMMIT_SECONDS = 0.05
 """A closed call is on disk at once, and in the database after so long: it is what a loss of power may cost."""
 _SETTLE_SECONDS = 2.0
-_STATES = {"ok": 0.0, "degraded": 1.0, "unavailable": 2.0}
 OFF = "off"
 
 
@@ -113,9 +90,14 @@ class MeteringOff(Fixed, Lifeless):
     def note_budget(self, reached: BudgetReached) -> None:
         """Nobody is told."""
 
+    @property
+    def audits(self) -> AuditStore:
+        """Where changes of keys are written down: nowhere but in the log."""
+        return NoAudits()
+
     async def of_call(self, tenant: Tenant | None, request_id: str) -> dict[str, Any]:
         """Raises `PathNotFoundError`."""
-        raise _not_here(request_id)
+        raise not_here(request_id)
 
     async def reconcile(self, first: str | None, last: str | None) -> dict[str, Any]:
         """Raises `InvalidRequestError`."""
@@ -153,14 +135,19 @@ class Metering(Fixed):
             keeper=keeper,
         )
         self.counters = UsageCounters()
-        self.metrics = MeteringMetrics(self.counters, self._families)
-        self._of_losses = Aggregation.MAX if keeper == "process" else Aggregation.SUM
+        of_losses = Aggregation.MAX if keeper == "process" else Aggregation.SUM
+        self.metrics = MeteringMetrics(
+            self.counters, lambda: journal_families(self.journal, self._delivery_state, of_losses=of_losses)
+        )
         delivers = url is not None and keeper == "thread"
         self._delivery = self._build_delivery(settings, clocks, transport) if delivers else None
         self._has_sink = url is not None
         self._looking = asyncio.Lock()
         self._tells_budgets = url is not None and settings.budget_events
         self._telling: set[asyncio.Task[None]] = set()
+        self.audits: AuditStore = (
+            JournaledAudits(self.journal.spool, on_news=self._notify) if settings.audit_events else NoAudits()
+        )
 
     def _build_delivery(
         self, settings: Settings, clocks: Clocks, transport: httpx.AsyncBaseTransport | None
@@ -246,6 +233,9 @@ class Metering(Fixed):
             await asyncio.to_thread(self.journal.spool.add, event)
         except (sqlite3.Error, OSError) as error:
             self._log.event("budget_event", level="error", message=f"A budget's event is lost: {type(error).__name__}")
+        self._notify()
+
+    def _notify(self) -> None:
         if self._delivery is not None:
             self._delivery.notify()
 
@@ -335,8 +325,8 @@ class Metering(Fixed):
         async with self._looking:  # however often anybody asks: one look at a time
             events = await asyncio.to_thread(self._find, tenant, request_id)
         if not events:
-            raise _not_here(request_id)
-        return _call_document(events)
+            raise not_here(request_id)
+        return call_document(events)
 
     def _find(self, tenant: Tenant | None, request_id: str) -> list[UsageEvent]:
         self.journal.flush(_FLUSH_SECONDS)
@@ -360,43 +350,6 @@ class Metering(Fixed):
             "totals": reconciliation.totals,
             "open": reconciliation.open,
         }
-
-    def _families(self) -> Iterable[Metric]:
-        spool, delivery = self.journal.spool, self._delivery_state
-        losses = self.journal.losses
-        yield REFUSED.family(losses.refused)
-        yield DROPPED.family(losses.dropped, aggregation=self._of_losses)
-        yield DAMAGED.family(losses.damaged, aggregation=self._of_losses)
-        yield QUARANTINED.family(losses.quarantined, aggregation=self._of_losses)
-        yield BACKLOG.family(spool.backlog)
-        yield STATE.family(_STATES[self.journal.state.status])
-        yield DEAD_LETTERS.family(spool.dead_letters)
-        yield DELIVERY_LAG.family(0.0 if delivery is None else spool.oldest_age)
-        yield DELIVERY_FAILURES.family(0 if delivery is None else delivery.consecutive_failures)
-
-
-def _call_document(events: Sequence[UsageEvent]) -> dict[str, Any]:
-    """Attempts without an event have cost nothing. A sum of which a part is not known is not known."""
-    first, costs = events[0], [event.cost for event in events]
-    sums = {name: sum(getattr(event.usage, name) or 0 for event in events) for name in Usage.__struct_fields__}
-    known = [Decimal(cost) for cost in costs if cost is not None]
-    return {
-        "request_id": first.request_id,
-        "tenant": first.tenant,
-        "model": first.model,
-        "cost": f"{sum(known, Decimal(0)):f}" if len(known) == len(costs) else None,
-        "currency": "USD",
-        "usage": sums,
-        "attempts": [cloudevents.document(event) for event in events],
-    }
-
-
-def _not_here(request_id: str) -> PathNotFoundError:
-    return PathNotFoundError(
-        f"Nothing is known here of a call `{request_id}` of yours: it was another server's, has used nothing, is under "
-        "way, or its usage events have been delivered.",
-        code="not_here",
-    )
 
 
 def _delivery_document(state: DeliveryState) -> dict[str, Any]:

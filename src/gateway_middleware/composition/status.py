@@ -13,7 +13,7 @@ from gateway_middleware.operations import documents
 from gateway_middleware.operations.admin import Action, ArgumentAction, BreakerCommands, QueryDocument
 from gateway_middleware.operations.catalog import Models
 from gateway_middleware.operations.console import Console, NoConsole
-from gateway_middleware.operations.keys import KeyCollection, KeyRevocation, KeyRotation, TenantCollection
+from gateway_middleware.operations.keys import KeyCollection, KeyRotation, OneKey, OneTenant, TenantCollection
 from gateway_middleware.operations.openapi import openapi_document
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.catalog import ModelCatalog
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.composition.fleet import Fleet
-    from gateway_middleware.composition.keys import RuntimeKeys
+    from gateway_middleware.composition.key_admin import KeyAdmin
     from gateway_middleware.composition.limits import Limits
     from gateway_middleware.composition.metering import Metering, MeteringOff
     from gateway_middleware.composition.operator import Operations
@@ -49,7 +49,7 @@ class Status:
         stats: Stats,
         tenants: Tenants,
         revocations: Revocations,
-        keys: RuntimeKeys,
+        keys: KeyAdmin,
         policy: Policy | PolicyOff,
         catalog: ModelCatalog,
         phase: Callable[[], Phase],
@@ -98,7 +98,8 @@ class Status:
             "admin_tenants": TenantCollection(self._keys.list_tenants, self._keys.create_tenant),
             "admin_keys": KeyCollection(self._keys.list_keys, self._keys.create_key),
             "admin_key_rotation": KeyRotation(self._keys.rotate_key),
-            "admin_key": KeyRevocation(self._keys.revoke_key),
+            "admin_tenant": OneTenant(self._keys.change_tenant),
+            "admin_key": OneKey(self._keys.change_key, self._keys.revoke_key),
             "admin_policy": ArgumentAction(self._policy.invalidate),
             "admin_usage": QueryDocument(self._usage_of_named),
             "admin_reconcile": QueryDocument(self._reconcile),

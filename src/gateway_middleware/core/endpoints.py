@@ -130,7 +130,10 @@ def _others() -> list[Endpoint]:
         msgspec.structs.replace(_command("admin_revocation", "/v1/admin/revocations/{argument}"), methods=("DELETE",)),
         msgspec.structs.replace(_command("admin_tenants", _TENANTS), methods=(*_READ, "POST")),
         msgspec.structs.replace(_command("admin_keys", f"{_TENANTS}/{{argument}}/keys"), methods=(*_READ, "POST")),
-        msgspec.structs.replace(_command("admin_key", f"{_TENANTS}/{{argument}}/keys/{{key_id}}"), methods=("DELETE",)),
+        msgspec.structs.replace(_command("admin_tenant", f"{_TENANTS}/{{argument}}"), methods=("PATCH",)),
+        msgspec.structs.replace(
+            _command("admin_key", f"{_TENANTS}/{{argument}}/keys/{{key_id}}"), methods=("PATCH", "DELETE")
+        ),
         _command("admin_key_rotation", f"{_TENANTS}/{{argument}}/keys/{{key_id}}/rotate"),
         _command("admin_policy", "/v1/admin/policy/invalidate"),
         _command("admin_policy", "/v1/admin/policy/invalidate/{argument}"),

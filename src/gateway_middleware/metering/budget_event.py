@@ -8,8 +8,10 @@ from hashlib import sha256
 
 import msgspec
 
-BUDGET_EVENT_TYPE = "gateway.llm.budget.v1"
-"""The CloudEvents `type` of it."""
+from gateway_middleware.metering.usage_event import EVENT_TYPE, sibling_type
+
+BUDGET_EVENT_TYPE = sibling_type(EVENT_TYPE, "budget")
+"""The CloudEvents `type` of it, where usage events have theirs."""
 _MICRO = 1_000_000
 _PREFIX = b'{"event":"budget"'
 
@@ -62,7 +64,7 @@ class _CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     specversion: str = "1.0"
     id: str
     source: str
-    type: str = BUDGET_EVENT_TYPE
+    type: str
     subject: str
     datacontenttype: str = "application/json"
     data: _Data
@@ -76,7 +78,7 @@ def is_budget_event(body: bytes) -> bool:
 decode_budget_event = msgspec.json.Decoder(BudgetEvent).decode
 
 
-def cloud_event(event: BudgetEvent, *, source: str) -> bytes:
+def cloud_event(event: BudgetEvent, *, source: str, event_type: str = BUDGET_EVENT_TYPE) -> bytes:
     """As `usage-metering` gets it."""
     data = _Data(
         limit=event.limit,
@@ -85,7 +87,8 @@ def cloud_event(event: BudgetEvent, *, source: str) -> bytes:
         period_start=_rfc3339(event.period_start),
         period_end=_rfc3339(event.period_end),
     )
-    return msgspec.json.encode(_CloudEvent(id=event.id, source=source, subject=event.owner, data=data))
+    told = _CloudEvent(id=event.id, source=source, type=event_type, subject=event.owner, data=data)
+    return msgspec.json.encode(told)
 
 
 def _rfc3339(seconds: float) -> str:

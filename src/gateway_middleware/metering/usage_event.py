@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 EVENT_TYPE = "gateway.llm.usage.v1"
 """The CloudEvents `type` of a usage event."""
+
+
+def sibling_type(usage_type: str, topic: str) -> str:
+    """The CloudEvents `type` of events about something else: `usage` in that of usage events gives way to the topic."""
+    before, found, after = f".{usage_type}.".rpartition(".usage.")
+    return f"{before}.{topic}.{after}".strip(".") if found else f"{usage_type}.{topic}"
+
+
 _ABSENT = msgspec.Raw(b"null")
 CRASH = "gateway_crash"
 """The outcome of a call whose process died before it could tell."""

@@ -80,6 +80,43 @@ class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None if self.expires is None else self.expires.timestamp()
 
 
+class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body that changes a tenant: each member that is there takes the place of what there was."""
+
+    models: Models | msgspec.UnsetType = msgspec.UNSET
+    limits: WrittenLimits | msgspec.UnsetType = msgspec.UNSET
+    per_key: WrittenLimits | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The members that are there, with limits as they were written."""
+        return _given(self)
+
+
+class KeyChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body that changes a key: each member that is there takes the place of what there was."""
+
+    expires: Annotated[datetime, msgspec.Meta(tz=True)] | msgspec.UnsetType | None = msgspec.UNSET
+    models: Models | msgspec.UnsetType = msgspec.UNSET
+    limits: WrittenLimits | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The members that are there, limits as they were written, the end in seconds since the epoch."""
+        return _given(self)
+
+
+def _given(change: TenantChange | KeyChange) -> dict[str, Any]:
+    told = {name: getattr(change, name) for name in change.__struct_fields__}
+    return {name: _plain(value) for name, value in told.items() if value is not msgspec.UNSET}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, WrittenLimits):
+        return value.as_written
+    return value.timestamp() if isinstance(value, datetime) else value
+
+
 class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a rotation: for how many seconds the old key still works."""
 
@@ -162,14 +199,37 @@ class KeyRotation:
         await answer(send, _ENCODE(rotated))
 
 
-class KeyRevocation:
-    """`DELETE /v1/admin/tenants/{tenant}/keys/{key_id}`."""
+class OneTenant:
+    """`PATCH /v1/admin/tenants/{tenant}`."""
 
-    def __init__(self, revoke: Callable[[str, str, Requester], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, change: Callable[[str, TenantChange, Requester], Awaitable[dict[str, Any]]]) -> None:
+        self._change = change
+        self._body = Body(TenantChange)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tenant = ENDPOINT.get(scope).argument or ""
+        change = await self._body.read(receive)
+        await answer(send, _ENCODE(await self._change(tenant, change, requester(scope))))
+
+
+class OneKey:
+    """`PATCH` and `DELETE /v1/admin/tenants/{tenant}/keys/{key_id}`."""
+
+    def __init__(
+        self,
+        change: Callable[[str, str, KeyChange, Requester], Awaitable[dict[str, Any]]],
+        revoke: Callable[[str, str, Requester], Awaitable[dict[str, Any]]],
+    ) -> None:
+        self._change = change
         self._revoke = revoke
+        self._body = Body(KeyChange)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = ENDPOINT.get(scope)
-        await body_of(receive)
-        revoked = await self._revoke(endpoint.argument or "", endpoint.key_id or "", requester(scope))
-        await answer(send, _ENCODE(revoked))
+        tenant, key_id, by = endpoint.argument or "", endpoint.key_id or "", requester(scope)
+        if scope["method"] == "PATCH":
+            document = await self._change(tenant, key_id, await self._body.read(receive), by)
+        else:
+            await body_of(receive)
+            document = await self._revoke(tenant, key_id, by)
+        await answer(send, _ENCODE(document))

@@ -16,7 +16,7 @@ from gateway_middleware._version import __version__
 from gateway_middleware.core.domain import Dialect
 from gateway_middleware.core.endpoints import ENDPOINTS, Access, Endpoint
 from gateway_middleware.operations.admin import CommandOptions
-from gateway_middleware.operations.keys import NewKey, NewTenant, Rotation
+from gateway_middleware.operations.keys import KeyChange, NewKey, NewTenant, Rotation, TenantChange
 
 _REF = "#/components/schemas/{name}"
 _MOMENT = {"type": ["string", "null"], "format": "date-time"}
@@ -64,8 +64,10 @@ _OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("admin_reconcile", "POST"): Operation("What was metered between two days.", query=("from", "to")),
     ("admin_tenants", "GET"): Operation("Every tenant.", schema="Tenants"),
     ("admin_tenants", "POST"): Operation("Make a tenant.", body=NewTenant, status=201, schema="Tenant"),
+    ("admin_tenant", "PATCH"): Operation("Change a tenant's limits.", "tenant", TenantChange, schema="Tenant"),
     ("admin_keys", "GET"): Operation("The keys of a tenant, none of them itself.", "tenant", schema="Keys"),
     ("admin_keys", "POST"): Operation("Make a key; shown once.", "tenant", NewKey, 201, "MadeKey"),
+    ("admin_key", "PATCH"): Operation("Change a key's limits.", "tenant", KeyChange, schema="Key"),
     ("admin_key", "DELETE"): Operation("Revoke a key.", "tenant", schema="RevokedKey"),
     ("admin_key_rotation", "POST"): Operation("A new secret of a key; shown once.", "tenant", Rotation, 200, "MadeKey"),
 }
@@ -134,7 +136,9 @@ def _json(schema: str) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    _, bodies = msgspec.json.schema_components([NewTenant, NewKey, Rotation, CommandOptions], ref_template=_REF)
+    _, bodies = msgspec.json.schema_components(
+        [NewTenant, TenantChange, NewKey, KeyChange, Rotation, CommandOptions], ref_template=_REF
+    )
     return bodies | {
         "Document": {"type": "object"},
         "Health": _object(status={"type": "string"}, version={"type": "string"}, config_hash={"type": "string"},

@@ -122,6 +122,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[GroupSettings, ...] = ()
     end_user_header: str | None = None
     budget_events: bool = False
+    audit_events: bool = True
     event_source: str = "/model-gateway"
     event_type: str = "gateway.llm.usage.v1"
     event_schema: str | None = None

@@ -526,6 +526,13 @@ VARIABLES: tuple[Variable, ...] = (
         "`gateway.llm.budget.v1` (docs/metering.md).",
     ),
     Variable(
+        name="GATEWAY_AUDIT_EVENTS",
+        field="audit_events",
+        read=scalars.boolean,
+        meaning="Tell `usage-metering` too of each change of keys and tenants at run time, as CloudEvents of type "
+        "`gateway.llm.audit.v1` (docs/metering.md). `false`: a line in the log only.",
+    ),
+    Variable(
         name="GATEWAY_EVENT_SOURCE",
         field="event_source",
         read=scalars.uri_reference,

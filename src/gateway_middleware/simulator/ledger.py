@@ -72,7 +72,7 @@ class _Event(msgspec.Struct, kw_only=True):
     data: _Used
 
 
-_USAGE, _BUDGET = "gateway.llm.usage.v1", "gateway.llm.budget.v1"
+_USAGE, _BUDGET, _AUDIT = "gateway.llm.usage.v1", "gateway.llm.budget.v1", "gateway.llm.audit.v1"
 _SUMS = tuple(name for name in Totals.__struct_fields__ if name != "events")
 _decode = msgspec.json.Decoder(_Event).decode
 _decode_batch = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -92,7 +92,7 @@ def read_batch(body: bytes) -> list[Stored]:
 
 
 def _check(event: _Event) -> None:
-    if event.specversion != "1.0" or event.type not in {_USAGE, _BUDGET}:
+    if event.specversion != "1.0" or event.type not in {_USAGE, _BUDGET, _AUDIT}:
         raise ValueError("not a usage event of CloudEvents 1.0")
     if not (event.id and event.source and event.subject):
         raise ValueError("an empty id, source or subject")

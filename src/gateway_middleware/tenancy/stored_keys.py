@@ -129,6 +129,10 @@ class StoredKeys:
         """Whether there is, or was, such a key."""
         return key_id in self._keys or key_id in self._secrets
 
+    def living(self) -> list[StoredKey]:
+        """Those of all tenants that are not revoked."""
+        return [key for key in self._keys.values() if key.revoked is None]
+
     def keys(self, tenant: str) -> list[StoredKey]:
         """Those of a tenant that are not revoked, the oldest first."""
         keys = [key for key in self._keys.values() if key.tenant == tenant and key.revoked is None]

@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from gateway_middleware.core.clocks import Clocks
-from gateway_middleware.metering.budget_event import BudgetEvent
 from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
 from gateway_middleware.metering.delivery.schedule import Schedule
 from gateway_middleware.metering.delivery.sender import EventStore, Sender
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.delivery.state import DeliveryHealth, DeliveryState
-from gateway_middleware.metering.usage_event import EVENT_TYPE, UsageEvent
+from gateway_middleware.metering.kept_event import KeptEvent
+from gateway_middleware.metering.usage_event import EVENT_TYPE
 
 
 class Delivery:
@@ -131,7 +131,7 @@ class Delivery:
                 self._in_flight.difference_update(event.id for event in events)
                 self._schedule.settled()
 
-    async def _take(self) -> Sequence[UsageEvent | BudgetEvent]:
+    async def _take(self) -> Sequence[KeptEvent]:
         """The next batch, now in flight; nothing when it is time to end. One worker waits here, the others for it."""
         async with self._taking:
             while await self._schedule.may_send(self._in_flight):
@@ -151,7 +151,7 @@ class Delivery:
             self._sender.store_failed(error)
             return False
 
-    async def _read(self) -> Sequence[UsageEvent | BudgetEvent]:
+    async def _read(self) -> Sequence[KeptEvent]:
         self._schedule.reading()
         limit = self._batch.size
         try:

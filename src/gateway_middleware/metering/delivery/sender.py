@@ -11,13 +11,16 @@ from typing import Protocol
 import msgspec
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.metering.budget_event import BudgetEvent, cloud_event
+from gateway_middleware.metering import audit_event, budget_event
+from gateway_middleware.metering.audit_event import AuditEvent
+from gateway_middleware.metering.budget_event import BudgetEvent
 from gateway_middleware.metering.delivery import cloudevents
 from gateway_middleware.metering.delivery.backoff import Backoff, BatchSize
 from gateway_middleware.metering.delivery.responses import SinkResponse
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.delivery.state import DeliveryHealth
-from gateway_middleware.metering.usage_event import EVENT_TYPE, UsageEvent
+from gateway_middleware.metering.kept_event import KeptEvent
+from gateway_middleware.metering.usage_event import EVENT_TYPE, sibling_type
 
 _log = logging.getLogger("gateway_middleware")
 _MESSAGES: dict[DeliveryHealth, tuple[int, str]] = {
@@ -30,7 +33,7 @@ _MESSAGES: dict[DeliveryHealth, tuple[int, str]] = {
 class EventStore(Protocol):
     """Where events wait. Its calls may block: each is made in a thread, and several may be made at a time."""
 
-    def pending(self, limit: int, *, exclude: frozenset[str]) -> Sequence[UsageEvent | BudgetEvent]:
+    def pending(self, limit: int, *, exclude: frozenset[str]) -> Sequence[KeptEvent]:
         """The oldest that are neither delivered nor dead, without those whose id is in `exclude`."""
         ...
 
@@ -82,20 +85,27 @@ class Sender:
         self.last_error: str | None = None
         self._store = store
         self._sink = sink
-        self._source = source
         self._encode_usage = partial(cloudevents.encode, source=source, event_type=event_type, dataschema=dataschema)
+        self._encode_budget = partial(
+            budget_event.cloud_event, source=source, event_type=sibling_type(event_type, "budget")
+        )
+        self._encode_audit = partial(
+            audit_event.cloud_event, source=source, event_type=sibling_type(event_type, "audit")
+        )
         self._backoff = backoff
         self._batch = batch
         self._wall = wall
         self._on_health = on_health
         self._on_dead = on_dead
 
-    def _encode(self, event: UsageEvent | BudgetEvent) -> bytes:
+    def _encode(self, event: KeptEvent) -> bytes:
         if isinstance(event, BudgetEvent):
-            return cloud_event(event, source=self._source)
+            return self._encode_budget(event)
+        if isinstance(event, AuditEvent):
+            return self._encode_audit(event)
         return self._encode_usage(event)
 
-    async def send(self, events: Sequence[UsageEvent | BudgetEvent]) -> None:
+    async def send(self, events: Sequence[KeptEvent]) -> None:
         """Send these events. Raises what the store raises; all that it did not take back is sent again another time."""
         encoded = []
         for event in events:

@@ -18,6 +18,8 @@ _MEASURE_SECONDS = 1.0
 _ADOPT_SECONDS = 10.0
 _RECOUNT_SECONDS = 3600.0
 _MARK_SECONDS = 600.0
+_ANNOUNCED_SECONDS = 60.0
+"""What was announced longer ago will not be settled: no request takes as long."""
 
 OnFull: TypeAlias = Literal["reject", "drop_oldest"]
 
@@ -60,6 +62,7 @@ class Housekeeping:
         self.orphaned = 0
         self._spool = spool
         self._clock = clock
+        self._wall = wall
         self._retention = retention
         self._appraise = appraise
         self._time = AgreedTime(wall=wall, clock=clock)
@@ -100,6 +103,7 @@ class Housekeeping:
             self._measure()
         if self._is_due("adopt", _ADOPT_SECONDS):
             self.adopt()
+            self._spool.release(self._wall() - _ANNOUNCED_SECONDS)
         if not self._retention.rejects and self._spool.gauge.backlog > self._retention.cap:
             self.dropped += self._spool.shed(self._retention.cap)
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from gateway_middleware.metering.journal.other_events import ANNOUNCED, create_announced, has_announced
 from gateway_middleware.metering.journal.tables import TABLES, recount
 
 _PAGE = 4096
@@ -31,12 +32,22 @@ def salvage(copy: Path, fresh: sqlite3.Connection) -> int:
         with closing(sqlite3.connect(copy, isolation_level=None)) as broken:
             fresh.execute("BEGIN IMMEDIATE")
             copied = sum(_bring(broken, fresh, table) for table in TABLES)
+            if _has_announced(broken):
+                create_announced(fresh)
+                copied += _bring(broken, fresh, ANNOUNCED)
             recount(fresh)
             fresh.execute("COMMIT")
         return copied
     finally:
         for suffix in ("", "-wal", "-shm"):
             copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+
+
+def _has_announced(broken: sqlite3.Connection) -> bool:
+    try:
+        return has_announced(broken)
+    except sqlite3.Error:
+        return False
 
 
 def _lengthen(copy: Path) -> None:

@@ -18,17 +18,16 @@ from uuid import uuid4
 import msgspec
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.metering.budget_event import BudgetEvent, decode_budget_event, is_budget_event
-from gateway_middleware.metering.journal import tables
-from gateway_middleware.metering.journal.call_end import CallEnd, decode_event, encode
+from gateway_middleware.metering.journal import other_events, tables
+from gateway_middleware.metering.journal.call_end import CallEnd, encode
 from gateway_middleware.metering.journal.daily_total import DailyTotal
 from gateway_middleware.metering.journal.salvage import copy_of, salvage
-from gateway_middleware.metering.usage_event import UsageEvent
+from gateway_middleware.metering.journal.spool_files import connect, inode_of, lock_file, move_aside
+from gateway_middleware.metering.kept_event import KeptEvent, OtherEvent, decode_kept
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _BROKEN = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
-_BUSY_SECONDS = 5.0
 
 Synchronous = Literal["FULL", "NORMAL"]
 
@@ -76,7 +75,7 @@ class Spool:
         """Events that the sink refused for good. They are kept."""
         return self.gauge.dead_letters
 
-    def pending(self, limit: int, *, exclude: frozenset[str] = frozenset()) -> list[UsageEvent | BudgetEvent]:
+    def pending(self, limit: int, *, exclude: frozenset[str] = frozenset()) -> list[KeptEvent]:
         """The oldest undelivered events that are not excluded. Empty where another worker delivers already."""
         with self._lock:
             if not self._leads():
@@ -87,10 +86,30 @@ class Spool:
                     return events
             return []
 
-    def add(self, event: BudgetEvent) -> None:
+    def add(self, event: OtherEvent) -> None:
         """Keep an event that is no call's, until it is delivered."""
-        body = encode(event)
-        self.count(self._run(lambda connection: tables.add(connection, event.id, event.time, body)))
+        self.count(self._run(lambda connection: other_events.add(connection, (event.id, event.time, encode(event)))))
+
+    def announce(self, event: OtherEvent) -> None:
+        """Keep an event whose end is not known yet: it waits for `settle`, or, if that never comes, for `release`."""
+        self._run(lambda connection: other_events.announce(connection, (event.id, event.time, encode(event))))
+
+    def settle(self, event: OtherEvent) -> None:
+        """Have an event that was announced delivered as it is now. Nothing where it was released before."""
+        self.count(self._run(lambda connection: other_events.settle(connection, (event.id, event.time, encode(event)))))
+
+    def release(self, before: float) -> int:
+        """Have delivered what was announced before a time and never settled: its process has died; returns how many."""
+        released = self._run(lambda connection: other_events.release(connection, before))
+        self.count(released)
+        return released
+
+    def add_since(self, name: str, events: Sequence[OtherEvent]) -> frozenset[str]:
+        """Keep those events that are later than all that any process has kept under this name; their ids."""
+        rows = [(event.id, event.time, encode(event)) for event in events]
+        added = self._run(lambda connection: other_events.add_since(connection, name, rows))
+        self.count(len(added))
+        return added
 
     def delivered(self, ids: Sequence[str]) -> None:
         """Forget events that the sink has."""
@@ -170,9 +189,9 @@ class Spool:
             if fd >= 0:
                 os.close(fd)
 
-    def _decoded(self, event_id: str, body: bytes) -> UsageEvent | BudgetEvent | None:
+    def _decoded(self, event_id: str, body: bytes) -> KeptEvent | None:
         try:
-            return decode_budget_event(body) if is_budget_event(body) else decode_event(body)
+            return decode_kept(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             self.dead(event_id, "undecodable")
             return None
@@ -220,13 +239,13 @@ class Spool:
 
     def _guarded(self) -> int:
         if self._guard < 0:
-            self._guard = _lock_file(self.path, "lock")
+            self._guard = lock_file(self.path, "lock")
         return self._guard
 
     def _leads(self) -> bool:
         if self._lead >= 0:
             return True
-        fd = _lock_file(self.path, "deliver")
+        fd = lock_file(self.path, "deliver")
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -237,15 +256,15 @@ class Spool:
 
     @property
     def _is_connected(self) -> bool:
-        return self._connection is not None and _inode(self.path) == self._inode
+        return self._connection is not None and inode_of(self.path) == self._inode
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._is_connected:
             return self._connection
         self._disconnect()
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))  # the WAL inherits the mode of the file
-        self._inode = _inode(self.path)
-        connection = _connect(self.path)
+        self._inode = inode_of(self.path)
+        connection = connect(self.path)
         try:
             tables.prepare(connection, self._synchronous)
         except sqlite3.Error:
@@ -263,38 +282,14 @@ class Spool:
         guard = self._guarded()
         fcntl.flock(guard, fcntl.LOCK_EX)
         try:
-            if _inode(self.path) != self._inode:
+            if inode_of(self.path) != self._inode:
                 return  # another worker has done it
             self._disconnect()
             aside = self.path.with_name(f"{self.path.name}.{uuid4().hex[:12]}.quarantine")
             copy = copy_of(self.path)
-            _move(self.path, aside)
+            move_aside(self.path, aside)
             rows = salvage(copy, self._connected())
             self.quarantined += 1
             _log.error("usage spool is corrupt (%s): moved to %s, %d rows saved", error, aside.name, rows)
         finally:
             fcntl.flock(guard, fcntl.LOCK_UN)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
-    )
-
-
-def _lock_file(path: Path, suffix: str) -> int:
-    return os.open(path.with_name(f"{path.name}.{suffix}"), os.O_CREAT | os.O_RDWR, 0o600)
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return -1
-
-
-def _move(path: Path, aside: Path) -> None:
-    for suffix in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + suffix))

@@ -25,7 +25,7 @@ TABLES = {
     "settled": "owner TEXT, id TEXT, PRIMARY KEY (owner, id)",
     "marks": "name TEXT PRIMARY KEY, value REAL NOT NULL",
 }
-_BACKLOG, _DEAD, _TIME = "backlog", "dead", "time"
+BACKLOG, _DEAD, _TIME = "backlog", "dead", "time"
 """Marks: the rows of `events` and of `dead`, so that nobody has to count them, and the time of day agreed upon."""
 _COLUMNS = DailyTotal.__struct_fields__
 _NAMES = ", ".join(_COLUMNS)
@@ -76,7 +76,7 @@ def check(connection: sqlite3.Connection) -> None:
 def gauge(connection: sqlite3.Connection) -> tuple[int, float | None, int]:
     """Backlog, time of the oldest event, dead letters."""
     oldest = connection.execute("SELECT time FROM events ORDER BY seq LIMIT 1").fetchone()
-    backlog, dead = _mark(connection, _BACKLOG), _mark(connection, _DEAD)
+    backlog, dead = mark(connection, BACKLOG), mark(connection, _DEAD)
     if backlog is None or dead is None or (backlog > 0) != (oldest is not None):
         backlog, dead = recount(connection)
     return int(backlog), oldest[0] if oldest else None, int(dead)
@@ -86,46 +86,38 @@ def recount(connection: sqlite3.Connection) -> tuple[int, int]:
     """Count all events and all dead letters, and remember both. Reads the whole of two indices."""
     backlog: int = connection.execute("SELECT COUNT(*) FROM events").fetchone()[0]
     dead: int = connection.execute("SELECT COUNT(*) FROM dead").fetchone()[0]
-    _set_mark(connection, _BACKLOG, backlog)
-    _set_mark(connection, _DEAD, dead)
+    set_mark(connection, BACKLOG, backlog)
+    set_mark(connection, _DEAD, dead)
     return backlog, dead
 
 
 def known_time(connection: sqlite3.Connection) -> float | None:
     """The time of day that was agreed on last, or that of the newest event; None where there is neither."""
     newest = connection.execute("SELECT time FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-    marked = _mark(connection, _TIME)
+    marked = mark(connection, _TIME)
     return marked if marked is not None or newest is None else newest[0]
 
 
 def mark_time(connection: sqlite3.Connection, seconds: float) -> None:
     """Remember a time of day; never an earlier one than before."""
-    _set_mark(connection, _TIME, max(seconds, _mark(connection, _TIME) or seconds))
+    set_mark(connection, _TIME, max(seconds, mark(connection, _TIME) or seconds))
 
 
-def _mark(connection: sqlite3.Connection, name: str) -> float | None:
+def mark(connection: sqlite3.Connection, name: str) -> float | None:
+    """A number that is remembered by name."""
     row = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
     return None if row is None else row[0]
 
 
-def _set_mark(connection: sqlite3.Connection, name: str, value: float) -> None:
+def set_mark(connection: sqlite3.Connection, name: str, value: float) -> None:
+    """Remember a number by name."""
     connection.execute("INSERT OR REPLACE INTO marks (name, value) VALUES (?, ?)", (name, value))
 
 
-def _move_mark(connection: sqlite3.Connection, name: str, change: int) -> None:
+def move_mark(connection: sqlite3.Connection, name: str, change: int) -> None:
+    """Change a remembered number."""
     if change:
         connection.execute("UPDATE marks SET value = value + ? WHERE name = ?", (change, name))
-
-
-def add(connection: sqlite3.Connection, event_id: str, time: float, body: bytes) -> int:
-    """Add an event that is no call's; returns how many were added: none, where one with that id waits already."""
-    added = connection.execute(
-        "INSERT OR IGNORE INTO events (id, time, body) SELECT ?, ?, ? WHERE NOT EXISTS"
-        " (SELECT 1 FROM dead WHERE id = ?)",
-        (event_id, time, body, event_id),
-    ).rowcount
-    _move_mark(connection, _BACKLOG, added)
-    return added
 
 
 def oldest(connection: sqlite3.Connection, limit: int, exclude: Collection[str]) -> list[tuple[str, bytes]]:
@@ -143,7 +135,7 @@ def remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
         connection.execute(f"DELETE FROM events WHERE id IN ({_places(part)})", part).rowcount
         for part in _chunks(ids, _CHUNK)
     )
-    _move_mark(connection, _BACKLOG, -removed)
+    move_mark(connection, BACKLOG, -removed)
     return removed
 
 
@@ -153,16 +145,16 @@ def bury(connection: sqlite3.Connection, event_id: str, reason: str, now: float)
         "INSERT OR IGNORE INTO dead (id, time, body, reason, died) SELECT id, time, body, ?, ? FROM events WHERE id=?",
         (reason, now, event_id),
     )
-    _move_mark(connection, _DEAD, buried.rowcount)
+    move_mark(connection, _DEAD, buried.rowcount)
     return remove(connection, [event_id])
 
 
 def shed(connection: sqlite3.Connection, max_events: int) -> int:
     """Delete the oldest events above a number; returns how many."""
-    surplus = max(0, int(_mark(connection, _BACKLOG) or 0) - max_events)
+    surplus = max(0, int(mark(connection, BACKLOG) or 0) - max_events)
     oldest_rows = "SELECT seq FROM events ORDER BY seq LIMIT ?"
     dropped = connection.execute(f"DELETE FROM events WHERE seq IN ({oldest_rows})", (surplus,)).rowcount
-    _move_mark(connection, _BACKLOG, -dropped)
+    move_mark(connection, BACKLOG, -dropped)
     return dropped
 
 
@@ -173,7 +165,7 @@ def expire(connection: sqlite3.Connection, before: float) -> int:
         first_rows = f"SELECT seq FROM events ORDER BY seq LIMIT {_EXPIRED_PART}"
         part = connection.execute(f"DELETE FROM events WHERE seq IN ({first_rows}) AND time < ?", (before,)).rowcount
         dropped += part
-    _move_mark(connection, _BACKLOG, -dropped)
+    move_mark(connection, BACKLOG, -dropped)
     return dropped
 
 
@@ -246,7 +238,7 @@ def _insert(connection: sqlite3.Connection, owner: str, new: Sequence[CallEnd]) 
     unwritten = [(owner, s.id) for s in new if s.sequence is None and s.kind is not EndKind.ORPHANED]
     _insert_rows(connection, "INSERT INTO settled (owner, id)", unwritten)
     _add(connection, summed(new))
-    _move_mark(connection, _BACKLOG, len(events))
+    move_mark(connection, BACKLOG, len(events))
     return len(events)
 
 
