@@ -192,7 +192,7 @@ def test_segments_rotate_and_take_open_calls_with_them(start: Start, path: Path)
     for number in range(500):
         journal.open(call(f"{number}"))
         journal.close(event(f"{number}"))
-    journal.stop()
+    assert journal.stop(60)
     (last,) = leftovers(path)
     assert last.stat().st_size < 6000
     assert len(spooled(path)) == 500
