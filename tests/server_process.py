@@ -100,6 +100,12 @@ class Server:
             found[pids[0]] = sorted(pids)
         return found
 
+    async def is_ready(self) -> bool:
+        """Whether it takes calls."""
+        with contextlib.suppress(httpx.TransportError):
+            return (await self.ask("GET", "/readyz")).status_code == 200
+        return False
+
     async def wait_for(self, processes: int, *, workers: int = 1) -> None:
         """Until every worker takes calls and knows all processes."""
 

@@ -2,17 +2,73 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.core.errors import PathNotFoundError
+from gateway_middleware.core.errors import PathNotFoundError, UnavailableError
+from gateway_middleware.metering.call_index.entries import call_of
 from gateway_middleware.metering.delivery import cloudevents
+from gateway_middleware.metering.journal.lookup import events_of_call
+from gateway_middleware.redis.caller import RedisError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway_middleware.metering.call_index.redis_index import CallIndex
+    from gateway_middleware.metering.journal.journal import Journal
     from gateway_middleware.metering.usage_event import UsageEvent
+
+
+_FLUSH_SECONDS = 1.0
+
+
+class CallUsage:
+    """Looks calls up in the journal of this server, and in the index that all replicas share."""
+
+    def __init__(self, journal: Journal, index: CallIndex) -> None:
+        self._journal = journal
+        self._index = index
+        self._looking = asyncio.Lock()
+
+    async def document(self, tenant: str | None, request_id: str) -> dict[str, Any]:
+        """What one call has used. `tenant` None: whosever it was.
+
+        Raises `PathNotFoundError`, and `UnavailableError` while the journal cannot be read and the index knows nothing.
+        """
+        shared = await self._shared(tenant, request_id)
+        try:
+            async with self._looking:  # however often anybody asks: one look at a time
+                own = await asyncio.to_thread(self._find, tenant, request_id)
+        except sqlite3.Error as error:
+            if not shared:
+                raise UnavailableError("The journal cannot be read now.", retry_after=1.0) from error
+            own = []
+        events = of_last_call([*shared, *own])
+        if not events:
+            raise not_here(request_id)
+        return call_document(events)
+
+    async def _shared(self, tenant: str | None, request_id: str) -> list[UsageEvent]:
+        try:
+            return await self._index.find(tenant, request_id)
+        except RedisError:
+            return []  # what this server knows is the answer
+
+    def _find(self, tenant: str | None, request_id: str) -> list[UsageEvent]:
+        self._journal.flush(_FLUSH_SECONDS)
+        return events_of_call(self._journal.spool.path, tenant, request_id)
+
+
+def of_last_call(events: Sequence[UsageEvent]) -> list[UsageEvent]:
+    """Of what several places know of calls under one id, each event of the last call once, in their order."""
+    if not events:
+        return []
+    last = call_of(max(events, key=lambda event: event.time).id)
+    known = {event.id: event for event in events if call_of(event.id) == last}
+    return sorted(known.values(), key=lambda event: event.attempt)
 
 
 def call_document(events: Sequence[UsageEvent]) -> dict[str, Any]:
@@ -33,7 +89,7 @@ def call_document(events: Sequence[UsageEvent]) -> dict[str, Any]:
 
 def not_here(request_id: str) -> PathNotFoundError:
     return PathNotFoundError(
-        f"Nothing is known here of a call `{request_id}` of yours: it was another server's, has used nothing, is under "
-        "way, or its usage events have been delivered.",
+        f"Nothing is known here of a call `{request_id}` of yours: it has used nothing, is under way, was another "
+        "server's, or was made too long ago.",
         code="not_here",
     )

@@ -16,6 +16,9 @@ import msgspec
 
 from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.price import Price
+from gateway_middleware.metering.call_index.redis_index import KEPT_SECONDS as INDEX_SECONDS
+from gateway_middleware.metering.call_index.redis_index import call_index
+from gateway_middleware.metering.call_index.writer import index_writer
 from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.journal.housekeeping import Retention
@@ -54,6 +57,9 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
     event_source: str = "/model-gateway"
     event_type: str = EVENT_TYPE
     event_schema: str | None = None
+    index: str | None = None
+    """The Redis that every replica asks for the calls of the others; None: there is no such index."""
+    index_seconds: float = INDEX_SECONDS
 
 
 class CrashPrices:
@@ -103,6 +109,7 @@ class KeeperProcess:
         self._config = config
         sink = None if config.url is None else SinkClient(Engine(), url=config.url, token=config.token)
         self._delivery = None if sink is None else self._deliver_to(sink)
+        self._index = index_writer(call_index(config.index, seconds=config.index_seconds))
         self._keeper = Keeper(
             self._spool,
             Retention(cap=MAX_EVENTS, on_full="reject", keeps=None if config.url else KEPT_SECONDS),
@@ -110,6 +117,7 @@ class KeeperProcess:
             clock=clocks.monotonic,
             appraise=CrashPrices(config.prices, config.vendors).appraise,
             notify=(lambda: None) if self._delivery is None else self._delivery.notify,
+            on_ends=self._index.note,
         )
         self._began = clocks.wall()
         self._before = Tally()
@@ -132,6 +140,7 @@ class KeeperProcess:
     async def run(self, leaving: asyncio.Event) -> None:
         """Keep until `leaving` is set; then take in what there is, and deliver for a second at most."""
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._index.lifespan())
             stack.push_async_callback(asyncio.to_thread, self._keeper.close)
             while not await asyncio.to_thread(self._begin):
                 if await _is_set(leaving, _IDLE_SECONDS):

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from gateway_middleware.settings import Settings
 
 
+def index_uri(settings: Settings) -> str | None:
+    """The Redis in which calls are told to all replicas; None: in none."""
+    uri = settings.storage_uri.reveal()
+    return None if uri.startswith("memory:") or not settings.usage_index_seconds else uri
+
+
 def keeper_config(settings: Settings) -> KeeperConfig:
     """For the keeper of these."""
     token = settings.usage_metering_token
@@ -24,4 +30,6 @@ def keeper_config(settings: Settings) -> KeeperConfig:
         event_source=settings.event_source,
         event_type=settings.event_type,
         event_schema=settings.event_schema,
+        index=index_uri(settings),
+        index_seconds=settings.usage_index_seconds,
     )

@@ -14,19 +14,21 @@ import msgspec
 from starlette.middleware import Middleware
 
 from gateway_middleware.composition.audit_store import AuditStore, JournaledAudits, NoAudits
-from gateway_middleware.composition.call_usage import call_document, not_here
+from gateway_middleware.composition.call_usage import CallUsage, not_here
 from gateway_middleware.composition.journal_metrics import journal_families
 from gateway_middleware.composition.keeper import KEPT_SECONDS, note_dead, note_health
+from gateway_middleware.composition.keeper_config import index_uri
 from gateway_middleware.composition.part import Fixed, Lifeless
 from gateway_middleware.composition.upstream import exchange_of
-from gateway_middleware.core.errors import InvalidRequestError, UnavailableError
+from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.metering.budget_event import BudgetEvent
+from gateway_middleware.metering.call_index.redis_index import NoCallIndex, call_index
+from gateway_middleware.metering.call_index.writer import index_writer
 from gateway_middleware.metering.counters import UsageCounters
 from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
 from gateway_middleware.metering.delivery.state import DeliveryState
 from gateway_middleware.metering.journal.journal import Journal
-from gateway_middleware.metering.journal.lookup import events_of_call
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.operations.metering_metrics import MeteringMetrics
 from gateway_middleware.operations.metric import Aggregation
@@ -124,6 +126,8 @@ class Metering(Fixed):
         self._wall = wall = clocks.wall
         clock = clocks.monotonic
         url = settings.usage_metering_url
+        self._index = call_index(index_uri(settings), seconds=settings.usage_index_seconds)
+        self._index_writer = index_writer(self._index if keeper == "thread" else NoCallIndex())
         self.journal = Journal(
             Path(settings.journal),
             wall=wall,
@@ -133,6 +137,7 @@ class Metering(Fixed):
             commit_delay=_COMMIT_SECONDS,
             outbox=outbox,
             keeper=keeper,
+            on_ends=self._index_writer.note,
         )
         self.counters = UsageCounters()
         of_losses = Aggregation.MAX if keeper == "process" else Aggregation.SUM
@@ -142,7 +147,7 @@ class Metering(Fixed):
         delivers = url is not None and keeper == "thread"
         self._delivery = self._build_delivery(settings, clocks, transport) if delivers else None
         self._has_sink = url is not None
-        self._looking = asyncio.Lock()
+        self._calls = CallUsage(self.journal, self._index)
         self._tells_budgets = url is not None and settings.budget_events
         self._telling: set[asyncio.Task[None]] = set()
         self.audits: AuditStore = (
@@ -177,6 +182,8 @@ class Metering(Fixed):
         On the way out everything is on disk, and delivered as far as that goes in a few seconds.
         """
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._index.aclose)
+            await stack.enter_async_context(self._index_writer.lifespan())
             stack.push_async_callback(asyncio.to_thread, self.journal.spool.close)
             if self._delivery is not None:
                 stack.push_async_callback(self._delivery.aclose, _FLUSH_SECONDS)
@@ -318,22 +325,12 @@ class Metering(Fixed):
         return {"usage": {"today": [row for row in own if row.day == today.isoformat()], "month": own}}
 
     async def of_call(self, tenant: Tenant | None, request_id: str) -> dict[str, Any]:
-        """What one call has used, as long as its events are in the journal. `tenant` None: whosever it was.
+        """What one call has used, as far as the journal or the index of all replicas knows.
 
-        Raises `PathNotFoundError`, and `UnavailableError` while the journal cannot be read.
+        `tenant` None: whosever it was. Raises `PathNotFoundError`, and `UnavailableError` while the journal cannot be
+        read and nobody else knows.
         """
-        async with self._looking:  # however often anybody asks: one look at a time
-            events = await asyncio.to_thread(self._find, tenant, request_id)
-        if not events:
-            raise not_here(request_id)
-        return call_document(events)
-
-    def _find(self, tenant: Tenant | None, request_id: str) -> list[UsageEvent]:
-        self.journal.flush(_FLUSH_SECONDS)
-        try:
-            return events_of_call(self.journal.spool.path, None if tenant is None else tenant.name, request_id)
-        except sqlite3.Error as error:
-            raise UnavailableError("The journal cannot be read now.", retry_after=1.0) from error
+        return await self._calls.document(None if tenant is None else tenant.name, request_id)
 
     async def reconcile(self, first: str | None, last: str | None) -> dict[str, Any]:
         """Sums by tenant and day, and the balance of this process. Days as `2026-11-24`.

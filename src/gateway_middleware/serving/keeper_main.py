@@ -32,7 +32,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=KeeperConfig)
-    secrets = [text for text in (config.token, config.url) if text]
+    secrets = [text for text in (config.token, config.url, config.index) if text]
     log = AccessLog.to_fd_at_once(1, log_format=config.log_format, scrub=lambda text: redact(text, secrets))
     with logging_to(log):
         asyncio.run(_until_end_of_input(KeeperProcess(config, log=log)))

@@ -123,6 +123,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     end_user_header: str | None = None
     budget_events: bool = False
     audit_events: bool = True
+    usage_index_seconds: float = 86400.0
     event_source: str = "/model-gateway"
     event_type: str = "gateway.llm.usage.v1"
     event_schema: str | None = None

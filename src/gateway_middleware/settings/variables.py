@@ -533,6 +533,13 @@ VARIABLES: tuple[Variable, ...] = (
         "`gateway.llm.audit.v1` (docs/metering.md). `false`: a line in the log only.",
     ),
     Variable(
+        name="GATEWAY_USAGE_INDEX_SECONDS",
+        field="usage_index_seconds",
+        read=scalars.pause,
+        meaning="For how long every replica knows from Redis (`GATEWAY_STORAGE_URI`) what a call has used, for "
+        "`GET /v1/usage/{request_id}`. 0: only the server that took the call (docs/metering.md).",
+    ),
+    Variable(
         name="GATEWAY_EVENT_SOURCE",
         field="event_source",
         read=scalars.uri_reference,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from operator import attrgetter
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 import msgspec
 
@@ -96,6 +97,10 @@ class CallEnd(NamedTuple):
     time: float
     event: UsageEvent | None = None
     body: bytes = b""
+
+
+OnEnds: TypeAlias = "Callable[[Sequence[CallEnd]], None]"
+"""Is given what has just come into the spool, from the thread that brings it. Must not block."""
 
 
 def closed(sequence: int | None, event: UsageEvent, body: bytes) -> CallEnd:

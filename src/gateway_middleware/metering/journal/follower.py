@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway_middleware.metering.journal.call_end import OnEnds
 from gateway_middleware.metering.journal.segment import Segment, key_of, quarantine
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.journal.tail import Tail
@@ -14,16 +15,19 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """Belongs to one thread. `notify` is called after each transaction that has brought events.
+    """Belongs to one thread. `on_ends` is given what each transaction has brought; `notify` is called after it.
 
     Counts are since its start: `taken` ends that are in the spool, of which `known` were there already; `damaged`
     records that could not be read and are kept beside the segment.
     """
 
-    def __init__(self, spool: Spool, *, notify: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, spool: Spool, *, notify: Callable[[], None] = lambda: None, on_ends: OnEnds = lambda _: None
+    ) -> None:
         self.taken = self.known = self.damaged = 0
         self._spool = spool
         self._notify = notify
+        self._on_ends = on_ends
         self._tails: dict[Path, Tail] = {}
 
     def follow(self, segment: Segment) -> None:
@@ -47,6 +51,7 @@ class Follower:
             self.known += folded.known
             self._spool.count(folded.added)
             if folded.added:
+                self._on_ends(news.ends)
                 self._notify()
         if news.damaged:
             self.damaged += len(news.damaged)

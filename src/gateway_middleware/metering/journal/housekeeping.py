@@ -10,6 +10,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal.agreed_time import AgreedTime
+from gateway_middleware.metering.journal.call_end import OnEnds
 from gateway_middleware.metering.journal.recovery import Appraise, adopt
 from gateway_middleware.metering.journal.spool import Spool
 
@@ -55,6 +56,7 @@ class Housekeeping:
         wall: Clock,
         clock: Clock,
         appraise: Appraise | None,
+        on_ends: OnEnds = lambda _: None,
     ) -> None:
         self.trouble: str | None = None
         self.dropped = 0
@@ -65,6 +67,7 @@ class Housekeeping:
         self._wall = wall
         self._retention = retention
         self._appraise = appraise
+        self._on_ends = on_ends
         self._time = AgreedTime(wall=wall, clock=clock)
         self._due: dict[str, float] = {}
 
@@ -83,7 +86,7 @@ class Housekeeping:
 
     def adopt(self) -> None:
         """Take in what other processes left when they died. Raises `sqlite3.Error` or OSError."""
-        adopted = adopt(self._spool, appraise=self._appraise)
+        adopted = adopt(self._spool, appraise=self._appraise, on_ends=self._on_ends)
         self.orphaned += adopted.orphaned
         self.damaged += adopted.damaged
         if adopted.owners:

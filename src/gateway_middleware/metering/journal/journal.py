@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.core.outbox import Entry, Outbox
-from gateway_middleware.metering.journal.call_end import Ending, encode
+from gateway_middleware.metering.journal.call_end import Ending, OnEnds, encode
 from gateway_middleware.metering.journal.follower import Follower
 from gateway_middleware.metering.journal.house_thread import HouseThread
 from gateway_middleware.metering.journal.housekeeping import Housekeeping, OnFull, Retention
@@ -51,7 +51,7 @@ class Journal:
     It has a life: `async with journal:`, or `start` and `stop`; before and after that calls are refused. `cap` bounds
     the undelivered events of all workers together with the open calls of this one. `keeps`: there is no sink, so events
     are kept for that many seconds (never more than `cap`), and nobody is refused for them. `appraise` prices the events
-    that are made up after a crash. Durations are seconds.
+    that are made up after a crash; `on_ends` is given what its thread has taken in. Durations are seconds.
 
     With an `outbox`, what `enter`, `close` and `void` record in one turn of its loop is one write, before anything of
     that turn leaves; without one each is written at once. Who folds what has ended into SQLite is the `keeper`: a
@@ -74,6 +74,7 @@ class Journal:
         appraise: Appraise | None = None,
         outbox: Outbox | None = None,
         keeper: KeptBy = "thread",
+        on_ends: OnEnds = lambda _: None,
     ) -> None:
         self.spool = Spool(path, wall=wall, synchronous=synchronous)
         self.on_commit: Callable[[], None] | None = None
@@ -106,8 +107,8 @@ class Journal:
             else OwnKeeper(
                 self._segments,
                 self.spool,
-                Follower(self.spool, notify=self._notify),
-                Housekeeping(self.spool, self._retention, wall=wall, clock=clock, appraise=appraise),
+                Follower(self.spool, notify=self._notify, on_ends=on_ends),
+                Housekeeping(self.spool, self._retention, wall=wall, clock=clock, appraise=appraise, on_ends=on_ends),
             )
         )
         self._thread = HouseThread(work=self._work, release=self._release, delay=commit_delay)

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from gateway_middleware.core.domain import Clock
+from gateway_middleware.metering.journal.call_end import OnEnds
 from gateway_middleware.metering.journal.follower import Follower
 from gateway_middleware.metering.journal.housekeeping import Housekeeping, Retention
 from gateway_middleware.metering.journal.keeping import Tally
@@ -21,7 +22,7 @@ class Keeper:
     """The one keeper of a spool, for all processes of a host that leave their journals to it.
 
     Everything blocks and belongs to one thread at a time. A keeper may die at any moment: the next one goes on where
-    the spool says. `notify` is called whenever new events are in the spool.
+    the spool says. `notify` is called whenever new events are in the spool, `on_ends` is given what came.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class Keeper:
         clock: Clock,
         appraise: Appraise | None = None,
         notify: Callable[[], None] = lambda: None,
+        on_ends: OnEnds = lambda _: None,
     ) -> None:
         self._spool = spool
-        self._follower = Follower(spool, notify=notify)
-        self._housekeeping = Housekeeping(spool, retention, wall=wall, clock=clock, appraise=appraise)
+        self._follower = Follower(spool, notify=notify, on_ends=on_ends)
+        self._housekeeping = Housekeeping(spool, retention, wall=wall, clock=clock, appraise=appraise, on_ends=on_ends)
         self._segments: dict[Path, Segment] = {}
         self._lock = -1
         self.reached: dict[str, int] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway_middleware.metering.journal.call_end import CallEnd, EndKind, orphaned
+from gateway_middleware.metering.journal.call_end import CallEnd, EndKind, OnEnds, orphaned
 from gateway_middleware.metering.journal.segment import (
     OPEN,
     Record,
@@ -39,14 +39,16 @@ class Recovered(NamedTuple):
     damaged: int = 0
 
 
-def adopt(spool: Spool, *, appraise: Appraise | None = None) -> Recovered:
+def adopt(spool: Spool, *, appraise: Appraise | None = None, on_ends: OnEnds = lambda _: None) -> Recovered:
     """Take in the segments of every process that has died. Raises `sqlite3.Error` or OSError; nothing is lost then."""
     total = Recovered()
     for owner in sorted({owner_of(path, spool.path) for path in segments_of(spool.path)}):
         segments = _claim(spool.path, owner)
         try:
             if segments:
-                total = Recovered(*map(sum, zip(total, _recover(spool, owner, segments, appraise), strict=True)))
+                total = Recovered(
+                    *map(sum, zip(total, _recover(spool, owner, segments, appraise, on_ends), strict=True))
+                )
         finally:
             for segment in segments:
                 segment.close()
@@ -68,13 +70,16 @@ def _claim(spool: Path, owner: str) -> list[Segment]:
     return []
 
 
-def _recover(spool: Spool, owner: str, segments: list[Segment], appraise: Appraise | None) -> Recovered:
+def _recover(
+    spool: Spool, owner: str, segments: list[Segment], appraise: Appraise | None, on_ends: OnEnds
+) -> Recovered:
     past = _Past(spool, segments)
     progress = spool.progress(owner)
     recovered = Recovered(damaged=past.damaged)
     if not progress.is_done and not past.is_empty:
         ends = past.ends(progress, appraise)
         spool.count(spool.fold(owner, ends, is_last=True).added)
+        on_ends(ends)
         recovered = past.summary(ends)
         level = logging.WARNING if recovered.orphaned or recovered.damaged else logging.INFO
         _log.log(level, "adopted the journal of a process that is gone: %s", recovered)
