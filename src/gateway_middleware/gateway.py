@@ -51,6 +51,7 @@ from gateway_middleware.edge.middleware import EdgeMiddleware
 from gateway_middleware.intake.middleware import IntakeMiddleware
 from gateway_middleware.intake.paced_receive import BodyPaces
 from gateway_middleware.limiting.middleware import CallLimitMiddleware
+from gateway_middleware.metering.stream_cost.middleware import StreamCostMiddleware
 from gateway_middleware.providers import KINDS
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.translation.counting import TokenCountMiddleware
@@ -332,6 +333,7 @@ class Gateway:
                 end_user_header=settings.end_user_header,
             ),
             *self.policy.layers(),
+            Middleware(StreamCostMiddleware, price=self.pricing.of_answer),
             *self.guards.layers(),
             *telemetry_layers(self.config, tracers),
             *self.metering.layers(

@@ -114,7 +114,7 @@ SHAPES: dict[str, Any] = {
     "empty": {"scripts": {"a": answering(b""), "b": answering(b"")}},
     "hedged": {"stream": True, "hedge": 0.01, "scripts": {"a": slow, "b": streaming(EVENT, DONE)}},
 }
-POSITIONS = range(10)
+POSITIONS = range(11)
 
 
 def rig_of(shape: dict[str, Any], **extra: Any) -> Rig:

@@ -310,6 +310,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     choices: int = 1
     is_strict: bool = False
     """A field that would be lost in translation is an error."""
+    shows_cost: bool = False
+    """The client wants its stream to say what it has cost, and so how much it has used."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """Client headers that may go upstream: `anthropic-version`, `anthropic-beta`, `openai-beta`, `traceparent`."""
     plan: CallPlan = msgspec.field(default_factory=CallPlan)

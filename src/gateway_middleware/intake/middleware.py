@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway_middleware.intake.tenant_bodies import Share
 
 _FALSE = msgspec.Raw(b"false")
-_STRICT = b"x-gateway-strict"
+_STRICT, _STREAM_COST = b"x-gateway-strict", b"x-gateway-stream-cost"
 _TRACING = {b"traceparent": 128, b"tracestate": 512}
 _OPENAI_HEADERS = {b"openai-beta": 256, **_TRACING}
 _ANTHROPIC_HEADERS = {b"anthropic-version": 32, b"anthropic-beta": 8192, **_TRACING}
@@ -108,7 +108,8 @@ class IntakeMiddleware:
                 surface,
                 tenant=tenant,
                 record=record,
-                is_strict=_STRICT in headers and _asks_strictness(scope["headers"]),
+                is_strict=_STRICT in headers and _asks(scope["headers"], _STRICT),
+                shows_cost=_STREAM_COST in headers and _asks(scope["headers"], _STREAM_COST),
                 headers=_allowed_headers(scope["headers"], headers.keys(), endpoint.dialect),
             )
             references = self._owners.references(surface, parsed, request.route)
@@ -167,6 +168,7 @@ class IntakeMiddleware:
         tenant: Tenant,
         record: CallRecord,
         is_strict: bool,
+        shows_cost: bool,
         headers: tuple[tuple[bytes, bytes], ...],
     ) -> ModelRequest:
         model = _model_of(endpoint, surface, parsed)
@@ -192,6 +194,7 @@ class IntakeMiddleware:
             output_cap=parsed.output_cap,
             choices=parsed.choices,
             is_strict=is_strict or route.translate is Translate.STRICT,
+            shows_cost=shows_cost and parsed.is_stream,
             headers=headers,
             plan=plan,
         )
@@ -257,14 +260,15 @@ def _model_of(endpoint: Endpoint, surface: Surface, parsed: ParsedBody) -> str:
     return parsed.model
 
 
-def _asks_strictness(headers: HeaderList) -> bool:
-    """Whether a loss in translation is an error for this client. Raises `InvalidRequestError`."""
-    sent = [value for name, value in headers if name == _STRICT]
+def _asks(headers: HeaderList, option: bytes) -> bool:
+    """Whether a header says `true`. Raises `InvalidRequestError`."""
+    sent = [value for name, value in headers if name == option]
     if not sent:
         return False
     value = sent[0].strip().lower()
     if value not in {b"true", b"false"}:
-        raise InvalidRequestError("The header x-gateway-strict must be true or false.", param="x-gateway-strict")
+        shown = option.decode()
+        raise InvalidRequestError(f"The header {shown} must be true or false.", param=shown)
     return bool(value == b"true")
 
 

@@ -54,7 +54,7 @@ class OpenAIFormat(Adapter):
 
     def _event_reader(self, request: ModelRequest) -> ResponseReader:
         if _has_usage_option(request.surface):
-            chat = QuietChatEvents if _needs_to_ask(request) else ChatEvents
+            chat = QuietChatEvents if _needs_to_ask(request) and not request.shows_cost else ChatEvents
             return chat(choices=request.choices, secrets=self.secrets, limit=self._max_event_bytes)
         other = ResponsesEvents if request.surface is Surface.RESPONSES else MediaEvents
         return other(secrets=self.secrets, limit=self._max_event_bytes)

@@ -126,7 +126,7 @@ class TranslatingProvider:
         )
         _check_strict(request, losses)
         upstream = self._inner.prepare(_upstream_request(request, target, written), deployment)
-        context = self._context(body, conversation, written)
+        context = self._context(body, conversation, written, shows_cost=request.shows_cost)
         translation = Translation(
             surface=target,
             dropped=losses.dropped,
@@ -165,12 +165,14 @@ class TranslatingProvider:
             return TranslatedStream(inner, provider.stream_decoder(context), client.stream_encoder(context))
         return TranslatedAnswer(inner, provider.read_answer, client.write_answer, context)
 
-    def _context(self, body: dict[str, Any], conversation: Conversation, written: dict[str, Any]) -> Context:
+    def _context(
+        self, body: dict[str, Any], conversation: Conversation, written: dict[str, Any], *, shows_cost: bool
+    ) -> Context:
         output = conversation.output_format
         is_schema = output is not None and output.schema is not None
         return Context(
             created=int(self._now()),
-            wants_usage=conversation.wants_usage,
+            wants_usage=conversation.wants_usage or shows_cost,
             has_answer_tool=is_schema and any(tool.get("name") == ANSWER_TOOL for tool in written.get("tools", ())),
             free_form=frozenset(tool.name for tool in conversation.tools if tool.is_free_form),
             estimated_input=len(_encode(written)) // _BYTES_PER_TOKEN,
