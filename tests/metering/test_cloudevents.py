@@ -70,6 +70,7 @@ def test_every_attribute_and_member() -> None:
             "surface": "chat",
             "route": "fast",
             "stream": True,
+            "budget": None,
             "key_id": "key_7",
             "policy_decision": None,
             "labels": {},

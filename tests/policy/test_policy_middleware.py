@@ -81,6 +81,26 @@ async def test_terms_are_followed_and_replaced() -> None:
     assert (await world.rig.call()).status == 200
 
 
+@pytest.mark.parametrize(
+    ("of_cheap", "status"),
+    [(True, 200), (False, 429), ({"allow": True, "models": ["fast"]}, 429), ({"allow": True, "models": ["*"]}, 200)],
+)
+async def test_a_budget_steps_down_only_to_what_the_policy_allows(of_cheap: Any, status: int) -> None:
+    def decide(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)["input"]
+        return httpx.Response(200, json={"result": of_cheap if asked["model"] == "cheap" else True})
+
+    rig = Rig(
+        {"fast": {"to": ["a/m"], "on_budget": {"route": "cheap"}}, "cheap": ["b/m"]},
+        transport=httpx.MockTransport(decide),
+        GATEWAY_POLICY_ADAPTER_URL=URL,
+        GATEWAY_PRICES=json.dumps({"a/m": {"input": 100000, "output": 100000}, "b/m": {"input": 1, "output": 1}}),
+        GATEWAY_DEFAULT_SPEND="1/day",
+    )
+    assert (await rig.call()).status == status
+    assert rig.calls == ({"b": 1} if status == 200 else {})
+
+
 async def test_what_is_looked_up_is_asked_about_and_narrowed() -> None:
     world = World(result={"allow": True, "models": ["a/m"]})
     assert [model["id"] for model in (await world.rig.get("/v1/models"))["data"]] == ["a/m"]

@@ -16,6 +16,7 @@ from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.models import KnownModels
 from gateway_middleware.core.secret import redact
 from gateway_middleware.intake.routing import RouteTable
+from gateway_middleware.intake.step_downs import StepDowns
 from gateway_middleware.translation.provider import TranslatingProvider
 
 if TYPE_CHECKING:
@@ -153,7 +154,16 @@ def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProv
         is_native=lambda name, surface: providers[name].is_native(surface),
         translation=settings.translation,
         labels={provider.name: dict(provider.labels) for provider in settings.providers},
+        steps=step_downs(settings),
     )
+
+
+def step_downs(settings: Settings) -> StepDowns:
+    """Where calls go on when a budget is spent; what a tenant says is stronger than what its group does."""
+    groups = {tenant: group.on_budget for group in settings.groups for tenant in group.tenants if group.on_budget}
+    tenants = {tenant.name: tenant.on_budget for tenant in settings.tenants if tenant.on_budget}
+    routes = {route.name: route.on_budget for route in settings.routes if route.on_budget}
+    return StepDowns(routes, {**groups, **tenants})
 
 
 def deployments_of(settings: Settings) -> list[Deployment]:

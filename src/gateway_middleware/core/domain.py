@@ -242,6 +242,13 @@ class Retirement(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "headers", tuple(headers))
 
 
+class BudgetStep(msgspec.Struct, frozen=True, kw_only=True):
+    """The cheaper route that a call goes on with when `percent` of a limit on spend are used."""
+
+    route: Route
+    percent: int = 100
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A model name and the deployments behind it, best first: the lowest priority, then as `balance` says.
 
@@ -263,6 +270,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     translate: Translate | None = None
     is_configured: bool = True
     retirement: Retirement | None = None
+    on_budget: BudgetStep | None = None
+    """Where this tenant's calls step down to, if anywhere."""
 
     @property
     def everything(self) -> tuple[Deployment, ...]:

@@ -14,6 +14,7 @@ from gateway_middleware.core.domain import (
     HeaderList,
     Outcome,
     Retirement,
+    Route,
     Surface,
     Usage,
 )
@@ -104,6 +105,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     """How the limits of the call stand, for the start of its answer."""
     decision_id: str | None = None
     """Of the policy-adapter's decision about the call."""
+    stepped_down: Route | None = None
+    """The cheaper route that the call goes on with, because a budget is spent."""
     labels: tuple[tuple[str, str], ...] = ()
     """What the policy-adapter has labelled the call with."""
     attribution: Attribution | None = None

@@ -43,7 +43,8 @@ def answer_headers(
 
     `Server-Timing`: `upstream` is the time of all attempts until now, `gateway` is the rest. `x-gateway-attempts`:
     `provider;outcome;ms` for each; the attempt that is being relayed has no outcome yet. `x-gateway-cost`: US dollars,
-    by the price list that `x-gateway-price-version` names. A route that is to end says so.
+    by the price list that `x-gateway-price-version` names. A route that is to end says so, and a call that goes on with
+    a cheaper one because a budget is spent (`x-gateway-budget`, `x-gateway-route`).
     """
     request_id = record.request_id.encode()
     headers: HeaderList = [(b"x-request-id", request_id), _NO_SNIFF]
@@ -52,6 +53,8 @@ def answer_headers(
     upstream = _add_attempts(headers, record, now, deployments) if record.attempts else 0.0
     if record.retirement is not None:
         headers += record.retirement.headers
+    if record.stepped_down is not None:
+        headers += [(b"x-gateway-budget", b"stepped-down"), (b"x-gateway-route", _value(record.stepped_down.name))]
     if cost is not None:
         headers.append((b"x-gateway-cost", cost.text.encode()))
         headers.append((b"x-gateway-price-version", _value(cost.version)))

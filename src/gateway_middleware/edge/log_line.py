@@ -52,6 +52,7 @@ class CallLine(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     surface: str | None = None
     model: str | None = None
     route: str | None = None
+    budget: str | None = None
     provider: str | None = None
     deployment: str | None = None
     upstream_request_id: str | None = None
@@ -107,6 +108,8 @@ def call_line(record: CallRecord) -> CallLine:
     if record.model is not None:
         line.model = _name(record.model)
         line.route = _name(record.route)
+    if record.stepped_down is not None:
+        line.budget = "stepped-down"
     if record.decision_id is not None:
         line.policy_decision = record.decision_id
     if record.labels:

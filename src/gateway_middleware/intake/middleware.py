@@ -217,7 +217,7 @@ class IntakeMiddleware:
         holders = tuple(d for d in route.deployments if d.key == key) if key is not None else ()
         if not holders:
             return request
-        narrowed = msgspec.structs.replace(route, deployments=holders)
+        narrowed = msgspec.structs.replace(route, deployments=holders, on_budget=None)
         return msgspec.structs.replace(request, route=narrowed, plan=CallPlan())
 
     def _remember(self, scope: Scope, request: ModelRequest) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import MODEL_SURFACES, Deployment, Dialect, Route, Surface, Translate
+from gateway_middleware.core.domain import MODEL_SURFACES, BudgetStep, Deployment, Dialect, Route, Surface, Translate
 from gateway_middleware.core.errors import InvalidRequestError, PermissionDeniedError, UnknownModelError
 from gateway_middleware.core.models import facts_of
 from gateway_middleware.intake.accounts import Accounts
 from gateway_middleware.intake.residency import Residency, refusal
+from gateway_middleware.intake.step_downs import StepDowns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +46,8 @@ class RouteTable:
 
     `is_native` says whether a provider (by name) speaks a surface without translation; None: all that it supports.
     `translation` is for routes that say nothing of it. `labels` are those of each provider.
-    `accounts` are the providers for which a tenant, by its name, has a key of its own.
+    `accounts` are the providers for which a tenant, by its name, has a key of its own; `steps` say where calls go on
+    when a budget is spent: it is what the tenant may call as well, or there is no step.
     """
 
     def __init__(
@@ -57,9 +59,11 @@ class RouteTable:
         translation: Translate = Translate.ALLOW,
         labels: Mapping[str, Mapping[str, str]] | None = None,
         accounts: Mapping[str, AbstractSet[str]] | None = None,
+        steps: StepDowns | None = None,
     ) -> None:
         self._accounts = Accounts(accounts or {})
         self._residency = Residency(labels or {})
+        self._steps = steps or StepDowns()
         self._is_native = is_native
         self._translation = translation
         self._routes = {name: self._with_translation(route) for name, route in routes.items()}
@@ -80,6 +84,16 @@ class RouteTable:
         `InvalidRequestError` for one that is there but not on this surface, `PermissionDeniedError` for one that leads
         to no provider as the tenant requires it.
         """
+        route = self._permitted(model, surface, dialect, tenant)
+        step = self._steps.of(route, tenant.name)
+        if step is None:
+            return route
+        with suppress(InvalidRequestError, PermissionDeniedError, UnknownModelError):  # then there is no step
+            cheaper = self._permitted(step.route, surface, dialect, tenant)
+            return msgspec.structs.replace(route, on_budget=BudgetStep(route=cheaper, percent=step.percent))
+        return route
+
+    def _permitted(self, model: str, surface: Surface, dialect: Dialect, tenant: Tenant) -> Route:
         if not self._may(tenant, model):
             raise unknown(model)
         route = self._resolve(model, surface, dialect, tenant.require)

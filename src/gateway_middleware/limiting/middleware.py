@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -14,13 +14,14 @@ from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.limiting.actual_use import UseKind, actual_use
 from gateway_middleware.limiting.headers import OpenAIHeaders, limit_headers
 from gateway_middleware.limiting.reservation import LimitReachedError, Reservation
-from gateway_middleware.limiting.spend import quote
+from gateway_middleware.limiting.spend import UnpricedModelError, quote
+from gateway_middleware.limiting.step_down import is_reached, lowered, refuses_spend
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
-    from gateway_middleware.core.domain import Clock, Deployment, HeaderList, ModelRequest, Tenant, Usage
+    from gateway_middleware.core.domain import BudgetStep, Clock, Deployment, HeaderList, ModelRequest, Tenant, Usage
     from gateway_middleware.core.record import CallRecord
     from gateway_middleware.limiting.counters import DecisionCounters, Tally
     from gateway_middleware.limiting.estimate import Estimate, Estimator
@@ -62,7 +63,8 @@ class CallLimitMiddleware:
 
     Requests, tokens, spend and a slot are reserved in one step; what the answer tells of how the limits stand is in the
     record. Everything that is no model call (no REQUEST in the scope) passes. Under a limit on spend, what the call may
-    cost at the dearest deployment is reserved, and deployments without a known price are not asked. Raises
+    cost at the dearest deployment is reserved, and deployments without a known price are not asked. Where a limit on
+    spend is reached, a call goes on with the cheaper route of its `on_budget`, if that fits. Raises
     `LimitReachedError` and `UnpricedModelError`.
     """
 
@@ -72,6 +74,7 @@ class CallLimitMiddleware:
         self._wall = wall
         self._tower = Watchtower()
         self._kind = PlanPart(self._kind_of)
+        self._cheaper = PlanPart(CallPlan)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         request = REQUEST.peek(scope)
@@ -91,14 +94,18 @@ class CallLimitMiddleware:
         limits = self._limits
         limits.reservations.start_late()
         claims, request = _claims(limits, call)
-        if request is not call.request:
-            scope = REQUEST.child(scope, request)
         try:
-            reserved = self._reserve(call, claims, receive)
-            reservation = reserved if isinstance(reserved, Reservation) else await reserved
+            if request.route.on_budget is None:
+                reserved = self._reserve(call, claims, receive)
+                reservation = reserved if isinstance(reserved, Reservation) else await reserved
+            else:
+                admitted = _Admitted(call, claims, request)
+                call, request, reservation = await self._within_budget(admitted, request.route.on_budget, receive)
         except RateLimitedError as refusal:
             self._note_refusal(call, refusal)
             raise
+        if request is not call.request:
+            scope = REQUEST.child(scope, request)
         call.record.limit_headers = self._told(call, reservation.decision)
         error: BaseException | None = None
         try:
@@ -110,6 +117,47 @@ class CallLimitMiddleware:
             sent = _settle(limits, reservation, call, error)
             if sent is not None:
                 await sent
+
+    async def _within_budget(
+        self, asked: _Admitted, step: BudgetStep, receive: Receive
+    ) -> tuple[_Call, ModelRequest, Reservation]:
+        """Reserve for the route that was asked for or, where the budget has come so far, for the cheaper one.
+
+        Raises what refuses the route that was asked for, where the cheaper one does not fit either.
+        """
+        try:
+            reservation = await self._reserved(asked.call, asked.claims, receive)
+        except LimitReachedError as refusal:
+            stepped = await self._stepped_down(asked.call, step, receive) if refuses_spend(refusal.decision) else None
+            if stepped is None:
+                raise
+            return stepped
+        if is_reached(reservation.decision, step.percent):
+            await reservation.cancel()
+            stepped = await self._stepped_down(asked.call, step, receive)
+            if stepped is not None:
+                return stepped
+            reservation = await self._reserved(asked.call, asked.claims, receive)
+        return asked.call, asked.request, reservation
+
+    async def _stepped_down(
+        self, call: _Call, step: BudgetStep, receive: Receive
+    ) -> tuple[_Call, ModelRequest, Reservation] | None:
+        """The call on the cheaper route; None where that does not fit either."""
+        record, tenant = call.record, call.tenant
+        request = lowered(call.request, step, self._cheaper.of(call.request.plan))
+        cheaper = _Call(self._kind.of(request.plan, tenant, request), request, tenant, record)
+        try:
+            claims, priced = _claims(self._limits, cheaper)
+            reservation = await self._reserved(cheaper, claims, receive)
+        except (RateLimitedError, UnpricedModelError):
+            return None
+        record.stepped_down, record.route, record.retirement = step.route, step.route.name, step.route.retirement
+        return cheaper, msgspec.structs.replace(priced, model=call.request.model), reservation
+
+    async def _reserved(self, call: _Call, claims: Sequence[Claim], receive: Receive) -> Reservation:
+        reserved = self._reserve(call, claims, receive)
+        return reserved if isinstance(reserved, Reservation) else await reserved
 
     def _told(self, call: _Call, decision: Decision) -> HeaderList:
         """Count a decision that admits a call, and say what the client is told of it."""
@@ -167,6 +215,14 @@ class _Call:
         self.record = record
         self.end_user = None if record.attribution is None else record.attribution.end_user
         self.estimate: Estimate | None = None
+
+
+class _Admitted(NamedTuple):
+    """What a call would take, and the request with those deployments only that it may be sent to."""
+
+    call: _Call
+    claims: Sequence[Claim]
+    request: ModelRequest
 
 
 def _claims(limits: CallLimits, call: _Call) -> tuple[Sequence[Claim], ModelRequest]:

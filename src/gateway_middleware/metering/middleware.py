@@ -10,7 +10,7 @@ import msgspec
 
 from gateway_middleware.core.scope import METER, OUTBOX, RECORD, REQUEST, TENANT
 from gateway_middleware.metering.call_journal import CallIds
-from gateway_middleware.metering.usage_event import OpenCall, event_of
+from gateway_middleware.metering.usage_event import STEPPED_DOWN, OpenCall, event_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -108,6 +108,8 @@ class CallMeter:
     def begin(self, attempt: Attempt) -> Entry | None:
         """Write down that a provider is about to be asked."""
         metering, request, deployment = self._metering, self._request, attempt.deployment
+        cheaper = self._record.stepped_down
+        route = cheaper or request.route
         number = len(self._begun) + 1
         call = OpenCall(
             id=f"{self._id}-{number}",
@@ -120,8 +122,9 @@ class CallMeter:
             request_id=self._record.request_id,
             attempt=number,
             key_id=self._tenant.key_id,
-            route=request.route.name if request.route.is_configured else None,
+            route=route.name if route.is_configured else None,
             is_stream=request.is_stream,
+            budget=None if cheaper is None else STEPPED_DOWN,
             decision_id=self._record.decision_id,
             labels=self._record.labels,
             provider_labels=metering.labels_of(deployment.provider),

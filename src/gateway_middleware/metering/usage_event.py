@@ -26,6 +26,8 @@ def sibling_type(usage_type: str, topic: str) -> str:
 _ABSENT = msgspec.Raw(b"null")
 CRASH = "gateway_crash"
 """The outcome of a call whose process died before it could tell."""
+STEPPED_DOWN = "stepped-down"
+"""The `budget` of a call that goes on with a cheaper route."""
 _UNAWAITED = frozenset({Outcome.CLIENT_DISCONNECT, Outcome.SHUTDOWN, Outcome.ABANDONED})
 """The provider was at work on it, and nobody waited for the answer."""
 _GIVEN_UP = frozenset({Outcome.PROTOCOL_ERROR, Outcome.TIMEOUT, Outcome.GATEWAY_ERROR})
@@ -45,7 +47,10 @@ class UsageSource(StrEnum):
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of an attempt before its provider is asked, and is told again in its event."""
+    """What is known of an attempt before its provider is asked, and is told again in its event.
+
+    `budget` is `stepped-down` where the call went on with a cheaper route than was asked for: then `route` is that one.
+    """
 
     id: str
     time: float
@@ -59,6 +64,7 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key_id: str | None = None
     route: str | None = None
     is_stream: bool = False
+    budget: str | None = None
     decision_id: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     provider_labels: tuple[tuple[str, str], ...] = ()
@@ -134,6 +140,7 @@ class UsageEvent(Attempted, frozen=True, kw_only=True, omit_defaults=True):
             key_id=call.key_id,
             route=call.route,
             is_stream=call.is_stream,
+            budget=call.budget,
             decision_id=call.decision_id,
             labels=call.labels,
             provider_labels=call.provider_labels,

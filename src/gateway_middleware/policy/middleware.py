@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway_middleware.core.endpoints import Access
-from gateway_middleware.core.errors import PermissionDeniedError, UnknownModelError
+from gateway_middleware.core.errors import GatewayError, PermissionDeniedError, UnknownModelError
 from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
 from gateway_middleware.policy.decision import Decision, Question
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
-    from gateway_middleware.core.domain import ModelRequest, PolicyTerms, Tenant
+    from gateway_middleware.core.domain import BudgetStep, ModelRequest, PolicyTerms, Tenant
     from gateway_middleware.core.endpoints import Endpoint
 
 POLICY = "policy"
@@ -44,8 +45,25 @@ class PolicyMiddleware:
             tenant, request = TENANT.get(scope), REQUEST.peek(scope)
             decision = self._decide(_question(tenant, request, endpoint))
             decision = decision if isinstance(decision, Decision) else await decision
-            scope = self._on_terms(scope, tenant, request, _allowed(scope, decision))
+            terms = _allowed(scope, decision)
+            if request is not None and request.route.on_budget is not None:
+                request = await self._with_permitted_step(request, request.route.on_budget, tenant, endpoint)
+                scope = REQUEST.child(scope, request)
+            scope = self._on_terms(scope, tenant, request, terms)
         await self.app(scope, receive, send)
+
+    async def _with_permitted_step(
+        self, request: ModelRequest, step: BudgetStep, tenant: Tenant, endpoint: Endpoint
+    ) -> ModelRequest:
+        """The request without the cheaper route, where the tenant may not call that one."""
+        cheaper = msgspec.structs.replace(request, model=step.route.name, route=step.route)
+        with suppress(GatewayError):
+            decision = self._decide(_question(tenant, cheaper, endpoint))
+            decision = decision if isinstance(decision, Decision) else await decision
+            if decision.is_allowed and (decision.terms is None or _has_model(step.route.name, decision.terms)):
+                return request
+        route = msgspec.structs.replace(request.route, on_budget=None)
+        return msgspec.structs.replace(request, route=route, plan=CallPlan())
 
     def _on_terms(self, scope: Scope, tenant: Tenant, request: ModelRequest | None, terms: PolicyTerms | None) -> Scope:
         if terms is None:
@@ -100,6 +118,10 @@ def _allowed(scope: Scope, decision: Decision) -> PolicyTerms | None:
     raise PermissionDeniedError(f"{message} {decision.reason}" if decision.reason else message, code=code)
 
 
+def _has_model(model: str, terms: PolicyTerms) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in terms.models)
+
+
 def _check_model(model: str, terms: PolicyTerms) -> None:
-    if not any(fnmatchcase(model, pattern) for pattern in terms.models):
+    if not _has_model(model, terms):
         raise UnknownModelError(f"The model `{model}` does not exist or you do not have access to it.", param="model")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway_middleware.settings import scalars
 from gateway_middleware.settings.limits import LIMIT_OPTIONS, pick_limits
 from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.on_budget import read_on_budget
 from gateway_middleware.settings.tree import GroupSettings
 from gateway_middleware.tenancy.trusted_header import NAME
 
@@ -20,7 +21,7 @@ def read_groups(node: Node) -> tuple[GroupSettings, ...]:
 def _read_group(name: str, node: Node, groups_of: dict[str, str]) -> GroupSettings:
     if not NAME.fullmatch(name):
         node.faults.add(node.place, _NAMED)
-    members = node.members(("tenants", *LIMIT_OPTIONS))
+    members = node.members(("tenants", *LIMIT_OPTIONS, "on_budget"))
     if "tenants" not in members:
         node.missing("tenants", "expected a list of tenants")
         return GroupSettings(name=name)
@@ -28,7 +29,9 @@ def _read_group(name: str, node: Node, groups_of: dict[str, str]) -> GroupSettin
         _read_tenant(item, name, groups_of)
         for item in members["tenants"].items("expected a list of tenants that is not empty")
     ]
-    return GroupSettings(name=name, tenants=tuple(tenants), limits=pick_limits(members))
+    return GroupSettings(
+        name=name, tenants=tuple(tenants), limits=pick_limits(members), on_budget=read_on_budget(members)
+    )
 
 
 def _read_tenant(node: Node, group: str, groups_of: dict[str, str]) -> str:

@@ -24,6 +24,7 @@ from gateway_middleware.settings.faults import Faults
 from gateway_middleware.settings.files import FilesRead, FileVersion
 from gateway_middleware.settings.identity import complain_about_halves
 from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.on_budget import complain_about_steps
 from gateway_middleware.settings.providers import BUILT_IN, read_providers, ways_to_switch_on
 from gateway_middleware.settings.routes import read_routes
 from gateway_middleware.settings.scalars import host_of, is_loopback, port_of
@@ -228,6 +229,7 @@ def _read(
     complain_about_halves(nodes)
     has_others = has_resolver or "GATEWAY_TENANT_HEADER" in nodes or "GATEWAY_JWT_ISSUER" in nodes
     tenants = _read_tenants(nodes, faults, providers, has_others=has_others, is_open=fields.get("is_open", False))
+    complain_about_steps(faults, routes, tenants, fields.get("groups", ()))
     return fields | {"providers": tuple(p for p in providers.values() if p), "routes": routes, "tenants": tenants}
 
 

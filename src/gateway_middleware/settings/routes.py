@@ -11,13 +11,15 @@ from gateway_middleware.settings import scalars
 from gateway_middleware.settings.faults import nearest, shown_name
 from gateway_middleware.settings.limits import read_limits
 from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.on_budget import read_on_budget
 from gateway_middleware.settings.providers import BUILT_IN
 from gateway_middleware.settings.retirement import read_retirement
 from gateway_middleware.settings.tree import DeploymentSettings, ProviderSettings, RouteSettings
 
 _PROVIDERS = Mapping[str, ProviderSettings | None]
 _OPTIONS = ("to", "timeouts", "max_attempts", "balance", "on_context_window", "on_content_policy", "hedge",
-            "limits", "translate", "sunset", "deprecated", "successor", "affinity")  # fmt: skip
+            "limits", "translate", "sunset", "deprecated", "successor", "affinity",
+            "on_budget")  # fmt: skip
 _SPOKEN = {"chat": Surface.CHAT, "responses": Surface.RESPONSES}
 _KINDS = ("prompt", "session", "conversation", "tenant")
 _AFFINITIES = f"expected one of {', '.join(_KINDS)}, or header:NAME, the name of a header that is no credential"
@@ -54,6 +56,7 @@ def _read_route(name: str, node: Node, providers: _PROVIDERS) -> RouteSettings:
         translate=Translate(scalars.choice(options["translate"], list(Translate))) if "translate" in options else None,
         retirement=read_retirement(name, options),
         limits=read_limits(options.get("limits")),
+        on_budget=read_on_budget(options),
     )
 
 

@@ -14,12 +14,13 @@ from gateway_middleware.settings.faults import shown_name
 from gateway_middleware.settings.labels import read_requirements
 from gateway_middleware.settings.limits import LIMIT_OPTIONS, pick_limits, read_limits, read_limits_by_model
 from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.on_budget import read_on_budget
 from gateway_middleware.settings.tree import KeySettings, ProviderSettings, TenantSettings
 from gateway_middleware.tenancy.trusted_header import NAME
 
 _OPTIONS = (
     "keys", *LIMIT_OPTIONS, "models", "per_key", "per_model", "per_end_user", "priority", "on_unpriced",
-    "on_policy_outage", "require", "credentials",
+    "on_policy_outage", "require", "credentials", "on_budget",
 )  # fmt: skip
 _NO_PROVIDERS: Mapping[str, ProviderSettings | None] = MappingProxyType({})
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
@@ -75,6 +76,7 @@ def _read_tenant(
         priority=scalars.integer(members["priority"], -100, 100) if "priority" in members else 0,
         require=read_requirements(members["require"]) if "require" in members else (),
         on_unpriced=_read_on_unpriced(members.get("on_unpriced")),
+        on_budget=read_on_budget(members),
         on_policy_outage=_read_on_policy_outage(members.get("on_policy_outage")),
         models=_read_models(members["models"]) if "models" in members else ("*",),
         credentials=_read_credentials(members.get("credentials"), providers),

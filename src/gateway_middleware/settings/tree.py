@@ -108,6 +108,13 @@ class DeploymentSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class OnBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """The route that calls go on with when `percent` of a limit on spend are used."""
+
+    route: str
+    percent: int = 100
+
+
 class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A model name and its targets: by priority, lowest number first, then as they are written."""
 
@@ -122,6 +129,7 @@ class RouteSettings(msgspec.Struct, frozen=True, kw_only=True):
     translate: Translate | None = None
     retirement: Retirement | None = None
     limits: LimitSettings = LimitSettings()
+    on_budget: OnBudget | None = None
 
     @property
     def everything(self) -> tuple[DeploymentSettings, ...]:
@@ -166,6 +174,7 @@ class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     tenants: tuple[str, ...] = ()
     limits: LimitSettings = LimitSettings()
+    on_budget: OnBudget | None = None
 
 
 class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +193,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     models: tuple[str, ...] = ("*",)
     on_unpriced: str = "refuse"
+    on_budget: OnBudget | None = None
     require: Requirements = ()
     on_policy_outage: str | None = None
     credentials: tuple[tuple[str, Secret], ...] = ()

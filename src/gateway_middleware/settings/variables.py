@@ -93,7 +93,7 @@ VARIABLES: tuple[Variable, ...] = (
         '"weight": 3}]}`. A target may have `weight`, `priority` (lowest first), `timeouts`, `speak` (`chat`, '
         "`responses`) and `max_output` (tokens; both: docs/translation.md); a route may be an object with `to`, "
         "`timeouts`, `max_attempts`, `balance` (`order`, `weight`, `latency`, `affinity`), `hedge`, "
-        "`on_context_window`, `on_content_policy`, `limits`, `translate`, `affinity` "
+        "`on_context_window`, `on_content_policy`, `limits`, `on_budget`, `translate`, `affinity` "
         "(docs/circuit-breaking.md), `sunset`, `deprecated` and `successor` (docs/models.md). Without a route, "
         "`provider/model` and plain model names resolve by provider.",
     ),
@@ -104,8 +104,9 @@ VARIABLES: tuple[Variable, ...] = (
         meaning='`{"acme": {"keys": ["sha256:..."], "models": ["*"]}}`; a key is listed as its digest, see '
         "`model-gateway keys new`, or as an object with `digest`, `name` and `expires` "
         "(docs/tenants.md). Also `requests`, `tokens`, `concurrency` and `spend`, `per_key`, "
-        "`per_model`, `per_end_user`, `shadow`, `on_outage`, `on_unpriced`, `priority` (docs/rate-limits.md), "
-        "`on_policy_outage` (docs/policy.md), `require` (labels of the only providers that its calls may reach, "
+        "`per_model`, `per_end_user`, `shadow`, `on_outage`, `on_unpriced`, `on_budget` (a cheaper route), `priority` "
+        "(docs/rate-limits.md), `on_policy_outage` (docs/policy.md), `require` (labels of the only providers that its "
+        "calls may reach, "
         "docs/providers.md), `credentials` (its own keys of providers, "
         '`{"openai": "env:ACME_OPENAI_KEY"}`, docs/tenants.md).',
     ),
@@ -115,8 +116,8 @@ VARIABLES: tuple[Variable, ...] = (
         read=read_groups,
         default="`{}`",
         meaning='Limits that tenants have together: `{"research": {"tenants": ["acme", "beta"], "spend": '
-        '"1000/month"}}`; also `requests`, `tokens`, `concurrency`, `shadow`, `on_outage`. A tenant is in one group at '
-        "most (docs/rate-limits.md).",
+        '"1000/month"}}`; also `requests`, `tokens`, `concurrency`, `shadow`, `on_outage`, `on_budget`. A tenant is '
+        "in one group at most (docs/rate-limits.md).",
     ),
     Variable(
         name="GATEWAY_END_USER_HEADER",

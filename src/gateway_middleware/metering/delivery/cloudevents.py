@@ -15,6 +15,7 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
                      provider, deployment           who was asked
                      model, model_served            as the client asked for it; as the provider named it
                      surface, route, stream         e.g. "chat", the configured route, true or false
+                     budget                         "stepped-down": a cheaper route, for a budget is spent
                      key_id                         which of the tenant's keys; never the key
                      policy_decision, labels        what the policy-adapter has said of the call
                      provider_labels                the operator's labels of the provider, e.g. {"region": "eu"}
@@ -67,6 +68,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
     surface: str
     route: str | None
     stream: bool
+    budget: str | None
     key_id: str | None
     policy_decision: str | None
     labels: dict[str, str]
@@ -149,6 +151,7 @@ def _data(event: UsageEvent) -> _Data:
         surface=event.surface,
         route=event.route,
         stream=event.is_stream,
+        budget=event.budget,
         key_id=event.key_id,
         policy_decision=event.decision_id,
         labels=dict(event.labels),
