@@ -160,11 +160,13 @@ def test_what_a_keeper_is_told_comes_from_the_settings() -> None:
 
 
 def test_calls_of_the_dead_are_priced() -> None:
-    prices = CrashPrices({"openai/m": Price(input=Decimal(2), output=Decimal(4))}, {"openai": "openai"})
+    prices = CrashPrices(
+        {"openai/m": Price(input=Decimal(2), output=Decimal(4))}, {"openai": "openai"}, journal="journal.db"
+    )
     priced = prices.appraise(event("a", cost=None))
     assert (priced.cost, priced.price_version) == ("0.000032", "configured")
     assert prices.appraise(event("a", cost="7")).cost == "7"
-    assert CrashPrices({}, {}).appraise(event("a", cost=None)).cost is None
+    assert CrashPrices({}, {}, journal="journal.db").appraise(event("a", cost=None)).cost is None
 
 
 def test_it_imports_nothing_of_the_layers() -> None:

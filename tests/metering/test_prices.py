@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.price import Cost, Price, parse_price
-from gateway_middleware.metering.prices.library_prices import LibraryPrices, library_prices
+from gateway_middleware.metering.prices.library_table import compile_table
+from gateway_middleware.metering.prices.listed_prices import ListedPrices, listed_prices
 from gateway_middleware.metering.prices.prices import (
     OverridePrices,
     PriceBook,
@@ -25,7 +26,7 @@ types = pytest.importorskip("genai_prices.types")
 
 KEY = "openai-main/gpt-4o-mini"
 AT = datetime(2026, 11, 20, 12, 0, 30, tzinfo=UTC)
-LIBRARY = library_prices()
+LIBRARY = listed_prices()
 MODELS = [
     ("openai", "gpt-4o-mini"),
     ("openai", "gpt-4o-2024-08-06"),
@@ -350,10 +351,10 @@ def test_version_names_the_list() -> None:
     assert found.version == f"genai-prices/{genai_prices.__version__}"
 
 
-def made(prices: Any) -> tuple[LibraryPrices, Any, Any]:
+def made(prices: Any) -> tuple[ListedPrices, Any, Any]:
     model = types.ModelInfo(id="made", match=types.ClauseEquals(equals="made"), prices=prices)
     provider = types.Provider(id="openai", name="OpenAI", api_pattern="x", models=[model])
-    return LibraryPrices(lambda: ([provider], "made/1")), model, provider
+    return ListedPrices(lambda: compile_table([provider], "made/1")), model, provider
 
 
 def test_fees_reasoning_and_tiers_together() -> None:
@@ -400,10 +401,10 @@ def test_a_tier_begins_on_its_day() -> None:
 
 
 def test_what_is_found_is_kept_and_bounded() -> None:
-    book = library_prices()
+    book = listed_prices()
     for number in range(50):
         cost(book, used(1, 1), "gpt-4o-mini", at=number / 1000)
-    schedules, models = book._schedule.cache_info(), book._model.cache_info()  # noqa: SLF001  # memory in use shows nowhere else
+    schedules, models = book._schedule.cache_info(), book._offer.cache_info()  # noqa: SLF001  # memory in use shows nowhere else
     assert schedules.misses == 1
     assert schedules.maxsize is not None
     assert models.maxsize is not None
@@ -426,29 +427,29 @@ def run(code: str) -> str:
 
 def test_importing_loads_no_price_list() -> None:
     assert (
-        run("import sys, gateway_middleware.metering.prices.library_prices; print('genai_prices' in sys.modules)")
+        run("import sys, gateway_middleware.metering.prices.listed_prices; print('genai_prices' in sys.modules)")
         == "False\n"
     )
 
 
-def test_a_list_is_read_when_a_price_is_looked_up() -> None:
+def test_the_library_itself_is_never_in_memory() -> None:
     code = """
 import sys
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.metering.prices.library_prices import library_prices
-book = library_prices()
+from gateway_middleware.metering.prices.listed_prices import listed_prices
+book = listed_prices()
 print("genai_prices" in sys.modules)
 call = {"vendor": "openai", "deployment_key": "openai/gpt-4o", "model": "gpt-4o", "at": 1.7e9}
 print(book.cost(Usage(input_tokens=1, output_tokens=1), **call) is not None, "genai_prices" in sys.modules)
 """
-    assert run(code) == "False\nTrue True\n"
+    assert run(code) == "False\nTrue False\n"
 
 
 def test_an_absent_package_is_named() -> None:
     said = run(
         "import sys; sys.modules['genai_prices'] = None\n"
-        "from gateway_middleware.metering.prices.library_prices import library_prices\n"
-        "try: library_prices()\n"
+        "from gateway_middleware.metering.prices.listed_prices import listed_prices\n"
+        "try: listed_prices()\n"
         "except ValueError as error: print(error)\n"
     )
 
@@ -458,7 +459,7 @@ def test_an_absent_package_is_named() -> None:
 def test_without_the_package_there_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     with pytest.raises(ValueError, match=r"pip install 'gateway-middleware\[prices\]'"):
-        library_prices()
+        listed_prices()
 
 
 def test_a_vendor_that_the_list_does_not_know_has_no_prices() -> None:

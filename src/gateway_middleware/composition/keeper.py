@@ -65,7 +65,8 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
 class CrashPrices:
     """Prices the calls of processes that died. The price list is read when there is one to be priced."""
 
-    def __init__(self, prices: Mapping[str, Price], vendors: Mapping[str, str | None]) -> None:
+    def __init__(self, prices: Mapping[str, Price], vendors: Mapping[str, str | None], *, journal: str) -> None:
+        self._journal = journal
         self._prices = prices
         self._vendors = vendors
         self._book: PriceBook | None = None
@@ -75,7 +76,7 @@ class CrashPrices:
         if event.cost is not None or event.provider not in self._vendors:
             return event
         if self._book is None:
-            self._book = _book(self._prices)
+            self._book = _book(self._prices, self._journal)
         cost = self._book.cost(
             event.usage,
             vendor=self._vendors[event.provider],
@@ -86,14 +87,15 @@ class CrashPrices:
         return event if cost is None else msgspec.structs.replace(event, cost=cost.text, price_version=cost.version)
 
 
-def _book(prices: Mapping[str, Price]) -> PriceBook:
+def _book(prices: Mapping[str, Price], journal: str) -> PriceBook:
+    from gateway_middleware.metering.prices.installed_table import table_path
     from gateway_middleware.metering.prices.prices import OverridePrices, first_of
 
     own = OverridePrices(prices)
     try:
-        from gateway_middleware.metering.prices.library_prices import library_prices
+        from gateway_middleware.metering.prices.listed_prices import listed_prices
 
-        return first_of(own, library_prices())
+        return first_of(own, listed_prices(table_path(journal)))
     except ValueError:
         return own
 
@@ -115,7 +117,7 @@ class KeeperProcess:
             Retention(cap=MAX_EVENTS, on_full="reject", keeps=None if config.url else KEPT_SECONDS),
             wall=clocks.wall,
             clock=clocks.monotonic,
-            appraise=CrashPrices(config.prices, config.vendors).appraise,
+            appraise=CrashPrices(config.prices, config.vendors, journal=config.journal).appraise,
             notify=(lambda: None) if self._delivery is None else self._delivery.notify,
             on_ends=self._index.note,
         )

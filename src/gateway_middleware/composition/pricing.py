@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from contextlib import asynccontextmanager
 from decimal import ROUND_CEILING
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,6 +13,7 @@ from gateway_middleware.composition.part import Commit
 from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import SettingsError
+from gateway_middleware.metering.prices.installed_table import table_path
 from gateway_middleware.metering.prices.prices import OverridePrices, PriceBook, cost_by, first_of
 from gateway_middleware.metering.prices.unit_prices import UnitPrices
 from gateway_middleware.metering.usage_event import consistent
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway_middleware.metering.prices.prices import Rates, Tariff
     from gateway_middleware.settings import Settings
 
+_log = logging.getLogger("gateway_middleware")
 _MICRO = 1_000_000
 _MINUTE = 60
 _MAX_TARIFFS = 4096
@@ -56,7 +58,7 @@ class CallPricing:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Has the price list read in the background: calls are taken meanwhile."""
-        loading = asyncio.create_task(_load_list())
+        loading = asyncio.create_task(_load_soon(self._book))
         try:
             yield
         finally:
@@ -181,12 +183,12 @@ class CallPricing:
         return _micro(self.of_attempt(attempt, usage, at=record.received_at))
 
 
-async def _load_list() -> None:
-    from gateway_middleware.metering.prices.library_prices import load_list
-
+async def _load_soon(book: PriceBook) -> None:
     await asyncio.sleep(_LOAD_AFTER_SECONDS)  # after the first calls
-    with contextlib.suppress(ImportError):  # without it only configured prices are known
-        await asyncio.to_thread(load_list)
+    try:
+        await asyncio.to_thread(book.load)
+    except (ImportError, ValueError) as error:
+        _log.error("the list of prices cannot be read, only configured prices are known: %s", error)
 
 
 def _micro(cost: Cost | None) -> int | None:
@@ -211,15 +213,15 @@ def price_warnings(settings: Settings, kinds: Mapping[str, ProviderKind] = KINDS
 
 
 def make_book(settings: Settings) -> PriceBook:
-    """Configured prices first, then the list of `genai-prices` where it is installed.
+    """Configured prices first, then the list of `genai-prices` where it is installed; its table lies by the journal.
 
     Raises `SettingsError` when a limit on spend would have no price to go by.
     """
     own = OverridePrices(dict(settings.prices))
     try:
-        from gateway_middleware.metering.prices.library_prices import library_prices
+        from gateway_middleware.metering.prices.listed_prices import listed_prices
 
-        return first_of(own, library_prices())
+        return first_of(own, listed_prices(None if settings.journal == "off" else table_path(settings.journal)))
     except ValueError as error:
         if settings.limits_spend and not settings.prices:
             raise SettingsError([f"a limit on spend needs prices: {error}, or set GATEWAY_PRICES"]) from None

@@ -1,6 +1,6 @@
 """What a call costs, in US dollars, exactly.
 
-Two sources of prices: those an operator writes for a deployment, and a list (`library_prices`). A price that is not
+Two sources of prices: those an operator writes for a deployment, and a list (`listed_prices`). A price that is not
 known is None, never 0.
 """
 
@@ -54,6 +54,9 @@ class PricedCall(TypedDict):
 
 class PriceBook(Protocol):
     """A source of prices."""
+
+    def load(self) -> None:
+        """Have at hand what prices are looked up in. May block."""
 
     def tariffs(self, **call: Unpack[PricedCall]) -> tuple[Tariff, ...]:
         """What may apply to such a call within the same minute: the first that knows the cost counts."""
@@ -137,6 +140,9 @@ class OverridePrices:
             for tier, factor in _factors(price)
         }
 
+    def load(self) -> None:
+        """It is at hand."""
+
     def tariffs(self, **call: Unpack[PricedCall]) -> tuple[Tariff, ...]:
         tier = call.get("tier")
         return self._tariffs.get((call["deployment_key"], None if tier in STANDARD else tier), ())
@@ -152,6 +158,11 @@ def cost_by(tariffs: Iterable[Tariff], usage: Usage) -> Cost | None:
         if amount is not None:
             return Cost(amount, version)
     return None
+
+
+def _is_complete(tariff: Tariff) -> bool:
+    """Whether it has a price for all that can be used."""
+    return bool(tariff.schedule) and all(rates.output is not None for _, rates in tariff.schedule)
 
 
 def _factors(price: Price) -> Iterable[tuple[str | None, Decimal]]:
@@ -183,8 +194,17 @@ class _FirstOf:
     def __init__(self, books: tuple[PriceBook, ...]) -> None:
         self._books = books
 
+    def load(self) -> None:
+        for book in self._books:
+            book.load()
+
     def tariffs(self, **call: Unpack[PricedCall]) -> tuple[Tariff, ...]:
-        return tuple(tariff for book in self._books for tariff in book.tariffs(**call))
+        tariffs: list[Tariff] = []
+        for book in self._books:
+            tariffs += book.tariffs(**call)
+            if any(map(_is_complete, tariffs)):
+                break  # no other book is asked, nor read for it
+        return tuple(tariffs)
 
     def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
         return cost_by(self.tariffs(**call), usage)
