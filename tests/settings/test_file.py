@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,3 +104,28 @@ def test_what_is_no_regular_file_is_not_read(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({"OPENAI_API_KEY": "k", "GATEWAY_OPEN": "1", "GATEWAY_CONFIG_FILE": name})
     assert caught.value.complaints == (f"GATEWAY_CONFIG_FILE={name!r}: expected a TOML file, got something else",)
+
+
+class Parser:
+    """A stand-in for tomli, which has the same face as Python's own parser."""
+
+    TOMLDecodeError = tomllib.TOMLDecodeError
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def loads(self, text: str) -> dict[str, Any]:
+        self.texts.append(text)
+        return tomllib.loads(text)
+
+
+def test_tomli_reads_the_file_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tomli = Parser()
+    monkeypatch.setitem(sys.modules, "tomli", tomli)  # what is imported need not be a module
+    assert read(tmp_path / "gateway.toml", WHOLE).port == 9000
+    assert tomli.texts == [WHOLE]
+
+
+def test_python_reads_the_file_where_it_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    assert read(tmp_path / "gateway.toml", WHOLE).port == 9000

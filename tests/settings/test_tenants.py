@@ -10,8 +10,8 @@ import pytest
 
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.settings import Settings, TenantSettings
-from gateway_middleware.settings.tree import KeySettings, LimitSettings
-from gateway_middleware.tenancy.keys import digest, hmac_digest
+from gateway_middleware.settings.tree import LimitSettings
+from gateway_middleware.tenancy.keys import TenantKey, digest, hmac_digest
 
 KEY_SECRET = "a-secret-of-24-characters"
 ONE, TWO = digest(b"one"), digest(b"two")
@@ -45,7 +45,7 @@ def test_a_tenant_has_every_option() -> None:
     assert tenants({"acme": value}) == (
         TenantSettings(
             name="acme",
-            keys=(KeySettings(ONE), KeySettings(TWO)),
+            keys=(TenantKey(ONE), TenantKey(TWO)),
             limits=LimitSettings(
                 requests="600/minute",
                 tokens="200000/minute",
@@ -86,12 +86,12 @@ def test_digests_come_from_variables_and_files(tmp_path: Path) -> None:
 
 
 def test_one_key_needs_no_list() -> None:
-    assert tenants({"acme": {"keys": ONE}})[0].keys == (KeySettings(ONE),)
+    assert tenants({"acme": {"keys": ONE}})[0].keys == (TenantKey(ONE),)
 
 
 def test_hmac_digests_need_their_secret() -> None:
     keyed = hmac_digest(b"one", KEY_SECRET.encode())
-    assert tenants({"acme": {"keys": [keyed]}}, GATEWAY_KEY_SECRET=KEY_SECRET)[0].keys == (KeySettings(keyed),)
+    assert tenants({"acme": {"keys": [keyed]}}, GATEWAY_KEY_SECRET=KEY_SECRET)[0].keys == (TenantKey(keyed),)
     assert complaints({"acme": {"keys": [keyed]}}) == (
         f"GATEWAY_TENANTS.acme.keys: {keyed[:20]}... needs GATEWAY_KEY_SECRET, which is not set",
     )
@@ -169,8 +169,8 @@ def test_a_key_may_have_a_name_and_an_end_so_that_two_can_be_one_during_a_rotati
     new = {"digest": ONE, "name": "ci"}
     old = {"digest": TWO, "name": "ci", "expires": "2027-01-31T01:00:00+01:00"}
     assert tenants({"acme": {"keys": [new, old]}})[0].keys == (
-        KeySettings(ONE, "ci"),
-        KeySettings(TWO, "ci", 1_801_353_600.0),
+        TenantKey(ONE, "ci"),
+        TenantKey(TWO, "ci", 1_801_353_600.0),
     )
 
 
@@ -178,7 +178,7 @@ def test_toml_writes_moments_itself(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(f'[tenants.acme]\nkeys = [{{digest = "{ONE}", expires = 2027-01-31T00:00:00Z}}]\n')
     settings = Settings.from_env(ENVIRON | {"GATEWAY_CONFIG_FILE": str(file)})
-    assert settings.tenants[0].keys == (KeySettings(ONE, None, 1_801_353_600.0),)
+    assert settings.tenants[0].keys == (TenantKey(ONE, None, 1_801_353_600.0),)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway_middleware.composition.config import revealed
-from gateway_middleware.composition.listed import listed
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.fetch import FetchError
@@ -64,7 +63,7 @@ class Identities:
             return OpenResolver()
         secret = revealed(settings.key_secret)
         keys = ApiKeyResolver(
-            listed(settings),
+            settings.listed,
             key_secret=None if secret is None else secret.encode(),
             revoked=self._revoked,
             store=self._keys,
@@ -121,7 +120,7 @@ class Names:
 
     def __init__(self, settings: Settings, keys: RuntimeKeys) -> None:
         self._keys = keys
-        self._listed = {tenant.name: tenant for tenant, _ in listed(settings)}
+        self._listed = {tenant.name: tenant for tenant, _ in settings.listed}
 
     def __call__(self, name: str) -> Tenant:
         return self._listed.get(name) or self._keys.tenant(name) or Tenant(name=name)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from gateway_middleware.composition.listed import listed
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.composition.quotas import quota_of_stored, written_limits
 from gateway_middleware.core.domain import Tenant
@@ -137,7 +136,7 @@ class RuntimeKeys:
         self.settings = settings
         self._has_unlisted = settings.tenant_header is not None or settings.jwt_issuer is not None
         self.configured: dict[str, tuple[Tenant, tuple[Any, ...]]] = {
-            tenant.name: (tenant, tuple(keys)) for tenant, keys in listed(settings)
+            tenant.name: (tenant, tuple(keys)) for tenant, keys in settings.listed
         }
         for tenant in self.stored.tenants.values():
             self._take_quotas(tenant)

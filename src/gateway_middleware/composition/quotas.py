@@ -72,8 +72,9 @@ def quota_of_stored(limits: Mapping[str, Any], per_key: Mapping[str, Any], setti
 def make_quotas(settings: Settings) -> QuotaSettings:
     """The limits of the configuration. Raises `SettingsError`."""
     defaults = _defaults(settings)
+    alike: dict[object, Quota] = {}  # a hundred thousand tenants have few different limits
     quotas = QuotaSettings(
-        tenants={tenant.name: _quota(tenant, defaults) for tenant in settings.tenants},
+        tenants={tenant.name: _shared_quota(tenant, defaults, alike) for tenant in settings.tenants},
         default=Quota(limits=_limits(defaults)),
         routes={route.name: _limits(route.limits) for route in settings.routes},
         groups={tenant: made for group in settings.groups for made in [_group(group)] for tenant in group.tenants},
@@ -94,6 +95,22 @@ def _defaults(settings: Settings) -> LimitSettings:
 
 def _group(group: GroupSettings) -> Group:
     return Group(group.name, _limits(group.limits))
+
+
+def _shared_quota(tenant: TenantSettings, defaults: LimitSettings, alike: dict[object, Quota]) -> Quota:
+    """One for all tenants of which the same is written."""
+    written = (
+        tenant.limits,
+        tenant.per_key,
+        tenant.per_model,
+        tenant.per_end_user,
+        tenant.priority,
+        tenant.on_unpriced,
+    )
+    quota = alike.get(written)
+    if quota is None:
+        quota = alike[written] = _quota(tenant, defaults)
+    return quota
 
 
 def _quota(tenant: TenantSettings, defaults: LimitSettings) -> Quota:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from prometheus_client.registry import Collector
 
 from gateway_middleware.composition.identity import Identities
-from gateway_middleware.composition.listed import listed
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.core.errors import PathNotFoundError
@@ -204,5 +203,5 @@ def _stateless(settings: Settings) -> frozenset[str]:
 
 
 def _by_name(settings: Settings) -> dict[str, Tenant]:
-    tenants = [tenant for tenant, _ in listed(settings)] or [OPEN]
+    tenants = [tenant for tenant, _ in settings.listed] or [OPEN]
     return {tenant.name: tenant for tenant in tenants}

@@ -10,12 +10,13 @@ from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.tree import LimitSettings
 
 LIMIT_OPTIONS = ("requests", "tokens", "concurrency", "spend", "shadow", "on_outage")
+_NONE = LimitSettings()
 _UNITS = ("requests", "tokens", "concurrency", "spend")
 
 
 def read_limits(node: Node | None) -> LimitSettings:
     """The limits of one object; of none: none."""
-    return pick_limits(node.members(LIMIT_OPTIONS)) if node is not None else LimitSettings()
+    return pick_limits(node.members(LIMIT_OPTIONS)) if node is not None else _NONE
 
 
 def pick_limits(members: Mapping[str, Node]) -> LimitSettings:

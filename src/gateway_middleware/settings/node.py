@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gateway_middleware.settings.files import FilesRead
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,4096}")
 _REFERENCE = re.compile(r"env:[A-Z_][A-Z0-9_]*|file:[\x20-\x7e]+")
 _MAX_SECRET_FILE = 65536
+_MAX_SUFFIXES = 256
 
 
 class _Unresolved(Exception):  # noqa: N818
@@ -57,7 +59,14 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, is_hidden=True)
 
     def _child(self, suffix: str, raw: object) -> Node:
-        return msgspec.structs.replace(self, place=self.place + suffix, raw=raw)
+        return Node(
+            place=self.place + suffix,
+            raw=raw,
+            faults=self.faults,
+            environ=self.environ,
+            files=self.files,
+            is_hidden=self.is_hidden,
+        )
 
     def structured(self) -> Node:
         """The value as an object: text is read as JSON, whose repeated names are faults."""
@@ -79,7 +88,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(self.raw, dict):
             self.fault("expected an object")
             return {}
-        return {str(name): self._child(f".{shown_name(str(name))}", raw) for name, raw in self.raw.items()}
+        return {str(name): self._child(_suffix(str(name)), raw) for name, raw in self.raw.items()}
 
     def members(self, known: Iterable[str]) -> dict[str, Node]:
         """The members of an object whose names are `known`; others are faults."""
@@ -134,6 +143,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         elif len(value) < at_least:
             hidden.fault(f"expected at least {at_least} characters")
         return Secret(value, source=source)
+
+
+@lru_cache(_MAX_SUFFIXES)
+def _suffix(name: str) -> str:
+    """Objects of one kind have the same names in them."""
+    return f".{shown_name(name)}"
 
 
 def _read_file(path: str) -> str:

@@ -6,12 +6,13 @@ import contextlib
 import gc
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import msgspec
 
-from gateway_middleware.core.domain import Translate
+from gateway_middleware.core.domain import Tenant, Translate
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.models import ModelOverride
 from gateway_middleware.core.price import Price
@@ -38,6 +39,7 @@ from gateway_middleware.settings.tree import (
     TenantSettings,
 )
 from gateway_middleware.settings.variables import VARIABLES
+from gateway_middleware.tenancy.keys import TenantKey
 
 _NAMES = [variable.name for variable in VARIABLES]
 _OWN_PLACES = frozenset(
@@ -51,7 +53,7 @@ NO_TENANT = (
 )
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The configuration. Limits are kept in their written notation.
 
     `given` names the variables that were set. `files` are those that were read, in the version that was read: the file
@@ -180,6 +182,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         )
         content = msgspec.json.encode(shared, enc_hook=_source_only)
         return hashlib.sha256(content).hexdigest()[:12]
+
+    @cached_property
+    def listed(self) -> Sequence[tuple[Tenant, Sequence[TenantKey]]]:
+        """Every tenant with its keys, as the rooms know them; made once."""
+        return [(tenant.tenant, tenant.keys) for tenant in self.tenants]
 
     @property
     def fleet_path(self) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -69,18 +71,27 @@ def _read_file(node: Node, known: list[str]) -> dict[str, Node]:
 
 
 def _parse_file(node: Node) -> dict[str, object]:
-    import tomllib
-
+    parser = _toml_parser()
     try:
         path = Path(node.raw)
         if path.exists() and not path.is_file():  # a pipe would be waited for, /dev/zero read for ever
             node.fault("expected a TOML file, got something else")
             return {}
-        return tomllib.loads(path.read_bytes().decode())
-    except tomllib.TOMLDecodeError as error:
+        read: dict[str, object] = parser.loads(path.read_bytes().decode())
+    except parser.TOMLDecodeError as error:
         node.fault(f"expected TOML: {error}")
     except RecursionError:
         node.fault("expected TOML, got one that is too deep")
     except (OSError, ValueError) as error:
         node.fault(f"expected a TOML file that can be read ({type(error).__name__})")
+    else:
+        return read
     return {}
+
+
+def _toml_parser() -> Any:
+    """Python's own is that of tomli, which is compiled where it is installed: two and a half times as fast."""
+    try:
+        return import_module("tomli")
+    except ImportError:
+        return import_module("tomllib")

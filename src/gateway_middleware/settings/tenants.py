@@ -15,7 +15,8 @@ from gateway_middleware.settings.labels import read_requirements
 from gateway_middleware.settings.limits import LIMIT_OPTIONS, pick_limits, read_limits, read_limits_by_model
 from gateway_middleware.settings.node import Node
 from gateway_middleware.settings.on_budget import read_on_budget
-from gateway_middleware.settings.tree import KeySettings, ProviderSettings, TenantSettings
+from gateway_middleware.settings.tree import ProviderSettings, TenantSettings
+from gateway_middleware.tenancy.keys import TenantKey
 from gateway_middleware.tenancy.trusted_header import NAME
 
 _OPTIONS = (
@@ -98,22 +99,22 @@ def _read_credential(name: str, node: Node, providers: Mapping[str, ProviderSett
     return name, node.secret()
 
 
-def _read_keys(node: Node) -> list[KeySettings]:
+def _read_keys(node: Node) -> list[TenantKey]:
     listed = node.items("expected a list of digests that is not empty")
     return [key for item in listed for key in _read_key(item)]
 
 
-def _read_key(node: Node) -> list[KeySettings]:
+def _read_key(node: Node) -> list[TenantKey]:
     """A digest, or an object of `digest`, `name` and `expires`; a reference may lead to several digests."""
     if not isinstance(node.raw, dict):
-        return [KeySettings(digest) for digest in _read_digests(node.hidden())]
+        return [TenantKey(digest) for digest in _read_digests(node.hidden())]
     members = node.members(("digest", "name", "expires"))
     if "digest" not in members:
         node.missing("digest", _LISTED)
         return []
     name = scalars.text(members["name"], _KEY_NAME, _NAMED) if "name" in members else None
     expires = _read_moment(members["expires"]) if "expires" in members else None
-    return [KeySettings(digest, name, expires) for digest in _read_digests(members["digest"].hidden())]
+    return [TenantKey(digest, name, expires) for digest in _read_digests(members["digest"].hidden())]
 
 
 def _read_moment(node: Node) -> float:

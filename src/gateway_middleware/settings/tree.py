@@ -12,11 +12,13 @@ from gateway_middleware.core.domain import (
     Retirement,
     Route,
     Surface,
+    Tenant,
     Timeouts,
     Translate,
 )
 from gateway_middleware.core.provider_api import ProviderConfig
 from gateway_middleware.core.secret import Secret
+from gateway_middleware.tenancy.keys import TenantKey
 
 
 class BreakerNumbers(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,17 +159,6 @@ def _nouns(listed: tuple[DeploymentSettings, ...]) -> tuple[Deployment, ...]:
     return tuple(d.deployment for d in listed)
 
 
-class KeySettings(msgspec.Struct, frozen=True):
-    """A key of a tenant: its digest (`sha256:<hex>` or `hmac-sha256:<hex>` in lower case), a name, and when it ends.
-
-    `expires` is in seconds since the epoch. The keys of a rotation have one name.
-    """
-
-    digest: str
-    name: str | None = None
-    expires: float | None = None
-
-
 class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Limits that some tenants have together."""
 
@@ -185,7 +176,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    keys: tuple[KeySettings, ...]
+    keys: tuple[TenantKey, ...]
     limits: LimitSettings = LimitSettings()
     per_key: LimitSettings = LimitSettings()
     per_model: tuple[tuple[str, LimitSettings], ...] = ()
@@ -198,6 +189,11 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_policy_outage: str | None = None
     credentials: tuple[tuple[str, Secret], ...] = ()
     """Keys of the tenant's own, by provider, that its calls carry instead of the provider's."""
+
+    @property
+    def tenant(self) -> Tenant:
+        """The noun that travels with a call."""
+        return Tenant(name=self.name, models=self.models, require=self.require)
 
     @property
     def limits_spend(self) -> bool:
