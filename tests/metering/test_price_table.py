@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import zlib
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.metering.prices import library_table
 from gateway_middleware.metering.prices.installed_table import (
+    BUNDLED,
+    bundled_table,
     installed_table,
     library_stamp,
     read_or_compile,
@@ -31,6 +34,7 @@ types = pytest.importorskip("genai_prices.types")
 PROVIDERS: list[Any] = list(pytest.importorskip("genai_prices.data").providers)
 
 TABLE = library_table.library_table()
+OURS = msgspec.msgpack.decode(zlib.decompress(BUNDLED.read_bytes()), type=PriceTable).version
 BOOK = ListedPrices(lambda: TABLE)
 TIMES = [
     datetime(2024, 7, 1, tzinfo=UTC),
@@ -238,7 +242,25 @@ def test_without_the_library_there_is_no_table(monkeypatch: pytest.MonkeyPatch) 
         library_stamp()
 
 
+def test_the_table_in_the_package_is_current() -> None:
+    """Else: `python -m gateway_middleware.metering.prices.library_table src/.../prices/genai_prices.table`."""
+    assert bundled_table() == (TABLE if TABLE.version == OURS else None)
+
+
+def test_a_table_of_another_version_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "made.table"
+    library_table.main([str(path)])
+    assert bundled_table(path) == TABLE
+    path.write_bytes(zlib.compress(msgspec.msgpack.encode(PriceTable("genai-prices/0.0.1", {}))))
+    assert bundled_table(path) is None
+    path.write_bytes(zlib.compress(msgspec.msgpack.encode(PriceTable("no-such-package/1", {}))))
+    assert bundled_table(path) is None
+    path.write_bytes(b"no table")
+    assert bundled_table(path) is None
+    assert bundled_table(tmp_path / "none") is None
+
+
 def test_as_a_program_it_writes_the_table(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    library_table.main()
+    library_table.main([])
     sys.stdout.flush()
     assert msgspec.msgpack.decode(capfdbinary.readouterr().out, type=PriceTable) == TABLE

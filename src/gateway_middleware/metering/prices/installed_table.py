@@ -1,4 +1,8 @@
-"""The price table of the library that is installed: compiled in another process, kept in a file for the next start."""
+"""The price table of the library that is installed.
+
+For the version that this package was made with the table is in the package. For another one it is compiled in another
+process, and kept in a file for the next start.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +25,7 @@ _FORMAT = 1
 """Another one for each change of the structures in `price_table`."""
 COMPILE = (sys.executable, "-m", "gateway_middleware.metering.prices.library_table")
 _SECONDS = 30.0
+BUNDLED = Path(__file__).with_name("genai_prices.table")
 _reading = threading.Lock()
 _tables: dict[str, PriceTable] = {}
 _log = logging.getLogger("gateway_middleware")
@@ -42,16 +48,33 @@ def table_path(journal: str) -> Path:
 
 
 def installed_table(kept: Path | None) -> PriceTable:
-    """The table, from the file `kept` where that was made from this very library; else it is written there.
+    """The table in this package, or the one in the file `kept`, where it was made from the library that is installed.
 
-    It is read once in a process. Blocks: for some milliseconds with such a file, for a third of a second without.
-    Raises `ImportError` where the library is absent, and `ValueError` where its list cannot be understood.
+    Else it is made, and written to that file. It is read once in a process. Blocks: for some milliseconds where it was
+    there, else for a third of a second of work. Raises `ImportError` where the library is absent, and `ValueError`
+    where its list cannot be understood.
     """
     stamp = library_stamp()
     with _reading:
         if stamp not in _tables:
-            _tables[stamp] = read_or_compile(kept, stamp)
+            _tables[stamp] = bundled_table() or read_or_compile(kept, stamp)
         return _tables[stamp]
+
+
+def bundled_table(path: Path = BUNDLED) -> PriceTable | None:
+    """The table in this package; None where another version of the library is installed than it was made from."""
+    try:
+        table = _decode(zlib.decompress(path.read_bytes()))
+    except (OSError, zlib.error, msgspec.MsgspecError):
+        return None
+    name, _, version = table.version.partition("/")
+    return table if _is_installed(name.replace("-", "_"), version) else None
+
+
+def _is_installed(name: str, version: str) -> bool:
+    """What `importlib.metadata` would say, without its thirty milliseconds."""
+    spec = find_spec(name)
+    return spec is not None and Path(spec.origin or "").parent.with_name(f"{name}-{version}.dist-info").is_dir()
 
 
 def read_or_compile(kept: Path | None, stamp: str, command: Sequence[str] = COMPILE) -> PriceTable:

@@ -1,12 +1,17 @@
 """Compiles the list inside the package `genai-prices`. As a program it writes the table to its standard output.
 
+The table in this package is made anew by `python -m gateway_middleware.metering.prices.library_table FILE`, which
+compresses it.
+
 A process of its own does it, since the library takes 13 MB that would not be given back.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -105,10 +110,14 @@ def _name_test(clause: Any) -> NameTest:
     raise ValueError(f"the price list has an unknown way to name models: {clause!r}")
 
 
-def main() -> None:
-    """Write the table."""
-    sys.stdout.buffer.write(msgspec.msgpack.encode(library_table()))
+def main(arguments: Sequence[str]) -> None:
+    """Write the table: to the standard output, or compressed to a file."""
+    content = msgspec.msgpack.encode(library_table())
+    if arguments:
+        Path(arguments[0]).write_bytes(zlib.compress(content, 9))
+    else:
+        sys.stdout.buffer.write(content)
 
 
 if __name__ == "__main__":  # pragma: no cover  # in a process of its own
-    main()
+    main(sys.argv[1:])
