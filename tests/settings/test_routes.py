@@ -125,7 +125,7 @@ def test_max_attempts_of_a_route() -> None:
 R = "GATEWAY_ROUTES.r"
 OPTIONS = (
     "to, timeouts, max_attempts, balance, on_context_window, on_content_policy, hedge, limits, translate, "
-    "sunset, deprecated, successor, affinity"
+    "sunset, deprecated, successor, affinity, on_budget"
 )
 _WHOLE = 'expected "provider/model", an object with "to", or a list of them that is not empty'
 _MODEL = f'expected "provider/model", the model of {RULE}'
