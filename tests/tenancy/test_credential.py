@@ -76,7 +76,7 @@ def test_there_is_none(headers: Pairs) -> None:
         [(b"x-api-key", b"a" * 1_000_000)],
     ],
 )
-def test_what_cannot_be_a_key_is_refused(headers: Pairs) -> None:
+def test_se16_what_cannot_be_a_key_is_refused(headers: Pairs) -> None:
     with pytest.raises(AuthenticationError) as caught:
         credential_of(headers)
     assert caught.value.error_code == "invalid_api_key"

@@ -65,7 +65,7 @@ SPELLINGS = st.sampled_from(["//", "/./", "/../", "%2f", "%2F", ";x", "/", "?", 
 
 
 @given(st.data())
-def test_no_spelling_of_a_path_is_served_without_a_key(data: Any) -> None:
+def test_se9_no_spelling_of_a_path_is_served_without_a_key(data: Any) -> None:
     path = concrete(data.draw(st.sampled_from(CLOSED)).path)
     if data.draw(st.booleans()):
         path = path.swapcase()
@@ -96,7 +96,7 @@ def test_no_spelling_of_a_path_is_served_without_a_key(data: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/openai/v1/embeddings"])
-def test_what_is_no_key_of_ours_is_401_of_one_shape(headers: dict[str, str], path: str) -> None:
+def test_se16_what_is_no_key_of_ours_is_401_of_one_shape(headers: dict[str, str], path: str) -> None:
     answer = run(drive(gateway(), method="POST", path=path, headers=headers, query=b"api-key=" + KEY.encode()))
     assert answer.status == 401
     document = answer.json()
@@ -107,7 +107,7 @@ def test_what_is_no_key_of_ours_is_401_of_one_shape(headers: dict[str, str], pat
 
 
 @given(st.text(max_size=300), st.binary(max_size=100))
-def test_no_key_is_in_answers_or_logs(path: str, request_id: bytes) -> None:
+def test_se19_no_key_is_in_answers_or_logs(path: str, request_id: bytes) -> None:
     written: list[bytes] = []
     headers = [(b"authorization", b"Bearer " + KEY.encode()), (b"x-request-id", request_id)]
     log = AccessLog(written.append)

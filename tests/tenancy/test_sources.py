@@ -105,7 +105,7 @@ async def test_the_first_source_decides(headers: dict[str, str], tenant: str, ke
         ({}, "invalid_api_key"),
     ],
 )
-async def test_what_disagrees_is_nobody(headers: dict[str, str], code: str) -> None:
+async def test_se16_what_disagrees_is_nobody(headers: dict[str, str], code: str) -> None:
     with pytest.raises(AuthenticationError) as caught:
         await ask(sources(), headers)
     assert caught.value.error_code == code

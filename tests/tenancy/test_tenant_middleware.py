@@ -88,7 +88,7 @@ async def test_metrics_are_open_without_a_token_and_closed_with_one() -> None:
         await refused(PermissionDeniedError, Access.METRICS, headers, **TOKENS)
 
 
-async def test_administration_needs_its_token() -> None:
+async def test_se23_administration_needs_its_token() -> None:
     assert (await knock(Access.ADMIN, ADMIN, **TOKENS))[0] is None
     assert (await knock(Access.ADMIN, {"x-api-key": "admin-token"}, **TOKENS))[0] is None
     await refused(AuthenticationError, Access.ADMIN, {}, **TOKENS)

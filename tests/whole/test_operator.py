@@ -104,7 +104,7 @@ async def test_commands_that_make_no_sense_are_refused(key: str, command: str, b
     assert rig.lines("audit") == []
 
 
-async def test_only_the_admin_token_opens_administration() -> None:
+async def test_se23_only_the_admin_token_opens_administration() -> None:
     rig = Rig(ONE)
     for token, status in [(KEY, 403), ("wrong", 403)]:
         answer = await rig.post("/v1/admin/circuit-breakers/a/reset", token=token)
@@ -141,7 +141,7 @@ async def test_transitions_are_log_lines_and_metrics() -> None:
     assert sum(attempts.values()) == 5.0
 
 
-async def test_metrics_name_only_what_the_configuration_names() -> None:
+async def test_se25_metrics_name_only_what_the_configuration_names() -> None:
     rig = Rig(ONE, GATEWAY_MAX_ATTEMPTS="1")
     rig.scripts["a"] = failing(500)
     for number in range(30):

@@ -86,7 +86,7 @@ async def test_a_reference_is_refused_in_anthropics_words() -> None:
         {"input": "x", "tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
     ],
 )
-async def test_what_a_tenant_got_is_its_own(document: dict[str, Any]) -> None:
+async def test_se23_what_a_tenant_got_is_its_own(document: dict[str, Any]) -> None:
     pair = Pair(ANSWER)
     assert (await pair.ask(RESPONSES, {"model": "gpt-5", "input": "x"})).status == 200
 
