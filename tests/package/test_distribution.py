@@ -46,6 +46,7 @@ def test_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) 
     names = set(wheel.namelist())
     assert sources <= names
     assert "gateway_middleware/py.typed" in names
+    assert "gateway_middleware/metering/prices/genai_prices.table" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"gateway_middleware"}
 
 
@@ -55,7 +56,9 @@ def test_licence_is_the_apache_licence_in_repository_wheel_and_source(wheel: zip
     assert "END OF TERMS AND CONDITIONS" in text
     inside = next(name for name in wheel.namelist() if name.endswith("licenses/LICENSE"))
     assert wheel.read(inside).decode() == text
-    assert "LICENSE" in names_of_source(built)
+    assert {"LICENSE", "NOTICE"} <= set(names_of_source(built))
+    notice = next(name for name in wheel.namelist() if name.endswith("licenses/NOTICE"))
+    assert b"genai-prices" in wheel.read(notice)
 
 
 def names_of_source(built: Path) -> set[str]:
