@@ -88,6 +88,14 @@ async def test_records_are_written_at_the_end_of_a_turn_in_which_nothing_is_sent
 
 
 @pytest.mark.anyio
+async def test_without_a_ledger_there_is_nothing_to_be_written_first() -> None:
+    outbox = Outbox()
+    outbox.commit_soon()
+    outbox.commit()
+    assert not outbox.has_records
+
+
+@pytest.mark.anyio
 async def test_it_is_quiet_while_turns_have_one_sender() -> None:
     outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
     one, other = Connection("one", written), Connection("other", written)
