@@ -33,6 +33,10 @@ class CallList:
     def commit(self) -> None:
         self.commits += 1
 
+    @property
+    def pending(self) -> None:
+        return None
+
     def close(self, event: UsageEvent) -> None:
         self.closed.append(event)
 

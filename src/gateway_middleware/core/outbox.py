@@ -33,13 +33,15 @@ class Entry:
     """A record that must be on disk before a request leaves.
 
     `fault` is set where it could not be written: then the request must not leave. It is None while the record waits,
-    and once it is on disk; after `Outbox.commit` it does not wait any more.
+    and once it is on disk; after `Outbox.commit` it does not wait any more. While the disk is slow there is `written`:
+    it has to be awaited before the request is sent, and it does not fail.
     """
 
-    __slots__ = ("fault",)
+    __slots__ = ("fault", "written")
 
     def __init__(self) -> None:
         self.fault: UnavailableError | None = None
+        self.written: asyncio.Future[None] | None = None
 
 
 class Outbox:

@@ -65,6 +65,10 @@ class Attempt(msgspec.Struct, kw_only=True):
 class Meter(Protocol):
     """Takes note of the attempts of one call."""
 
+    async def recorded(self, entry: Entry) -> None:
+        """Wait until an entry is on a disk that is slow. Raises `UnavailableError`: then the provider is not asked."""
+        ...
+
     def begin(self, attempt: Attempt) -> Entry | None:
         """The provider is about to be asked. Raises `UnavailableError` when it must not be.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from gateway_middleware.core.scope import METER, OUTBOX, RECORD, REQUEST, TENANT
-from gateway_middleware.metering.call_journal import CallIds
+from gateway_middleware.metering.call_journal import CallIds, on_disk, recorded
 from gateway_middleware.metering.usage_event import STEPPED_DOWN, OpenCall, event_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ class MeteringMiddleware:
             meter.conclude()
             if OUTBOX.peek(scope) is not self.outbox:
                 self.journal.commit()
+            pending = self.journal.pending
+            if pending is not None:
+                await on_disk(pending)
 
     def finish(self, call: OpenCall, attempt: Attempt) -> None:
         """Close one attempt."""
@@ -134,6 +137,11 @@ class CallMeter:
         entry = metering.begin(call)
         self._begun.append((call, attempt, entry))
         return entry
+
+    async def recorded(self, entry: Entry) -> None:
+        """Wait until the entry is on a disk that is slow. Raises `UnavailableError`: then the provider is not asked."""
+        call_id = next(call.id for call, _, begun in self._begun if begun is entry)
+        await recorded(self._metering.journal, call_id, entry)
 
     def conclude(self) -> None:
         """The call has ended; an answer that is still read on for its usage is closed when that has ended too."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.metering.call_journal import CallIds
+from gateway_middleware.metering.call_journal import CallIds, recorded
 from gateway_middleware.metering.usage_event import OpenCall, UsageEvent, UsageSource
 from gateway_middleware.metering.usage_reader import AnswerReader
 
@@ -57,16 +57,19 @@ class UsageMiddleware:
         await (self.app(scope, receive, send) if tenant is None else self._metered(tenant, scope, receive, send))
 
     async def _metered(self, tenant: str, scope: Scope, receive: Receive, send: Send) -> None:
-        call = self._open(tenant, scope)
+        call = self._new(tenant, scope)
+        entry = self._journal.open(call)
+        if entry is not None and entry.written is not None:
+            await recorded(self._journal, call.id, entry)
         reply = _Reply(send)
         try:
             await self.app(scope, receive, reply.send)
         finally:
             self._close(call, reply)
 
-    def _open(self, tenant: str, scope: Scope) -> OpenCall:
+    def _new(self, tenant: str, scope: Scope) -> OpenCall:
         call_id = self._ids.next()
-        call = OpenCall(
+        return OpenCall(
             id=call_id,
             time=self._wall(),
             tenant=tenant,
@@ -76,8 +79,6 @@ class UsageMiddleware:
             surface=scope["path"][:_MAX_SURFACE],
             request_id=call_id,
         )
-        self._journal.open(call)
-        return call
 
     def _close(self, call: OpenCall, reply: _Reply) -> None:
         event = reply.event_of(call)

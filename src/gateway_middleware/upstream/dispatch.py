@@ -124,6 +124,8 @@ class Dispatch:
         upstream = provider.prepare(request, attempt.deployment)
         attempt.translation = upstream.translation
         entry = None if meter is None else meter.begin(attempt)
+        if meter is not None and entry is not None and entry.written is not None:
+            await meter.recorded(entry)
         is_soon = request.is_stream or request.stored is not None
         first_byte = timeouts.first_byte if is_soon else timeouts.answer
         credential = self._credentials.get(attempt.deployment.account)

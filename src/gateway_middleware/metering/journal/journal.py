@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Self
@@ -24,6 +25,7 @@ from gateway_middleware.metering.journal.keeping import Keeping, KeptBy, LeftToK
 from gateway_middleware.metering.journal.recovery import Appraise
 from gateway_middleware.metering.journal.segment import CLOSE, END, KEPT_BY_OTHERS, OPEN, VOID
 from gateway_middleware.metering.journal.segment_log import SegmentLog
+from gateway_middleware.metering.journal.slow_disk import Aside, DiskPace
 from gateway_middleware.metering.journal.spool import Spool, Synchronous
 from gateway_middleware.metering.journal.state import (
     JournalCounts,
@@ -51,7 +53,10 @@ class Journal:
     It has a life: `async with journal:`, or `start` and `stop`; before and after that calls are refused. `cap` bounds
     the undelivered events of all workers together with the open calls of this one. `keeps`: there is no sink, so events
     are kept for that many seconds (never more than `cap`), and nobody is refused for them. `appraise` prices the events
-    that are made up after a crash; `on_ends` is given what its thread has taken in. Durations are seconds.
+    that are made up after a crash; `on_ends` is given what its thread has taken in. `write` writes to a file
+    descriptor. Durations are seconds.
+
+    While the disk is slow a thread appends: then nothing that is recorded is on disk before `pending` is done.
 
     With an `outbox`, what `enter`, `close` and `void` record in one turn of its loop is one write, before anything of
     that turn leaves; without one each is written at once. Who folds what has ended into SQLite is the `keeper`: a
@@ -71,6 +76,7 @@ class Journal:
         segment_bytes: int = 8 * 2**20,
         segment_seconds: float = 60.0,
         commit_delay: float = 0.005,
+        write: Callable[[int, bytes], int] = os.write,
         appraise: Appraise | None = None,
         outbox: Outbox | None = None,
         keeper: KeptBy = "thread",
@@ -86,8 +92,11 @@ class Journal:
             outbox.write_first(self)
         self._calls: dict[str, UnderWay] = {}
         self._turn: list[Draft] = []
-        self._writing: list[Draft] = []
+        self._writing: Sequence[Draft] = []
         self._appending = threading.Lock()
+        self._pace = DiskPace(clock)
+        self._aside: Aside | None = None  # what the thread of a slow disk appends
+        self._turn_written: asyncio.Future[None] | None = None
         self._is_stuck = False  # what has ended waits in memory until the thread can write it
         self._admitted = self._closed = self._voided = self._refused = self._ended = 0
         self._is_running = False
@@ -97,6 +106,7 @@ class Journal:
             clock=clock,
             segment_bytes=segment_bytes,
             segment_seconds=segment_seconds,
+            write=write,
             carry=self._carried,
             retire=lambda segment: self._keeping.retire(segment),
         )
@@ -158,18 +168,25 @@ class Journal:
         with self._life:
             self._is_running = False
             self._segments.fault = "stopped"
+            aside = self._aside
+            if aside is not None and aside.is_done.wait(timeout):
+                self._take_aside(aside)
             return self._thread.stop(timeout) and not self.waiting
 
     async def aclose(self, timeout: float = 5.0) -> bool:  # noqa: ASYNC109 - the deadline is the thread's
         """Stop, without blocking the event loop."""
         return await asyncio.to_thread(self.stop, timeout)
 
-    def open(self, entry: OpenCall) -> None:
-        """Write down that a provider is about to be asked. Raises JournalUnavailableError: then do not ask it."""
-        written = self.enter(entry)
+    def open(self, entry: OpenCall) -> Entry:
+        """Write down that a provider is about to be asked. Raises JournalUnavailableError: then do not ask it.
+
+        It is on disk, unless the disk is slow: see `Entry.written`.
+        """
+        call = self.enter(entry)
         self.commit()
-        if written.fault is not None:
-            raise written.fault
+        if call.fault is not None:
+            raise call.fault
+        return call
 
     def enter(self, entry: OpenCall) -> Entry:
         """As `open`, but on disk with the next `commit`: see `Entry`. Raises JournalUnavailableError."""
@@ -178,7 +195,24 @@ class Journal:
         call = self._calls[entry.id] = UnderWay(entry)
         self._admitted += 1
         self._record(Draft(OPEN, encode(entry), call))
+        if self._is_slow:
+            call.written = self.pending
         return call
+
+    @property
+    def pending(self) -> asyncio.Future[None] | None:
+        """While the disk is slow: done when all is on disk that was recorded so far. It does not fail."""
+        if self._is_stuck:
+            return None  # what has ended waits in memory, and nobody for it
+        if not self._turn:
+            return None if self._aside is None else self._aside.written
+        if self._turn_written is None and self._is_slow:
+            self._turn_written = asyncio.get_running_loop().create_future()
+        return self._turn_written
+
+    @property
+    def _is_slow(self) -> bool:
+        return self._aside is not None or (self._pace.is_slow and _runs_in_a_loop())
 
     def close(self, event: UsageEvent) -> None:
         """Write down what an attempt used. Never raises for the disk: what cannot be written now is kept for later."""
@@ -205,11 +239,11 @@ class Journal:
         with self._appending:
             if not self._turn or self._is_stuck:
                 return
-            self._append()
+            if not (self._is_slow and self._append_aside()):
+                self._append()
         self._thread.wake()
 
     def _end(self, draft: Draft) -> None:
-        self._ended += 1
         self._record(draft)
         if self._outbox is None:
             self.commit()
@@ -218,18 +252,57 @@ class Journal:
         with self._appending:
             is_first = not self._turn
             self._turn.append(draft)
+            self._ended += draft.kind != OPEN
         if is_first and self._outbox is not None:
             self._outbox.commit_soon()
 
     def _append(self) -> None:
+        """On the event loop, while the disk is well."""
         self._writing = turn = self._turn
-        self._turn = []
-        written = self._segments.append(turn)
+        self._turn, began = [], self._pace.now()
+        self._take(turn, self._segments.append(turn), self._ended)
+        self._pace.note(began, self._pace.now())
+
+    def _append_aside(self) -> bool:
+        """In a thread; False where none can be had."""
+        if self._aside is not None:
+            return True  # this turn is appended after the one that is being appended
+        written = self._turn_written or asyncio.get_running_loop().create_future()
+        aside = Aside(self._turn, ended=self._ended, pace=self._pace, written=written)
+        try:
+            aside.start(self._segments.append, self._aside_ended)
+        except RuntimeError:
+            written.set_result(None)
+            self._turn_written = None
+            return False
+        self._aside, self._writing = aside, self._turn
+        self._turn, self._turn_written = [], None
+        return True
+
+    def _take_aside(self, aside: Aside) -> None:
+        """What a thread has appended is taken once: in the event loop, or by whoever stops the journal."""
+        with self._appending:
+            if aside.is_taken:
+                return
+            aside.is_taken, self._aside = True, None
+            self._pace.note(*aside.times)
+            self._take(aside.turn, aside.lines, aside.ended)
+
+    def _aside_ended(self, aside: Aside) -> None:
+        self._take_aside(aside)
+        aside.release()
+        if self._is_stuck and self._turn_written is not None:
+            self._turn_written.set_result(None)
+            self._turn_written = None
+        self.commit()
+        self._thread.wake()
+
+    def _take(self, turn: Sequence[Draft], written: list[bytes] | None, ended: int) -> None:
         self._is_stuck = written is None
         if written is None:
-            self._turn = self._not_written(turn)
+            self._turn = self._not_written([*turn, *self._turn])
         else:
-            self._keeping.wrote(self._segments.sequence, self._ended)
+            self._keeping.wrote(self._segments.sequence, ended)
             for (kind, _, call), line in zip(turn, written, strict=True):
                 if kind == OPEN and call is not None:
                     call.line = line
@@ -321,9 +394,17 @@ class Journal:
         if self._is_running:
             self._segments.look()
         if self._is_stuck:
-            with self._appending:
-                self._append()
+            self._append_again()
         self._keeping.work()
+
+    def _append_again(self) -> None:
+        """In the thread: what has ended and could not be written. No call is taken meanwhile."""
+        with self._appending:
+            self._writing = turn = self._turn
+            self._turn, ended = [], self._ended
+        written = self._segments.append(turn)
+        with self._appending:
+            self._take(turn, written, ended)
 
     def _notify(self) -> None:
         if self.on_commit is not None:
@@ -364,3 +445,11 @@ class Journal:
         self.spool.fold(self._segments.owner, ends)
         self._turn = []
         self._ended -= len(ends)
+
+
+def _runs_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -75,22 +76,23 @@ def _parse(line: bytes) -> Record | None:
 class Segment:
     """A file of records, locked for as long as its process lives: a lock that can be taken means a dead owner."""
 
-    __slots__ = ("_fd", "path", "size")
+    __slots__ = ("_fd", "_to_file", "path", "size")
 
-    def __init__(self, path: Path, fd: int) -> None:
+    def __init__(self, path: Path, fd: int, write: Callable[[int, bytes], int] = os.write) -> None:
+        self._to_file = write
         self.path = path
         self.size = os.fstat(fd).st_size
         self._fd = fd
 
     @classmethod
-    def create(cls, spool: Path, owner: str) -> Segment:
+    def create(cls, spool: Path, owner: str, write: Callable[[int, bytes], int] = os.write) -> Segment:
         """A new, empty, locked segment. Raises OSError."""
         while True:
             path = spool.with_name(f"{spool.name}.{owner}-{uuid4().hex[:12]}{SUFFIX}")
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:
-                return cls(path, fd)
+                return cls(path, fd, write)
             os.close(fd)  # an adopter was quicker than the lock and took the empty file for an abandoned one
 
     @classmethod
@@ -140,7 +142,7 @@ class Segment:
         self._write(records + _DOT)
 
     def _write(self, content: bytes) -> None:
-        written = os.write(self._fd, content)
+        written = self._to_file(self._fd, content)
         if written != len(content):
             self._cut_back()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,10 @@ NOT_STARTED = "not started"
 class SegmentLog:
     """Appends records; a segment that is large or old is retired for a new one, which begins with the calls under way.
 
-    `append` belongs to the event loop's thread and never waits; all else to the thread that keeps house. `carry` gives
-    the records of the calls under way, `retire` takes a segment that gets no further record. `fault` says why no call
-    may be taken, `trouble` what could not be done beside; `owner` is part of the names of the files. Durations are
+    `append` belongs to the event loop's thread, and never waits; while the disk is slow it belongs to a thread that the
+    loop has started. All else is for the thread that keeps house. `carry` gives the records of the calls under way,
+    `retire` takes a segment that gets no further record. `fault` says why no call may be taken, `trouble` what could
+    not be done beside; `owner` is part of the names of the files, `write` writes to a file descriptor. Durations are
     seconds.
     """
 
@@ -36,6 +38,7 @@ class SegmentLog:
         segment_seconds: float,
         carry: Callable[[], bytes],
         retire: Callable[[Segment], None],
+        write: Callable[[int, bytes], int] = os.write,
     ) -> None:
         self.fault: str | None = NOT_STARTED
         self.trouble: str | None = None
@@ -44,6 +47,7 @@ class SegmentLog:
         self._clock = clock
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
+        self._write = write
         self._carry = carry
         self._retire = retire
         self._segment: Segment | None = None
@@ -82,7 +86,7 @@ class SegmentLog:
         if self._spare is not None and self._spare.is_gone:
             self._discard_spare()
         if self._spare is None:
-            self._spare = Segment.create(self._path, self.owner)
+            self._spare = Segment.create(self._path, self.owner, self._write)
         if self._is_deleted and not self._spare.size:
             self._spare.append(self._carry())  # until the next record comes, the calls under way are safe here
 
@@ -102,7 +106,7 @@ class SegmentLog:
         """Take calls again if a new segment can be written."""
         try:
             if self._spare is None:
-                self._spare = Segment.create(self._path, self.owner)
+                self._spare = Segment.create(self._path, self.owner, self._write)
             self._spare.probe()
         except OSError as error:
             self.fault = f"the call journal cannot be written: {error.strerror}"
@@ -143,7 +147,7 @@ class SegmentLog:
         """A new segment; the old one where there is no room for it. Raises OSError if the old one is deleted, too."""
         fresh, self._spare = self._spare, None
         try:
-            fresh = fresh or Segment.create(self._path, self.owner)
+            fresh = fresh or Segment.create(self._path, self.owner, self._write)
             fresh.append(self._carry())
         except OSError:
             if fresh is not None:

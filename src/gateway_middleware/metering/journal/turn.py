@@ -17,6 +17,7 @@ class UnderWay(Entry):
 
     def __init__(self, entry: OpenCall) -> None:
         self.fault = None
+        self.written = None
         self.entry = entry
         self.line = b""
 
