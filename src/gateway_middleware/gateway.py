@@ -53,6 +53,7 @@ from gateway_middleware.intake.paced_receive import BodyPaces
 from gateway_middleware.limiting.middleware import CallLimitMiddleware
 from gateway_middleware.metering.stream_cost.middleware import StreamCostMiddleware
 from gateway_middleware.providers import KINDS
+from gateway_middleware.tenancy.client_credential import client_credential_of
 from gateway_middleware.tenancy.middleware import TenantMiddleware
 from gateway_middleware.translation.counting import TokenCountMiddleware
 
@@ -116,7 +117,7 @@ class Gateway:
             transport=transport,
             exchange=exchange,
             outbox=self.outbox,
-            credentials=self.credentials.by_provider,
+            credentials=self.credentials.by_account,
             on_provider_error=telling(self.log.provider_error, self.recent.provider_error),
         )
         self.model_lists = ModelLists(settings, kinds, self.upstream.calls, clocks, log=self.log)
@@ -331,6 +332,7 @@ class Gateway:
                 owners=self.tenants.owners,
                 plans=self.plans.calls,
                 end_user_header=settings.end_user_header,
+                client_credential=client_credential_of,
             ),
             *self.policy.layers(),
             Middleware(StreamCostMiddleware, price=self.pricing.of_answer),

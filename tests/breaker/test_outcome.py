@@ -18,6 +18,7 @@ from gateway_middleware.breaker.failure.rules import (
     Retry,
     Verdict,
     judge,
+    judged_for_client,
 )
 from gateway_middleware.core import errors
 from gateway_middleware.core.domain import Outcome
@@ -156,3 +157,26 @@ def test_what_shows_that_the_host_works() -> None:
     answered = {name for name, rule in RULES.items() if rule.has_answered}
     assert {F.SERVER_ERROR, F.RATE_LIMITED, F.CLIENT_ERROR, F.PROVIDER_AUTH} <= answered
     assert not answered & {F.CONNECT, F.TIMEOUT_FIRST_BYTE, F.TRUNCATED, F.CLIENT_LEFT, F.REFUSED, F.GATEWAY_FAULT}
+
+
+CLIENTS = [
+    (F.PROVIDER_AUTH, Outcome.CLIENT_ERROR, Retry.NEVER, None),
+    (F.MODEL_DENIED, Outcome.CLIENT_ERROR, Retry.NEVER, None),
+    (F.REQUEST_DENIED, Outcome.CLIENT_ERROR, Retry.NEVER, None),
+    (F.QUOTA_EXHAUSTED, Outcome.THROTTLED, Retry.OTHER_CREDENTIAL, None),
+    (F.CREDIT_EXHAUSTED, Outcome.THROTTLED, Retry.OTHER_CREDENTIAL, None),
+]
+
+
+@pytest.mark.parametrize(("name", "outcome", "retry", "cooldown"), CLIENTS)
+def test_what_a_provider_says_of_a_callers_own_credential(
+    name: F, outcome: Outcome, retry: Retry, cooldown: Cooldown | None
+) -> None:
+    judgement = judged_for_client(RULES[name])
+    assert (judgement.outcome, judgement.retry, judgement.cooldown) == (outcome, retry, cooldown)
+    assert (judgement.verdict, judgement.failure_class, judgement.is_alarming) == (Verdict.NEUTRAL, name, False)
+
+
+@pytest.mark.parametrize("name", sorted(set(F) - {row[0] for row in CLIENTS}))
+def test_everything_else_is_the_same_for_all(name: F) -> None:
+    assert judged_for_client(RULES[name]) is RULES[name]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_middleware.core.domain import Deployment, Dialect, Route, Surface, Tenant
+from gateway_middleware.core.domain import Deployment, Dialect, Payer, Route, Surface, Tenant
 from gateway_middleware.core.errors import InvalidRequestError, PermissionDeniedError, UnknownModelError
 from gateway_middleware.intake.routing import RouteTable, is_within
 from provider_calls import ANTHROPIC, AZURE, OPENAI, PROVIDERS, provider_of
@@ -247,7 +247,7 @@ def test_what_is_stored_is_read_where_the_tenant_may_be() -> None:
 
 
 def test_what_is_stored_in_an_account_of_the_tenants_own() -> None:
-    table = RouteTable({}, PROVIDERS, accounts={"acme": {"openai"}})
+    table = RouteTable({}, PROVIDERS, accounts={"acme": {"openai": Payer.TENANT}})
     found = table.holding("openai/gpt-5", dialect=Dialect.OPENAI, tenant=ALL)
     assert found is not None
     assert found.deployments[0].account == "openai@acme"

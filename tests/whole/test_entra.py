@@ -214,7 +214,7 @@ async def test_a_reload_keeps_tokens_that_serve_and_gives_up_those_that_are_not_
     assert b"canary" not in (await world.call()).body
     world.environment["AZURE_OPENAI_API_KEY"] = "key-canary"
     await drive(world.gateway, **reload)
-    assert "azure" not in world.gateway.credentials.by_provider
+    assert "azure" not in world.gateway.credentials.by_account
 
 
 class AccessToken:

@@ -216,7 +216,7 @@ async def test_a_reset_by_an_operator_is_of_all_accounts() -> None:
         ({"nobody": "sk-secret-1234"}, "expected the name of a provider: openai, anthropic, azure"),
         ({"openai": 7}, "acme.credentials.openai"),
         ({"openai": "env:MISSING_VARIABLE"}, "MISSING_VARIABLE"),
-        ("client", "expected an object"),
+        ("sk-secret-1234", "expected an object"),
     ],
 )
 def test_what_cannot_be_a_credential_is_refused_by_name(credentials: Any, words: str) -> None:

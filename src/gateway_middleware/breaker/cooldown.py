@@ -11,6 +11,7 @@ from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import ALARMING, RULES, SUCCEEDED, CooldownScope
 from gateway_middleware.breaker.state.policy import Mode
 from gateway_middleware.core.bounded import make_room
+from gateway_middleware.core.domain import Payer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,10 +167,11 @@ class Cooldowns:
 class Throttling:
     """Learns cooldowns from attempts and keeps to them, as the mode wants it.
 
-    ON keeps to them, SHADOW only notes them, OFF does neither. `on_cooldown` is told of each.
+    ON keeps to them, SHADOW only notes them, OFF does neither. `on_cooldown` is told of each. Those of callers' own
+    credentials (`of_clients`) are for this process alone: nobody is told, and no operator has to look.
     """
 
-    __slots__ = ("_denied", "_mode", "_on_cooldown", "cooldowns")
+    __slots__ = ("_denied", "_mode", "_on_cooldown", "cooldowns", "of_clients")
 
     def __init__(
         self,
@@ -177,8 +179,10 @@ class Throttling:
         *,
         mode: Mode = Mode.ON,
         on_cooldown: Callable[[CooldownEvent], None] | None = None,
+        of_clients: Cooldowns | None = None,
     ) -> None:
         self.cooldowns = cooldowns
+        self.of_clients = cooldowns if of_clients is None else of_clients
         self._mode = mode
         self._on_cooldown = on_cooldown
         self._denied: dict[str, set[str]] = {}
@@ -186,43 +190,48 @@ class Throttling:
 
     def wait(self, deployment: Deployment) -> float:
         """Seconds for which this deployment is to be left alone."""
-        return self.cooldowns.wait(deployment.key, deployment.account) if self._mode is Mode.ON else 0.0
+        if self._mode is not Mode.ON:
+            return 0.0
+        return self._cooldowns_of(deployment).wait(deployment.key, deployment.credential)
 
     def why(self, deployment: Deployment) -> FailureClass | None:
         """Why it is to be left alone, as far as that is known."""
-        return self.cooldowns.why(deployment.key, deployment.account)
+        return self._cooldowns_of(deployment).why(deployment.key, deployment.credential)
+
+    def _cooldowns_of(self, deployment: Deployment) -> Cooldowns:
+        return self.of_clients if deployment.payer is Payer.CLIENT else self.cooldowns
 
     def learn(self, deployment: Deployment, judgement: Judgement) -> None:
         """Remember what an attempt says of throttling."""
-        if judgement.failure_class in _DENIED:
+        if judgement.failure_class in _DENIED and deployment.payer is not Payer.CLIENT:
             judgement = self._count_denied(deployment, judgement)
         if judgement.cooldown is not None:
             if self._mode is not Mode.OFF:
                 self._cool(deployment, judgement, judgement.cooldown)
         elif judgement is SUCCEEDED:
             if self._denied:
-                self._denied.pop(deployment.account, None)
-            self.cooldowns.succeeded(deployment.key, deployment.account)
+                self._denied.pop(deployment.credential, None)
+            self._cooldowns_of(deployment).succeeded(deployment.key, deployment.credential)
 
     def _count_denied(self, deployment: Deployment, judgement: Judgement) -> Judgement:
         """Refusals of several models, with no success in between, are one of the credential."""
-        denied = self._denied.setdefault(deployment.account, set())
+        denied = self._denied.setdefault(deployment.credential, set())
         denied.add(deployment.key)
         if len(denied) < _DENIED_MODELS:
             return judgement
-        del self._denied[deployment.account]
+        del self._denied[deployment.credential]
         return RULES[FailureClass.PROVIDER_AUTH]
 
     def _cool(self, deployment: Deployment, judgement: Judgement, cooldown: Cooldown) -> None:
-        seconds = self.cooldowns.cool(
-            cooldown, deployment=deployment.key, credential=deployment.account, why=judgement.failure_class
+        seconds = self._cooldowns_of(deployment).cool(
+            cooldown, deployment=deployment.key, credential=deployment.credential, why=judgement.failure_class
         )
-        if self._on_cooldown is not None:
+        if self._on_cooldown is not None and deployment.payer is not Payer.CLIENT:
             is_one = cooldown.scope is CooldownScope.DEPLOYMENT
             self._on_cooldown(
                 CooldownEvent(
                     deployment=deployment.key if is_one else None,
-                    credential=deployment.account,
+                    credential=deployment.credential,
                     seconds=seconds,
                     failure_class=judgement.failure_class,
                     is_alarming=judgement.is_alarming,

@@ -8,11 +8,19 @@ import msgspec
 
 from gateway_middleware.breaker.budget import backoff
 from gateway_middleware.breaker.failed_bodies import FailedBodies
-from gateway_middleware.breaker.failure.rules import SUCCEEDED, Fallback, Judgement, Retry, Verdict, judge
+from gateway_middleware.breaker.failure.rules import (
+    SUCCEEDED,
+    Fallback,
+    Judgement,
+    Retry,
+    Verdict,
+    judge,
+    judged_for_client,
+)
 from gateway_middleware.breaker.refusal import Obstacle, refusal
 from gateway_middleware.breaker.state.pairs import Admission
 from gateway_middleware.breaker.verdicts import Verdicts
-from gateway_middleware.core.domain import Balance, Outcome
+from gateway_middleware.core.domain import Balance, Outcome, Payer
 from gateway_middleware.core.errors import TranslationError, UnavailableError, UpstreamError, UpstreamTimeoutError
 
 if TYPE_CHECKING:
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.breaker.budget import RetryBudget
     from gateway_middleware.breaker.cooldown import Throttling
+    from gateway_middleware.breaker.credentials import WithCredentials
     from gateway_middleware.breaker.selection import Latencies, Selector
     from gateway_middleware.breaker.state.registry import BreakerRegistry
     from gateway_middleware.core.domain import Clock, Deployment, Route
@@ -67,11 +76,22 @@ class Failover:
         self.first_content = first_content
         self.failed_bodies = FailedBodies(clock)
 
-    def begin(self, route: Route, *, body: bytes, started: float, affinity: bytes | None = None) -> AttemptSequence:
-        """The attempts of a call with this body that came at `started`. `affinity` is for routes that balance by it."""
+    def begin(
+        self,
+        route: Route,
+        *,
+        body: bytes,
+        started: float,
+        affinity: bytes | None = None,
+        credentials: WithCredentials = list,
+    ) -> AttemptSequence:
+        """The attempts of a call with this body that came at `started`. `affinity` is for routes that balance by it.
+
+        `credentials` says with which credentials deployments may be asked, where this is not the same for all calls.
+        """
         self.budget.count_request()
         order = self.selector.order(route, affinity)
-        return AttemptSequence(self, route, order, started, body)
+        return AttemptSequence(self, route, credentials(order), started, body, credentials=credentials)
 
     def check_forced(self, route: Route) -> None:
         """Raises `CircuitOpenError` where an operator has shut the first deployment of this route."""
@@ -136,6 +156,7 @@ class AttemptSequence:
         "_attempts",
         "_barred",
         "_body",
+        "_credentials",
         "_failover",
         "_first_error",
         "_fresh",
@@ -155,15 +176,18 @@ class AttemptSequence:
         order: list[Deployment],
         started: float,
         body: bytes,
+        *,
+        credentials: WithCredentials,
     ) -> None:
         self._failover = failover
         self._route = route
+        self._credentials = credentials
         self._fresh = order
         """Deployments that were not asked yet, best first."""
         self._repeatable: list[tuple[Deployment, float]] = []
         """Deployments that failed and may be asked again after so many seconds."""
         self._barred: set[str] = set()
-        """Providers whose credential is of no use to this call."""
+        """Credentials that are of no use to this call."""
         self._taken: set[Fallback] = set()
         self._obstacles: list[Obstacle] = []
         """What stood in the way of each that could not be asked."""
@@ -198,12 +222,12 @@ class AttemptSequence:
             if admission is not None:  # pragma: no branch  # without one only where it has ended before
                 admission.settle(SUCCEEDED)
             return
-        self._settle(planned, SUCCEEDED if failure is None else judge(failure, wall=self._failover.wall()))
+        self._settle(planned, SUCCEEDED if failure is None else self._judged(planned, failure))
         self._conclude()
 
     def failed(self, planned: PlannedAttempt, error: BaseException, *, can_move: bool) -> PlannedAttempt | None:
         """The attempt ended with this error. The next one, or None: then the call ends, see `raise_cause`."""
-        judgement = judge(error, wall=self._failover.wall())
+        judgement = self._judged(planned, error)
         if planned.is_shortened and isinstance(error, UpstreamTimeoutError):
             judgement = _OUR_DEADLINE
         self._settle(planned, judgement)
@@ -232,6 +256,10 @@ class AttemptSequence:
             raise self._first_error.pop() from None
         self._first_error.clear()
 
+    def _judged(self, planned: PlannedAttempt, error: BaseException) -> Judgement:
+        judgement = judge(error, wall=self._failover.wall())
+        return judged_for_client(judgement) if planned.deployment.payer is Payer.CLIENT else judgement
+
     def _settle(self, planned: PlannedAttempt, judgement: Judgement) -> None:
         admission = planned.end(judgement)
         if admission is None:
@@ -254,10 +282,10 @@ class AttemptSequence:
         """Whether anybody may be asked after this; notes who may not."""
         if judgement.fallback is not None and judgement.fallback not in self._taken:
             self._taken.add(judgement.fallback)
-            self._fresh, self._repeatable = list(_special(self._route, judgement.fallback)), []
+            self._fresh, self._repeatable = self._credentials(_special(self._route, judgement.fallback)), []
             return bool(self._fresh)
         if judgement.retry is Retry.OTHER_CREDENTIAL:
-            self._barred.add(deployment.account)
+            self._barred.add(deployment.credential)
         elif judgement.retry is Retry.AT_ONCE:
             self._fresh.insert(0, deployment)
         elif judgement.retry is Retry.ANYWHERE and (judgement.min_open or 0.0) <= _MAX_WAIT:
@@ -279,11 +307,12 @@ class AttemptSequence:
     def _next_fresh(self, *, pays: bool = False) -> PlannedAttempt | None:
         while self._fresh:
             deployment = self._fresh.pop(0)
-            if deployment.account in self._barred:
+            if deployment.credential in self._barred:
                 continue
             wait = self._failover.throttling.wait(deployment)
             if wait > 0:
-                self._obstacles.append(Obstacle(wait, cooldown=self._failover.throttling.why(deployment)))
+                why = self._failover.throttling.why(deployment)
+                self._obstacles.append(Obstacle(wait, cooldown=why, payer=deployment.payer))
                 continue
             planned = self._admitted(deployment, 0.0, pays=pays)
             if planned is not None:
@@ -297,7 +326,7 @@ class AttemptSequence:
             requested = max(min_wait, self._failover.throttling.wait(deployment))
             wait = max(requested, backoff(self._attempts - 1, self._failover.random))
             is_late = self._failover.clock() + wait + _MIN_SECONDS_LEFT > self._until
-            if deployment.account in self._barred or requested > _MAX_WAIT or is_late:
+            if deployment.credential in self._barred or requested > _MAX_WAIT or is_late:
                 continue
             planned = self._admitted(deployment, wait, pays=True)
             if planned is not None:

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway_middleware.breaker.affinity import affinity_of
-from gateway_middleware.breaker.failure.rules import Retry, judge
+from gateway_middleware.breaker.credentials import CallCredentials
+from gateway_middleware.breaker.failure.rules import Retry, judge, judged_for_client
 from gateway_middleware.breaker.hedge import attempt_scope, correct_outcome
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.core.domain import Balance
@@ -59,7 +60,11 @@ class FailoverMiddleware:
         scope, route = connection[0], request.route
         record = RECORD.known(scope)
         affinity = affinity_of(scope, request, record) if route.balance is Balance.AFFINITY else None
-        sequence = self._failover.begin(route, body=request.body, started=record.started, affinity=affinity)
+        own = request.client_credential
+        credentials = list if own is None else CallCredentials(own)
+        sequence = self._failover.begin(
+            route, body=request.body, started=record.started, affinity=affinity, credentials=credentials
+        )
         planned = sequence.first()
         if route.hedge_after is not None:
             following = await self._hedge.first(self.app, sequence, planned, connection)
@@ -72,16 +77,18 @@ class FailoverMiddleware:
         """Ask the one deployment that has stored something; once more where a kept connection had been closed."""
         self._failover.check_forced(request.route)
         record = RECORD.get(connection[0])
-        if await self._is_stale(record, connection):
-            await self._is_stale(record, connection)
+        if await self._is_stale(request, record, connection):
+            await self._is_stale(request, record, connection)
 
-    async def _is_stale(self, record: CallRecord, connection: Connection) -> bool:
+    async def _is_stale(self, request: ModelRequest, record: CallRecord, connection: Connection) -> bool:
         """One inner call. Whether it only found a connection that had been closed, for the first time."""
         scope, receive, send = connection
         try:
             await self.app(scope, receive, send)
         except UpstreamError as error:
             judgement = judge(error, wall=self._failover.wall())
+            if request.client_credential is not None:
+                judgement = judged_for_client(judgement)
             error.outcome = judgement.outcome
             correct_outcome(record, error)
             if judgement.retry is Retry.AT_ONCE and record.first_byte is None and len(record.attempts) == 1:

@@ -30,11 +30,17 @@ _SEVERITY = (State.CLOSED, State.FORCED_CLOSED, State.HALF_OPEN, State.OPEN, Sta
 
 
 class Operator:
-    """Reads and commands the breakers and cooldowns of a replica."""
+    """Reads and commands the breakers and cooldowns of a replica.
 
-    def __init__(self, registry: BreakerRegistry, cooldowns: Cooldowns, *, mode: Mode) -> None:
+    Cooldowns of callers' own credentials, `of_clients`, are shown to nobody; a reset forgets them too.
+    """
+
+    def __init__(
+        self, registry: BreakerRegistry, cooldowns: Cooldowns, *, mode: Mode, of_clients: Cooldowns | None = None
+    ) -> None:
         self._registry = registry
         self._cooldowns = cooldowns
+        self._forgettable = (cooldowns,) if of_clients is None else (cooldowns, of_clients)
         self._mode = mode
 
     def command(self, key: str, command: Command, *, ttl: float | None, reason: str) -> list[str]:
@@ -79,7 +85,8 @@ class Operator:
     def forget_cooldowns(self, key: str) -> None:
         """What a reset of this key takes back."""
         provider, _, model = key.partition("/")
-        self._cooldowns.reset_provider(provider, deployment=key if model else None)
+        for cooldowns in self._forgettable:
+            cooldowns.reset_provider(provider, deployment=key if model else None)
 
     def circuit_breakers(self, providers: Iterable[str]) -> dict[str, Any]:
         """`circuit_breakers` of `/v1/health`: a row for each provider, with its deployments and hosts."""

@@ -11,6 +11,7 @@ from gateway_middleware.breaker.failure.rules import RULES
 from gateway_middleware.breaker.state.errors import CircuitOpenError, CoolingDownError
 from gateway_middleware.breaker.state.pairs import Refusal
 from gateway_middleware.breaker.state.transitions import State
+from gateway_middleware.core.domain import Payer
 from gateway_middleware.core.errors import UnavailableError
 
 _WORDS = {
@@ -20,6 +21,7 @@ _WORDS = {
     FailureClass.CREDIT_EXHAUSTED: "the gateway's account at the provider has no credit",
     FailureClass.RATE_LIMITED: "the provider has asked the gateway to wait",
 }
+_CLIENT_ASKED = "the provider has asked to wait with the credential that came with the call"
 _ASKED_TO_WAIT = _WORDS[FailureClass.RATE_LIMITED]
 
 
@@ -29,10 +31,13 @@ class Obstacle(msgspec.Struct, frozen=True, gc=False):
     seconds: float
     cooldown: FailureClass | None = None
     breaker: Refusal | None = None
+    payer: Payer = Payer.GATEWAY
 
     @property
     def cause(self) -> str:
         """In words, for the client."""
+        if self.breaker is None and self.payer is Payer.CLIENT:
+            return _CLIENT_ASKED
         if self.breaker is None:
             word = _ASKED_TO_WAIT if self.cooldown is None else _WORDS.get(self.cooldown, _ASKED_TO_WAIT)
             return word if self.cooldown is None else f"{word} ({self.cooldown})"

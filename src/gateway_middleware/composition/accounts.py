@@ -1,4 +1,4 @@
-"""Accounts at providers: the provider's own, and those of tenants that bring a key of their own."""
+"""Accounts at providers: the provider's own, those of tenants with keys of their own, and those of callers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import account_of
+from gateway_middleware.core.domain import Payer, account_of, client_account_of
+from gateway_middleware.core.provider_api import Auth
+from gateway_middleware.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway_middleware.core.secret import Secret
     from gateway_middleware.settings import ProviderSettings, Settings
+
+_COMES_WITH_CALLS = Secret("", source="client")
 
 
 def tenant_accounts(settings: Settings) -> dict[str, tuple[ProviderSettings, Secret]]:
@@ -25,18 +28,34 @@ def tenant_accounts(settings: Settings) -> dict[str, tuple[ProviderSettings, Sec
     }
 
 
+def client_accounts(settings: Settings) -> dict[str, ProviderSettings]:
+    """The provider of each account whose credentials come with the calls, by its name."""
+    names = {tenant.client_provider for tenant in settings.tenants}
+    return {client_account_of(provider.name): provider for provider in settings.providers if provider.name in names}
+
+
 def provider_configs(settings: Settings) -> dict[str, ProviderSettings]:
-    """What each adapter is made of, by account: a tenant's differs from the provider's in its credential only."""
+    """What each adapter is made of, by account: others than the provider's differ from it in their credential only."""
     own = {provider.name: provider for provider in settings.providers}
-    return own | {account: _with_key(provider, key) for account, (provider, key) in tenant_accounts(settings).items()}
+    of_tenants = {account: _with_key(provider, key) for account, (provider, key) in tenant_accounts(settings).items()}
+    return own | of_tenants | {account: _without(p) for account, p in client_accounts(settings).items()}
 
 
-def accounts_by_tenant(settings: Settings) -> Mapping[str, frozenset[str]]:
-    """The providers for which each tenant has a key of its own."""
-    return {t.name: frozenset(name for name, _ in t.credentials) for t in settings.tenants if t.credentials}
+def payers_by_tenant(settings: Settings) -> Mapping[str, Mapping[str, Payer]]:
+    """Who brings the credential, by tenant and provider, where that is not the gateway."""
+    payers = {t.name: {name: Payer.TENANT for name, _ in t.credentials} for t in settings.tenants if t.credentials}
+    for tenant in settings.tenants:
+        if tenant.client_provider is not None:
+            payers.setdefault(tenant.name, {})[tenant.client_provider] = Payer.CLIENT
+    return payers
 
 
 def _with_key(provider: ProviderSettings, key: Secret) -> ProviderSettings:
     """A key in the usual form of the kind stands in for tokens."""
     auth = None if provider.entra is not None else provider.auth
     return msgspec.structs.replace(provider, api_key=key, auth=auth, entra=None)
+
+
+def _without(provider: ProviderSettings) -> ProviderSettings:
+    """No call carries the gateway's."""
+    return msgspec.structs.replace(provider, api_key=_COMES_WITH_CALLS, auth=Auth.NONE, entra=None)

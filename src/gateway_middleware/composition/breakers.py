@@ -49,10 +49,13 @@ class Breakers(Lifeless):
         for deployment in deployments_of(settings):
             self._registry.register(deployment, self._provider_of(deployment).origin)
         self.cooldowns = Cooldowns(clock)
+        self.of_clients = Cooldowns(clock)
         self._accounts = _accounts_of(settings)
         self.failover = Failover(
             registry=self._registry,
-            throttling=Throttling(self.cooldowns, mode=mode, on_cooldown=self._events.cooldown),
+            throttling=Throttling(
+                self.cooldowns, mode=mode, on_cooldown=self._events.cooldown, of_clients=self.of_clients
+            ),
             budget=RetryBudget(clock),
             selector=Selector(Latencies(clock), clocks.random),
             provider_of=self._provider_of,
@@ -62,7 +65,7 @@ class Breakers(Lifeless):
             max_attempts=settings.max_attempts,
         )
         self.hedge = Hedge(clock=clock)
-        self.operator = Operator(self._registry, self.cooldowns, mode=mode)
+        self.operator = Operator(self._registry, self.cooldowns, mode=mode, of_clients=self.of_clients)
 
     def subscribe(self, listener: BreakerListener) -> None:
         """Tell this one too of transitions and cooldowns, from now on."""

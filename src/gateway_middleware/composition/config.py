@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.composition.accounts import accounts_by_tenant, provider_configs
+from gateway_middleware.composition.accounts import payers_by_tenant, provider_configs
 from gateway_middleware.composition.part import Commit, Lifeless
 from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.core.errors import SettingsError
@@ -150,7 +150,7 @@ def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProv
     return RouteTable(
         {route.name: route.route for route in settings.routes},
         {provider.name: providers[provider.name] for provider in settings.providers},
-        accounts=accounts_by_tenant(settings),
+        accounts=payers_by_tenant(settings),
         is_native=lambda name, surface: providers[name].is_native(surface),
         translation=settings.translation,
         labels={provider.name: dict(provider.labels) for provider in settings.providers},

@@ -1,4 +1,4 @@
-"""Credentials of providers that are no keys: tokens of Entra ID, or those that an object of the host gives."""
+"""Credentials of providers that are no constant header: tokens, of Entra ID or of a host's object, and callers' own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gateway_middleware.composition.accounts import client_accounts
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.core.bearer_token import Token, TokenFault
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.fetch import FetchError
 from gateway_middleware.core.provider_api import EntraConfig
 from gateway_middleware.providers.entra import read_token, token_request
+from gateway_middleware.upstream.passed_credential import PassedCredential
 from gateway_middleware.upstream.token_credential import TokenCredential
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock
     from gateway_middleware.core.fetch import Fetch
     from gateway_middleware.settings import ProviderSettings, Settings
+    from gateway_middleware.upstream.credential import UpstreamCredential
 
 _SECONDS = 10.0
 _MAX_BYTES = 64 * 1024
@@ -43,9 +46,9 @@ class GivesTokens(Protocol):
 
 
 class Credentials:
-    """The credentials of the providers that have no key. Those of one identity and scope share their tokens.
+    """The credentials of accounts that have no key. Providers of one identity and scope share their tokens.
 
-    `given` are the host's own, by provider; they stand in for what is configured. `by_provider` is one dictionary for
+    `given` are the host's own, by provider; they stand in for what is configured. `by_account` is one dictionary for
     as long as the gateway lives. Raises `SettingsError`.
     """
 
@@ -67,7 +70,7 @@ class Credentials:
         self._log = log.lines
         self._given = given
         self._shared: dict[EntraConfig | str, TokenCredential] = {}
-        self.by_provider: dict[str, TokenCredential] = {}
+        self.by_account: dict[str, UpstreamCredential] = {}
         self.prepare(settings)()
 
     @asynccontextmanager
@@ -87,10 +90,12 @@ class Credentials:
             for provider in new.providers:
                 credential = self._credential(provider)
                 if credential is None:
-                    self.by_provider.pop(provider.name, None)
+                    self.by_account.pop(provider.name, None)
                 else:
-                    self.by_provider[provider.name] = credential
+                    self.by_account[provider.name] = credential
                     self._conceal(credential)
+            for account, provider in client_accounts(new).items():
+                self.by_account[account] = PassedCredential(provider.auth, self._config.providers[account].dialect)
 
         return commit
 
@@ -127,7 +132,7 @@ class Credentials:
     def _conceal(self, credential: TokenCredential) -> None:
         """What a provider repeats of a token is struck out of its answer."""
         token = credential.current
-        for name, other in self.by_provider.items():
+        for name, other in self.by_account.items():
             if other is credential and token is not None:
                 self._config.providers[name].conceal((token.value,))
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.config import LiveConfig
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.outbox import Outbox
+    from gateway_middleware.upstream.credential import UpstreamCredential
     from gateway_middleware.upstream.dispatch import OnProviderError
     from gateway_middleware.upstream.exchange import Exchange
-    from gateway_middleware.upstream.token_credential import TokenCredential
 
 
 class Upstream(Fixed):
@@ -42,7 +42,7 @@ class Upstream(Fixed):
         transport: httpx.AsyncBaseTransport | None,
         exchange: Exchange | None,
         outbox: Outbox,
-        credentials: Mapping[str, TokenCredential],
+        credentials: Mapping[str, UpstreamCredential],
         on_provider_error: OnProviderError,
     ) -> None:
         engine: Engine | None = None

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from gateway_middleware.core.client_credential import ClientCredential
 from gateway_middleware.core.plan import CallPlan
 
 HeaderList: TypeAlias = "list[tuple[bytes, bytes]]"
@@ -148,9 +149,23 @@ class Attribution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     traceparent: str | None = None
 
 
+class Payer(StrEnum):
+    """Whose credential a provider is asked with, and so who gets its bill."""
+
+    GATEWAY = "gateway"
+    TENANT = "tenant"
+    CLIENT = "client"
+    """The caller's own, which came with the call."""
+
+
 def account_of(provider: str, tenant: str) -> str:
     """The name of a tenant's own account at a provider. No provider has an `@` in its name."""
     return f"{provider}@{tenant}"
+
+
+def client_account_of(provider: str) -> str:
+    """The name of all accounts at a provider whose credentials come with the calls. No tenant has such a name."""
+    return f"{provider}@(client)"
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,11 +184,17 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """`provider/model`, as written in `GATEWAY_ROUTES`: made from the two, never given."""
     account: str = ""
     """Whose credential calls carry: the provider's own, by its name; `provider@tenant`, where the tenant has one."""
+    payer: Payer = Payer.GATEWAY
+    """Whose account that is."""
+    credential: str = ""
+    """A name for the credential itself: the account, unless each call of the account may bring another one."""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "key", f"{self.provider}/{self.model}")
         if not self.account:
             msgspec.structs.force_setattr(self, "account", self.provider)
+        if not self.credential:
+            msgspec.structs.force_setattr(self, "credential", self.account)
 
 
 class Translate(StrEnum):
@@ -257,6 +278,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     which the next deployment is asked as well; 0: after the p95 of this route; None: never. `translate` None: the
     gateway's own. `is_configured`: it is
     written in `GATEWAY_ROUTES`. `retirement` None: it stays. `affinity` is for routes that balance by it.
+    `takes_client_credential`: one of its providers is asked with a credential that comes with the call.
     """
 
     name: str
@@ -272,6 +294,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     retirement: Retirement | None = None
     on_budget: BudgetStep | None = None
     """Where this tenant's calls step down to, if anywhere."""
+    takes_client_credential: bool = False
 
     @property
     def everything(self) -> tuple[Deployment, ...]:
@@ -323,6 +346,8 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The client wants its stream to say what it has cost, and so how much it has used."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """Client headers that may go upstream: `anthropic-version`, `anthropic-beta`, `openai-beta`, `traceparent`."""
+    client_credential: ClientCredential | None = None
+    """The caller's own at a provider, for deployments whose payer is the client and for no others."""
     plan: CallPlan = msgspec.field(default_factory=CallPlan)
     """What this call has in common with others of its kind. A request of another route or surface has another plan."""
     stored: StoredCall | None = None

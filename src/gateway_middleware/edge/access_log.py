@@ -122,6 +122,7 @@ class AccessLog:
             outcome=attempt.outcome,
             error_code=error.error_code,
             attempt=number,
+            paid_by=deployment.payer,
             request_id=record.request_id,
             upstream_request_id=attempt.upstream_request_id,
         )

@@ -1,4 +1,4 @@
-"""Has the calls of tenants that bring a key of their own made with it."""
+"""Has the calls of tenants made with credentials of their own, where they have some."""
 
 from __future__ import annotations
 
@@ -6,32 +6,40 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import account_of
+from gateway_middleware.core.domain import Payer, account_of, client_account_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Set as AbstractSet
 
     from gateway_middleware.core.domain import Deployment, Route
 
 
 class Accounts:
-    """`accounts` are the providers for which a tenant, by its name, has a key of its own."""
+    """`accounts` says, by tenant and provider, who brings the credential, where that is not the gateway."""
 
-    def __init__(self, accounts: Mapping[str, AbstractSet[str]]) -> None:
+    def __init__(self, accounts: Mapping[str, Mapping[str, Payer]]) -> None:
         self._accounts = accounts
 
     def charged(self, route: Route, tenant: str) -> Route:
         """The route with the tenant's accounts, in failover and hedging as well; itself where it has none."""
-        own = self._accounts.get(tenant)
-        if own is None:
+        payers = self._accounts.get(tenant)
+        if payers is None:
             return route
         lists = (route.deployments, route.on_context_window, route.on_content_policy)
-        held = [tuple(_charged(deployment, tenant, own) for deployment in listed) for listed in lists]
-        return msgspec.structs.replace(route, deployments=held[0], on_context_window=held[1], on_content_policy=held[2])
+        held = [tuple(_charged(deployment, tenant, payers) for deployment in listed) for listed in lists]
+        return msgspec.structs.replace(
+            route,
+            deployments=held[0],
+            on_context_window=held[1],
+            on_content_policy=held[2],
+            takes_client_credential=any(d.payer is Payer.CLIENT for listed in held for d in listed),
+        )
 
 
-def _charged(deployment: Deployment, tenant: str, own: AbstractSet[str]) -> Deployment:
-    if deployment.provider not in own:
+def _charged(deployment: Deployment, tenant: str, payers: Mapping[str, Payer]) -> Deployment:
+    payer = payers.get(deployment.provider)
+    if payer is None:
         return deployment
-    return msgspec.structs.replace(deployment, account=account_of(deployment.provider, tenant))
+    provider = deployment.provider
+    account = client_account_of(provider) if payer is Payer.CLIENT else account_of(provider, tenant)
+    return msgspec.structs.replace(deployment, account=account, credential="", payer=payer)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from gateway_middleware.core.asgi import ASGIApp, Connection, Message, Receive, Scope, Send
+    from gateway_middleware.core.client_credential import ClientCredential
     from gateway_middleware.core.domain import HeaderList, Route, Tenant
     from gateway_middleware.core.endpoints import Endpoint
     from gateway_middleware.core.plan import CallKind
@@ -51,10 +52,11 @@ class IntakeMiddleware:
     checks ids of stored provider resources, and sends a continued response back to its deployment. The bodies of one
     tenant's calls that have not ended may hold `max_tenant_bodies_bytes`, and large ones are read in turn. One that
     does not move is given up by `paces`, whatever the server does. `plans` are those of the gateway: whoever changes
-    what they go by drops them. `end_user_header` alone says who a tenant's end user is, if it is given. Raises
-    `InvalidRequestError`, `RateLimitedError`, `RequestTimeoutError`, `RequestTooLargeError`,
-    `UnsupportedMediaTypeError`, `UnknownModelError`, and `UnavailableError` while nobody can say whose a stored
-    resource is.
+    what they go by drops them. `end_user_header` alone says who a tenant's end user is, if it is given.
+    `client_credential` reads the caller's own credential for a provider, of calls that need one, or raises
+    `AuthenticationError`. Raises `InvalidRequestError`, `RateLimitedError`, `RequestTimeoutError`,
+    `RequestTooLargeError`, `UnsupportedMediaTypeError`, `UnknownModelError`, and `UnavailableError` while nobody can
+    say whose a stored resource is.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class IntakeMiddleware:
         paces: BodyPaces | None = None,
         plans: Plans | None = None,
         end_user_header: str | None = None,
+        client_credential: Callable[[HeaderList], ClientCredential | None] = lambda _: None,
     ) -> None:
         self.app = app
         self._table = table
@@ -78,6 +81,7 @@ class IntakeMiddleware:
         self._bodies = TenantBodies(max_tenant_bodies_bytes, max_wait=2 * self._paces.seconds)
         self._plans = Plans() if plans is None else plans
         self._end_user_header = None if end_user_header is None else end_user_header.lower().encode()
+        self._client_credential = client_credential
         self._route = PlanPart(self._resolve)
         self._stored = StoredResponses(owners, table)
 
@@ -112,6 +116,7 @@ class IntakeMiddleware:
                 shows_cost=_STREAM_COST in headers and _asks(scope["headers"], _STREAM_COST),
                 headers=_allowed_headers(scope["headers"], headers.keys(), endpoint.dialect),
             )
+            request = self._with_credential(request, scope["headers"])
             references = self._owners.references(surface, parsed, request.route)
             if references:
                 request = await self._stick(request, references, tenant)
@@ -124,6 +129,12 @@ class IntakeMiddleware:
                     self._remember(scope, request)
         finally:
             share.close()
+
+    def _with_credential(self, request: ModelRequest, sent: HeaderList) -> ModelRequest:
+        """With the caller's own credential, where one of the providers of the call takes that."""
+        if not request.route.takes_client_credential:
+            return request
+        return msgspec.structs.replace(request, client_credential=self._client_credential(sent))
 
     async def _pass_stored(
         self, endpoint: Endpoint, headers: Mapping[bytes, bytes], share: Share, connection: Connection
@@ -141,6 +152,7 @@ class IntakeMiddleware:
             tenant=tenant,
             headers=_allowed_headers(sent, headers.keys(), endpoint.dialect),
         )
+        request = self._with_credential(request, sent)
         record.is_stream = request.is_stream
         REQUEST.set(scope, request)
         error: BaseException | None = None

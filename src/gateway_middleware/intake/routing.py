@@ -18,9 +18,8 @@ from gateway_middleware.intake.step_downs import StepDowns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from collections.abc import Set as AbstractSet
 
-    from gateway_middleware.core.domain import Requirements, Tenant
+    from gateway_middleware.core.domain import Payer, Requirements, Tenant
     from gateway_middleware.core.provider_api import Provider
 
 _MAX_RESOLVED = 1024
@@ -46,8 +45,8 @@ class RouteTable:
 
     `is_native` says whether a provider (by name) speaks a surface without translation; None: all that it supports.
     `translation` is for routes that say nothing of it. `labels` are those of each provider.
-    `accounts` are the providers for which a tenant, by its name, has a key of its own; `steps` say where calls go on
-    when a budget is spent: it is what the tenant may call as well, or there is no step.
+    `accounts` says, by tenant and provider, who brings the credential, where that is not the gateway; `steps` say where
+    calls go on when a budget is spent: it is what the tenant may call as well, or there is no step.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class RouteTable:
         is_native: Callable[[str, Surface], bool] | None = None,
         translation: Translate = Translate.ALLOW,
         labels: Mapping[str, Mapping[str, str]] | None = None,
-        accounts: Mapping[str, AbstractSet[str]] | None = None,
+        accounts: Mapping[str, Mapping[str, Payer]] | None = None,
         steps: StepDowns | None = None,
     ) -> None:
         self._accounts = Accounts(accounts or {})

@@ -55,6 +55,11 @@ class Adapter:
                 return value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM
         return False
 
+    def _concealed(self, request: ModelRequest) -> tuple[str, ...]:
+        """What is struck out of the answer to this request."""
+        own = request.client_credential
+        return self.secrets if own is None else (*self.secrets, own.secret.reveal())
+
     def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
         """The gateway adds nothing that a provider could refuse."""
         return False

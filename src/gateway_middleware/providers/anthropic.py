@@ -62,9 +62,9 @@ class AnthropicProvider(Adapter):
 
     def reader(self, request: ModelRequest, *, is_event_stream: bool) -> ResponseReader:
         return (
-            MessagesEvents(secrets=self.secrets, limit=self._max_event_bytes)
+            MessagesEvents(secrets=self._concealed(request), limit=self._max_event_bytes)
             if is_event_stream
-            else JsonReader(anthropic_usage_of, secrets=self.secrets)
+            else JsonReader(anthropic_usage_of, secrets=self._concealed(request))
         )
 
 

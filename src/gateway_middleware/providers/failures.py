@@ -23,14 +23,23 @@ _decode = msgspec.json.Decoder().decode
 
 
 def error_from(
-    status: int, headers: HeaderList, body: bytes, *, provider: str, secrets: tuple[str, ...]
+    status: int,
+    headers: HeaderList,
+    body: bytes,
+    *,
+    provider: str,
+    secrets: tuple[str, ...],
+    is_clients: bool = False,
 ) -> UpstreamError:
-    """The error for an answer that is not 2xx. `secrets` are taken out of all that is relayed."""
+    """The error for an answer that is not 2xx. `secrets` are taken out of all that is relayed.
+
+    `is_clients`: the credential was the caller's own, so that a refusal of it is for the caller to see.
+    """
     if status < 400:
         return UpstreamProtocolError(f"Provider {provider} answered with status {status}, which is no answer.")
     scrubbed = redact_bytes(body, secrets)
     document = _json(scrubbed)
-    if status in {401, 403}:
+    if status in {401, 403} and not is_clients:
         message = f"Provider {provider} refused the gateway's credential (status {status})."
         return ProviderAuthError(message, upstream_status=status, body=scrubbed)
     return UpstreamStatusError(

@@ -50,14 +50,14 @@ class OpenAIFormat(Adapter):
         if request.surface is Surface.AUDIO_SPEECH:
             return BinaryReader()
         whole = TranscriptReader if request.surface in _TRANSCRIPTS else JsonReader
-        return whole(openai_usage_of, secrets=self.secrets)
+        return whole(openai_usage_of, secrets=self._concealed(request))
 
     def _event_reader(self, request: ModelRequest) -> ResponseReader:
         if _has_usage_option(request.surface):
             chat = QuietChatEvents if _needs_to_ask(request) and not request.shows_cost else ChatEvents
-            return chat(choices=request.choices, secrets=self.secrets, limit=self._max_event_bytes)
+            return chat(choices=request.choices, secrets=self._concealed(request), limit=self._max_event_bytes)
         other = ResponsesEvents if request.surface is Surface.RESPONSES else MediaEvents
-        return other(secrets=self.secrets, limit=self._max_event_bytes)
+        return other(secrets=self._concealed(request), limit=self._max_event_bytes)
 
     def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
         """Some servers of this format refuse `stream_options`; the usage of their streams is then estimated."""

@@ -27,6 +27,8 @@ _NO_PROVIDERS: Mapping[str, ProviderSettings | None] = MappingProxyType({})
 _DIGEST = re.compile(r"(?:hmac-)?sha256:[0-9A-Fa-f]{64}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PATTERN = re.compile(r"[\x20-\x7e]{1,256}")
+_CLIENT = "client"
+"""In place of a key: the caller sends its own."""
 _NAMED = "expected a name of letters, digits and . _ @ - (at most 64)"
 _LISTED = (
     "expected sha256:<64 hex digits> or hmac-sha256:<64 hex digits>, never the key itself; "
@@ -67,6 +69,7 @@ def _read_tenant(
     keys = _read_keys(members["keys"]) if "keys" in members else []
     for key in keys:
         _complain_about_key(members["keys"], key.digest, name, owners, has_key_secret)
+    credentials, client_provider = _read_credentials(members.get("credentials"), providers)
     return TenantSettings(
         name=name,
         keys=tuple(keys),
@@ -80,23 +83,45 @@ def _read_tenant(
         on_budget=read_on_budget(members),
         on_policy_outage=_read_on_policy_outage(members.get("on_policy_outage")),
         models=_read_models(members["models"]) if "models" in members else ("*",),
-        credentials=_read_credentials(members.get("credentials"), providers),
+        credentials=credentials,
+        client_provider=client_provider,
     )
 
 
 def _read_credentials(
     node: Node | None, providers: Mapping[str, ProviderSettings | None]
-) -> tuple[tuple[str, Secret], ...]:
-    return () if node is None else tuple(_read_credential(*pair, providers) for pair in node.entries().items())
+) -> tuple[tuple[tuple[str, Secret], ...], str | None]:
+    """The tenant's own keys, and the provider that is asked with the caller's."""
+    if node is None:
+        return (), None
+    entries = _entries(node, providers)
+    of_client = [name for name, entry in entries.items() if entry.raw == _CLIENT]
+    for name, entry in entries.items():
+        _complain_about_provider(name, entry, providers, is_clients=name in of_client)
+    if len(of_client) > 1:
+        node.fault(f'expected "client" for one provider, not for {" and ".join(of_client)}')
+    own = tuple((name, entry.secret()) for name, entry in entries.items() if name not in of_client)
+    return own, of_client[0] if of_client else None
 
 
-def _read_credential(name: str, node: Node, providers: Mapping[str, ProviderSettings | None]) -> tuple[str, Secret]:
+def _entries(node: Node, providers: Mapping[str, ProviderSettings | None]) -> dict[str, Node]:
+    """By provider; `"client"` alone is of the only provider that there is."""
+    if node.raw != _CLIENT:
+        return node.hidden().entries()
+    if len(providers) == 1:
+        return dict.fromkeys(providers, node)
+    node.fault(f'expected which provider: {{"NAME": "client"}} with one of {", ".join(providers)}')
+    return {}
+
+
+def _complain_about_provider(
+    name: str, node: Node, providers: Mapping[str, ProviderSettings | None], *, is_clients: bool
+) -> None:
     provider = providers.get(name)
     if name not in providers:
         node.fault(f"expected the name of a provider: {', '.join(providers)}")
-    elif provider is not None and provider.auth is Auth.NONE and provider.entra is None:
+    elif not is_clients and provider is not None and provider.auth is Auth.NONE and provider.entra is None:
         node.fault("expected only for a provider that takes a credential")
-    return name, node.secret()
 
 
 def _read_keys(node: Node) -> list[TenantKey]:

@@ -189,6 +189,8 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     on_policy_outage: str | None = None
     credentials: tuple[tuple[str, Secret], ...] = ()
     """Keys of the tenant's own, by provider, that its calls carry instead of the provider's."""
+    client_provider: str | None = None
+    """The one provider that is asked with a credential of the caller's own, which comes with the call."""
 
     @property
     def tenant(self) -> Tenant:

@@ -108,7 +108,7 @@ VARIABLES: tuple[Variable, ...] = (
         "(docs/rate-limits.md), `on_policy_outage` (docs/policy.md), `require` (labels of the only providers that its "
         "calls may reach, "
         "docs/providers.md), `credentials` (its own keys of providers, "
-        '`{"openai": "env:ACME_OPENAI_KEY"}`, docs/tenants.md).',
+        '`{"openai": "env:ACME_OPENAI_KEY"}`, or `client` for one whose credential callers bring, docs/tenants.md).',
     ),
     Variable(
         name="GATEWAY_GROUPS",

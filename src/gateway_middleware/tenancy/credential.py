@@ -69,13 +69,13 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Sequence[Credentia
     own = _distinct(value.strip() for name, value in sent if name == GATEWAY_KEY)
     if len(own) > 1:
         raise AuthenticationError(_TWO)
-    secrets = own or _distinct(_bearer(value) if name == b"authorization" else value.strip() for name, value in sent)
+    secrets = own or _distinct(bearer_of(value) if name == b"authorization" else value.strip() for name, value in sent)
     return [_checked(secret) for secret in secrets]
 
 
 def _of_pair(pair: tuple[bytes, bytes]) -> Credential | None:
     name, value = pair
-    secret = _bearer(value) if name == b"authorization" else value.strip()
+    secret = bearer_of(value) if name == b"authorization" else value.strip()
     return _checked(secret) if secret else None
 
 
@@ -94,7 +94,13 @@ def _is_long_token(secret: bytes) -> bool:
     return len(secret) <= MAX_TOKEN_BYTES and is_token(secret)
 
 
-def _bearer(value: bytes) -> bytes:
+def is_visible(secret: bytes) -> bool:
+    """Whether it is visible ASCII alone."""
+    return _is_visible(secret) is not None
+
+
+def bearer_of(value: bytes) -> bytes:
+    """The token of an `Authorization` header; empty where it holds none. Raises `AuthenticationError`."""
     value = value.strip()
     if value[: len(_BEARER)].lower() == _BEARER:
         return value[len(_BEARER) :].strip()

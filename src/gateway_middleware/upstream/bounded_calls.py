@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.fetch import Fetched, FetchError
 from gateway_middleware.upstream.decoding import decoded
-from gateway_middleware.upstream.token_credential import open_with_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
     from gateway_middleware.core.domain import Timeouts
     from gateway_middleware.core.provider_api import UpstreamRequest
+    from gateway_middleware.upstream.credential import UpstreamCredential
     from gateway_middleware.upstream.exchange import Answer, Exchange
-    from gateway_middleware.upstream.token_credential import TokenCredential
 
 
 class ProviderCalls:
@@ -25,7 +24,7 @@ class ProviderCalls:
     `credentials` are those of providers that have no key, by name.
     """
 
-    def __init__(self, exchange: Exchange, credentials: Mapping[str, TokenCredential]) -> None:
+    def __init__(self, exchange: Exchange, credentials: Mapping[str, UpstreamCredential]) -> None:
         self._exchange = exchange
         self._credentials = credentials
 
@@ -55,4 +54,4 @@ class ProviderCalls:
             return self._exchange.open(signed, timeouts, first_byte=timeouts.answer)
 
         credential = self._credentials.get(provider)
-        return await (opened(request) if credential is None else open_with_token(credential, request, opened, opened))
+        return await (opened(request) if credential is None else credential.open(request, None, opened, opened))

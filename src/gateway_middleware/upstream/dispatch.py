@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
+from gateway_middleware.core.domain import Payer
 from gateway_middleware.core.errors import UpstreamError, UpstreamStatusError
 from gateway_middleware.core.outcomes import outcome_of
 from gateway_middleware.core.record import Attempt
@@ -13,7 +14,6 @@ from gateway_middleware.core.scope import DEPLOYMENT, METER, ON_CONTENT, RECORD,
 from gateway_middleware.upstream.content_type import content_type_of
 from gateway_middleware.upstream.decoding import decoded
 from gateway_middleware.upstream.relay import Relay
-from gateway_middleware.upstream.token_credential import TokenCredential, open_with_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.outbox import Entry
     from gateway_middleware.core.provider_api import Provider, UpstreamRequest
     from gateway_middleware.core.record import CallRecord, Meter
+    from gateway_middleware.upstream.credential import UpstreamCredential
     from gateway_middleware.upstream.drain import UsageDrain
     from gateway_middleware.upstream.exchange import Answer, Exchange, RecordedExchange
     from gateway_middleware.upstream.relayed_output import OutputCounterFactory
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     ErrorReader = Callable[..., UpstreamError]
 
 _OK = 200
-_NO_CREDENTIALS: Mapping[str, TokenCredential] = MappingProxyType({})
+_NO_CREDENTIALS: Mapping[str, UpstreamCredential] = MappingProxyType({})
 _REDIRECT = 300
 
 
@@ -46,7 +47,7 @@ class Dispatch:
     end it in the dialect. What a provider refused that the gateway itself had added is left out of a second attempt.
     The message that ends an answer carries all of its body, or the terminating event of a stream: nothing of what
     makes it complete has been sent before. `recorded` is the exchange once more, where it heeds the entries of a meter.
-    Calls to the providers that `credentials` names carry a token; one that is refused with 401 is renewed, once.
+    Calls of the accounts that `credentials` names are sent by these, with what says who calls.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Dispatch:
         on_provider_error: OnProviderError | None = None,
         count_output: OutputCounterFactory | None = None,
         usage_drain: UsageDrain | None = None,
-        credentials: Mapping[str, TokenCredential] = _NO_CREDENTIALS,
+        credentials: Mapping[str, UpstreamCredential] = _NO_CREDENTIALS,
         max_answer_bytes: int,
     ) -> None:
         self._credentials = credentials
@@ -132,9 +133,9 @@ class Dispatch:
         if credential is None:
             answer = await self._open(upstream, timeouts, first_byte, entry)
         else:
-            answer = await open_with_token(
-                credential,
+            answer = await credential.open(
                 upstream,
+                request,
                 lambda signed: self._open(signed, timeouts, first_byte, entry),
                 lambda signed: self._open(signed, timeouts, first_byte, None),
             )
@@ -145,7 +146,7 @@ class Dispatch:
             if b"content-encoding" in headers:
                 answer = decoded(answer)
             if not _OK <= answer.status < _REDIRECT:
-                raise await self._failure(provider, answer)
+                raise await self._failure(provider, request, attempt.deployment, answer)
             media = content_type_of(headers.get(b"content-type"), request.surface)
             await relay.answer(answer, request, provider, media, limit=self._max_answer_bytes, timeouts=timeouts)
         except BaseException:
@@ -161,9 +162,15 @@ class Dispatch:
             return self._exchange.open(upstream, timeouts, first_byte=first_byte)
         return self._recorded.open(upstream, timeouts, first_byte=first_byte, entry=entry)
 
-    async def _failure(self, provider: Provider, answer: Answer) -> UpstreamError:
-        body = await answer.read(self._max_answer_bytes)
-        return self._read_error(answer.status, answer.headers, body, provider=provider.name, secrets=provider.secrets)
+    async def _failure(
+        self, provider: Provider, request: ModelRequest, deployment: Deployment, answer: Answer
+    ) -> UpstreamError:
+        body, own = await answer.read(self._max_answer_bytes), request.client_credential
+        secrets = provider.secrets if own is None else (*provider.secrets, own.secret.reveal())
+        is_clients = deployment.payer is Payer.CLIENT
+        return self._read_error(
+            answer.status, answer.headers, body, provider=provider.name, secrets=secrets, is_clients=is_clients
+        )
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,12 +13,10 @@ from gateway_middleware.core.errors import ProviderAuthError, UpstreamConnectErr
 from gateway_middleware.core.single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from gateway_middleware.core.domain import Clock
+    from gateway_middleware.core.domain import Clock, ModelRequest
     from gateway_middleware.core.provider_api import UpstreamRequest
+    from gateway_middleware.upstream.credential import Open
     from gateway_middleware.upstream.exchange import Answer
-
-    Open: TypeAlias = "Callable[[UpstreamRequest], Awaitable[Answer]]"
-    """Sends a signed request."""
 
 _MARGIN = 5.0
 """Seconds before its end in which a token is not sent any more: it has a way to go."""
@@ -91,6 +89,25 @@ class TokenCredential:
         value = _value(await self._flight(None, self._work))
         return None if value == refused else value
 
+    async def open(self, upstream: UpstreamRequest, request: ModelRequest | None, first: Open, again: Open) -> Answer:
+        """Send a request by `first`, with a token; one that is refused is renewed, once, for `again`.
+
+        Raises as these and `token` do.
+        """
+        token = await self.token()
+        answer = await first(_bearing(upstream, token))
+        if answer.status != _UNAUTHORIZED:
+            return answer
+        try:
+            renewed = await self.renewed(token)
+        except BaseException:
+            answer.close()
+            raise
+        if renewed is None:
+            return answer
+        answer.close()
+        return await again(_bearing(upstream, renewed))
+
     async def aclose(self) -> None:
         """Ask for nothing any more."""
         await self._flight.aclose()
@@ -109,26 +126,6 @@ class TokenCredential:
         self._ends_at, self._renew_at = now + lasts, now + lasts * (0.7 + 0.2 * self._random())
         self._on_token(result)
         return result
-
-
-async def open_with_token(credential: TokenCredential, request: UpstreamRequest, first: Open, again: Open) -> Answer:
-    """Send a request by `first`, with a token of this credential; one that is refused is renewed, once, for `again`.
-
-    Raises as these and `TokenCredential.token` do.
-    """
-    token = await credential.token()
-    answer = await first(_bearing(request, token))
-    if answer.status != _UNAUTHORIZED:
-        return answer
-    try:
-        renewed = await credential.renewed(token)
-    except BaseException:
-        answer.close()
-        raise
-    if renewed is None:
-        return answer
-    answer.close()
-    return await again(_bearing(request, renewed))
 
 
 def _bearing(request: UpstreamRequest, token: str) -> UpstreamRequest:

@@ -163,6 +163,24 @@ ALARMING = tuple(name for name, rule in RULES.items() if rule.is_alarming)
 """Classes that an operator must look at: no time heals them."""
 
 
+_REFUSED_TO_CLIENT = frozenset({FailureClass.PROVIDER_AUTH, FailureClass.MODEL_DENIED, FailureClass.REQUEST_DENIED})
+_SPENT_BY_CLIENT = frozenset({FailureClass.QUOTA_EXHAUSTED, FailureClass.CREDIT_EXHAUSTED})
+
+
+def judged_for_client(judgement: Judgement) -> Judgement:
+    """The same of an attempt with the caller's own credential, which is nobody else's affair.
+
+    A refusal of it goes to the caller, whose client may renew it: nobody else is asked, at the cost of others. An
+    account without credit is the caller's to fill, so it is not left alone.
+    """
+    failure = judgement.failure_class
+    if failure in _REFUSED_TO_CLIENT:
+        return Judgement(failure_class=failure, outcome=Outcome.CLIENT_ERROR)
+    if failure in _SPENT_BY_CLIENT:
+        return msgspec.structs.replace(judgement, cooldown=None, is_alarming=False)
+    return judgement
+
+
 def judge(error: BaseException | None, *, wall: float) -> Judgement:
     """The judgement of an attempt that ended with this error (None: it succeeded).
 
