@@ -103,6 +103,7 @@ class Rig:
         stream: bool = False,
         leave_after: int | None = None,
         headers: dict[str, str] | None = None,
+        sends_key: bool = True,
         **more: Any,
     ) -> Transcript:
         """One model call, with a body that no other has."""
@@ -110,7 +111,8 @@ class Rig:
         messages, prompt = [{"role": "user", "content": greeting}], greeting if path == RESPONSES else "x"
         asked = {"model": model, "messages": messages, "max_tokens": 9, "input": prompt, **more}
         body = json.dumps({**asked, **({"stream": True} if stream else {})}).encode()
-        sent = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {KEY}".encode())]
+        sent = [(b"content-type", b"application/json")]
+        sent += [(b"authorization", f"Bearer {KEY}".encode())] if sends_key else []
         sent += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         return await drive(
             self.gateway, method="POST", path=path, headers=sent, body=body, leave_after=leave_after, catches=True

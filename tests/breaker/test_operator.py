@@ -165,6 +165,7 @@ def test_of_a_provider_without_calls_nothing_is_known(operator: Operator) -> Non
         "next_probe_in": None,
         "breaker": None,
         "cooldowns": [],
+        "keys": [],
         "circuit_breakers": {},
     }
 

@@ -75,6 +75,8 @@ def test_every_attribute_and_member() -> None:
             "policy_decision": None,
             "labels": {},
             "provider_labels": {},
+            "paid_by": "gateway",
+            "provider_key": None,
             "tags": {},
             "session": None,
             "end_user": None,

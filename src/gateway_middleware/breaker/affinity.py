@@ -8,6 +8,7 @@ import msgspec
 
 from gateway_middleware.breaker.selection import affinity_key
 from gateway_middleware.core.asgi import header
+from gateway_middleware.core.domain import Attribution, Balance
 from gateway_middleware.core.scope import TENANT
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import ModelRequest
     from gateway_middleware.core.record import CallRecord
 
+_NOBODY = Attribution()
 _PROMPTS = ("instructions", "system", "tools", "messages", "input", "prompt")
 
 
@@ -44,6 +46,23 @@ def affinity_of(scope: Scope, request: ModelRequest, record: CallRecord) -> byte
         prompt=prompt or request.body,
         prefix=4096,
     )
+
+
+def key_affinity(scope: Scope, request: ModelRequest, record: CallRecord) -> bytes:
+    """What makes calls stay with one of several keys: the session or conversation, else the end user, else the tenant.
+
+    Providers keep prompts in caches of an account. Where a route balances by affinity, what it goes by decides.
+    """
+    if request.route.balance is Balance.AFFINITY:
+        return affinity_of(scope, request, record)
+    tenant, attribution = TENANT.peek(scope), record.attribution or _NOBODY
+    owner = "" if tenant is None else tenant.name
+    cache_key = request.fields.get("prompt_cache_key")
+    conversation = _conversation(request.fields.get("conversation")) or (
+        None if cache_key is None else bytes(cache_key)
+    )
+    named = attribution.session or attribution.end_user if conversation is None else None
+    return affinity_key(owner, cache_key=conversation or (named or "").encode("utf-8", "surrogatepass"), prompt=b"")
 
 
 def _named(scope: Scope, request: ModelRequest, record: CallRecord) -> bytes | None:

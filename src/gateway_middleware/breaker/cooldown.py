@@ -11,7 +11,7 @@ from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import ALARMING, RULES, SUCCEEDED, CooldownScope
 from gateway_middleware.breaker.state.policy import Mode
 from gateway_middleware.core.bounded import make_room
-from gateway_middleware.core.domain import Payer
+from gateway_middleware.core.domain import Payer, provider_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ class Cooldowns:
     def reset_provider(self, provider: str, *, deployment: str | None = None) -> None:
         """Forget what is known of all accounts at a provider; with a deployment, of them and of that one only."""
         for key in list(self._entries):
-            is_there = key[1].partition("@")[0] == provider
+            is_there = provider_of(key[1]) == provider
             if is_there and (deployment is None or key[0] in (None, deployment)):
                 del self._entries[key]
 

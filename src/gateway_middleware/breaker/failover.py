@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.breaker.budget import backoff
+from gateway_middleware.breaker.credentials import Pools
 from gateway_middleware.breaker.failed_bodies import FailedBodies
 from gateway_middleware.breaker.failure.rules import (
     SUCCEEDED,
@@ -46,8 +47,9 @@ _OUR_DEADLINE = Judgement(outcome=Outcome.TIMEOUT, has_answered=False)
 class Failover:
     """What all calls share: breakers, cooldowns, the retry budget, and how far a call may go.
 
-    `provider_of` is the provider of a deployment. `max_attempts` is for routes that say nothing of their own; it may be
-    set at any time. `first_content` is how long, in seconds, all attempts of a call may take until the first content.
+    `provider_of` is the provider of a deployment, `pools` are the keys of providers that have several. `max_attempts`
+    is for routes that say nothing of their own; it may be set at any time. `first_content` is how long, in seconds,
+    all attempts of a call may take until the first content.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class Failover:
         random: Callable[[], float],
         max_attempts: int,
         first_content: float = 600.0,
+        pools: Pools | None = None,
     ) -> None:
+        self.pools = Pools() if pools is None else pools
         self.registry = registry
         self.throttling = throttling
         self.budget = budget
@@ -160,6 +164,7 @@ class AttemptSequence:
         "_failover",
         "_first_error",
         "_fresh",
+        "_latest",
         "_max_attempts",
         "_obstacles",
         "_repeatable",
@@ -193,6 +198,8 @@ class AttemptSequence:
         """What stood in the way of each that could not be asked."""
         self._first_error: list[UpstreamError] = []
         """At most one. It is taken out when it is raised: its frames hold this object."""
+        self._latest = ""
+        """The deployment that was asked last, by its key."""
         self._attempts = 0
         self._max_attempts = route.max_attempts or failover.max_attempts
         self._until = started + failover.first_content
@@ -210,9 +217,16 @@ class AttemptSequence:
     def spare(self) -> PlannedAttempt | None:
         """One more attempt beside the one that is under way, at a deployment that was not asked yet.
 
-        It is paid from the retry budget: nothing has failed.
+        It is paid from the retry budget: nothing has failed. Another key would find the same deployment as slow.
         """
-        return self._next_fresh(pays=True) if self._has_room and self._failover.budget.has_room else None
+        if not self._has_room or not self._failover.budget.has_room:
+            return None
+        latest, fresh = self._latest, self._fresh
+        self._fresh = [deployment for deployment in fresh if deployment.key_name is None or deployment.key != latest]
+        held = [deployment for deployment in fresh if deployment.key_name is not None and deployment.key == latest]
+        planned = self._next_fresh(pays=True)
+        self._fresh = held + self._fresh
+        return planned
 
     def succeeded(self, planned: PlannedAttempt, attempt: Attempt | None) -> None:
         """The attempt returned. An answer that says itself that it failed counts as that."""
@@ -280,6 +294,8 @@ class AttemptSequence:
 
     def _may_go_on(self, deployment: Deployment, judgement: Judgement) -> bool:
         """Whether anybody may be asked after this; notes who may not."""
+        if deployment.key_name is not None and not judgement.is_of_credential:  # its other keys would find the same
+            self._fresh = [fresh for fresh in self._fresh if fresh.key != deployment.key]
         if judgement.fallback is not None and judgement.fallback not in self._taken:
             self._taken.add(judgement.fallback)
             self._fresh, self._repeatable = self._credentials(_special(self._route, judgement.fallback)), []
@@ -301,7 +317,10 @@ class AttemptSequence:
         return self._attempts < self._max_attempts and left >= _MIN_SECONDS_LEFT
 
     def _next(self) -> PlannedAttempt | None:
-        """Another deployment, which costs it no more than one call; else one that failed, if the budget allows."""
+        """Another deployment or key, which costs it no more than one call; else one that failed, if the budget allows.
+
+        Either is one of the attempts that a call has at most; only the second is paid from the retry budget.
+        """
         return (self._next_fresh() or self._next_repeat()) if self._has_room else None
 
     def _next_fresh(self, *, pays: bool = False) -> PlannedAttempt | None:
@@ -341,6 +360,7 @@ class AttemptSequence:
             return None
         in_time = self._in_time(deployment, wait) if self._attempts else deployment
         self._attempts += 1
+        self._latest = deployment.key
         if pays:
             failover.budget.begin_retry()
         planned = PlannedAttempt(failover, in_time, admission, wait=wait, pays=pays)

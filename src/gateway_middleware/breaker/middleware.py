@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway_middleware.breaker.affinity import affinity_of
+from gateway_middleware.breaker.affinity import affinity_of, key_affinity
 from gateway_middleware.breaker.credentials import CallCredentials
 from gateway_middleware.breaker.failure.rules import Retry, judge, judged_for_client
 from gateway_middleware.breaker.hedge import attempt_scope, correct_outcome
@@ -17,6 +17,7 @@ from gateway_middleware.core.scope import RECORD, REQUEST
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from gateway_middleware.breaker.credentials import WithCredentials
     from gateway_middleware.breaker.failover import AttemptSequence, Failover, PlannedAttempt
     from gateway_middleware.breaker.hedge import Hedge
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
@@ -60,8 +61,10 @@ class FailoverMiddleware:
         scope, route = connection[0], request.route
         record = RECORD.known(scope)
         affinity = affinity_of(scope, request, record) if route.balance is Balance.AFFINITY else None
-        own = request.client_credential
-        credentials = list if own is None else CallCredentials(own)
+        pools, own = self._failover.pools, request.client_credential
+        credentials: WithCredentials = list
+        if pools or own is not None:
+            credentials = CallCredentials(pools, affinity=key_affinity(scope, request, record), client=own)
         sequence = self._failover.begin(
             route, body=request.body, started=record.started, affinity=affinity, credentials=credentials
         )

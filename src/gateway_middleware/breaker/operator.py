@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway_middleware.breaker.credentials import Pools
 from gateway_middleware.breaker.failure.classes import FailureClass
 from gateway_middleware.breaker.failure.rules import Cooldown, CooldownScope
 from gateway_middleware.breaker.problems import problems_of
@@ -16,13 +17,13 @@ from gateway_middleware.breaker.state.transitions import State
 from gateway_middleware.core.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from gateway_middleware.breaker.cooldown import Cooldowns
     from gateway_middleware.breaker.problems import Problem
     from gateway_middleware.breaker.state.registry import BreakerRegistry, ProviderBreakers
     from gateway_middleware.breaker.state.snapshot import BreakerSnapshot
-    from gateway_middleware.core.domain import Route
+    from gateway_middleware.core.domain import Deployment, Route
 
 _CLASSES = frozenset(FailureClass)
 _MAX_FORCE_SECONDS = 7 * 86400.0
@@ -36,8 +37,15 @@ class Operator:
     """
 
     def __init__(
-        self, registry: BreakerRegistry, cooldowns: Cooldowns, *, mode: Mode, of_clients: Cooldowns | None = None
+        self,
+        registry: BreakerRegistry,
+        cooldowns: Cooldowns,
+        *,
+        mode: Mode,
+        of_clients: Cooldowns | None = None,
+        pools: Pools | None = None,
     ) -> None:
+        self._pools = Pools() if pools is None else pools
         self._registry = registry
         self._cooldowns = cooldowns
         self._forgettable = (cooldowns,) if of_clients is None else (cooldowns, of_clients)
@@ -52,7 +60,8 @@ class Operator:
         """
         if ttl is not None and (command not in FORCES or not 0 < ttl <= _MAX_FORCE_SECONDS):
             raise InvalidRequestError("`ttl` is for force-open and force-close: seconds up to a week.", param="ttl")
-        is_known = self._registry.knows(key) or self._cooldowns.knows(key, key.partition("/")[0])
+        accounts = self._pools.accounts(key.partition("/")[0])
+        is_known = self._registry.knows(key) or any(self._cooldowns.knows(key, account) for account in accounts)
         if command not in FORCES and not is_known:
             raise unknown_key(key)
         breakers = self._registry.command(key, command, ttl=ttl, reason=reason)
@@ -101,8 +110,26 @@ class Operator:
         rows: dict[str, list[dict[str, Any]]] = {}
         for cooling in self._cooldowns.snapshot():
             row = {"deployment": cooling.deployment, "seconds": round(cooling.seconds, 3), "class": cooling.why}
-            rows.setdefault(cooling.credential, []).append(row)
+            provider, _, key = cooling.credential.partition("#")
+            rows.setdefault(provider, []).append({**row, "key": key} if key else row)
         return rows
+
+    def _keys(self, provider: str, cooldowns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each of several keys, by its name, with what is left alone of it and what it has not recovered from."""
+        unhealed = {cooling.credential: cooling.why for cooling in self._cooldowns.unhealed()}
+        return [
+            {
+                "name": key.name,
+                "weight": key.weight,
+                "refused": unhealed.get(key.account),
+                "cooldowns": [_without_key(row) for row in cooldowns if row.get("key") == key.name],
+            }
+            for key in self._pools.keys(provider)
+        ]
+
+    def accounts(self, provider: str) -> Sequence[str]:
+        """The names of a provider's own accounts: its name, or one for each of several keys."""
+        return self._pools.accounts(provider)
 
     def problems(self, providers: Iterable[str], routes: Iterable[Route]) -> list[Problem]:
         """Why the gateway cannot do all that it is configured for: see `problems_of`."""
@@ -112,8 +139,13 @@ class Operator:
             routes,
             unhealed=self._cooldowns.unhealed(),
             state_of=self._registry.state_of if is_on else lambda _: None,
-            is_cooling=lambda d: is_on and self._cooldowns.wait(d.key, d.provider) > 0,
+            is_cooling=lambda d: is_on and self._is_cooling(d),
         )
+
+    def _is_cooling(self, deployment: Deployment) -> bool:
+        """Whether it can be asked with none of the gateway's keys."""
+        accounts = self._pools.accounts(deployment.provider)
+        return all(self._cooldowns.wait(deployment.key, account) > 0 for account in accounts)
 
     def status(self, provider: str) -> dict[str, Any]:
         """The state of a provider as the worst of its breakers explains it: since when, why, when it is tried again.
@@ -132,7 +164,13 @@ class Operator:
                 "why": _summed(snapshots.values(), row["cooldowns"]),
                 "next_probe_in": snapshot.next_probe_in,
             }
-        return {"state": row["state"], "mode": row["mode"], **cause, "cooldowns": row["cooldowns"], **_parts(row)}
+        keys = self._keys(provider, row["cooldowns"])
+        told = {"cooldowns": row["cooldowns"], "keys": keys}
+        return {"state": row["state"], "mode": row["mode"], **cause, **told, **_parts(row)}
+
+
+def _without_key(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "key"}
 
 
 def _parts(row: dict[str, Any]) -> dict[str, Any]:

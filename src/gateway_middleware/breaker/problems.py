@@ -41,13 +41,20 @@ def problems_of(
     """
     names, listed = set(providers), list(routes)
     keys = {deployment.key for route in listed for deployment in route.deployments}
-    refusing = [c for c in unhealed if c.credential in names and (c.deployment is None or c.deployment in keys)]
+    refusing = [
+        c for c in unhealed if _own_provider(c.credential) in names and (c.deployment is None or c.deployment in keys)
+    ]
     out = [name for name in sorted(names) if state_of(name) in SHUT]
     return [
         *map(_refusing, refusing),
         *(Problem(kind="provider_out", name=name, message="its circuit breakers let nothing through") for name in out),
         *(problem for route in listed if (problem := _of_route(route, state_of, is_cooling))),
     ]
+
+
+def _own_provider(credential: str) -> str:
+    """Of whom it is the gateway's own credential, or one of several. What is said of a tenant's is that tenant's."""
+    return credential.partition("#")[0]
 
 
 def _refusing(cooling: Cooling) -> Problem:

@@ -37,7 +37,12 @@ def by_affinity(groups: Groups, key: bytes) -> list[Deployment]:
     Weighted rendezvous hashing: when a deployment comes or goes, only its own keys move.
     """
     short = key if len(key) <= blake2b.MAX_KEY_SIZE else blake2b(key).digest()
-    return _ordered(groups, lambda deployment: _exponential(_chance(short, deployment.key), deployment.weight))
+    return _ordered(groups, lambda deployment: rendezvous(short, deployment.key, deployment.weight))
+
+
+def rendezvous(key: bytes, name: str, weight: float) -> float:
+    """The rank of a name for this key (at most 64 bytes): of several names the least is the choice of the key."""
+    return _exponential(_chance(key, name), weight)
 
 
 def by_latency(groups: Groups, latencies: Latencies) -> list[Deployment]:

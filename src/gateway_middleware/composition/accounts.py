@@ -1,4 +1,4 @@
-"""Accounts at providers: the provider's own, those of tenants with keys of their own, and those of callers."""
+"""Accounts at providers: the provider's own, one for each of its keys; those of tenants with keys; those of callers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import Payer, account_of, client_account_of
+from gateway_middleware.breaker.credentials import PooledKey
+from gateway_middleware.core.domain import Payer, account_of, client_account_of, key_account_of
 from gateway_middleware.core.provider_api import Auth
 from gateway_middleware.core.secret import Secret
 
@@ -28,6 +29,32 @@ def tenant_accounts(settings: Settings) -> dict[str, tuple[ProviderSettings, Sec
     }
 
 
+def key_accounts(settings: Settings) -> dict[str, tuple[ProviderSettings, Secret]]:
+    """The provider and the key of each of several keys, by the name of its account."""
+    return {
+        key_account_of(provider.name, key.name): (provider, key.secret)
+        for provider in settings.providers
+        for key in provider.keys
+    }
+
+
+def pools(settings: Settings) -> dict[str, tuple[PooledKey, ...]]:
+    """The keys of each provider that has several."""
+    return {
+        provider.name: tuple(
+            PooledKey(
+                name=key.name,
+                account=key_account_of(provider.name, key.name),
+                weight=key.weight,
+                identity=key.secret.fingerprint,
+            )
+            for key in provider.keys
+        )
+        for provider in settings.providers
+        if provider.keys
+    }
+
+
 def client_accounts(settings: Settings) -> dict[str, ProviderSettings]:
     """The provider of each account whose credentials come with the calls, by its name."""
     names = {tenant.client_provider for tenant in settings.tenants}
@@ -37,8 +64,9 @@ def client_accounts(settings: Settings) -> dict[str, ProviderSettings]:
 def provider_configs(settings: Settings) -> dict[str, ProviderSettings]:
     """What each adapter is made of, by account: others than the provider's differ from it in their credential only."""
     own = {provider.name: provider for provider in settings.providers}
-    of_tenants = {account: _with_key(provider, key) for account, (provider, key) in tenant_accounts(settings).items()}
-    return own | of_tenants | {account: _without(p) for account, p in client_accounts(settings).items()}
+    keyed = tenant_accounts(settings) | key_accounts(settings)
+    with_keys = {account: _with_key(provider, key) for account, (provider, key) in keyed.items()}
+    return own | with_keys | {account: _without(p) for account, p in client_accounts(settings).items()}
 
 
 def payers_by_tenant(settings: Settings) -> Mapping[str, Mapping[str, Payer]]:

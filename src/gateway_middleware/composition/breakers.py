@@ -9,6 +9,7 @@ import msgspec
 
 from gateway_middleware.breaker.budget import RetryBudget
 from gateway_middleware.breaker.cooldown import Cooldowns, Throttling
+from gateway_middleware.breaker.credentials import Pools
 from gateway_middleware.breaker.events import BreakerEvents
 from gateway_middleware.breaker.failover import Failover
 from gateway_middleware.breaker.hedge import Hedge
@@ -17,7 +18,7 @@ from gateway_middleware.breaker.selection import Latencies, Selector
 from gateway_middleware.breaker.state.factory import BreakerFactory
 from gateway_middleware.breaker.state.policy import BreakerPolicy, Mode
 from gateway_middleware.breaker.state.registry import BreakerRegistry
-from gateway_middleware.composition.accounts import tenant_accounts
+from gateway_middleware.composition.accounts import key_accounts, pools, tenant_accounts
 from gateway_middleware.composition.config import deployments_of
 from gateway_middleware.composition.part import Commit, Lifeless
 
@@ -51,6 +52,7 @@ class Breakers(Lifeless):
         self.cooldowns = Cooldowns(clock)
         self.of_clients = Cooldowns(clock)
         self._accounts = _accounts_of(settings)
+        self.pools = Pools(pools(settings))
         self.failover = Failover(
             registry=self._registry,
             throttling=Throttling(
@@ -63,9 +65,12 @@ class Breakers(Lifeless):
             wall=clocks.wall,
             random=clocks.random,
             max_attempts=settings.max_attempts,
+            pools=self.pools,
         )
         self.hedge = Hedge(clock=clock)
-        self.operator = Operator(self._registry, self.cooldowns, mode=mode, of_clients=self.of_clients)
+        self.operator = Operator(
+            self._registry, self.cooldowns, mode=mode, of_clients=self.of_clients, pools=self.pools
+        )
 
     def subscribe(self, listener: BreakerListener) -> None:
         """Tell this one too of transitions and cooldowns, from now on."""
@@ -77,6 +82,7 @@ class Breakers(Lifeless):
 
         def commit() -> None:
             self._forget_other_accounts(accounts)
+            self.pools.replace(pools(new))
             pairs = [(deployment, self._provider_of(deployment).origin) for deployment in deployments]
             self._registry.configure(pairs, policies=policies)
             self.failover.max_attempts = new.max_attempts
@@ -96,7 +102,8 @@ class Breakers(Lifeless):
 
 def _accounts_of(settings: Settings) -> Mapping[str, Secret]:
     own = {provider.name: provider.api_key for provider in settings.providers}
-    return own | {account: key for account, (_, key) in tenant_accounts(settings).items()}
+    others = tenant_accounts(settings) | key_accounts(settings)
+    return own | {account: key for account, (_, key) in others.items()}
 
 
 def policies_of(settings: Settings) -> dict[str, BreakerPolicy]:

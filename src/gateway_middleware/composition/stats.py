@@ -63,6 +63,7 @@ class Stats(Fixed):
             lambda: operator.circuit_breakers(config.provider_names),
             lambda: config.deployment_keys,
             alarm_classes=ALARMING,
+            accounts=operator.accounts,
         )
         self.providers = ProviderStats(
             providers=config.configured,

@@ -163,6 +163,16 @@ def account_of(provider: str, tenant: str) -> str:
     return f"{provider}@{tenant}"
 
 
+def key_account_of(provider: str, key: str) -> str:
+    """The name of one of a provider's several keys. No provider has a `#` in its name."""
+    return f"{provider}#{key}"
+
+
+def provider_of(account: str) -> str:
+    """The provider of an account, by its name."""
+    return account.partition("@")[0].partition("#")[0]
+
+
 def client_account_of(provider: str) -> str:
     """The name of all accounts at a provider whose credentials come with the calls. No tenant has such a name."""
     return f"{provider}@(client)"
@@ -186,6 +196,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Whose credential calls carry: the provider's own, by its name; `provider@tenant`, where the tenant has one."""
     payer: Payer = Payer.GATEWAY
     """Whose account that is."""
+    key_name: str | None = None
+    """Which of the provider's several keys; None: it has one."""
     credential: str = ""
     """A name for the credential itself: the account, unless each call of the account may bring another one."""
 

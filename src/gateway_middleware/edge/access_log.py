@@ -123,6 +123,7 @@ class AccessLog:
             error_code=error.error_code,
             attempt=number,
             paid_by=deployment.payer,
+            provider_key=deployment.key_name,
             request_id=record.request_id,
             upstream_request_id=attempt.upstream_request_id,
         )

@@ -131,6 +131,8 @@ class CallMeter:
             decision_id=self._record.decision_id,
             labels=self._record.labels,
             provider_labels=metering.labels_of(deployment.provider),
+            paid_by=deployment.payer.value,
+            provider_key=deployment.key_name,
             attribution=self._record.attribution,
             input_tokens=len(request.body) // _BYTES_PER_TOKEN,
         )

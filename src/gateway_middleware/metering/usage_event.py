@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
-from gateway_middleware.core.domain import Attribution, Outcome, Surface, Usage
+from gateway_middleware.core.domain import Attribution, Outcome, Payer, Surface, Usage
 
 if TYPE_CHECKING:
     from gateway_middleware.core.record import Attempt
@@ -50,6 +50,8 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of an attempt before its provider is asked, and is told again in its event.
 
     `budget` is `stepped-down` where the call went on with a cheaper route than was asked for: then `route` is that one.
+    `paid_by`: whose credential it carried (`gateway`, `tenant`, `client`); `provider_key`: which of the provider's
+    several keys, by its name.
     """
 
     id: str
@@ -68,6 +70,8 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     decision_id: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
     provider_labels: tuple[tuple[str, str], ...] = ()
+    paid_by: str = Payer.GATEWAY.value
+    provider_key: str | None = None
     attribution: Attribution | None = None
 
 
@@ -144,6 +148,8 @@ class UsageEvent(Attempted, frozen=True, kw_only=True, omit_defaults=True):
             decision_id=call.decision_id,
             labels=call.labels,
             provider_labels=call.provider_labels,
+            paid_by=call.paid_by,
+            provider_key=call.provider_key,
             attribution=call.attribution,
             outcome=outcome,
             usage=usage,

@@ -47,7 +47,8 @@ class BreakerMetrics(Collector):
     """Counts transitions and attempts; shows the states that `rows` (`circuit_breakers` of `/v1/health`) has.
 
     Labels are names of the configuration: `keys` are the deployments and hosts that may appear, all others are `other`.
-    `alarm_classes` are the classes of failures that an operator must look at: each begins at 0.
+    `alarm_classes` are the classes of failures that an operator must look at: each begins at 0, for every provider or
+    each of the keys that `accounts` gives of it.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class BreakerMetrics(Collector):
         keys: Callable[[], frozenset[str]],
         *,
         alarm_classes: Sequence[str] = (),
+        accounts: Callable[[str], Sequence[str]] = lambda provider: (provider,),
     ) -> None:
+        self._accounts = accounts
         self._rows = rows
         self._keys = keys
         self._transitions: _Counts = {}
@@ -98,7 +101,8 @@ class BreakerMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The metric families, for a prometheus_client registry."""
-        none: _Counts = {(provider, name): 0 for provider in self._rows() for name in self._alarm_classes}
+        accounts = [account for provider in self._rows() for account in self._accounts(provider)]
+        none: _Counts = {(account, name): 0 for account in accounts for name in self._alarm_classes}
         yield ALARMS.family({**none, **self._alarms})
         yield TRANSITIONS.family(self._transitions)
         yield ATTEMPTS.family(dict.fromkeys(self._refusals_to_come(), 0) | self._attempts)

@@ -137,12 +137,13 @@ def _severity(state: str) -> int:
 
 
 def _cooldowns(parts: Sequence[ProviderReport]) -> list[dict[str, Any]]:
-    """The longest of each deployment; None stands for all of the provider."""
-    longest: dict[str | None, dict[str, Any]] = {}
+    """The longest of each deployment and key; a deployment of None stands for all of the provider."""
+    longest: dict[tuple[str | None, str | None], dict[str, Any]] = {}
     for row in (row for part in parts for row in part.breakers["cooldowns"]):
-        known = longest.get(row["deployment"])
+        place = row["deployment"], row.get("key")
+        known = longest.get(place)
         if known is None or known["seconds"] < row["seconds"]:
-            longest[row["deployment"]] = row
+            longest[place] = row
     return list(longest.values())
 
 

@@ -15,8 +15,9 @@ from gateway_middleware.settings.breakers import read_breaker
 from gateway_middleware.settings.entra import read_entra
 from gateway_middleware.settings.labels import read_labels
 from gateway_middleware.settings.node import Node
+from gateway_middleware.settings.provider_keys import read_keys
 from gateway_middleware.settings.reaching import read_ca_file, read_headers, read_proxy
-from gateway_middleware.settings.tree import ProviderSettings
+from gateway_middleware.settings.tree import ProviderKey, ProviderSettings
 
 _KINDS = Mapping[str, ProviderKind]
 
@@ -155,7 +156,7 @@ def _build(
     name: str, kind: str, members: Mapping[str, Node], kinds: _KINDS, entra: EntraConfig | None
 ) -> ProviderSettings | None:
     """None when a member without default is missing, which has been complained about."""
-    key = _key(members) if entra is None else Secret("", source="entra")
+    keys = _keys(members) if entra is None else (_no_key("entra"),)
     is_insecure = "insecure" in members and scalars.boolean(members["insecure"])
     base_url = _base_url(members["base_url"], is_insecure) if "base_url" in members else kinds[kind].public_url
     timeouts = scalars.timeouts(members["timeouts"], Timeouts()) if "timeouts" in members else Timeouts()
@@ -174,13 +175,14 @@ def _build(
     labels = read_labels(members["labels"]) if "labels" in members else ()
     auth = Auth(scalars.choice(members["auth"], list(Auth))) if "auth" in members else None
     headers = read_headers(members["headers"]) if "headers" in members else ()
-    if key is None or base_url is None:
+    if not keys or base_url is None:
         return None
     return ProviderSettings(
         name=name,
         kind=kind,
         base_url=base_url,
-        api_key=key,
+        api_key=keys[0].secret,
+        keys=keys if len(keys) > 1 else (),
         api_version=version,
         timeouts=timeouts,
         is_insecure=is_insecure,
@@ -200,10 +202,14 @@ def _build(
     )
 
 
-def _key(members: Mapping[str, Node]) -> Secret | None:
+def _keys(members: Mapping[str, Node]) -> tuple[ProviderKey, ...]:
     if "api_key" in members:
-        return members["api_key"].secret()
-    return Secret("", source="none") if _sends_none(members) else None
+        return read_keys(members["api_key"])
+    return (_no_key("none"),) if _sends_none(members) else ()
+
+
+def _no_key(source: str) -> ProviderKey:
+    return ProviderKey(name=source, secret=Secret("", source=source))
 
 
 def _sends_none(members: Mapping[str, Node]) -> bool:

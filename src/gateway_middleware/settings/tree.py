@@ -40,15 +40,25 @@ class BreakerNumbers(msgspec.Struct, frozen=True, kw_only=True):
         return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
 
 
+class ProviderKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several keys of a provider. `name` may be shown; a key without `weight` serves when no other one can."""
+
+    name: str
+    secret: Secret
+    weight: float = 1.0
+
+
 class ProviderSettings(ProviderConfig, frozen=True, kw_only=True):
     """What the adapter of a provider is made of, and what the rest of the gateway must know of it.
 
     `base_url` has no slash at its end. `is_insecure`: plain `http://` to another machine was asked for. `labels` are
-    the operator's own words, which tenants may require.
+    the operator's own words, which tenants may require. `keys` are all that it has, where these are several: `api_key`
+    is the first of them.
     """
 
     is_insecure: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    keys: tuple[ProviderKey, ...] = ()
     breaker: BreakerNumbers = BreakerNumbers()
 
 

@@ -75,7 +75,8 @@ VARIABLES: tuple[Variable, ...] = (
         name="GATEWAY_PROVIDERS",
         default="`{}`",
         meaning='Further providers: `{"azure-eu": {"kind": "azure_openai", "base_url": "...", "api_key": '
-        '"env:AZURE_EU_KEY"}}`. `kind` is `openai`, `anthropic` or `azure_openai`; also `api_version`, `timeouts` '
+        '"env:AZURE_EU_KEY"}}`. `api_key` may be a list of several (docs/providers.md). `kind` is `openai`, '
+        "`anthropic` or `azure_openai`; also `api_version`, `timeouts` "
         "(`connect`, `first_byte`, `first_content`, `answer`, `idle`, `content_idle`, `total`, `write_stall`, "
         "`heartbeat`, in seconds), `insecure` (plain http), `organization`, `project`, "
         "`on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it does not take them), "

@@ -83,7 +83,16 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     min_open: float | None = None
     is_alarming: bool = False
 
+    @property
+    def is_of_credential(self) -> bool:
+        """Whether the provider has spoken of the credential, so that it may say otherwise of another one."""
+        return self.failure_class in _OF_CREDENTIAL
 
+
+_OF_CREDENTIAL = frozenset({
+    FailureClass.RATE_LIMITED, FailureClass.TOO_LARGE_FOR_LIMIT, FailureClass.QUOTA_EXHAUSTED,
+    FailureClass.CREDIT_EXHAUSTED, FailureClass.PROVIDER_AUTH, FailureClass.MODEL_DENIED, FailureClass.REQUEST_DENIED,
+})  # fmt: skip
 SUCCEEDED = Judgement(outcome=Outcome.SUCCESS, verdict=Verdict.SUCCESS)
 
 _MAX_WAIT_WITHIN_CALL = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gateway_middleware.breaker.peers.messages import Cooled, writable
-from gateway_middleware.core.domain import Clock
+from gateway_middleware.core.domain import Clock, provider_of
 
 _MAX_AT_ONCE = 200
 _MAX_NAME = 512
@@ -81,5 +81,5 @@ class SharedCooldowns:
 def _is_below(cooled: Cooled, key: str) -> bool:
     deployment, credential, _ = cooled
     if deployment is None:
-        return credential == key.partition("/")[0]
+        return provider_of(credential) == key.partition("/")[0]
     return deployment == key or deployment.startswith(f"{key}/")

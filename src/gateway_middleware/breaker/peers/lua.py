@@ -86,7 +86,7 @@ if ARGV[5] == '1' then
   for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
     local ok, pair = pcall(cjson.decode, member)
     local deployment = ok and pair[1]
-    if ok and (deployment == ARGV[1] or (deployment == cjson.null and pair[2] == provider) or
+    if ok and (deployment == ARGV[1] or (deployment == cjson.null and string.match(pair[2], '^[^@#]*') == provider) or
        (type(deployment) == 'string' and string.sub(deployment, 1, #ARGV[1] + 1) == ARGV[1] .. '/')) then
       redis.call('ZREM', KEYS[3], member)
     end

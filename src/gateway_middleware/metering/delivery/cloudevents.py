@@ -19,6 +19,8 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
                      key_id                         which of the tenant's keys; never the key
                      policy_decision, labels        what the policy-adapter has said of the call
                      provider_labels                the operator's labels of the provider, e.g. {"region": "eu"}
+                     paid_by, provider_key          whose credential it carried, "gateway", "tenant" or "client";
+                                                    which of the provider's several keys, by its name
                      tags, session, end_user        what the client says that the call belongs to
                      outcome, status                e.g. "success"; the provider's HTTP status
                      usage_source                   "provider", "partial" or "estimated"
@@ -73,6 +75,8 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
     policy_decision: str | None
     labels: dict[str, str]
     provider_labels: dict[str, str]
+    paid_by: str
+    provider_key: str | None
     tags: dict[str, str]
     session: str | None
     end_user: str | None
@@ -156,6 +160,8 @@ def _data(event: UsageEvent) -> _Data:
         policy_decision=event.decision_id,
         labels=dict(event.labels),
         provider_labels=dict(event.provider_labels),
+        paid_by=event.paid_by,
+        provider_key=event.provider_key,
         tags=dict(attribution.tags),
         session=attribution.session,
         end_user=attribution.end_user,

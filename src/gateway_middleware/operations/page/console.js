@@ -191,7 +191,7 @@
       make("div", { class: "head" }, make("h3", null, p.name), make("span", { class: "kind" }, spoken(p.kind), p.mode === "on" ? "" : ` · breakers ${p.mode}`), badge(p.state)),
       !isWell && make("p", { class: "cause" }, sentence(p.reason || "by an operator; nobody has called it yet"), p.since && ` · since ${span(now() - Date.parse(p.since) / 1000)}`, p.next_probe_in !== null && ` · next probe in ${span(p.next_probe_in)}`),
       why && make("p", { class: "cause muted" }, "Last failures: ", why),
-      p.cooldowns.map((c) => make("p", { class: "cause" }, make("span", { class: "badge warn" }, "cooling down"), " ", make("span", { class: "mono" }, c.deployment || "everything"), ` for ${span(c.seconds)}`, c.class && ` · ${spoken(c.class)}`)),
+      p.cooldowns.map((c) => make("p", { class: "cause" }, make("span", { class: "badge warn" }, "cooling down"), " ", make("span", { class: "mono" }, (c.deployment || "everything") + (c.key ? ` with ${c.key}` : "")), ` for ${span(c.seconds)}`, c.class && ` · ${spoken(c.class)}`)),
       make("div", { class: "charts" },
         make("div", { class: "chart" }, make("div", { class: "cap" }, "p95 latency", make("b", null, millis(minute.latency_ms.p95))), latencies(p.samples)),
         make("div", { class: "chart" }, make("div", { class: "cap" }, "Errors", make("b", null, minute.attempts ? `${percent(minute.error_rate)} of ${count(minute.attempts)}` : "–")), errors(p.samples))),
