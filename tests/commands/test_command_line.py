@@ -233,3 +233,33 @@ def test_what_does_not_serve_imports_no_server(code: str, unwanted: set[str]) ->
     environ = inherited | {"OPENAI_API_KEY": KEY, "GATEWAY_OPEN": "true"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environ)
     assert done.stdout.splitlines()[-1] == "nothing"
+
+
+def test_whose_credentials_calls_carry() -> None:
+    two = {"kind": "openai", "api_key": ["env:KEY_A", {"key": "env:KEY_B", "weight": 3, "name": "batch"}]}
+    claude = {"kind": "anthropic", "auth": "none", "labels": {"region": "us"}}
+    acme = {"keys": ["sha256:" + "0" * 64], "credentials": {"two": "env:KEY_C", "claude": "client"}}
+    settings = Settings.from_env({
+        "GATEWAY_PROVIDERS": json.dumps({"two": two, "claude": claude}),
+        "GATEWAY_TENANTS": json.dumps({"acme": {**acme, "require": {"region": "us"}}}),
+        "KEY_A": "sk-a-0123456789", "KEY_B": "sk-b-0123456789", "KEY_C": "sk-c-0123456789",
+    })  # fmt: skip
+    lines = list(describe(settings))
+    one, other = (key.secret.fingerprint for key in settings.providers[0].keys)
+    own = settings.tenants[0].credentials[0][1].fingerprint
+    assert (
+        "  two: openai at https://api.openai.com/v1, "
+        f"key-1 env:KEY_A (fingerprint {one}) weight 1, batch env:KEY_B (fingerprint {other}) weight 3"
+    ) in lines
+    tenant = lines.index("    credential at two: the tenant's own key env:KEY_C (fingerprint " + own + ")")
+    assert lines[tenant + 1] == "    credential at claude: the caller's own, sent beside x-gateway-key"
+    assert "warning: tenant acme: its credential at two is never sent: two has not the labels it requires" in lines
+    assert not any("credential at claude is never sent" in line for line in lines)
+
+
+def test_callers_without_a_key_of_the_gateway() -> None:
+    settings = Settings.from_env({
+        "ANTHROPIC_API_KEY": "sk-0123456789", "GATEWAY_JWT_ISSUER": "https://issuer.test", "GATEWAY_JWT_AUDIENCE": "us",
+        "GATEWAY_TENANTS": json.dumps({"acme": {"credentials": "client"}}),
+    })  # fmt: skip
+    assert any("beside x-gateway-key, and it has no keys" in line for line in describe(settings))

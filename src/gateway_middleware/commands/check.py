@@ -23,6 +23,8 @@ from gateway_middleware.settings.retirement import retirement_warnings
 if TYPE_CHECKING:
     import argparse
 
+    from gateway_middleware.core.secret import Secret
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of `serve`, and `--probe`."""
@@ -61,7 +63,9 @@ def describe(settings: Settings, environ: Mapping[str, str] = MappingProxyType({
         yield f"  {route.name} -> {', '.join(_deployment(d) for d in route.deployments)}"
     yield "  provider/model and plain model names resolve by provider"
     yield "tenants"
-    yield from (f"  {_tenant(tenant)}" for tenant in settings.tenants)
+    for tenant in settings.tenants:
+        yield f"  {_tenant(tenant)}"
+        yield from (f"    credential at {line}" for line in _credentials(tenant))
     yield from (f"  {line}" for line in _known_otherwise(settings))
     yield from places(settings)
     workers = "1 worker" if settings.workers == 1 else f"{settings.workers} workers"
@@ -88,13 +92,33 @@ def _known_otherwise(settings: Settings) -> Iterable[str]:
 
 def _provider(provider: ProviderSettings) -> str:
     version = f" api-version {provider.api_version}" if provider.api_version else ""
-    key = f"key {provider.api_key.source} (fingerprint {provider.api_key.fingerprint})"
+    key = ", ".join(_keys(provider))
     if provider.entra is not None:
         key = f"Entra ID by {provider.entra.flow}"
     elif provider.auth is Auth.NONE:
         key = "no key"
     labels = "".join(f", {name}={value}" for name, value in provider.labels)
     return f"{provider.name}: {provider.kind} at {provider.base_url}{version}, {key}{labels}"
+
+
+def _keys(provider: ProviderSettings) -> Iterable[str]:
+    """Its key, or each of several by name and weight."""
+    if not provider.keys:
+        yield f"key {_secret(provider.api_key)}"
+    for key in provider.keys:
+        yield f"{key.name} {_secret(key.secret)} weight {key.weight:g}"
+
+
+def _secret(secret: Secret) -> str:
+    return f"{secret.source} (fingerprint {secret.fingerprint})"
+
+
+def _credentials(tenant: TenantSettings) -> Iterable[str]:
+    """Whose credential its calls carry, where that is not the gateway's."""
+    for provider, key in tenant.credentials:
+        yield f"{provider}: the tenant's own key {_secret(key)}"
+    if tenant.client_provider is not None:
+        yield f"{tenant.client_provider}: the caller's own, sent beside x-gateway-key"
 
 
 def _timeouts(provider: ProviderSettings) -> str:

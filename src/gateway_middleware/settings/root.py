@@ -294,6 +294,7 @@ def _warnings(settings: Settings) -> Iterable[str]:
     for tenant in settings.tenants:
         if tenant.on_unpriced == "allow" and settings.limits_spend:
             yield f"tenant {tenant.name}: on_unpriced is allow: calls without a known price pass every limit on spend"
+        yield from _credential_warnings(tenant, settings)
         if not any(meets(dict(provider.labels), tenant.require) for provider in settings.providers):
             yield f"tenant {tenant.name}: no provider has the labels that it requires: all its calls are refused"
     yield from _group_warnings(settings)
@@ -318,6 +319,17 @@ def _warnings(settings: Settings) -> Iterable[str]:
             f"GATEWAY_MAX_TENANT_BODIES_BYTES: {settings.max_tenant_bodies_bytes} for all requests of a tenant is less "
             f"than GATEWAY_MAX_BODY_BYTES, {settings.max_body_bytes}, for one"
         )
+
+
+def _credential_warnings(tenant: TenantSettings, settings: Settings) -> Iterable[str]:
+    """Credentials of a tenant that no call of it will carry."""
+    labels = {provider.name: dict(provider.labels) for provider in settings.providers}
+    client = tenant.client_provider
+    for name in (*(name for name, _ in tenant.credentials), *(() if client is None else (client,))):
+        if not meets(labels[name], tenant.require):
+            yield f"tenant {tenant.name}: its credential at {name} is never sent: {name} has not the labels it requires"
+    if client is not None and not tenant.keys and settings.admin_token is None:
+        yield f"tenant {tenant.name}: callers bring their own credential beside x-gateway-key, and it has no keys"
 
 
 def _group_warnings(settings: Settings) -> Iterable[str]:
