@@ -134,7 +134,7 @@ _SECONDS = "expected seconds: a number above 0, at most 86400"
             (
                 f"{P}.zzz: unknown name; expected one of kind, base_url, api_key, api_version, timeouts, insecure, "
                 "organization, project, breaker, on_disconnect, stream_options, ca_file, proxy, stateless, surfaces, "
-                "auth, headers, labels, entra"
+                "auth, headers, labels, entra, aws"
             ),
         ),
         (entry(api_key=7), f"{P}.api_key=[redacted]: expected text, env:NAME or file:/path"),
@@ -313,4 +313,4 @@ def test_values_that_no_header_has(value: object) -> None:
 def test_a_form_of_credential_that_there_is_not() -> None:
     (fault,) = complaints(GATEWAY_PROVIDERS=entry(base_url="https://h/v1", auth="basic"))
 
-    assert "bearer, x-api-key, api-key, none" in fault
+    assert "bearer, x-api-key, api-key, sigv4, none" in fault

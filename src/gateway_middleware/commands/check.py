@@ -95,6 +95,9 @@ def _provider(provider: ProviderSettings) -> str:
     key = ", ".join(_keys(provider))
     if provider.entra is not None:
         key = f"Entra ID by {provider.entra.flow}"
+    elif provider.aws is not None:
+        aws = provider.aws
+        key = f"signed for {aws.service} in {aws.region} by {_secret(aws.secret_access_key)}"
     elif provider.auth is Auth.NONE:
         key = "no key"
     labels = "".join(f", {name}={value}" for name, value in provider.labels)

@@ -79,11 +79,12 @@ def payers_by_tenant(settings: Settings) -> Mapping[str, Mapping[str, Payer]]:
 
 
 def _with_key(provider: ProviderSettings, key: Secret) -> ProviderSettings:
-    """A key in the usual form of the kind stands in for tokens."""
-    auth = None if provider.entra is not None else provider.auth
-    return msgspec.structs.replace(provider, api_key=key, auth=auth, entra=None)
+    """A key in the usual form of the kind stands in for tokens and signatures."""
+    has_other = provider.entra is not None or provider.aws is not None
+    auth = None if has_other else provider.auth
+    return msgspec.structs.replace(provider, api_key=key, auth=auth, entra=None, aws=None)
 
 
 def _without(provider: ProviderSettings) -> ProviderSettings:
     """No call carries the gateway's."""
-    return msgspec.structs.replace(provider, api_key=_COMES_WITH_CALLS, auth=Auth.NONE, entra=None)
+    return msgspec.structs.replace(provider, api_key=_COMES_WITH_CALLS, auth=Auth.NONE, entra=None, aws=None)

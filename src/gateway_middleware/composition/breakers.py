@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.core.domain import Deployment
     from gateway_middleware.core.provider_api import Provider
-    from gateway_middleware.core.secret import Secret
     from gateway_middleware.settings import Settings
     from gateway_middleware.settings.tree import ProviderSettings
 
@@ -89,7 +88,7 @@ class Breakers(Lifeless):
 
         return commit
 
-    def _forget_other_accounts(self, accounts: Mapping[str, Secret]) -> None:
+    def _forget_other_accounts(self, accounts: Mapping[str, object]) -> None:
         """What a provider said to another credential (refused, throttled, out of quota) says nothing of the new one."""
         for name, key in accounts.items():
             if self._accounts.get(name) != key:
@@ -100,8 +99,9 @@ class Breakers(Lifeless):
         return self._providers[deployment.account]
 
 
-def _accounts_of(settings: Settings) -> Mapping[str, Secret]:
-    own = {provider.name: provider.api_key for provider in settings.providers}
+def _accounts_of(settings: Settings) -> Mapping[str, object]:
+    """What says who calls, by account."""
+    own: dict[str, object] = {p.name: p.api_key if p.aws is None else p.aws for p in settings.providers}
     others = tenant_accounts(settings) | key_accounts(settings)
     return own | {account: key for account, (_, key) in others.items()}
 

@@ -17,7 +17,9 @@ from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.fetch import FetchError
 from gateway_middleware.core.provider_api import EntraConfig
 from gateway_middleware.providers.entra import read_token, token_request
+from gateway_middleware.providers.sigv4 import AwsSigner
 from gateway_middleware.upstream.passed_credential import PassedCredential
+from gateway_middleware.upstream.signed_credential import SignedCredential
 from gateway_middleware.upstream.token_credential import TokenCredential
 
 if TYPE_CHECKING:
@@ -99,11 +101,13 @@ class Credentials:
 
         return commit
 
-    def _credential(self, provider: ProviderSettings) -> TokenCredential | None:
+    def _credential(self, provider: ProviderSettings) -> UpstreamCredential | None:
         host = self._given.get(provider.name)
         if host is not None:
             scope = (provider.entra or EntraConfig()).scope
             return self._shared_by(f"{provider.name}/{scope}", provider.name, partial(_from_host, host, scope))
+        if provider.aws is not None:
+            return SignedCredential(AwsSigner(provider.aws, wall=self._clocks.wall))
         if provider.entra is None:
             return None
         return self._shared_by(
@@ -129,9 +133,9 @@ class Credentials:
         self._config.scrub.hide(token.value)
         self._conceal(self._shared[key])
 
-    def _conceal(self, credential: TokenCredential) -> None:
+    def _conceal(self, credential: UpstreamCredential) -> None:
         """What a provider repeats of a token is struck out of its answer."""
-        token = credential.current
+        token = credential.current if isinstance(credential, TokenCredential) else None
         for name, other in self.by_account.items():
             if other is credential and token is not None:
                 self._config.providers[name].conceal((token.value,))

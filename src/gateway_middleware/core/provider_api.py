@@ -23,12 +23,23 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Auth(StrEnum):
-    """How a credential is sent: `Authorization: Bearer`, `x-api-key`, `api-key`, or not at all."""
+    """How a credential is sent: `Authorization: Bearer`, `x-api-key`, `api-key`, as AWS's signature, or not at all."""
 
     BEARER = "bearer"
     X_API_KEY = "x-api-key"
     API_KEY = "api-key"
+    SIGV4 = "sigv4"
     NONE = "none"
+
+
+class AwsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """With what requests are signed (AWS Signature Version 4), and for which region and service."""
+
+    access_key_id: Secret
+    secret_access_key: Secret
+    session_token: Secret | None = None
+    region: str
+    service: str = "bedrock"
 
 
 class EntraConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +97,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, Secret], ...] = ()
     entra: EntraConfig | None = None
     """Calls carry a token of Entra ID in place of a key."""
+    aws: AwsConfig | None = None
+    """Calls are signed in place of carrying a key."""
     max_event_bytes: int = MAX_EVENT_BYTES
     surfaces: frozenset[Surface] | None = None
     """The surfaces that this provider really has; None: all of its kind."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Deployment, HeaderList, ModelRequest
     from gateway_middleware.core.errors import UpstreamStatusError
-    from gateway_middleware.core.provider_api import ProviderConfig, Proxy
+    from gateway_middleware.core.provider_api import AwsConfig, ProviderConfig, Proxy
     from gateway_middleware.providers.targets import Headers, PathOf
 
 _EVENT_STREAM = b"text/event-stream"
@@ -68,7 +68,14 @@ class Adapter:
 def _secrets(config: ProviderConfig) -> tuple[str, ...]:
     """Values of headers are secrets where they were given as `env:NAME` or `file:/path`."""
     headers = [value.reveal() for _, value in config.headers if value.source.startswith(("env:", "file:"))]
-    return (config.api_key.reveal(), *headers, *_proxy_secrets(config.proxy))
+    return (config.api_key.reveal(), *headers, *_proxy_secrets(config.proxy), *_aws_secrets(config.aws))
+
+
+def _aws_secrets(aws: AwsConfig | None) -> tuple[str, ...]:
+    if aws is None:
+        return ()
+    given = (aws.access_key_id, aws.secret_access_key, aws.session_token)
+    return tuple(secret.reveal() for secret in given if secret is not None)
 
 
 def _proxy_secrets(proxy: Proxy | None) -> tuple[str, ...]:

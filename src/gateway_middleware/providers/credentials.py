@@ -20,7 +20,7 @@ def credential_headers(config: ProviderConfig, default: Auth) -> Headers:
     Raises `ValueError`, which does not repeat the credential.
     """
     auth = config.auth or default
-    if auth is Auth.NONE:
+    if auth in {Auth.NONE, Auth.SIGV4}:  # nothing, or nothing that is the same for two calls
         return ()
     key = header_value(config.api_key.reveal(), "an API key")
     return ((_NAMES[auth], b"Bearer " + key if auth is Auth.BEARER else key),)

@@ -11,6 +11,7 @@ from gateway_middleware.core.domain import MODEL_SURFACES, Surface, Timeouts
 from gateway_middleware.core.provider_api import Auth, EntraConfig, ProviderKind
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.settings import scalars
+from gateway_middleware.settings.aws import read_aws, signs
 from gateway_middleware.settings.breakers import read_breaker
 from gateway_middleware.settings.entra import read_entra
 from gateway_middleware.settings.labels import read_labels
@@ -72,6 +73,7 @@ _OPTIONS = (
     "headers",
     "labels",
     "entra",
+    "aws",
 )
 _OF_SOME_KINDS = ("api_version", "organization", "project")
 _ENTRA_KIND = "azure_openai"
@@ -134,12 +136,12 @@ def _entra(kind: str, members: Mapping[str, Node], nodes: Mapping[str, Node]) ->
         return None
     if "entra" in members and "api_key" in members:
         members["entra"].fault("expected either this or api_key")
-    has_other = "api_key" in members or _sends_none(members)
+    has_other = "api_key" in members or _sends_none(members) or signs(members)
     return None if has_other and "entra" not in members else read_entra(members.get("entra"), nodes)
 
 
 def _complain_about_missing(kind: str, entry: Node, members: Mapping[str, Node], kinds: _KINDS) -> None:
-    if "api_key" not in members and not _sends_none(members) and kind != _ENTRA_KIND:
+    if "api_key" not in members and not _sends_none(members) and not signs(members) and kind != _ENTRA_KIND:
         entry.missing("api_key", "expected the API key, as env:NAME or file:/path")
     if "base_url" not in members and kinds[kind].public_url is None:
         entry.missing("base_url", _NO_URL.get(kind, "expected the address of the provider"))
@@ -175,6 +177,7 @@ def _build(
     labels = read_labels(members["labels"]) if "labels" in members else ()
     auth = Auth(scalars.choice(members["auth"], list(Auth))) if "auth" in members else None
     headers = read_headers(members["headers"]) if "headers" in members else ()
+    aws = read_aws(members)
     if not keys or base_url is None:
         return None
     return ProviderSettings(
@@ -197,6 +200,7 @@ def _build(
         surfaces=surfaces,
         auth=Auth.NONE if entra is not None else auth,
         entra=entra,
+        aws=aws,
         headers=headers,
         labels=labels,
     )
@@ -205,6 +209,8 @@ def _build(
 def _keys(members: Mapping[str, Node]) -> tuple[ProviderKey, ...]:
     if "api_key" in members:
         return read_keys(members["api_key"])
+    if signs(members):
+        return (_no_key("sigv4"),)
     return (_no_key("none"),) if _sends_none(members) else ()
 
 

@@ -82,7 +82,8 @@ VARIABLES: tuple[Variable, ...] = (
         "`on_disconnect` (`cancel`, `drain`), `stream_options` (`false`: it does not take them), "
         "`ca_file` (authorities besides the public ones), `proxy` "
         '(`"http://host:port"`, or `{"url": ..., "credentials": "env:NAME"}`), `stateless`, '
-        "`auth` (`bearer`, `x-api-key`, `api-key`, `none`), `headers`, `labels`, `entra` (docs/providers.md), "
+        "`auth` (`bearer`, `x-api-key`, `api-key`, `sigv4`, `none`), `headers`, `labels`, `entra`, `aws` "
+        "(docs/providers.md), "
         "`surfaces` (those that it really has: `chat`, `responses`, ...), `breaker` (docs/circuit-breaking.md). An "
         "entry named as a built-in provider replaces it.",
     ),

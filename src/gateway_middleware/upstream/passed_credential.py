@@ -31,7 +31,7 @@ class PassedCredential:
     """
 
     def __init__(self, auth: Auth | None, dialect: Dialect) -> None:
-        self._auth = None if auth is Auth.NONE else auth
+        self._auth = auth if auth in _NAMES else None
         self._dialect = dialect
 
     def open(
