@@ -121,8 +121,9 @@ def shortage_behind(error: BaseException) -> Exception | None:
     """What the gateway itself lacks, if that is why no connection came about."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "thread" in str(error)):
         return error
-    if isinstance(error, socket.gaierror):
-        return _lack_of_descriptors()  # the resolver opens files and sockets, and says only that it failed
+    if isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno == errno.EBUSY):
+        # The resolver opens files and sockets, and says only that it failed; with mDNS, that it is busy.
+        return _lack_of_descriptors()
     return error if isinstance(error, OSError) and error.errno in _SHORTAGES else None
 
 
