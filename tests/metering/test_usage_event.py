@@ -127,7 +127,7 @@ def test_an_event_repeats_what_was_written_before_the_call() -> None:
     event = event_of(CALL, attempt_at(outcome=Outcome.SUCCESS, **COMPLETE, status=200, response_model="m-1"))
     assert event is not None
     shared = set(OpenCall.__struct_fields__) & set(UsageEvent.__struct_fields__)
-    assert len(shared) == 16
+    assert len(shared) == 19
     assert {name: getattr(event, name) for name in shared} == {name: getattr(CALL, name) for name in shared}
     assert (event.status, event.model_served, bytes(event.raw_usage)) == (200, "m-1", b'{"prompt_tokens":7}')
     assert (event.cost, event.price_version) == (None, None)

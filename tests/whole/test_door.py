@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
+import msgspec
 import openai
 import pytest
 
 from door_rig import Answer, answers, send
 from gateway_middleware.commands.serve import door_limits
+from gateway_middleware.serving.descriptors import raise_limit
 from gateway_middleware.serving.http.limits import DoorLimits, HalfClose
 from gateway_middleware.serving.http.refusal import Refusal
 from gateway_middleware.serving.refusals import refuse_in_dialect
@@ -123,7 +125,8 @@ def test_every_status_has_a_type_and_a_code(status: int, kind: str, code: str) -
 
 
 def test_the_settings_are_those_of_the_door() -> None:
-    assert door_limits(Settings()) == DoorLimits(linger_bytes=16 * 1024 * 1024 + 64 * 1024)
+    usual = DoorLimits(linger_bytes=16 * 1024 * 1024 + 64 * 1024)
+    assert door_limits(Settings()) == msgspec.structs.replace(usual, max_connections=raise_limit(10_000))
     values = {
         "GATEWAY_HEAD_SECONDS": "1",
         "GATEWAY_BODY_SECONDS": "2",

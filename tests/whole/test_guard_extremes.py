@@ -85,6 +85,7 @@ async def guarded(folder: Path, **options: Any) -> AsyncIterator[Guarded]:
             "GATEWAY_GUARDS": json.dumps({"dlp": {"url": guard_url, "stages": ["stream"], "deadline": 20} | options}),
             "GATEWAY_TENANTS": json.dumps(tenants),
             "GATEWAY_JOURNAL": str(folder / "journal.db"),
+            "GATEWAY_MAX_ANSWER_BYTES": "1048576",
             "GATEWAY_USAGE_METERING_URL": f"{sink.url}/events",
         }
         async with gateway_for(simulator.url, **extra) as url:

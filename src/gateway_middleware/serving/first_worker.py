@@ -62,7 +62,11 @@ class FirstWorker:
 
     def _run(self, control: socket.socket) -> int:
         findings = self._prepare()
-        control.sendall(msgspec.json.encode(findings) + b"\n")
-        if findings.complaints or control.recv(1) != _BEGIN:
+        try:
+            control.sendall(msgspec.json.encode(findings) + b"\n")
+            may_begin = control.recv(1) == _BEGIN
+        except OSError:  # the parent has left in the meantime
+            return 1
+        if findings.complaints or not may_begin:
             return 1
         return self._work(control)
