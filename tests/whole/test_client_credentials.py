@@ -319,6 +319,14 @@ async def test_a_stored_response_is_read_with_the_credential_of_who_reads_it() -
         assert sent == [f"Bearer {MINE}"] * 2 + ["Bearer sk-expired-01234567"]
 
 
+async def test_a_step_down_takes_it_along() -> None:
+    routes = {"fast": {"to": ["b/m"], "on_budget": {"route": "cheap"}}, "cheap": ["a/m"]}
+    world = World(routes)
+    assert (await world.ask(None)).status == 401  # the call may come to `a`
+    assert (await world.ask()).status == 200
+    assert world.sent() == [("b", OWN_OF_B)]
+
+
 class Hosts:
     """`serve` with two workers before two simulators, at which one only knows the credentials of callers."""
 

@@ -89,7 +89,11 @@ class RouteTable:
             return route
         with suppress(InvalidRequestError, PermissionDeniedError, UnknownModelError):  # then there is no step
             cheaper = self._permitted(step.route, surface, dialect, tenant)
-            return msgspec.structs.replace(route, on_budget=BudgetStep(route=cheaper, percent=step.percent))
+            return msgspec.structs.replace(
+                route,
+                on_budget=BudgetStep(route=cheaper, percent=step.percent),
+                takes_client_credential=route.takes_client_credential or cheaper.takes_client_credential,
+            )
         return route
 
     def _permitted(self, model: str, surface: Surface, dialect: Dialect, tenant: Tenant) -> Route:
