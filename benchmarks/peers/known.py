@@ -1,8 +1,8 @@
 """The peers: what is installed of each, how it is started, and which features are on without a database.
 
 Each stands in front of one address of the mock provider, under the model name `bench`, and has the limits of
-`servers.LIMITS` where it has such limits: none that a benchmark could reach. What is said to be on was tried by hand,
-with limits that could be reached.
+`servers.LIMITS` where it has such limits: none that a benchmark could reach. What is said to be on is what its
+configuration took; a key check is tried before each measurement.
 """
 
 from __future__ import annotations
