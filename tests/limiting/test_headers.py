@@ -102,6 +102,19 @@ def test_headers_of_constant_limits_are_those_of_the_decision(
         assert sorted(told) == sorted(prepared.headers(decision.statuses) if prepared is not None else [])
 
 
+def test_prepared_headers_tell_the_oldest_bucket_apart_from_the_newest() -> None:
+    clock, tenant = Clock(60_000), fresh()
+    memory, prepared = store(clock), OpenAIHeaders.of([rpm(5)])
+    assert prepared is not None
+    for _ in range(2):
+        decision = memory.admit([claim(tenant, rpm(5))], b"a")
+        clock.advance(7)
+    assert sorted(prepared.headers(decision.statuses)) == sorted(limit_headers(decision, Dialect.OPENAI, WALL))
+    assert decision.statuses[0].oldest != decision.statuses[0].newest
+    refused = store(clock).admit([claim(fresh(), rpm(5), 6)], b"a")
+    assert dict(prepared.headers(refused.statuses))[b"x-ratelimit-reset-requests"] == b"0s"
+
+
 def test_of_two_limits_on_one_unit_the_tightest_has_to_be_found() -> None:
     assert OpenAIHeaders.of([parse_limit("10/second"), parse_limit("20/hour")]) is None
     assert OpenAIHeaders.of([spend()]) is None

@@ -63,6 +63,29 @@ async def test_a_dead_one_is_an_error(own_redis: RedisProcess) -> None:
     await caller.aclose()
 
 
+async def test_what_is_not_answered_in_time_is_ended_before_the_client_is_closed() -> None:
+    events: list[str] = []
+
+    class Silent:
+        async def execute_command(self, *_: object) -> Reply:
+            try:
+                answer: Reply = await asyncio.get_running_loop().create_future()
+            finally:
+                events.append("ended")
+            return answer
+
+        async def aclose(self) -> None:
+            events.append("closed")
+
+    caller = RedisPyCaller(Silent(), deadline=0.01)
+    reply = caller.call((b"PING",))
+    await asyncio.sleep(0)
+    await caller.aclose()
+    assert events == ["ended", "closed"]
+    with pytest.raises(RedisError):
+        await reply
+
+
 async def test_sentinel(tmp_path: Path) -> None:
     if BINARY is None:
         pytest.skip(WHY_SKIPPED)

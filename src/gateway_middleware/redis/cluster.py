@@ -121,6 +121,9 @@ class RedisPyCaller:
         """Close every connection when what was sent is answered, or the deadline is over."""
         self._is_closed = True
         if self._running:
-            await asyncio.wait(self._running, timeout=self._deadline)
+            _, late = await asyncio.wait(self._running, timeout=self._deadline)
+            for task in late:  # it might open what is closed now
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         for client in (self._client, *self._sentinels):
             await client.aclose()

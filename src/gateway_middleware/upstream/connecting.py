@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import ssl
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohappyeyeballs
 import certifi
@@ -29,6 +30,8 @@ ATTEMPT_DELAY = 0.25
 """After so many seconds without an answer the next address is tried as well (RFC 8305, section 8)."""
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _RETRY_SECONDS = 1.0
+_OF_A_RESOLVER = 4
+"""File descriptors that it takes to look up a name, more or less."""
 
 
 class Connector:
@@ -104,9 +107,19 @@ async def addresses_of(host: str, port: int) -> Sequence[AddrInfoType]:
     try:
         family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
     except ValueError:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _looked_up(host, port)
         return [(family, kind, protocol, name, address) for family, kind, protocol, name, address in found]
     return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+
+
+async def _looked_up(host: str, port: int) -> Sequence[Any]:
+    """What the resolver says of a name. Raises `socket.gaierror`, whatever the last thing was that went wrong in it."""
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        raise
+    except OSError as error:
+        raise socket.gaierror(socket.EAI_SYSTEM, f"the resolver failed: {error.strerror}") from error
 
 
 def no_connection_for_want(shortage: Exception) -> GatewayShortageError:
@@ -121,15 +134,16 @@ def shortage_behind(error: BaseException) -> Exception | None:
     """What the gateway itself lacks, if that is why no connection came about."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "thread" in str(error)):
         return error
-    if isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno == errno.EBUSY):
-        # The resolver opens files and sockets, and says only that it failed; with mDNS, that it is busy.
-        return _lack_of_descriptors()
+    if isinstance(error, socket.gaierror):
+        return _lack_of_descriptors()  # the resolver opens files and sockets, and says only that it failed
     return error if isinstance(error, OSError) and error.errno in _SHORTAGES else None
 
 
 def _lack_of_descriptors() -> OSError | None:
     try:
-        socket.socket().close()
+        with contextlib.ExitStack() as opened:
+            for _ in range(_OF_A_RESOLVER):
+                opened.enter_context(socket.socket())
     except OSError as error:
         return error
     return None
