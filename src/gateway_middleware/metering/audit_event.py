@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from gateway_middleware.metering.moments import rfc3339
 from gateway_middleware.metering.usage_event import EVENT_TYPE, sibling_type
 
 AUDIT_EVENT_TYPE = sibling_type(EVENT_TYPE, "audit")
@@ -88,7 +88,7 @@ decode_audit_event = msgspec.json.Decoder(AuditEvent).decode
 def cloud_event(event: AuditEvent, *, source: str, event_type: str = AUDIT_EVENT_TYPE) -> bytes:
     """As `usage-metering` gets it."""
     data = _Data(**{name: getattr(event, name) for name in _Data.__struct_fields__})
-    moment = datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
+    moment = rfc3339(event.time)
     return msgspec.json.encode(
-        _CloudEvent(id=event.id, source=source, type=event_type, subject=event.tenant, time=f"{moment}Z", data=data)
+        _CloudEvent(id=event.id, source=source, type=event_type, subject=event.tenant, time=moment, data=data)
     )

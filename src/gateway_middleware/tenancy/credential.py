@@ -18,7 +18,8 @@ GATEWAY_KEY = b"x-gateway-key"
 """The header that is for this gateway alone: where it is sent, `Authorization` may be meant for somebody else."""
 _BEARER = b"bearer "
 _NAMES = frozenset({b"authorization", b"x-api-key", b"api-key", GATEWAY_KEY})
-_is_visible = re.compile(rb"[\x21-\x7e]*").fullmatch
+is_visible = re.compile(rb"[\x21-\x7e]*").fullmatch
+"""Finds a match where a credential is visible ASCII alone."""
 _TWO = "The request carries two different API keys. Send one."
 
 
@@ -85,18 +86,13 @@ def _distinct(secrets: Iterable[bytes]) -> list[bytes]:
 
 def _checked(secret: bytes) -> Credential:
     is_long = len(secret) > MAX_BYTES
-    if (is_long and not _is_long_token(secret)) or not _is_visible(secret):
+    if (is_long and not _is_long_token(secret)) or not is_visible(secret):
         raise AuthenticationError("The API key is not valid.")
     return Credential(secret)
 
 
 def _is_long_token(secret: bytes) -> bool:
     return len(secret) <= MAX_TOKEN_BYTES and is_token(secret)
-
-
-def is_visible(secret: bytes) -> bool:
-    """Whether it is visible ASCII alone."""
-    return _is_visible(secret) is not None
 
 
 def bearer_of(value: bytes) -> bytes:

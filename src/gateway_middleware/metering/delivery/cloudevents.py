@@ -42,13 +42,13 @@ added to.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from gateway_middleware.core.domain import Attribution, Usage
+from gateway_middleware.metering.moments import rfc3339
 from gateway_middleware.metering.usage_event import EVENT_TYPE, UsageEvent, UsageSource
 
 CONTENT_TYPE = "application/cloudevents-batch+json"
@@ -119,7 +119,7 @@ def encode(event: UsageEvent, *, source: str, event_type: str = EVENT_TYPE, data
         source=source,
         type=event_type,
         subject=event.tenant,
-        time=_rfc3339(event.time),
+        time=rfc3339(event.time),
         dataschema=dataschema or UNSET,
         traceparent=(event.attribution or _NOTHING).traceparent or UNSET,
         data=_data(event),
@@ -129,7 +129,7 @@ def encode(event: UsageEvent, *, source: str, event_type: str = EVENT_TYPE, data
 
 def document(event: UsageEvent) -> dict[str, Any]:
     """`data` of an event with its id and its time, for whoever asks for one call."""
-    return {"id": event.id, "time": _rfc3339(event.time), **msgspec.structs.asdict(_data(event))}
+    return {"id": event.id, "time": rfc3339(event.time), **msgspec.structs.asdict(_data(event))}
 
 
 def schema() -> dict[str, Any]:
@@ -197,7 +197,3 @@ def _is_json(raw: msgspec.Raw) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
