@@ -35,7 +35,9 @@ _TICK = 1e-6
 class KeyAdmin:
     """Makes, lists, changes, rotates and revokes keys. `has_resolver`: the host says who calls.
 
-    Nothing new is acknowledged until the store that the other processes read has it.
+    Nothing new is acknowledged until the store that the other processes read has it. So what one process has
+    acknowledged every other one finds there: what is to be shown or changed is looked up in the store first, and what
+    this process does not know is no 404 before.
     """
 
     def __init__(self, keys: RuntimeKeys, fleet: Fleet, audit: Audit, clocks: Clocks, *, has_resolver: bool) -> None:
@@ -48,6 +50,7 @@ class KeyAdmin:
 
     async def list_tenants(self) -> dict[str, Any]:
         """Every tenant that is configured or was made."""
+        await self._fleet.look()
         configured = self._keys.configured
         rows = [tenant_row(name, t.models, self._count(name), source="configuration")
                 for name, (t, _) in configured.items()]  # fmt: skip
@@ -58,6 +61,7 @@ class KeyAdmin:
         """Raises `ConflictError` where there is one of this name, `InvalidRequestError` for what is no limit."""
         limits, per_key = new.limits.as_written, new.per_key.as_written
         self._check_limits(limits, per_key)
+        await self._fleet.look()
         if new.name in self._keys.configured or new.name in self._stored.tenants:
             raise ConflictError(f"There is a tenant `{new.name}` already.", code="tenant_exists", param="name")
         if len(self._stored.tenants) >= MAX_TENANTS:
@@ -73,9 +77,10 @@ class KeyAdmin:
 
     async def change_tenant(self, name: str, change: TenantChange, by: Requester) -> dict[str, Any]:
         """Other limits or models of a tenant that was made at run time. Raises as `create_tenant`."""
+        is_known = await self._fleet.look()
         before = self._stored.tenants.get(name)
         if before is None or name in self._keys.configured:
-            raise PathNotFoundError(f"No tenant `{name}` was made at run time.", code="unknown_tenant")
+            raise self._absent(f"No tenant `{name}` was made at run time.", "unknown_tenant", is_known=is_known)
         changes = change.given
         self._check_limits(changes.get("limits", {}), changes.get("per_key", {}))
         self._check_store()
@@ -88,14 +93,15 @@ class KeyAdmin:
 
     async def list_keys(self, tenant: str) -> dict[str, Any]:
         """The keys of a tenant, none of them itself. Raises `PathNotFoundError`."""
-        self._check_tenant(tenant)
+        self._check_tenant(tenant, is_known=await self._fleet.look())
         rows = [configured_key_row(tenant, key) for key in self._keys.configured.get(tenant, (None, ()))[1]]
         rows += [key_row(key, self._stored.secrets(key.key_id), self._wall()) for key in self._stored.keys(tenant)]
         return {"tenant": tenant, "keys": rows}
 
     async def create_key(self, tenant: str, new: NewKey, by: Requester) -> dict[str, Any]:
         """A new key; this answer is the only one that holds it. Raises `PathNotFoundError` and `UnavailableError`."""
-        self._check_tenant(tenant)
+        if self._keys.tenant(tenant) is None:
+            self._check_tenant(tenant, is_known=await self._fleet.look())
         limits = new.limits.as_written
         self._check_limits(limits)
         self._check_room()
@@ -115,7 +121,7 @@ class KeyAdmin:
 
     async def change_key(self, tenant: str, key_id: str, change: KeyChange, by: Requester) -> dict[str, Any]:
         """Other limits, models or end of a key. Raises as `create_key`."""
-        before, changes = self._existing(tenant, key_id), change.given
+        before, changes = self._existing(tenant, key_id, is_known=await self._fleet.look()), change.given
         self._check_limits(changes.get("limits", {}))
         self._check_store()
         after = replace(before, **changes)
@@ -128,7 +134,7 @@ class KeyAdmin:
 
     async def rotate_key(self, tenant: str, key_id: str, rotation: Rotation, by: Requester) -> dict[str, Any]:
         """A new secret of a key; the others work for the grace. Raises `PathNotFoundError`, `UnavailableError`."""
-        key = self._existing(tenant, key_id)
+        key = self._existing(tenant, key_id, is_known=await self._fleet.look())
         self._check_store()
         self._drop_ended(key_id)
         text = new_key(public=key_id)
@@ -145,7 +151,9 @@ class KeyAdmin:
 
     async def revoke_key(self, tenant: str, key_id: str, by: Requester) -> dict[str, Any]:
         """Refuse a key from now on. While a store is away: here at once, elsewhere when it is back, and a 503."""
-        key = self._existing(tenant, key_id)
+        # What is known is revoked without a look: nothing is to delay it.
+        is_known = self._stored.key(tenant, key_id) is not None or await self._fleet.look()
+        key = self._existing(tenant, key_id, is_known=is_known)
         async with self._audit.change("key.revoked", by, **_named(key), is_urgent=True):
             entries = self._void(key)
         if not await self._keys.told(entries):
@@ -182,18 +190,27 @@ class KeyAdmin:
 
     # What is checked.
 
-    def _check_tenant(self, tenant: str) -> None:
+    def _check_tenant(self, tenant: str, *, is_known: bool) -> None:
         if self._keys.tenant(tenant) is None:
-            raise PathNotFoundError(f"No tenant is called `{tenant}`.", code="unknown_tenant")
+            raise self._absent(f"No tenant is called `{tenant}`.", "unknown_tenant", is_known=is_known)
 
-    def _existing(self, tenant: str, key_id: str) -> StoredKey:
-        self._check_tenant(tenant)
+    def _existing(self, tenant: str, key_id: str, *, is_known: bool) -> StoredKey:
+        self._check_tenant(tenant, is_known=is_known)
         key = self._stored.key(tenant, key_id)
         if key is None:
-            raise PathNotFoundError(
-                f"The tenant `{tenant}` has no key `{key_id}` that was made at run time.", code="unknown_key"
-            )
+            message = f"The tenant `{tenant}` has no key `{key_id}` that was made at run time."
+            raise self._absent(message, "unknown_key", is_known=is_known)
         return key
+
+    def _absent(self, message: str, code: str, *, is_known: bool) -> PathNotFoundError | UnavailableError:
+        """A 404 where the store has been asked; while it is away another process may have made it."""
+        if is_known:
+            return PathNotFoundError(message, code=code)
+        return UnavailableError(
+            f"{message} Another process may have made it: the store of keys is away.",
+            code="key_store_unavailable",
+            retry_after=1.0,
+        )
 
     def _check_room(self) -> None:
         if len(self._stored) >= MAX_KEYS:

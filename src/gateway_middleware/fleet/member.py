@@ -114,6 +114,18 @@ class FleetMember:
         await asyncio.wait([asyncio.ensure_future(link.tell())], timeout=_PUBLISH_SECONDS)
         return all(link.is_told(entry.name) for entry in entries)
 
+    async def look(self) -> bool:
+        """Hear now what is in the stores; False where the last of them, which most processes share, does not answer.
+
+        It is given a second.
+        """
+        looks = [asyncio.ensure_future(link.exchange()) for link in self.links]
+        if not looks:
+            return True
+        # Not cancelled when the time is over: what was sent to a store is not taken back.
+        await asyncio.wait(looks, timeout=_PUBLISH_SECONDS)
+        return looks[-1].done() and looks[-1].result()
+
     async def ask(self, kind: str, body: Any, *, within: float) -> Mapping[str, Entry]:
         """Have every other process answer; the answers that came within so many seconds, by the id of the process."""
         deadline = asyncio.get_running_loop().time() + within
