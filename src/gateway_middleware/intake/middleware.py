@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import Dialect, ModelRequest, Surface, Translate
+from gateway_middleware.core.domain import ModelRequest, Surface, Translate
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.core.model_names import DEFAULT_MODELS
 from gateway_middleware.core.plan import CallPlan, PlanPart, Plans
 from gateway_middleware.core.scope import ENDPOINT, RECORD, REQUEST, TENANT
 from gateway_middleware.intake.attribution import attribution_of
 from gateway_middleware.intake.body import read_body
+from gateway_middleware.intake.client_headers import allowed_headers, asks
 from gateway_middleware.intake.ownership import NOT_STORED
 from gateway_middleware.intake.paced_receive import BodyPaces, PacedReceive
 from gateway_middleware.intake.parsing import check_media_type, check_model, parse
+from gateway_middleware.intake.stored_calls import StoredCalls
 from gateway_middleware.intake.stored_responses import StoredResponses
 from gateway_middleware.intake.tenant_bodies import MAX_TENANT_BODIES_BYTES, TenantBodies
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from collections.abc import Set as AbstractSet
 
-    from gateway_middleware.core.asgi import ASGIApp, Connection, Message, Receive, Scope, Send
+    from gateway_middleware.core.asgi import ASGIApp, Message, Receive, Scope, Send
     from gateway_middleware.core.client_credential import ClientCredential
     from gateway_middleware.core.domain import HeaderList, Route, Tenant
     from gateway_middleware.core.endpoints import Endpoint
@@ -36,13 +37,6 @@ if TYPE_CHECKING:
 
 _FALSE = msgspec.Raw(b"false")
 _STRICT, _STREAM_COST = b"x-gateway-strict", b"x-gateway-stream-cost"
-_TRACING = {b"traceparent": 128, b"tracestate": 512}
-_OPENAI_HEADERS = {b"openai-beta": 256, **_TRACING}
-_ANTHROPIC_HEADERS = {b"anthropic-version": 32, b"anthropic-beta": 8192, **_TRACING}
-"""Client headers that go upstream, with the longest value that is taken."""
-_ANTHROPIC, _CREDENTIALS = b"anthropic-", (b"anthropic-auth", b"anthropic-api-key")
-_MAX_ANTHROPIC = 1024
-"""Of any other header whose name begins so: the protocol of coding agents grows by such headers."""
 
 
 class IntakeMiddleware:
@@ -83,7 +77,13 @@ class IntakeMiddleware:
         self._end_user_header = None if end_user_header is None else end_user_header.lower().encode()
         self._client_credential = client_credential
         self._route = PlanPart(self._resolve)
-        self._stored = StoredResponses(owners, table)
+        self._stored = StoredCalls(
+            app,
+            responses=StoredResponses(owners, table),
+            read=self._read,
+            with_credential=self._with_credential,
+            end_user_header=self._end_user_header,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = ENDPOINT.peek(scope) if scope["type"] == "http" else None
@@ -95,7 +95,7 @@ class IntakeMiddleware:
         try:
             headers = dict(scope["headers"])
             if surface is Surface.STORED:
-                await self._pass_stored(endpoint, headers, share, (scope, receive, send))
+                await self._stored(scope, receive, send, headers=headers, share=share)
                 return
             content_type = check_media_type(headers.get(b"content-type"), headers.get(b"content-encoding"), surface)
             body = await self._read(headers.get(b"content-length"), receive, share)
@@ -112,9 +112,9 @@ class IntakeMiddleware:
                 surface,
                 tenant=tenant,
                 record=record,
-                is_strict=_STRICT in headers and _asks(scope["headers"], _STRICT),
-                shows_cost=_STREAM_COST in headers and _asks(scope["headers"], _STREAM_COST),
-                headers=_allowed_headers(scope["headers"], headers.keys(), endpoint.dialect),
+                is_strict=_STRICT in headers and asks(scope["headers"], _STRICT),
+                shows_cost=_STREAM_COST in headers and asks(scope["headers"], _STREAM_COST),
+                headers=allowed_headers(scope["headers"], headers.keys(), endpoint.dialect),
             )
             request = self._with_credential(request, scope["headers"])
             references = self._owners.references(surface, parsed, request.route)
@@ -135,36 +135,6 @@ class IntakeMiddleware:
         if not request.route.takes_client_credential:
             return request
         return msgspec.structs.replace(request, client_credential=self._client_credential(sent))
-
-    async def _pass_stored(
-        self, endpoint: Endpoint, headers: Mapping[bytes, bytes], share: Share, connection: Connection
-    ) -> None:
-        """What is to be done with a stored response. A body says nothing here, and goes nowhere."""
-        scope, receive, send = connection
-        tenant, record, sent = TENANT.get(scope), RECORD.get(scope), scope["headers"]
-        record.bytes_in = len(await self._read(headers.get(b"content-length"), receive, share))
-        share.end_turn()
-        record.attribution = attribution_of(headers, sent, {}, end_user_header=self._end_user_header)
-        request = await self._stored.request(
-            endpoint,
-            scope["method"],
-            scope["query_string"],
-            tenant=tenant,
-            headers=_allowed_headers(sent, headers.keys(), endpoint.dialect),
-        )
-        request = self._with_credential(request, sent)
-        record.is_stream = request.is_stream
-        REQUEST.set(scope, request)
-        error: BaseException | None = None
-        try:
-            await self.app(scope, receive, send)
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            if request.stored is not None:  # pragma: no branch
-                self._stored.conclude(request.stored, record, tenant, error)
-            error = None
 
     def _read(self, declared: bytes | None, receive: Receive, share: Share) -> Awaitable[bytes]:
         paced = PacedReceive(receive, self._paces)
@@ -270,44 +240,3 @@ def _model_of(endpoint: Endpoint, surface: Surface, parsed: ParsedBody) -> str:
     if parsed.model is None:
         raise InvalidRequestError("You must provide a model parameter.", param="model")
     return parsed.model
-
-
-def _asks(headers: HeaderList, option: bytes) -> bool:
-    """Whether a header says `true`. Raises `InvalidRequestError`."""
-    sent = [value for name, value in headers if name == option]
-    if not sent:
-        return False
-    value = sent[0].strip().lower()
-    if value not in {b"true", b"false"}:
-        shown = option.decode()
-        raise InvalidRequestError(f"The header {shown} must be true or false.", param=shown)
-    return bool(value == b"true")
-
-
-def _allowed_headers(sent: HeaderList, names: AbstractSet[bytes], dialect: Dialect) -> tuple[tuple[bytes, bytes], ...]:
-    """Those of the client that go upstream. Raises `InvalidRequestError`."""
-    if dialect is Dialect.ANTHROPIC:
-        return _anthropic_headers(sent)
-    allowed = _OPENAI_HEADERS
-    if names.isdisjoint(allowed):
-        return ()
-    headers = tuple([pair for pair in sent if pair[0] in allowed])
-    for name, value in headers:
-        _check_header(name, value, allowed[name])
-    return headers
-
-
-def _anthropic_headers(sent: HeaderList) -> tuple[tuple[bytes, bytes], ...]:
-    """All of the vendor's own but credentials, and those of a trace. Raises `InvalidRequestError`."""
-    headers = tuple([pair for pair in sent if pair[0].startswith(_ANTHROPIC) or pair[0] in _TRACING])
-    for name, value in headers:
-        _check_header(name, value, _ANTHROPIC_HEADERS.get(name, _MAX_ANTHROPIC))
-    if any(name.startswith(_CREDENTIALS) for name, _ in headers):
-        return tuple([pair for pair in headers if not pair[0].startswith(_CREDENTIALS)])
-    return headers
-
-
-def _check_header(name: bytes, value: bytes, limit: int) -> None:
-    if len(value) > limit or not value.isascii() or any(c < 32 or c == 127 for c in value):
-        shown = name.decode("latin-1")
-        raise InvalidRequestError(f"The header {shown} is not valid.", param=shown)

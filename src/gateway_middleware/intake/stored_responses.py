@@ -52,8 +52,8 @@ class StoredResponses:
         *,
         tenant: Tenant,
         headers: tuple[tuple[bytes, bytes], ...],
-    ) -> ModelRequest:
-        """The request, its route narrowed to the one deployment."""
+    ) -> tuple[StoredCall, ModelRequest]:
+        """What is to be done, and the request for it, its route narrowed to the one deployment."""
         response_id = endpoint.argument or ""
         path = endpoint.path.rpartition("{argument}")[2]
         parameters = _parameters(query, _PARAMETERS[path] if method == _READ else frozenset())
@@ -63,7 +63,8 @@ class StoredResponses:
         route = self._table().holding(key, dialect=endpoint.dialect, tenant=tenant)
         if route is None:
             raise ResponseNotFoundError(response_id, reason=_NOT_HERE, code="response_not_stored")
-        return ModelRequest(
+        call = StoredCall(method=method, response_id=response_id, path=path, query=urlencode(parameters))
+        return call, ModelRequest(
             surface=Surface.STORED,
             dialect=endpoint.dialect,
             model=route.deployments[0].model,
@@ -72,7 +73,7 @@ class StoredResponses:
             fields={},
             is_stream=dict(parameters).get("stream", "").lower() in {"true", "1"},
             headers=headers,
-            stored=StoredCall(method=method, response_id=response_id, path=path, query=urlencode(parameters)),
+            stored=call,
         )
 
     def conclude(self, call: StoredCall, record: CallRecord, tenant: Tenant, error: BaseException | None) -> None:
