@@ -116,6 +116,8 @@ _SAMPLES: dict[Surface, dict[str, dict[str, Any]]] = {
         "background": {"background": True},
         "tools (function)": {"tools": [{"type": "function", "name": "f", "parameters": _SCHEMA, "strict": True}]},
         "tools (custom)": {"tools": [{"type": "custom", "name": "c"}]},
+        "tools (offered by an item)": _items({"type": "additional_tools", "tools": [{"type": "custom", "name": "c"}]}),
+        "tools (the client's search)": {"tools": [{"type": "tool_search", "execution": "client"}]},
         "tools (at the provider)": {"tools": [{"type": "web_search"}]},
         "input_image": _items(
             {"role": "user", "content": [{"type": "input_image", "image_url": _PIXEL, "detail": "auto"}]}

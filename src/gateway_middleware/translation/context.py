@@ -29,16 +29,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     estimated_input: int = 0
     request: dict[str, Any] = msgspec.field(default_factory=dict)
 
-    @property
-    def namespaces(self) -> dict[str, tuple[str, str]]:
-        """Namespace and name of each tool that a Responses client has in a namespace, by the one name for both."""
-        return {
-            f"{entry['name']}__{tool['name']}": (entry["name"], tool["name"])
-            for entry in self.request.get("tools") or ()
-            if entry.get("type") == "namespace"
-            for tool in entry["tools"]
-        }
-
 
 class StreamDecoder(Protocol):
     """Reads one vendor's stream, event by event."""

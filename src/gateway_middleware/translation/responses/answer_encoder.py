@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway_middleware.translation.ids import answer_id
+from gateway_middleware.translation.responses.client_tools import client_tools
 from gateway_middleware.translation.responses.envelope import ending, envelope, incomplete_reason
 from gateway_middleware.translation.responses.output import (
     annotation_of,
@@ -20,6 +21,7 @@ from gateway_middleware.translation.vocabulary import Answer, Refusal, Text, Too
 
 if TYPE_CHECKING:
     from gateway_middleware.translation.context import Context
+    from gateway_middleware.translation.responses.client_tools import ClientTools
 
 _encode = msgspec.json.Encoder().encode
 
@@ -29,12 +31,12 @@ def write_answer(answer: Answer, context: Context) -> bytes:
     created = context.created if answer.created is None else answer.created
     has_refusal = any(isinstance(part, Refusal) for part in answer.parts)
     reason = incomplete_reason(answer.stop, has_refusal=has_refusal)
-    output = _output(answer, response_id.removeprefix("resp_"), context.namespaces)
+    output = _output(answer, response_id.removeprefix("resp_"), client_tools(context.request))
     whole = envelope(response_id, answer.model, created, context) | ending(output, answer.usage, reason)
     return _encode(whole | {"completed_at": context.created})
 
 
-def _output(answer: Answer, suffix: str, namespaces: dict[str, tuple[str, str]]) -> list[dict[str, Any]]:
+def _output(answer: Answer, suffix: str, tools: ClientTools) -> list[dict[str, Any]]:
     """One item for each part; what is said without a break is one message."""
     output: list[dict[str, Any]] = []
     for part in answer.parts:
@@ -43,8 +45,8 @@ def _output(answer: Answer, suffix: str, namespaces: dict[str, tuple[str, str]])
                 output.append(message_item(f"msg_{suffix}_{len(output)}", []))
             output[-1]["content"].append(_content(part))
         elif isinstance(part, ToolCall):
-            kind = "ctc" if part.is_free_form else "fc"
-            output.append(call_item(f"{kind}_{suffix}_{len(output)}", part, namespaces))
+            prefix = tools.prefix(part.name, is_free_form=part.is_free_form)
+            output.append(call_item(f"{prefix}_{suffix}_{len(output)}", part, tools))
         else:
             output.append(reasoning_item(f"rs_{suffix}_{len(output)}", part))
     return output

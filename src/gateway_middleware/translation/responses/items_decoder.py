@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec import json
+
+from gateway_middleware.translation.responses.client_tools import SEARCH, qualified
 from gateway_middleware.translation.responses.proofs import read_proof
+from gateway_middleware.translation.responses.tools_decoder import read_tools
 from gateway_middleware.translation.sources import file_of, image_at
 from gateway_middleware.translation.vocabulary import (
     Document,
@@ -22,44 +26,50 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway_middleware.translation.fields import Fields
+    from gateway_middleware.translation.vocabulary import Tool
 
 _STORED = "names what only its provider has stored; send its content"
 _ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM, "developer": Role.SYSTEM}
+_SEARCHING = frozenset({"tool_search_call", "tool_search_output"})
 _REFUSED = {"item_reference": _STORED, "compaction": "holds a conversation that only its provider can read"}
 
 
-def read_input(fields: Fields) -> tuple[Message, ...]:
-    """All turns, neighbours of one role in one. Raises `InvalidRequestError`."""
+def read_input(fields: Fields) -> tuple[tuple[Message, ...], list[Tool]]:
+    """All turns, neighbours of one role in one, and the tools that they offer. Raises `InvalidRequestError`."""
     value = fields.any("input")
     if isinstance(value, str):
-        return (Message(role=Role.USER, parts=(Text(text=value),)),)
+        return (Message(role=Role.USER, parts=(Text(text=value),)),), []
     fields.put_back("input", value)
     if not fields.list_is_given("input"):
         fields.refuse("input", "must be a string, or an array that is not empty")
     turns: list[Message] = []
+    tools: list[Tool] = []
     for item in fields.children("input"):
-        turn = _read_item(item)
+        turn = _read_item(item, tools)
         if turn is None:
             continue
         if turns and turns[-1].role is turn.role:
             turns[-1] = Message(role=turn.role, parts=turns[-1].parts + turn.parts)
         else:
             turns.append(turn)
-    return tuple(turns)
+    return tuple(turns), tools
 
 
-def qualified(namespace: str | None, name: str) -> str:
-    """One name for a tool of a namespace: only Responses has namespaces."""
-    return name if namespace is None else f"{namespace}__{name}"
-
-
-def _read_item(item: Fields) -> Message | None:
+def _read_item(item: Fields, tools: list[Tool]) -> Message | None:
+    """The turn that an item is; what tools it offers are added to those."""
     kind = item.text("type") or "message"
     item.ignore("status", "phase")
     item.ignore_direct_caller()
     reader = _READERS.get(kind)
     if reader is not None:
         return reader(item)
+    if kind == "additional_tools":
+        item.ignore("id", "role")
+        tools += read_tools(item)
+        return None
+    if kind in _SEARCHING and item.text("execution") == "client":
+        item.ignore("id")
+        return _search_call(item) if kind == "tool_search_call" else _search_result(item, tools)
     if kind in _REFUSED:
         item.refuse("type", f"is `{kind}`, which {_REFUSED[kind]}")
     item.drop_whole(kind)
@@ -154,6 +164,21 @@ def _output(item: Fields, *, is_free_form: bool) -> Message:
     parts = tuple(part for part in _content(item, "output") if isinstance(part, (Text, Image, Document)))
     result = ToolResult(call_id=item.needed_text("call_id"), parts=parts, is_free_form=is_free_form)
     return Message(role=Role.USER, parts=(result,))
+
+
+def _search_call(item: Fields) -> Message:
+    arguments = json.encode(item.any("arguments") or {}).decode()
+    return Message(
+        role=Role.ASSISTANT, parts=(ToolCall(id=item.needed_text("call_id"), name=SEARCH, arguments=arguments),)
+    )
+
+
+def _search_result(item: Fields, tools: list[Tool]) -> Message:
+    """A search is answered with the names of what it has loaded: the tools stand with all others."""
+    loaded = read_tools(item)
+    tools += loaded
+    text = Text(text="\n".join(tool.name for tool in loaded) or "Nothing was found.")
+    return Message(role=Role.USER, parts=(ToolResult(call_id=item.needed_text("call_id"), parts=(text,)),))
 
 
 def _reasoning(item: Fields) -> Message:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway_middleware.translation.responses.client_tools import SEARCH
 from gateway_middleware.translation.responses.held_text import HeldText, LongTexts
 from gateway_middleware.translation.responses.output import (
     annotation_of,
@@ -14,12 +15,14 @@ from gateway_middleware.translation.responses.output import (
     message_item,
     reasoning_item,
     refusal_content,
+    search_item,
     text_content,
 )
 from gateway_middleware.translation.vocabulary import Citation, Reasoning, ToolCall
 
 if TYPE_CHECKING:
     from gateway_middleware.translation.events import CallStarted
+    from gateway_middleware.translation.responses.client_tools import ClientTools
 
 _Body = dict[str, Any]
 _encode = msgspec.json.Encoder().encode
@@ -137,20 +140,18 @@ class OpenText(OpenItem):
 class OpenCall(OpenItem):
     """A call of a function or of a free-form tool."""
 
-    __slots__ = ("_namespaces", "_started")
+    __slots__ = ("_started", "_tools")
 
-    def __init__(
-        self, item_id: str, texts: LongTexts, started: CallStarted, namespaces: dict[str, tuple[str, str]]
-    ) -> None:
+    def __init__(self, item_id: str, texts: LongTexts, started: CallStarted, tools: ClientTools) -> None:
         super().__init__(item_id, texts)
         self._started = started
-        self._namespaces = namespaces
+        self._tools = tools
 
     def first_item(self) -> _Body:
-        return call_item(self.item_id, self._call(""), self._namespaces, "in_progress")
+        return call_item(self.item_id, self._call(""), self._tools, "in_progress")
 
     def whole_item(self) -> _Body:
-        return call_item(self.item_id, self._call(self._text()), self._namespaces)
+        return call_item(self.item_id, self._call(self._text()), self._tools)
 
     def added(self) -> list[_Body]:
         free_form = self._started.is_free_form
@@ -166,6 +167,32 @@ class OpenCall(OpenItem):
     def _call(self, arguments: str) -> ToolCall:
         started = self._started
         return ToolCall(id=started.id, name=started.name, arguments=arguments, is_free_form=started.is_free_form)
+
+
+class OpenSearch(OpenItem):
+    """A call of the client's search for tools, which has no events for its arguments: they come with its end."""
+
+    __slots__ = ("_call_id",)
+
+    def __init__(self, item_id: str, texts: LongTexts, started: CallStarted) -> None:
+        super().__init__(item_id, texts)
+        self._call_id = started.id
+
+    def first_item(self) -> _Body:
+        return search_item(self.item_id, self._call(""), "in_progress")
+
+    def whole_item(self) -> _Body:
+        return search_item(self.item_id, self._call(str(self._said)))
+
+    def say(self, text: str, sequence: int) -> bytes:
+        self._said.add(text)
+        return b""
+
+    def end_part(self) -> list[_Body]:
+        return []
+
+    def _call(self, arguments: str) -> ToolCall:
+        return ToolCall(id=self._call_id, name=SEARCH, arguments=arguments)
 
 
 class OpenReasoning(OpenItem):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from msgspec import json
 
 from gateway_middleware.translation.responses.proofs import encrypted_content
 from gateway_middleware.translation.vocabulary import Citation, Reasoning, ToolCall
+
+if TYPE_CHECKING:
+    from gateway_middleware.translation.responses.client_tools import ClientTools
 
 
 def message_item(item_id: str, content: list[dict[str, Any]], status: str = "completed") -> dict[str, Any]:
@@ -28,17 +33,27 @@ def annotation_of(citation: Citation, start: int, end: int) -> dict[str, Any] | 
     return {"type": "url_citation", "url": citation.url, "title": citation.title or "", **place}
 
 
-def call_item(
-    item_id: str, call: ToolCall, namespaces: dict[str, tuple[str, str]], status: str = "completed"
-) -> dict[str, Any]:
+def call_item(item_id: str, call: ToolCall, tools: ClientTools, status: str = "completed") -> dict[str, Any]:
     """With the arguments as they are: none at all are an empty object once the call is whole."""
+    if tools.is_search(call.name):
+        return search_item(item_id, call, status)
     named = {"id": item_id, "status": status, "call_id": call.id, "name": call.name}
-    if call.name in namespaces:
-        named["namespace"], named["name"] = namespaces[call.name]
+    if call.name in tools.namespaces:
+        named["namespace"], named["name"] = tools.namespaces[call.name]
     if call.is_free_form:
         return {"type": "custom_tool_call", **named, "input": call.arguments}
     whole = call.arguments or ("{}" if status == "completed" else "")
     return {"type": "function_call", **named, "arguments": whole}
+
+
+def search_item(item_id: str, call: ToolCall, status: str = "completed") -> dict[str, Any]:
+    """The call of the client's search for tools. Arguments that cannot be read are given as their text."""
+    try:
+        arguments = json.decode(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        arguments = call.arguments
+    named = {"id": item_id, "status": status, "call_id": call.id, "execution": "client"}
+    return {"type": "tool_search_call", **named, "arguments": arguments}
 
 
 def reasoning_item(item_id: str, reasoning: Reasoning) -> dict[str, Any]:

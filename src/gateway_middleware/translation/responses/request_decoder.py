@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.translation.fields import Fields, Losses
 from gateway_middleware.translation.options import OPENAI_OPTIONS, take_options, take_shared
-from gateway_middleware.translation.responses.items_decoder import qualified, read_input
+from gateway_middleware.translation.responses.items_decoder import read_input
+from gateway_middleware.translation.responses.tools_decoder import ONLY_OPENAI, read_tools, together
 from gateway_middleware.translation.structured import read_format
-from gateway_middleware.translation.vocabulary import Choice, Conversation, Role, Text, Tool, ToolChoice
+from gateway_middleware.translation.vocabulary import Choice, Conversation, Role, Text, ToolChoice
 
 if TYPE_CHECKING:
     from gateway_middleware.translation.vocabulary import Message
@@ -44,7 +45,6 @@ NAMES = {
     "tools": "tools",
 }
 _STATE = ("previous_response_id", "conversation", "prompt", "background", "store")
-_ONLY_OPENAI = "is only for providers that have Responses themselves"
 _DEFAULTS = {"truncation": "disabled", "modalities": ["text"]}
 _NO_LOSS = {"context": "auto", "mode": "standard"}
 _CARRIED_INCLUDES = {"reasoning.encrypted_content"}
@@ -56,18 +56,19 @@ def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
     fields.ignore("model")
     for name in _STATE:
         if fields.any(name):
-            fields.refuse(name, _ONLY_OPENAI)
+            fields.refuse(name, ONLY_OPENAI)
     _ignore_defaults(fields, _DEFAULTS)
     if set(fields.items("include")) - _CARRIED_INCLUDES:
         losses.drop("include")
     fields.nested("stream_options").ignore("include_obfuscation")
     text, reasoning = fields.nested("text"), fields.nested("reasoning")
-    system, messages = _split_system(fields.text("instructions"), read_input(fields))
+    turns, offered = read_input(fields)
+    system, messages = _split_system(fields.text("instructions"), turns)
     options = take_options(fields)
     conversation = Conversation(
         system=system,
         messages=messages,
-        tools=tuple(tool for entry in fields.children("tools") for tool in _read_tools(entry)),
+        tools=together(read_tools(fields), offered),
         tool_choice=_read_choice(fields),
         may_call_parallel=fields.flag("parallel_tool_calls"),
         max_tokens=fields.integer("max_output_tokens"),
@@ -112,29 +113,6 @@ def _read_reasoning(fields: Fields) -> dict[str, Any]:
     return {"effort": effort, "thinking_display": None if summary is None else "summarized"}
 
 
-def _read_tools(fields: Fields) -> list[Tool]:
-    """A tool, or all of a namespace, whose description is then lost."""
-    kind = fields.text("type")
-    if kind != "namespace":
-        return [_read_tool(fields, kind)]
-    namespace = fields.needed_text("name")
-    return [_read_tool(tool, tool.text("type"), namespace) for tool in fields.children("tools")]
-
-
-def _read_tool(fields: Fields, kind: str | None, namespace: str | None = None) -> Tool:
-    if kind not in {"function", "custom", None}:
-        fields.refuse("type", f"is `{kind}`: a tool that runs at the provider {_ONLY_OPENAI}")
-    return Tool(
-        name=qualified(namespace, fields.needed_text("name")),
-        description=fields.text("description"),
-        schema=fields.any("parameters"),
-        is_strict=fields.flag("strict"),
-        is_free_form=kind == "custom",
-        form=fields.object("format"),
-        cache=fields.object("cache_control"),
-    )
-
-
 def _read_choice(fields: Fields) -> ToolChoice | None:
     value = fields.any("tool_choice")
     if value is None or isinstance(value, str):
@@ -146,7 +124,7 @@ def _read_choice(fields: Fields) -> ToolChoice | None:
         names = tuple(tool.needed_text("name") for tool in choice.children("tools") if tool.text("type") is not None)
         return ToolChoice(choice=mode, allowed=names)
     if kind not in {"function", "custom"}:
-        choice.refuse("type", f"is `{kind[:32]}`: a tool that runs at the provider {_ONLY_OPENAI}")
+        choice.refuse("type", f"is `{kind[:32]}`: a tool that runs at the provider {ONLY_OPENAI}")
     return ToolChoice(choice=Choice.NAMED, name=choice.needed_text("name"))
 
 

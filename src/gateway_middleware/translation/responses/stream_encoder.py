@@ -21,9 +21,10 @@ from gateway_middleware.translation.events import (
     TextDelta,
 )
 from gateway_middleware.translation.ids import answer_id
+from gateway_middleware.translation.responses.client_tools import client_tools
 from gateway_middleware.translation.responses.envelope import ending, envelope, incomplete_reason
 from gateway_middleware.translation.responses.held_text import LongTexts
-from gateway_middleware.translation.responses.open_items import OpenCall, OpenItem, OpenReasoning, OpenText
+from gateway_middleware.translation.responses.open_items import OpenCall, OpenItem, OpenReasoning, OpenSearch, OpenText
 from gateway_middleware.translation.vocabulary import Reasoning
 
 if TYPE_CHECKING:
@@ -85,9 +86,12 @@ class ResponsesStreamEncoder:
             return self._end(event, usage)
         return self._start(event) if type(event) is Started else self._other(event)
 
-    def _open_call(self, event: CallStarted) -> OpenCall:
-        item_id = self._id("ctc" if event.is_free_form else "fc")
-        return OpenCall(item_id, self._texts, event, self._context.namespaces)
+    def _open_call(self, event: CallStarted) -> OpenItem:
+        tools = client_tools(self._context.request)
+        item_id = self._id(tools.prefix(event.name, is_free_form=event.is_free_form))
+        if tools.is_search(event.name):
+            return OpenSearch(item_id, self._texts, event)
+        return OpenCall(item_id, self._texts, event, tools)
 
     def _other(self, event: Event) -> bytes:
         if type(event) is ReasoningEnded:
@@ -142,6 +146,8 @@ class ResponsesStreamEncoder:
 
     def _say(self, item: OpenItem, text: str) -> bytes:
         written = item.say(text, self._sequence)
+        if not written:
+            return b""
         self._sequence += 1
         if not self._texts.has_any:
             return written
