@@ -251,3 +251,35 @@ def test_what_is_stored_in_an_account_of_the_tenants_own() -> None:
     found = table.holding("openai/gpt-5", dialect=Dialect.OPENAI, tenant=ALL)
     assert found is not None
     assert found.deployments[0].account == "openai@acme"
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("openai#east/g", ("openai/g", "openai#east", "east")),
+        ("openai#gone/g", ("openai/g", "openai", None)),
+        ("openai/g", ("openai/g", "openai", None)),
+        ("azure#east/team/mini", ("azure/team/mini", "azure", None)),
+    ],
+)
+def test_what_a_key_has_stored_is_asked_for_with_it_while_there_is_such_a_key(
+    place: str, expected: tuple[str, str, str | None]
+) -> None:
+    table = RouteTable({}, PROVIDERS, keys={"openai": {"east", "west"}})
+    found = table.holding(place, dialect=Dialect.OPENAI, tenant=ALL)
+    assert found is not None
+    (deployment,) = found.deployments
+    assert (deployment.key, deployment.account, deployment.key_name) == expected
+    if deployment.key_name is not None:
+        assert deployment.place == place
+
+
+def test_a_route_is_narrowed_to_the_deployment_and_key_that_hold_something() -> None:
+    table = RouteTable({}, PROVIDERS, keys={"openai": {"east"}})
+    both = route("both", "azure/mini", "openai/g", "openai/h")
+    (deployment,) = table.narrowed(both, "openai#east/g").deployments
+    assert (deployment.key, deployment.credential) == ("openai/g", "openai#east")
+    assert table.narrowed(both, "openai#east/other") is both
+    own = RouteTable({}, PROVIDERS, keys={"openai": {"east"}}, accounts={"acme": {"openai": Payer.TENANT}})
+    charged = own.resolve("openai/g", surface=Surface.CHAT, dialect=Dialect.OPENAI, tenant=ALL)
+    assert own.narrowed(charged, "openai#east/g").deployments[0].account == "openai@acme"

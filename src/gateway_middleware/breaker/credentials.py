@@ -74,6 +74,8 @@ class CallCredentials:
     def _credentials(self, deployment: Deployment) -> Iterable[Deployment]:
         if deployment.payer is Payer.CLIENT and self._client is not None:
             return (msgspec.structs.replace(deployment, credential=f"{deployment.account}/{self._client}"),)
+        if deployment.key_name is not None:  # it goes on from what this very key has stored
+            return (deployment,)
         keys = self._pools.keys(deployment.provider) if deployment.payer is Payer.GATEWAY else ()
         return [_with(deployment, key) for key in self._ranked(keys)] if keys else (deployment,)
 

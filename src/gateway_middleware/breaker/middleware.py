@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.breaker.affinity import affinity_of, key_affinity
 from gateway_middleware.breaker.credentials import CallCredentials
-from gateway_middleware.breaker.failure.rules import Retry, judge, judged_for_client
 from gateway_middleware.breaker.hedge import attempt_scope, correct_outcome
+from gateway_middleware.breaker.stored_lookup import StoredLookup
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.core.domain import Balance
-from gateway_middleware.core.errors import UpstreamError
 from gateway_middleware.core.scope import RECORD, REQUEST
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class FailoverMiddleware:
         if request is None:
             return self.app(scope, receive, send)
         if request.stored is not None:
-            return self._look_up(request, (scope, receive, send))
+            return StoredLookup(self.app, self._failover, request, (scope, receive, send)).run()
         return self._call(request, (scope, receive, send))
 
     async def _call(self, request: ModelRequest, connection: Connection) -> None:
@@ -75,29 +74,6 @@ class FailoverMiddleware:
             following = await self._attempt(sequence, planned, record, connection)
         while following is not None:
             following = await self._attempt(sequence, following, record, connection)
-
-    async def _look_up(self, request: ModelRequest, connection: Connection) -> None:
-        """Ask the one deployment that has stored something; once more where a kept connection had been closed."""
-        self._failover.check_forced(request.route)
-        record = RECORD.get(connection[0])
-        if await self._is_stale(request, record, connection):
-            await self._is_stale(request, record, connection)
-
-    async def _is_stale(self, request: ModelRequest, record: CallRecord, connection: Connection) -> bool:
-        """One inner call. Whether it only found a connection that had been closed, for the first time."""
-        scope, receive, send = connection
-        try:
-            await self.app(scope, receive, send)
-        except UpstreamError as error:
-            judgement = judge(error, wall=self._failover.wall())
-            if request.client_credential is not None:
-                judgement = judged_for_client(judgement)
-            error.outcome = judgement.outcome
-            correct_outcome(record, error)
-            if judgement.retry is Retry.AT_ONCE and record.first_byte is None and len(record.attempts) == 1:
-                return True
-            raise
-        return False
 
     async def _attempt(
         self, sequence: AttemptSequence, planned: PlannedAttempt, record: CallRecord, connection: Connection

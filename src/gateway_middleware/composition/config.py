@@ -151,6 +151,7 @@ def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProv
         {route.name: route.route for route in settings.routes},
         {provider.name: providers[provider.name] for provider in settings.providers},
         accounts=payers_by_tenant(settings),
+        keys={provider.name: frozenset(key.name for key in provider.keys) for provider in settings.providers},
         is_native=lambda name, surface: providers[name].is_native(surface),
         translation=settings.translation,
         labels={provider.name: dict(provider.labels) for provider in settings.providers},

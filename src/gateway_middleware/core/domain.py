@@ -208,6 +208,18 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         if not self.credential:
             msgspec.structs.force_setattr(self, "credential", self.account)
 
+    @property
+    def place(self) -> str:
+        """Where its answers are stored: `provider/model`, or `provider#key/model` by one of the provider's keys."""
+        return self.key if self.key_name is None else f"{key_account_of(self.provider, self.key_name)}/{self.model}"
+
+
+def parts_of_place(place: str) -> tuple[str, str | None, str]:
+    """The provider, the name of one of its several keys, and the model of a place where something is stored."""
+    account, _, model = place.partition("/")
+    provider, _, key = account.partition("#")
+    return provider, key or None, model
+
 
 class Translate(StrEnum):
     """What is done for a client whose dialect a deployment does not speak.

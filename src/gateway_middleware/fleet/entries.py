@@ -53,10 +53,10 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Whose a stored resource is, and which deployment (its key) holds it; empty: it is stored nowhere."""
+    """Whose a stored resource is, and where: which deployment, by which of its keys; empty: it is stored nowhere."""
 
     tenant: str
-    deployment: str
+    place: str = msgspec.field(name="deployment")
 
 
 FORGOTTEN = Owner("", "")

@@ -100,7 +100,7 @@ def remember(connection: sqlite3.Connection, owned: Sequence[Owned], now: float)
     """Store owners; forget the expired and the oldest above the bound, a few more than came."""
     connection.executemany(
         "INSERT OR REPLACE INTO owned (digest, tenant, deployment, ends) VALUES (?, ?, ?, ?)",
-        [(one.digest, one.owner.tenant, one.owner.deployment, now + OWNED_SECONDS) for one in owned],
+        [(one.digest, one.owner.tenant, one.owner.place, now + OWNED_SECONDS) for one in owned],
     )
     oldest = "SELECT number FROM owned ORDER BY number LIMIT ?"
     connection.execute(
@@ -120,5 +120,5 @@ def owners(connection: sqlite3.Connection, digests: Sequence[bytes], now: float)
             f"SELECT digest, tenant, deployment FROM owned WHERE digest IN ({places}) AND ends > ?",  # noqa: S608
             (*part, now),
         )
-        found |= {bytes(digest): Owner(tenant, deployment) for digest, tenant, deployment in rows}
+        found |= {bytes(digest): Owner(tenant, place) for digest, tenant, place in rows}
     return found

@@ -6,19 +6,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import Payer, account_of, client_account_of
+from gateway_middleware.core.domain import Payer, account_of, client_account_of, key_account_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from gateway_middleware.core.domain import Deployment, Route
 
 
 class Accounts:
-    """`accounts` says, by tenant and provider, who brings the credential, where that is not the gateway."""
+    """`accounts` says, by tenant and provider, who brings the credential, where that is not the gateway.
 
-    def __init__(self, accounts: Mapping[str, Mapping[str, Payer]]) -> None:
+    `keys` are the names of the keys of each provider that has several.
+    """
+
+    def __init__(self, accounts: Mapping[str, Mapping[str, Payer]], keys: Mapping[str, Collection[str]]) -> None:
         self._accounts = accounts
+        self._keys = keys
 
     def charged(self, route: Route, tenant: str) -> Route:
         """The route with the tenant's accounts, in failover and hedging as well; itself where it has none."""
@@ -34,6 +38,13 @@ class Accounts:
             on_content_policy=held[2],
             takes_client_credential=any(d.payer is Payer.CLIENT for listed in held for d in listed),
         )
+
+    def by_key(self, deployment: Deployment, key: str | None) -> Deployment:
+        """The deployment with this key of its provider's and no other; itself where there is no such key to choose."""
+        if key is None or deployment.payer is not Payer.GATEWAY or key not in self._keys.get(deployment.provider, ()):
+            return deployment
+        account = key_account_of(deployment.provider, key)
+        return msgspec.structs.replace(deployment, account=account, credential="", key_name=key)
 
 
 def _charged(deployment: Deployment, tenant: str, payers: Mapping[str, Payer]) -> Deployment:

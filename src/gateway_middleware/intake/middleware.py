@@ -194,12 +194,10 @@ class IntakeMiddleware:
 
     async def _stick(self, request: ModelRequest, references: Mapping[str, str], tenant: Tenant) -> ModelRequest:
         """The request with its route narrowed to the one deployment that holds what it goes on from."""
-        key = await self._owners.holder(references, tenant)
-        route = request.route
-        holders = tuple(d for d in route.deployments if d.key == key) if key is not None else ()
-        if not holders:
+        place = await self._owners.holder(references, tenant)
+        narrowed = request.route if place is None else self._table().narrowed(request.route, place)
+        if narrowed is request.route:
             return request
-        narrowed = msgspec.structs.replace(route, deployments=holders, on_budget=None)
         return msgspec.structs.replace(request, route=narrowed, plan=CallPlan())
 
     def _remember(self, scope: Scope, request: ModelRequest) -> None:
@@ -212,7 +210,7 @@ class IntakeMiddleware:
             self._owners.remember([attempt.translation.answer_id(attempt.response_id)], TENANT.get(scope), NOT_STORED)
         else:
             ids = (attempt.response_id, *attempt.item_ids)
-            self._owners.remember(ids, TENANT.get(scope), attempt.deployment.key)
+            self._owners.remember(ids, TENANT.get(scope), attempt.deployment.place)
 
 
 class _Replay:

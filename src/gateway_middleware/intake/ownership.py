@@ -55,7 +55,7 @@ class OwnerStore(Protocol):
 
 
 class ResponseOwners:
-    """The tenant and deployment of each stored response, of its output items and containers.
+    """The tenant and place (deployment and key) of each stored response, of its output items and containers.
 
     `is_shared`: several tenants use the provider accounts; with one, everything is its own and nothing is checked.
     `stateless` are the names of providers that keep nothing: nothing is checked of what goes to none but these.
@@ -66,16 +66,16 @@ class ResponseOwners:
         self.is_shared = is_shared
         self.stateless = stateless
 
-    def remember(self, ids: Iterable[str], tenant: Tenant, deployment: str) -> None:
-        """Note that this tenant got this response and these items from this deployment (its key), or `NOT_STORED`."""
-        self._store.remember(ids, Owner(tenant.name, deployment))
+    def remember(self, ids: Iterable[str], tenant: Tenant, place: str) -> None:
+        """Note that this tenant got this response and these items from there (`Deployment.place`), or `NOT_STORED`."""
+        self._store.remember(ids, Owner(tenant.name, place))
 
     def forget(self, response_id: str) -> None:
         """Note that this response was deleted."""
         self._store.forget([response_id])
 
     async def place_of(self, response_id: str, tenant: Tenant) -> str | None:
-        """The deployment (its key) that holds a response of this tenant; None: it may be the tenant's, wherever it is.
+        """Where a response of this tenant is stored; None: it may be the tenant's, wherever it is.
 
         Raises `ResponseNotFoundError`, the same for what is another tenant's and what nobody knows, and
         `UnavailableError` when it cannot be known at the moment.
@@ -90,9 +90,9 @@ class ResponseOwners:
             raise ResponseNotFoundError(response_id)
         if owner is None:
             return None
-        if owner.deployment == NOT_STORED:
+        if owner.place == NOT_STORED:
             raise ResponseNotFoundError(response_id, reason=_TRANSLATED, code="response_not_stored")
-        return owner.deployment
+        return owner.place
 
     def references(self, surface: Surface, parsed: ParsedBody, route: Route) -> Mapping[str, str]:
         """The ids that `holder` has to be asked about, each with the field that names it.
@@ -109,7 +109,7 @@ class ResponseOwners:
         return bool(self.stateless) and all(d.provider in self.stateless for d in route.everything)
 
     async def holder(self, references: Mapping[str, str], tenant: Tenant) -> str | None:
-        """The deployment (its key) that holds what the request goes on from, if it is known.
+        """Where that is stored what the request goes on from, if it is known.
 
         Raises `InvalidRequestError` that names the field when something is not the tenant's own, and
         `UnavailableError` when it cannot be known at the moment.
@@ -125,11 +125,11 @@ class ResponseOwners:
         foreign = [name for name in ids if name not in own]
         if self.is_shared and foreign:
             raise _refusal(references[foreign[0]])
-        key = next((own[name].deployment for name in ids if name in own), None)
-        if key == NOT_STORED:
+        place = next((own[name].place for name in ids if name in own), None)
+        if place == NOT_STORED:
             raise InvalidRequestError(f"The field `{_PREVIOUS}` names a response that is stored nowhere. {_TRANSLATED}",
                                       param=_PREVIOUS, code="response_not_stored")  # fmt: skip
-        return key
+        return place
 
 
 def _previous(fields: Mapping[str, msgspec.Raw]) -> Mapping[str, str]:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.domain import MODEL_SURFACES, BudgetStep, Deployment, Dialect, Route, Surface, Translate
+from gateway_middleware.core.domain import (
+    MODEL_SURFACES,
+    BudgetStep,
+    Deployment,
+    Dialect,
+    Route,
+    Surface,
+    Translate,
+    parts_of_place,
+)
 from gateway_middleware.core.errors import InvalidRequestError, PermissionDeniedError, UnknownModelError
 from gateway_middleware.core.models import facts_of
 from gateway_middleware.intake.accounts import Accounts
@@ -17,7 +26,7 @@ from gateway_middleware.intake.residency import Residency, refusal
 from gateway_middleware.intake.step_downs import StepDowns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from gateway_middleware.core.domain import Payer, Requirements, Tenant
     from gateway_middleware.core.provider_api import Provider
@@ -45,8 +54,9 @@ class RouteTable:
 
     `is_native` says whether a provider (by name) speaks a surface without translation; None: all that it supports.
     `translation` is for routes that say nothing of it. `labels` are those of each provider.
-    `accounts` says, by tenant and provider, who brings the credential, where that is not the gateway; `steps` say where
-    calls go on when a budget is spent: it is what the tenant may call as well, or there is no step.
+    `accounts` says, by tenant and provider, who brings the credential, where that is not the gateway; `keys` are the
+    names of each provider's several keys; `steps` say where calls go on when a budget is spent: it is what the tenant
+    may call as well, or there is no step.
     """
 
     def __init__(
@@ -58,9 +68,10 @@ class RouteTable:
         translation: Translate = Translate.ALLOW,
         labels: Mapping[str, Mapping[str, str]] | None = None,
         accounts: Mapping[str, Mapping[str, Payer]] | None = None,
+        keys: Mapping[str, Collection[str]] | None = None,
         steps: StepDowns | None = None,
     ) -> None:
-        self._accounts = Accounts(accounts or {})
+        self._accounts = Accounts(accounts or {}, keys or {})
         self._residency = Residency(labels or {})
         self._steps = steps or StepDowns()
         self._is_native = is_native
@@ -117,23 +128,34 @@ class RouteTable:
         self._resolved.move_to_end(key)
         return route
 
-    def holding(self, deployment: str | None, *, dialect: Dialect, tenant: Tenant) -> Route | None:
-        """The way to a response that is stored at this deployment (its key); None: no provider there stores any.
+    def holding(self, place: str | None, *, dialect: Dialect, tenant: Tenant) -> Route | None:
+        """The way to a response that is stored at this place; None: no provider there stores any.
 
-        Of a response whose deployment is not known (None) it is that to the first provider that stores responses,
+        Of a response whose place is not known (None) it is that to the first provider that stores responses,
         before others to those of the client's own dialect. Raises `PermissionDeniedError` where a provider is not as
         the tenant requires it.
         """
-        if deployment is None:
-            provider, model = self._first_with_responses(dialect, tenant.require), "responses"
+        if place is None:
+            provider, key, model = self._first_with_responses(dialect, tenant.require), None, "responses"
         else:
-            provider, _, model = deployment.partition("/")
+            provider, key, model = parts_of_place(place)
         if provider not in self._providers or not self._has_responses(provider):
             return None
         route = _single(f"{provider}/{model}", provider, model)
         if tenant.require:
             route = self._residency.narrowed(route, tenant.require)
-        return self._accounts.charged(route, tenant.name)
+        charged = self._accounts.charged(route, tenant.name)
+        return self._narrowed(charged, charged.deployments, key)
+
+    def narrowed(self, route: Route, place: str) -> Route:
+        """The route with the one deployment and key that hold something; itself where it has no such deployment."""
+        provider, key, model = parts_of_place(place)
+        holders = tuple(d for d in route.deployments if d.provider == provider and d.model == model)
+        return self._narrowed(route, holders, key) if holders else route
+
+    def _narrowed(self, route: Route, holders: Iterable[Deployment], key: str | None) -> Route:
+        by_key = tuple(self._accounts.by_key(deployment, key) for deployment in holders)
+        return msgspec.structs.replace(route, deployments=by_key, on_budget=None)
 
     def _has_responses(self, provider: str) -> bool:
         """Whether it has the API itself, so that it may have stored something."""

@@ -59,8 +59,8 @@ class StoredResponses:
         parameters = _parameters(query, _PARAMETERS[path] if method == _READ else frozenset())
         if _ID.fullmatch(response_id) is None:
             raise ResponseNotFoundError(response_id)
-        key = await self._owners.place_of(response_id, tenant)
-        route = self._table().holding(key, dialect=endpoint.dialect, tenant=tenant)
+        place = await self._owners.place_of(response_id, tenant)
+        route = self._table().holding(place, dialect=endpoint.dialect, tenant=tenant)
         if route is None:
             raise ResponseNotFoundError(response_id, reason=_NOT_HERE, code="response_not_stored")
         call = StoredCall(method=method, response_id=response_id, path=path, query=urlencode(parameters))
@@ -83,7 +83,7 @@ class StoredResponses:
             if _is_deleted(call, record, error):
                 self._owners.forget(call.response_id)
         elif attempt is not None and attempt.item_ids:
-            self._owners.remember(attempt.item_ids, tenant, attempt.deployment.key)
+            self._owners.remember(attempt.item_ids, tenant, attempt.deployment.place)
 
 
 def _parameters(query: bytes, known: frozenset[str]) -> list[tuple[str, str]]:

@@ -56,6 +56,8 @@ class Task(msgspec.Struct, kw_only=True):
     number: str
     """Makes ids of this answer."""
     created: int
+    account: str = ""
+    """Whose answer it is, where each credential is an account of its own."""
 
     @property
     def usage(self) -> Spent | None:

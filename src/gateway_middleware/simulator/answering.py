@@ -10,7 +10,7 @@ import msgspec
 from gateway_middleware.core.domain import Clock, Surface
 from gateway_middleware.simulator.answer import Answer, Task
 from gateway_middleware.simulator.behaviour import PLAIN, Behaviour, Rule, Rulebook, harmless
-from gateway_middleware.simulator.calls import Call, refusal_for
+from gateway_middleware.simulator.calls import Call, key_of, refusal_for
 from gateway_middleware.simulator.catalog import models
 from gateway_middleware.simulator.chat import chat, completions
 from gateway_middleware.simulator.heads import Heads, without_headers
@@ -23,7 +23,7 @@ from gateway_middleware.simulator.replays import replay_script
 from gateway_middleware.simulator.responses import compacted, responses
 from gateway_middleware.simulator.responses import input_tokens as input_tokens_of
 from gateway_middleware.simulator.script import Step, disguised, script
-from gateway_middleware.simulator.stored import StoredResponses
+from gateway_middleware.simulator.stored import StoredResponses, no_previous
 from gateway_middleware.simulator.vectors import embeddings, moderations
 from gateway_middleware.simulator.vendors.vendor import dressed
 from gateway_middleware.simulator.words import Spent, document_after, input_tokens, reply_to
@@ -62,12 +62,20 @@ class Answering:
     """Decides how calls are answered. `default` is for calls that neither a rule nor their model name speaks of."""
 
     def __init__(
-        self, rules: Rulebook, *, seed: int, clock: Clock, keys: Container[str] | None, default: Behaviour
+        self,
+        rules: Rulebook,
+        *,
+        seed: int,
+        clock: Clock,
+        keys: Container[str] | None,
+        has_accounts: bool,
+        default: Behaviour,
     ) -> None:
         self._rules = rules
         self._random = random.Random(seed)
         self._clock = clock
         self._keys = keys
+        self._has_accounts = has_accounts
         self._default = default
         self._heads = Heads(clock)
         self.stored = StoredResponses()
@@ -124,7 +132,9 @@ class Answering:
         if kind == MODELS:
             return models(provider, call.place.model)
         if kind == STORED:
-            return self.stored.answer(call.place, call.method)
+            return self.stored.answer(call.place, call.method, self._account(call))
+        if self._has_accounts and not self.stored.has(call.parameters.previous_response_id, self._account(call)):
+            return no_previous(call.parameters.previous_response_id)
         answer = _BUILDERS[kind](self._task(call, behaviour, number))
         if answer.stream is None and behaviour.error_after is not None:
             answer.body = failure(behaviour, provider, number).body
@@ -149,7 +159,11 @@ class Answering:
             reply=reply,
             number=number,
             created=int(self._clock()),
+            account=self._account(call),
         )
+
+    def _account(self, call: Call) -> str:
+        return key_of(call) or "" if self._has_accounts else ""
 
     def _send(self, call: Call, answer: Answer, behaviour: Behaviour, number: str) -> Outcome:
         vendor = call.vendor

@@ -73,6 +73,13 @@ def credential(headers: dict[bytes, bytes], names: tuple[bytes, ...]) -> str | N
     return _text(key.strip()) if scheme.lower() == b"bearer" and _BEARER in names else None
 
 
+def key_of(call: Call) -> str | None:
+    """The credential that the vendor looks at."""
+    return credential(
+        call.headers, _CREDENTIALS[call.place.provider] if call.vendor is None else call.vendor.credentials
+    )
+
+
 def refusal_for(call: Call, keys: Container[str] | None) -> Refusal | None:
     """Why the vendor would not take the call, or None. With `keys` None every credential is right."""
     place = call.place

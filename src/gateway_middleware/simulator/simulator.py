@@ -38,8 +38,9 @@ class Simulator:
     """Fake OpenAI, Anthropic and Azure OpenAI.
 
     `seed` makes ids and chances repeatable. `clock` is wall time, for what is written into answers and log. `keys` are
-    the credentials that are taken, None takes any. `behaviour` is for requests that neither a rule nor a model name
-    says more about. `keep_alive` closes connections that were idle for so many seconds. `record` off keeps no log.
+    the credentials that are taken, None takes any; with `has_accounts` each has stored responses of its own.
+    `behaviour` is for requests that neither a rule nor a model name says more about. `keep_alive` closes connections
+    that were idle for so many seconds. `record` off keeps no log.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Simulator:
         seed: int = 0,
         clock: Clock = time.time,
         keys: Collection[str] | None = None,
+        has_accounts: bool = False,
         behaviour: Behaviour = PLAIN,
         record: bool = True,
         capacity: int = 1000,
@@ -55,7 +57,9 @@ class Simulator:
     ) -> None:
         self.rules = Rulebook()
         self.log = RequestLog(clock, record=record, capacity=capacity)
-        self._answering = Answering(self.rules, seed=seed, clock=clock, keys=keys, default=behaviour)
+        self._answering = Answering(
+            self.rules, seed=seed, clock=clock, keys=keys, has_accounts=has_accounts, default=behaviour
+        )
         self._ready = ReadyAnswers(clock)
         self._keep_alive = keep_alive
         self._places: dict[bytes, Place] = {}

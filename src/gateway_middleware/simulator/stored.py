@@ -57,10 +57,15 @@ class StoredResponses:
             if len(self._stored) > CAPACITY:
                 self._stored.popitem(last=False)
 
-    def answer(self, place: Place, method: str) -> Answer:
-        """What OpenAI says of this response."""
+    def has(self, response_id: str | None, account: str) -> bool:
+        """Whether a call of this account may go on from this response; None: from none."""
+        stored = None if response_id is None else self._stored.get(response_id)
+        return response_id is None or (stored is not None and stored.task.account == account)
+
+    def answer(self, place: Place, method: str, account: str) -> Answer:
+        """What OpenAI says of this response to this account."""
         stored = self._stored.get(place.response_id)
-        if stored is None:
+        if stored is None or stored.task.account != account:
             return _refused(404, f"Response with id '{place.response_id}' not found.")
         if method == "DELETE":
             del self._stored[place.response_id]
@@ -75,6 +80,14 @@ def _refused(status: int, message: str, param: str | None = None) -> Answer:
     """In the words of OpenAI and of Azure."""
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
     return Answer(status=status, body=encode({"error": error}))
+
+
+def no_previous(response_id: str | None) -> Answer:
+    """The call names a response that its account does not have."""
+    message = f"Previous response with id '{response_id}' not found."
+    error = {"message": message, "type": "invalid_request_error", "param": "previous_response_id",
+             "code": "previous_response_not_found"}  # fmt: skip
+    return Answer(status=400, body=encode({"error": error}))
 
 
 def _cancelled(stored: _Stored) -> Answer:
