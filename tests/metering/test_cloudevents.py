@@ -45,6 +45,7 @@ FULL = usage_event(
     raw_usage=msgspec.Raw(b'{"prompt_tokens": 10, "completion_tokens":5}'),
     cost="0.00123",
     price_version="2026-05",
+    unit_prices=msgspec.Raw(b'{"input":"123","output":"0"}'),
     ttft=0.25,
     duration=1.5,
     flags=("clamped",),
@@ -97,6 +98,7 @@ def test_every_attribute_and_member() -> None:
             "duration": 1.5,
             "upstream_request_id": None,
             "flags": ["clamped"],
+            "unit_prices": {"input": "123", "output": "0"},
         },
     }
 
@@ -107,6 +109,7 @@ def test_what_is_not_known_is_null_and_always_there() -> None:
 
     assert list(bare) == list(full)
     assert bare["input_tokens"] is bare["total_tokens"] is bare["raw_usage"] is bare["cost"] is None
+    assert bare["unit_prices"] is None
     assert bare["flags"] == []
 
 

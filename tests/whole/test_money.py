@@ -91,6 +91,9 @@ async def test_one_figure_everywhere(seed: int, tmp_path: Path, capsys: pytest.C
         status, told = await document(rig, f"/v1/usage/{request_id}")
         assert status == 200
         assert cost is None or cost == told["cost"] == told["attempts"][-1]["cost"]
+        for attempt in told["attempts"]:
+            parts = sum((Decimal(part["cost"]) for part in attempt["cost_parts"]), Decimal(0))
+            assert parts == Decimal(attempt["cost"] or 0)
     day = datetime.fromtimestamp(rig.clock.wall(), UTC).date().isoformat()
     (row,) = (await document(rig, "/v1/usage"))[1]["usage"]["today"]
     await rig.gateway.aclose()
@@ -104,12 +107,19 @@ async def test_one_figure_everywhere(seed: int, tmp_path: Path, capsys: pytest.C
     }
     total = sum(by_call.values())
     journal = str(tmp_path / "journal.db")
-    for chosen, column in (("csv", "cost"), ("focus", "BilledCost")):
-        arguments = ["--from", day, "--to", day, "--journal", journal, "--format", chosen, "--account", "us"]
-        assert main(["reconcile", *arguments]) == 0
-        (exported,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
-        assert exported[column] == row["cost"]
-        assert Decimal(exported[column]) == total
+    arguments = ["reconcile", "--from", day, "--to", day, "--journal", journal, "--account", "us"]
+    assert main([*arguments, "--format", "csv"]) == 0
+    (exported,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert exported["cost"] == row["cost"]
+    assert Decimal(exported["cost"]) == total
+    for chosen, column in ((["focus"], "BilledCost"), (["csv", "--split"], "cost")):
+        assert main([*arguments, "--format", *chosen]) == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert sum(Decimal(row[column]) for row in rows) == total
+        assert len(rows) > 9
+    assert main([*arguments, "--split"]) == 0
+    charges = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sum(Decimal(charge["cost"]) for charge in charges) == total
 
 
 async def test_a_call_is_told_to_whoever_made_it_and_to_operators(tmp_path: Path) -> None:
@@ -129,6 +139,11 @@ async def test_a_call_is_told_to_whoever_made_it_and_to_operators(tmp_path: Path
             {"team": "search"},
             "sheet-7",
         )
+        assert attempt["unit_prices"] == {"input": "1.25", "cached_input": "0.125", "output": "10"}
+        assert attempt["cost_parts"] == [
+            {"kind": "input", "quantity": 8, "unit_price": "0.00000125", "cost": "0.00001"},
+            {"kind": "output", "quantity": 1, "unit_price": "0.00001", "cost": "0.00001"},
+        ]
     for path, key in (("/v1/usage/mine", OTHER), ("/v1/usage/never", KEY), ("/v1/usage/%", ADMIN)):
         status, refused = await document(rig, path, key)
         assert (status, refused["error"]["code"]) == (404, "not_here")

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.errors import PathNotFoundError, UnavailableError
+from gateway_middleware.core.price import plain_digits
 from gateway_middleware.metering.call_index.entries import call_of
 from gateway_middleware.metering.delivery import cloudevents
 from gateway_middleware.metering.journal.lookup import events_of_call
+from gateway_middleware.metering.prices.parts import parts_of, quantities, read_prices
 from gateway_middleware.redis.caller import RedisError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.metering.call_index.redis_index import CallIndex
     from gateway_middleware.metering.journal.journal import Journal
+    from gateway_middleware.metering.prices.parts import Part
     from gateway_middleware.metering.usage_event import UsageEvent
 
 
@@ -83,8 +86,20 @@ def call_document(events: Sequence[UsageEvent]) -> dict[str, Any]:
         "cost": f"{sum(known, Decimal(0)):f}" if len(known) == len(costs) else None,
         "currency": "USD",
         "usage": sums,
-        "attempts": [cloudevents.document(event) for event in events],
+        "attempts": [_attempt(event) for event in events],
     }
+
+
+def _attempt(event: UsageEvent) -> dict[str, Any]:
+    """As its event has it, with the parts that its cost is made of; none, where its price is not known."""
+    prices = None if event.cost is None else read_prices(bytes(event.unit_prices).decode(errors="replace"))
+    parts = [] if prices is None else parts_of(prices, quantities(event.usage))
+    return cloudevents.document(event) | {"cost_parts": [_part(part) for part in parts if part.cost]}
+
+
+def _part(part: Part) -> dict[str, Any]:
+    price = "" if part.unit_price is None else plain_digits(part.unit_price)
+    return {"kind": part.kind, "quantity": part.quantity, "unit_price": price, "cost": plain_digits(part.cost)}
 
 
 def not_here(request_id: str) -> PathNotFoundError:

@@ -84,7 +84,9 @@ class CrashPrices:
             model=event.deployment.partition("/")[2],
             at=event.time,
         )
-        return event if cost is None else msgspec.structs.replace(event, cost=cost.text, price_version=cost.version)
+        if cost is None:
+            return event
+        return msgspec.structs.replace(event, cost=cost.text, price_version=cost.version, unit_prices=cost.unit_prices)
 
 
 def _book(prices: Mapping[str, Price], journal: str) -> PriceBook:

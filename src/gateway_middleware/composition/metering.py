@@ -269,7 +269,7 @@ class Metering(Fixed):
         )
         if cost is None:
             return event
-        return msgspec.structs.replace(event, cost=cost.text, price_version=cost.version)
+        return msgspec.structs.replace(event, cost=cost.text, price_version=cost.version, unit_prices=cost.unit_prices)
 
     def _appraise(self, event: UsageEvent) -> UsageEvent:
         return self.appraise(event, None)

@@ -11,17 +11,30 @@ _MAX_DOLLARS = Decimal(1_000_000)
 _MAX_PLACES = 12
 
 
+NOT_STATED = msgspec.Raw(b"null")
+"""In place of prices that are not known."""
+
+
 class Cost(msgspec.Struct, frozen=True):
-    """An amount in US dollars and the price list it follows from."""
+    """An amount in US dollars and the price list it follows from.
+
+    `unit_prices` is what each kind of token was charged at, as JSON: see `metering.prices.parts`.
+    """
 
     amount: Decimal
     version: str
     text: str = ""
     """The amount in plain digits: `0.00000015`, never `1.5E-7`. Made from it: header and event tell the same."""
+    unit_prices: msgspec.Raw = NOT_STATED
 
     def __post_init__(self) -> None:
-        digits = f"{self.amount:f}"
-        msgspec.structs.force_setattr(self, "text", digits.rstrip("0").rstrip(".") if "." in digits else digits)
+        msgspec.structs.force_setattr(self, "text", plain_digits(self.amount))
+
+
+def plain_digits(amount: Decimal) -> str:
+    """A decimal without an exponent and without zeros at its end."""
+    digits = f"{amount:f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

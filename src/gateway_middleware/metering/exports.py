@@ -1,25 +1,46 @@
-"""Daily sums as CSV for finance: plain, or in the columns of FOCUS (FinOps Open Cost and Usage Specification) 1.2."""
+"""CSV for finance: daily sums, charges, and charges in the columns of FOCUS 1.2.
+
+FOCUS is the FinOps Open Cost and Usage Specification.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 
+from gateway_middleware.metering.charges import NOT_SPLIT, Charge
 from gateway_middleware.metering.journal.daily_total import DailyTotal
+from gateway_middleware.metering.prices.parts import REQUEST
 
 _PLAIN = DailyTotal.__struct_fields__
+_CHARGES = (
+    "day", "tenant", "key_id", "provider", "deployment", "kind", "quantity", "unit_price", "cost", "unpriced",
+    "paid_by", "tags", "price_version",
+)  # fmt: skip
 _SERVICE = "Model Gateway"
 _FOCUS = (
     "BilledCost", "BillingAccountId", "BillingAccountName", "BillingAccountType", "BillingCurrency", "BillingPeriodEnd",
     "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd",
-    "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "EffectiveCost", "InvoiceIssuerName",
-    "ListCost", "PricingCategory", "PricingQuantity", "PricingUnit", "ProviderName", "PublisherName", "ServiceCategory",
-    "ServiceName", "ServiceSubcategory", "SubAccountId", "SubAccountName", "SubAccountType", "x_Closed", "x_Orphaned",
-    "x_Voided", "x_Unpriced", "x_InputTokens", "x_OutputTokens", "x_CachedInputTokens",
+    "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "ContractedUnitPrice", "EffectiveCost",
+    "InvoiceIssuerName", "ListCost", "ListUnitPrice", "PricingCategory", "PricingQuantity", "PricingUnit",
+    "ProviderName", "PublisherName", "ResourceId", "ResourceName", "ResourceType", "ServiceCategory", "ServiceName",
+    "ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId", "SubAccountId", "SubAccountName",
+    "SubAccountType", "Tags", "x_PaidBy", "x_PriceVersion", "x_UnpricedRequests",
 )  # fmt: skip
 """What is mandatory in FOCUS 1.2, what of the rest is known, and our own."""
+_METERS = {
+    "input": "Input Tokens",
+    "cached_input": "Cached Input Tokens",
+    "cache_write": "Cache Write Tokens",
+    "cache_write_1h": "Cache Write Tokens (1 Hour)",
+    "output": "Output Tokens",
+    "reasoning": "Reasoning Tokens",
+    REQUEST: "Requests",
+    NOT_SPLIT: "Tokens",
+}
 
 
 def plain_csv(totals: Iterable[DailyTotal]) -> str:
@@ -27,49 +48,73 @@ def plain_csv(totals: Iterable[DailyTotal]) -> str:
     return _written(_PLAIN, ([getattr(total, name) for name in _PLAIN] for total in totals))
 
 
-def focus_csv(totals: Iterable[DailyTotal], *, account: str) -> str:
-    """A charge for each day and tenant. `account` names the gateway: it bills, and each tenant is a sub-account of it.
+def charges_csv(charges: Iterable[Charge]) -> str:
+    """A row for each charge under the names of `Charge`, and its provider."""
+    return _written(_CHARGES, ([getattr(charge, name) for name in _CHARGES] for charge in charges))
 
-    What has no known price is in `x_Unpriced` and in no cost.
+
+def focus_csv(charges: Iterable[Charge], *, account: str) -> str:
+    """A row for each charge. `account` names the gateway: it bills, and each tenant is a sub-account of it.
+
+    What has no known price is in `x_UnpricedRequests` and in no cost.
     """
-    return _written(_FOCUS, ([_charge(total, account)[name] for name in _FOCUS] for total in totals))
+    return _written(_FOCUS, ([_row(charge, account)[name] for name in _FOCUS] for charge in charges))
 
 
-def _charge(total: DailyTotal, account: str) -> dict[str, object]:
-    day = date.fromisoformat(total.day)
-    month = day.replace(day=1)
-    tokens = total.input_tokens + total.output_tokens
+def _row(charge: Charge, account: str) -> dict[str, object]:
+    provider = charge.provider or _SERVICE
+    unit = "Requests" if charge.kind == REQUEST else "Tokens"
     return {
-        **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), total.cost),
-        **dict.fromkeys(("InvoiceIssuerName", "ProviderName", "PublisherName", "ServiceName"), _SERVICE),
-        **dict.fromkeys(("ConsumedQuantity", "PricingQuantity"), tokens),
-        **dict.fromkeys(("ConsumedUnit", "PricingUnit"), "Tokens"),
+        **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), charge.cost),
+        **dict.fromkeys(("ContractedUnitPrice", "ListUnitPrice"), charge.unit_price),
+        **dict.fromkeys(("ConsumedQuantity", "PricingQuantity"), charge.quantity),
+        **dict.fromkeys(("ConsumedUnit", "PricingUnit"), unit),
+        **dict.fromkeys(("InvoiceIssuerName", "ServiceName"), _SERVICE),
+        **dict.fromkeys(("ProviderName", "PublisherName"), provider),
+        **_periods(date.fromisoformat(charge.day)),
+        **_sku(charge),
         "BillingAccountId": account,
         "BillingAccountName": account,
         "BillingAccountType": "Gateway",
         "BillingCurrency": "USD",
-        "BillingPeriodStart": _midnight(month),
-        "BillingPeriodEnd": _midnight((month + timedelta(days=31)).replace(day=1)),
         "ChargeCategory": "Usage",
         "ChargeClass": None,
-        "ChargeDescription": f"Calls of models by {total.tenant}",
+        "ChargeDescription": f"{_METERS[charge.kind]} of {charge.deployment or 'models'} by {charge.tenant}",
         "ChargeFrequency": "Usage-Based",
-        "ChargePeriodStart": _midnight(day),
-        "ChargePeriodEnd": _midnight(day + timedelta(days=1)),
         "PricingCategory": "Standard",
+        "ResourceId": charge.key_id,
+        "ResourceName": None,
+        "ResourceType": None if charge.key_id is None else "API Key",
         "ServiceCategory": "AI and Machine Learning",
         "ServiceSubcategory": "Generative AI",
-        "SubAccountId": total.tenant,
-        "SubAccountName": total.tenant,
+        "SubAccountId": charge.tenant,
+        "SubAccountName": charge.tenant,
         "SubAccountType": "Tenant",
-        "x_Closed": total.closed,
-        "x_Orphaned": total.orphaned,
-        "x_Voided": total.voided,
-        "x_Unpriced": total.unpriced,
-        "x_InputTokens": total.input_tokens,
-        "x_OutputTokens": total.output_tokens,
-        "x_CachedInputTokens": total.cached_input_tokens,
+        "Tags": charge.tags,
+        "x_PaidBy": charge.paid_by,
+        "x_PriceVersion": charge.price_version,
+        "x_UnpricedRequests": charge.unpriced,
     }
+
+
+def _periods(day: date) -> dict[str, object]:
+    month = day.replace(day=1)
+    return {
+        "BillingPeriodStart": _midnight(month),
+        "BillingPeriodEnd": _midnight((month + timedelta(days=31)).replace(day=1)),
+        "ChargePeriodStart": _midnight(day),
+        "ChargePeriodEnd": _midnight(day + timedelta(days=1)),
+    }
+
+
+def _sku(charge: Charge) -> dict[str, object]:
+    """A meter of a deployment. Its price may change, its name does not."""
+    names = ("SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId")
+    if charge.deployment is None:
+        return dict.fromkeys(names)
+    sku = f"{charge.deployment}:{charge.kind}"
+    details = json.dumps({"Model": charge.deployment.partition("/")[2], "TokenKind": charge.kind})
+    return dict(zip(names, (sku, _METERS[charge.kind], details, sku), strict=True))
 
 
 def _midnight(day: date) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
 import msgspec
 
 from gateway_middleware.core.domain import Attribution, Outcome, Payer, Surface, Usage
+from gateway_middleware.core.price import NOT_STATED
 
 if TYPE_CHECKING:
     from gateway_middleware.core.record import Attempt
@@ -96,14 +97,16 @@ class _Told(TypedDict, total=False):
     duration: float | None
     upstream_request_id: str | None
     flags: tuple[str, ...]
+    unit_prices: msgspec.Raw
 
 
 class UsageEvent(Attempted, frozen=True, kw_only=True, omit_defaults=True):
     """What one attempt used. `id` is that of its `OpenCall`; `time` is fixed once, in seconds since the epoch.
 
     `cost` is in US dollars as an exact decimal (`"0.00123"`), None where no price is known; `price_version` names the
-    price list. `ttft` and `duration` are seconds. `upstream_request_id` is the provider's own id.
-    `flags` names what was odd about the provider's numbers.
+    price list, and `unit_prices` says what each kind of token was charged at (`metering.prices.parts`). `ttft` and
+    `duration` are seconds. `upstream_request_id` is the provider's own id. `flags` names what was odd about the
+    provider's numbers.
     """
 
     outcome: str
@@ -118,6 +121,7 @@ class UsageEvent(Attempted, frozen=True, kw_only=True, omit_defaults=True):
     duration: float | None = None
     upstream_request_id: str | None = None
     flags: tuple[str, ...] = ()
+    unit_prices: msgspec.Raw = NOT_STATED
 
     @classmethod
     def of(
@@ -184,6 +188,7 @@ def event_of(call: OpenCall, attempt: Attempt) -> UsageEvent | None:
         duration=round(ended - attempt.started, 6),
         upstream_request_id=attempt.upstream_request_id,
         flags=measured.flags,
+        unit_prices=measured.unit_prices,
     )
 
 
@@ -201,6 +206,7 @@ class _Measured(msgspec.Struct, frozen=True):
     flags: tuple[str, ...] = ()
     cost: str | None = None
     price_version: str | None = None
+    unit_prices: msgspec.Raw = NOT_STATED
 
 
 def _reported(call: OpenCall, attempt: Attempt) -> _Measured | None:
@@ -219,7 +225,7 @@ def _reported(call: OpenCall, attempt: Attempt) -> _Measured | None:
     cost = attempt.priced[1] if attempt.priced is not None and attempt.priced[0] is filled else None
     if cost is None:
         return _Measured(filled, source, flags)
-    return _Measured(filled, source, flags, cost.text, cost.version)
+    return _Measured(filled, source, flags, cost.text, cost.version, cost.unit_prices)
 
 
 def _estimated(call: OpenCall, attempt: Attempt, outcome: Outcome) -> _Measured | None:

@@ -30,6 +30,10 @@ A batch is a JSON array, content type `application/cloudevents-batch+json`. Each
                      total_tokens                   the known ones of input and output
                      raw_usage                      the provider's own usage object
                      cost, price_version            US dollars as an exact decimal ("0.00123"), and the price list
+                     unit_prices                    dollars per million tokens, {"input": "1.25", "output": "10"}:
+                                                    a kind that is not named (cached_input, cache_write,
+                                                    cache_write_1h, reasoning) costs what it is a part of;
+                                                    `request`: dollars per call
                      ttft, duration                 seconds
                      upstream_request_id            the provider's own id of its answer
                      flags                          what was odd about the provider's numbers
@@ -49,6 +53,7 @@ from msgspec import UNSET, UnsetType
 
 from gateway_middleware.core.domain import Attribution, Usage
 from gateway_middleware.metering.moments import rfc3339
+from gateway_middleware.metering.prices.parts import stated_prices
 from gateway_middleware.metering.usage_event import EVENT_TYPE, UsageEvent, UsageSource
 
 CONTENT_TYPE = "application/cloudevents-batch+json"
@@ -97,6 +102,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
     duration: float | None
     upstream_request_id: str | None
     flags: tuple[str, ...]
+    unit_prices: dict[str, str] | None
 
 
 class _CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +188,7 @@ def _data(event: UsageEvent) -> _Data:
         duration=event.duration,
         upstream_request_id=event.upstream_request_id,
         flags=event.flags if is_readable else (*event.flags, UNREADABLE),
+        unit_prices=stated_prices(event.unit_prices),
     )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, Self, TypeAlias
 import msgspec
 
 from gateway_middleware.core.domain import Usage
+from gateway_middleware.core.price import NOT_STATED
 from gateway_middleware.metering.usage_event import Attempted, OpenCall, UsageEvent, UsageSource
 
 encode = msgspec.json.Encoder().encode
@@ -43,6 +44,7 @@ class Ending(msgspec.Struct, frozen=True, array_like=True):
     duration: float | None
     upstream_request_id: str | None
     flags: tuple[str, ...]
+    unit_prices: msgspec.Raw = NOT_STATED
 
     @classmethod
     def of(cls, event: UsageEvent, call: OpenCall) -> Self | None:
@@ -63,6 +65,7 @@ class Ending(msgspec.Struct, frozen=True, array_like=True):
             event.duration,
             event.upstream_request_id,
             event.flags,
+            event.unit_prices,
         )
 
     def event(self, call: OpenCall) -> UsageEvent:
@@ -81,6 +84,7 @@ class Ending(msgspec.Struct, frozen=True, array_like=True):
             duration=self.duration,
             upstream_request_id=self.upstream_request_id,
             flags=self.flags,
+            unit_prices=self.unit_prices,
         )
 
 

@@ -6,17 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
+from functools import lru_cache
 
 import msgspec
 
-from gateway_middleware.core.domain import Usage
 from gateway_middleware.metering.journal.call_end import CallEnd, EndKind
 
 _EXACT = Context(prec=100)
-_MAX_COUNT = 2**63 - 1
+MAX_COUNT = 2**63 - 1
 """The largest integer that SQLite stores."""
 _LAST_SECOND = 253_402_300_799.0
 """9999-12-31T23:59:59Z."""
+_DAY_SECONDS = 86400
 
 
 class DailyTotal(msgspec.Struct, kw_only=True):
@@ -42,7 +43,12 @@ _COUNTS = tuple(name for name in DailyTotal.__struct_fields__ if name not in {"d
 
 def day_of(time: float) -> str:
     """The day in UTC, as `2026-01-31`."""
-    return datetime.fromtimestamp(min(max(0.0, time), _LAST_SECOND), UTC).date().isoformat()
+    return _day(int(min(max(0.0, time), _LAST_SECOND) // _DAY_SECONDS))
+
+
+@lru_cache(16)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * _DAY_SECONDS, UTC).date().isoformat()
 
 
 def summed(ends: Iterable[CallEnd]) -> list[DailyTotal]:
@@ -55,13 +61,13 @@ def summed(ends: Iterable[CallEnd]) -> list[DailyTotal]:
 
 def merged(one: DailyTotal, other: DailyTotal) -> DailyTotal:
     """Two totals of the same tenant and day."""
-    counts = {name: _capped(getattr(one, name) + getattr(other, name)) for name in _COUNTS}
+    counts = {name: capped(getattr(one, name) + getattr(other, name)) for name in _COUNTS}
     return DailyTotal(day=one.day, tenant=one.tenant, cost=_plus(one.cost, other.cost), **counts)
 
 
 def _total(day: str, tenant: str, group: list[CallEnd]) -> DailyTotal:
     total = DailyTotal(day=day, tenant=tenant)
-    cost = Decimal(0)
+    cost, taken, given, cached = Decimal(0), 0, 0, 0
     for _, kind, _, _, _, event, _ in group:
         if kind is EndKind.VOIDED or event is None:
             total.voided += 1
@@ -70,21 +76,23 @@ def _total(day: str, tenant: str, group: list[CallEnd]) -> DailyTotal:
             total.closed += 1
         else:
             total.orphaned += 1
-        price = _price(event.cost)
-        total.unpriced += price is None
-        cost = _EXACT.add(cost, price or Decimal(0))
-        _add_tokens(total, event.usage)
+        price = price_in(event.cost)
+        if price is None:
+            total.unpriced += 1
+        else:
+            cost = _EXACT.add(cost, price)
+        usage = event.usage
+        taken += usage.input_tokens or 0
+        given += usage.output_tokens or 0
+        cached += usage.cached_input_tokens or 0
     total.cost = f"{cost:f}"
+    total.input_tokens, total.output_tokens = capped(taken), capped(given)
+    total.cached_input_tokens = capped(cached)
     return total
 
 
-def _add_tokens(total: DailyTotal, usage: Usage) -> None:
-    total.input_tokens = _capped(total.input_tokens + (usage.input_tokens or 0))
-    total.output_tokens = _capped(total.output_tokens + (usage.output_tokens or 0))
-    total.cached_input_tokens = _capped(total.cached_input_tokens + (usage.cached_input_tokens or 0))
-
-
-def _price(cost: str | None) -> Decimal | None:
+def price_in(cost: str | None) -> Decimal | None:
+    """The amount that an event tells; None where it tells none that makes sense."""
     if cost is None:
         return None
     try:
@@ -98,5 +106,6 @@ def _plus(one: str, other: str) -> str:
     return f"{_EXACT.add(Decimal(one), Decimal(other)):f}"
 
 
-def _capped(count: int) -> int:
-    return min(max(count, -_MAX_COUNT), _MAX_COUNT)
+def capped(count: int) -> int:
+    """What SQLite can store."""
+    return min(max(count, -MAX_COUNT), MAX_COUNT)

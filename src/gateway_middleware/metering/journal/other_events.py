@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from gateway_middleware.metering.journal.rows import has_table
 from gateway_middleware.metering.journal.tables import BACKLOG, mark, move_mark, set_mark
 
 Row: TypeAlias = tuple[str, float, bytes]
@@ -38,14 +39,9 @@ def create_announced(connection: sqlite3.Connection) -> None:
     )
 
 
-def has_announced(connection: sqlite3.Connection) -> bool:
-    """Whether there is the table."""
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (ANNOUNCED,)).fetchone() is not None
-
-
 def settle(connection: sqlite3.Connection, row: Row) -> int:
     """Add an announced event as it is now; returns how many were added: none, where it is announced no more."""
-    if not has_announced(connection):
+    if not has_table(connection, ANNOUNCED):
         return 0
     was_announced = connection.execute("DELETE FROM announced WHERE id = ?", (row[0],)).rowcount
     return add(connection, row) if was_announced else 0
@@ -53,7 +49,7 @@ def settle(connection: sqlite3.Connection, row: Row) -> int:
 
 def release(connection: sqlite3.Connection, before: float) -> int:
     """Add the announced events from before a time as they are; returns how many were added."""
-    if not has_announced(connection):
+    if not has_table(connection, ANNOUNCED):
         return 0
     rows = connection.execute("SELECT id, time, body FROM announced WHERE time < ?", (before,)).fetchall()
     return sum(settle(connection, row) for row in rows)

@@ -9,7 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from gateway_middleware.metering.journal.other_events import ANNOUNCED, create_announced, has_announced
+from gateway_middleware.metering.journal.lines import LINES, create_lines
+from gateway_middleware.metering.journal.other_events import ANNOUNCED, create_announced
+from gateway_middleware.metering.journal.rows import has_table
 from gateway_middleware.metering.journal.tables import TABLES, recount
 
 _PAGE = 4096
@@ -32,9 +34,10 @@ def salvage(copy: Path, fresh: sqlite3.Connection) -> int:
         with closing(sqlite3.connect(copy, isolation_level=None)) as broken:
             fresh.execute("BEGIN IMMEDIATE")
             copied = sum(_bring(broken, fresh, table) for table in TABLES)
-            if _has_announced(broken):
-                create_announced(fresh)
-                copied += _bring(broken, fresh, ANNOUNCED)
+            for table, create in {ANNOUNCED: create_announced, LINES: create_lines}.items():
+                if _has(broken, table):
+                    create(fresh)
+                    copied += _bring(broken, fresh, table)
             recount(fresh)
             fresh.execute("COMMIT")
         return copied
@@ -43,9 +46,9 @@ def salvage(copy: Path, fresh: sqlite3.Connection) -> int:
             copy.with_name(copy.name + suffix).unlink(missing_ok=True)
 
 
-def _has_announced(broken: sqlite3.Connection) -> bool:
+def _has(broken: sqlite3.Connection, table: str) -> bool:
     try:
-        return has_announced(broken)
+        return has_table(broken, table)
     except sqlite3.Error:
         return False
 

@@ -20,7 +20,9 @@ import msgspec
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.metering.journal import other_events, tables
 from gateway_middleware.metering.journal.call_end import CallEnd, encode
+from gateway_middleware.metering.journal.daily_line import DailyLine
 from gateway_middleware.metering.journal.daily_total import DailyTotal
+from gateway_middleware.metering.journal.lines import LineTable, lines_between
 from gateway_middleware.metering.journal.salvage import copy_of, salvage
 from gateway_middleware.metering.journal.spool_files import connect, inode_of, lock_file, move_aside
 from gateway_middleware.metering.kept_event import KeptEvent, OtherEvent, decode_kept
@@ -56,6 +58,7 @@ class Spool:
         self._synchronous = synchronous
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._lines = LineTable()
         self._inode = -1
         self._guard = -1
         self._lead = -1
@@ -126,7 +129,7 @@ class Spool:
 
         `is_last` says that the process is dead and that this is all of it.
         """
-        return self._run(lambda connection: tables.fold(connection, owner, ends, is_last=is_last))
+        return self._run(lambda connection: tables.fold(connection, owner, ends, is_last=is_last, lines=self._lines))
 
     def progress(self, owner: str) -> tables.Progress:
         """How far a process was taken in."""
@@ -159,6 +162,11 @@ class Spool:
     def reconcile(self, first: date, last: date) -> list[DailyTotal]:
         """The sums of each tenant and day between two days in UTC, both included, whatever was delivered."""
         return self._run(lambda connection: tables.totals(connection, first.isoformat(), last.isoformat()))
+
+    def split(self, first: date, last: date) -> tuple[list[DailyTotal], list[DailyLine]]:
+        """The sums as of one moment, and the lines of what was charged alike, which they are made of."""
+        days = first.isoformat(), last.isoformat()
+        return self._run(lambda connection: (tables.totals(connection, *days), lines_between(connection, *days)))
 
     def count(self, change: int, *, dead: int = 0) -> None:
         """Move the gauge without a look at the file."""

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway_middleware.metering.journal.call_end import CallEnd, EndKind
+from gateway_middleware.metering.journal.daily_line import lines_of
 from gateway_middleware.metering.journal.daily_total import DailyTotal, merged, summed
+from gateway_middleware.metering.journal.lines import LineTable
+from gateway_middleware.metering.journal.rows import chunks, insert_rows, many, places
 
-_T = TypeVar("_T")
 TABLES = {
     "events": "seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time REAL NOT NULL, body BLOB NOT NULL",
     "dead": "id TEXT PRIMARY KEY, time REAL NOT NULL, body BLOB NOT NULL, reason TEXT NOT NULL, died REAL NOT NULL",
@@ -132,8 +134,8 @@ def oldest(connection: sqlite3.Connection, limit: int, exclude: Collection[str])
 def remove(connection: sqlite3.Connection, ids: Sequence[str]) -> int:
     """Delete events; returns how many were there."""
     removed = sum(
-        connection.execute(f"DELETE FROM events WHERE id IN ({_places(part)})", part).rowcount
-        for part in _chunks(ids, _CHUNK)
+        connection.execute(f"DELETE FROM events WHERE id IN ({places(part)})", part).rowcount
+        for part in chunks(ids, _CHUNK)
     )
     move_mark(connection, BACKLOG, -removed)
     return removed
@@ -169,17 +171,20 @@ def expire(connection: sqlite3.Connection, before: float) -> int:
     return dropped
 
 
-def fold(connection: sqlite3.Connection, owner: str, ends: Sequence[CallEnd], *, is_last: bool) -> Folded:
+def fold(
+    connection: sqlite3.Connection, owner: str, ends: Sequence[CallEnd], *, is_last: bool, lines: LineTable
+) -> Folded:
     """Add events and sums, and how far the process is taken in with them."""
     before = progress(connection, owner)
     if before.is_done:
         return Folded(0, 0)
     added = known = voided = 0
-    for part in _chunks(ends, _CHUNK):
+    for part in chunks(ends, _CHUNK):
         fresh = [s for s in part if s.sequence is None or s.sequence > before.sequence]
         new = _unknown(connection, owner, fresh)
         known += len(fresh) - len(new)
         inserted = _insert(connection, owner, new)
+        lines.add(connection, lines_of(new))
         added += inserted
         voided += len(new) - inserted
     reached = max((s.sequence or 0 for s in ends), default=0)
@@ -215,10 +220,10 @@ def totals(connection: sqlite3.Connection, first: str, last: str) -> list[DailyT
 
 def _unknown(connection: sqlite3.Connection, owner: str, part: Sequence[CallEnd]) -> list[CallEnd]:
     ids = [s.id for s in part]
-    places = _places(ids)
+    ours = places(ids)
     rows = connection.execute(
-        f"SELECT id FROM events WHERE id IN ({places}) UNION SELECT id FROM dead WHERE id IN ({places})"
-        f" UNION SELECT id FROM settled WHERE owner=? AND id IN ({places})",
+        f"SELECT id FROM events WHERE id IN ({ours}) UNION SELECT id FROM dead WHERE id IN ({ours})"
+        f" UNION SELECT id FROM settled WHERE owner=? AND id IN ({ours})",
         [*ids, *ids, owner, *ids],
     )
     known = {event_id for (event_id,) in rows.fetchall()}
@@ -230,13 +235,12 @@ def _unknown(connection: sqlite3.Connection, owner: str, part: Sequence[CallEnd]
 
 
 def _insert(connection: sqlite3.Connection, owner: str, new: Sequence[CallEnd]) -> int:
-    """Write few statements rather than many: each gives the interpreter lock to the event loop and waits for it."""
     if not new:
         return 0
     events = [(s.id, s.time, s.body) for s in new if s.kind is not EndKind.VOIDED]
-    _insert_rows(connection, "INSERT INTO events (id, time, body)", events)
+    insert_rows(connection, "INSERT INTO events (id, time, body)", events)
     unwritten = [(owner, s.id) for s in new if s.sequence is None and s.kind is not EndKind.ORPHANED]
-    _insert_rows(connection, "INSERT INTO settled (owner, id)", unwritten)
+    insert_rows(connection, "INSERT INTO settled (owner, id)", unwritten)
     _add(connection, summed(new))
     move_mark(connection, BACKLOG, len(events))
     return len(events)
@@ -244,28 +248,16 @@ def _insert(connection: sqlite3.Connection, owner: str, new: Sequence[CallEnd]) 
 
 def _add(connection: sqlite3.Connection, sums: list[DailyTotal]) -> None:
     keys = [key for total in sums for key in (total.day, total.tenant)]
-    rows = connection.execute(
-        f"SELECT {_NAMES} FROM totals WHERE (day, tenant) IN (VALUES {', '.join(['(?, ?)'] * len(sums))})", keys
+    rows = connection.execute(  # so joined, each is found by the index; with IN the table would be scanned
+        f"WITH asked (day, tenant) AS (VALUES {many([('day', 'tenant')] * len(sums))})"
+        f" SELECT {_NAMES} FROM asked CROSS JOIN totals USING (day, tenant)",
+        keys,
     )
     known = {(total.day, total.tenant): total for total in map(_total, rows.fetchall())}
     after = [merged(known[key], one) if (key := (one.day, one.tenant)) in known else one for one in sums]
     values = [tuple(getattr(total, name) for name in _COLUMNS) for total in after]
-    _insert_rows(connection, f"INSERT OR REPLACE INTO totals ({_NAMES})", values)
-
-
-def _insert_rows(connection: sqlite3.Connection, insert: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    if rows:
-        row = f"({_places(rows[0])})"
-        connection.execute(f"{insert} VALUES {', '.join([row] * len(rows))}", [value for row in rows for value in row])
+    insert_rows(connection, f"INSERT OR REPLACE INTO totals ({_NAMES})", values)
 
 
 def _total(row: tuple[Any, ...]) -> DailyTotal:
     return DailyTotal(**dict(zip(_COLUMNS, row, strict=True)))
-
-
-def _places(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    return (values[start : start + size] for start in range(0, len(values), size))

@@ -14,7 +14,8 @@ from typing import NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict, Unpa
 import msgspec
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.core.price import Cost, Price
+from gateway_middleware.core.price import NOT_STATED, Cost, Price
+from gateway_middleware.metering.prices.parts import stated
 
 EXACT = Context(prec=60, traps=[Inexact])
 ZERO = Decimal(0)
@@ -84,16 +85,23 @@ class Rates(msgspec.Struct, frozen=True, gc=False):
     output: Decimal | None
     reasoning: Decimal | None
     fee: Decimal = ZERO
+    stated: msgspec.Raw = NOT_STATED
+    """The same as `UnitPrices` in JSON. Made of the rest."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "stated", _stated(self))
 
 
-def charge(schedule: Schedule, usage: Usage) -> Decimal | None:
-    taken = usage.input_tokens
-    if taken is None:
-        return None
-    for start, rates in schedule:
-        if taken > start:
-            return _at_rates(rates, taken, usage)
-    return None
+def _stated(rates: Rates) -> msgspec.Raw:
+    return stated(
+        input=rates.input,
+        cached_input=rates.cached,
+        cache_write=rates.written,
+        cache_write_1h=rates.written_1h,
+        output=rates.output,
+        reasoning=None if rates.output is None else rates.reasoning,
+        request=EXACT.scaleb(rates.fee, _PER_MILLION),
+    )
 
 
 def _at_rates(rates: Rates, taken: int, usage: Usage) -> Decimal | None:
@@ -153,10 +161,16 @@ class OverridePrices:
 
 def cost_by(tariffs: Iterable[Tariff], usage: Usage) -> Cost | None:
     """What this usage costs by the first tariff that knows it."""
+    taken = usage.input_tokens
+    if taken is None:
+        return None
     for schedule, version in tariffs:
-        amount = charge(schedule, usage)
-        if amount is not None:
-            return Cost(amount, version)
+        for start, rates in schedule:
+            if taken > start:
+                amount = _at_rates(rates, taken, usage)
+                if amount is not None:
+                    return Cost(amount, version, unit_prices=rates.stated)
+                break  # the next list may know it
     return None
 
 
