@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import os
 
-collect_ignore = [] if os.environ.get("AGENTS_NODE_MODULES") else ["test_agents.py"]
+collect_ignore_glob = [] if os.environ.get("AGENTS_NODE_MODULES") else ["test_*.py"]
