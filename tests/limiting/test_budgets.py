@@ -10,6 +10,7 @@ from clock import Clock
 from gateway_middleware.limiting.budgets import BudgetReached, Budgets
 from gateway_middleware.limiting.counters import DecisionCounters
 from gateway_middleware.limiting.limit import Alignment, Change, Claim, Limit, Unit, limit_key
+from gateway_middleware.limiting.reservation import Reservations
 from gateway_middleware.limiting.store.memory import MemoryStore
 
 DAY = 86_400
@@ -136,6 +137,7 @@ def test_a_tally_tells_what_every_single_decision_would(
 ) -> None:
     clock, told, told_by_tally = Clock(), list[BudgetReached](), list[BudgetReached]()
     store, budgets = MemoryStore(clock=clock, wall=clock.wall), Budgets(told.append)
+    reservations = Reservations(store)
     counters = DecisionCounters(budgets=Budgets(told_by_tally.append))
     tally, admitted = counters.tally("acme", limits), 0
     for number, (cost, settled, gap) in enumerate(steps):
@@ -146,7 +148,7 @@ def test_a_tally_tells_what_every_single_decision_would(
         if not decision.is_admitted:
             continue
         admitted += 1
-        tally.note(decision)
+        tally.note(reservations.accept(decision))
         for status in decision.statuses:
             budgets.note("acme", status)
             if status.claim.limit.unit is Unit.SPEND:

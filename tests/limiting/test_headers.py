@@ -99,7 +99,9 @@ def test_headers_of_constant_limits_are_those_of_the_decision(
         claims = [claim(tenant, limit, cost if limit.unit is Unit.TOKENS else 1) for limit in chosen]
         decision = memory.admit(claims, b"%d" % clock.micro)
         told = limit_headers(decision, Dialect.OPENAI, WALL)
-        assert sorted(told) == sorted(prepared.headers(decision.statuses) if prepared is not None else [])
+        assert sorted(told) == sorted(
+            prepared.headers([s.standing for s in decision.statuses]) if prepared is not None else []
+        )
 
 
 def test_prepared_headers_tell_the_oldest_bucket_apart_from_the_newest() -> None:
@@ -109,10 +111,13 @@ def test_prepared_headers_tell_the_oldest_bucket_apart_from_the_newest() -> None
     for _ in range(2):
         decision = memory.admit([claim(tenant, rpm(5))], b"a")
         clock.advance(7)
-    assert sorted(prepared.headers(decision.statuses)) == sorted(limit_headers(decision, Dialect.OPENAI, WALL))
+    standing = [status.standing for status in decision.statuses]
+    assert sorted(prepared.headers(standing)) == sorted(limit_headers(decision, Dialect.OPENAI, WALL))
     assert decision.statuses[0].oldest != decision.statuses[0].newest
     refused = store(clock).admit([claim(fresh(), rpm(5), 6)], b"a")
-    assert dict(prepared.headers(refused.statuses))[b"x-ratelimit-reset-requests"] == b"0s"
+    assert (
+        dict(prepared.headers([status.standing for status in refused.statuses]))[b"x-ratelimit-reset-requests"] == b"0s"
+    )
 
 
 def test_of_two_limits_on_one_unit_the_tightest_has_to_be_found() -> None:

@@ -15,7 +15,7 @@ from gateway_middleware.limiting.limit import Decision, Limit, LimitStatus, Unit
 if TYPE_CHECKING:
     from gateway_middleware.core.domain import Tenant
     from gateway_middleware.limiting.quota import Quotas
-    from gateway_middleware.limiting.reservation import Reservations
+    from gateway_middleware.limiting.reservation import Reservation, Reservations
 
 _BATCH = 64
 _DOLLAR = 1e6
@@ -34,7 +34,7 @@ class Counts(msgspec.Struct, gc=False):
 class Tally:
     """Calls of one tenant with the same limits, all of them admitted: counted by the last of them.
 
-    For decisions that refuse nothing, not even in the shadow, and that count each unit once.
+    For reservations that are exact, and limits of which none is a shadow.
     """
 
     __slots__ = ("_budgets", "_follows", "_unread", "admitted", "last", "tenant")
@@ -42,23 +42,23 @@ class Tally:
     def __init__(self, tenant: str, unread: list[Tally], budgets: Budgets | None, limits: Sequence[Limit]) -> None:
         self.tenant = tenant
         self.admitted = 0
-        self.last: Decision | None = None
+        self.last: Reservation | None = None
         self._unread = unread
         self._budgets = budgets
         spend = [index for index, limit in enumerate(limits) if limit.unit is Unit.SPEND]
         self._follows = {} if budgets is None else dict.fromkeys(spend, (-1, 0))
         """For each limit on spend its period at the last look, and above what its budget need not be looked at."""
 
-    def note(self, decision: Decision) -> None:
-        """Take a decision."""
+    def note(self, reservation: Reservation) -> None:
+        """Take a call that was admitted."""
         if not self.admitted:
             self._unread.append(self)
         self.admitted += 1
-        self.last = decision
+        self.last = reservation
         for index, (period, quiet_above) in self._follows.items():
-            status = decision.statuses[index]
-            if status.remaining <= quiet_above or status.newest != period:
-                self._follow(index, status)
+            remaining, _, _, bucket = reservation.standing[index]
+            if remaining <= quiet_above or bucket != period:
+                self._follow(index, reservation.decision.statuses[index])
 
     def _follow(self, index: int, status: LimitStatus) -> None:
         if self._budgets is not None:  # pragma: no branch  # nothing is followed without
@@ -109,8 +109,9 @@ class DecisionCounters:
     def _read_tallies(self) -> None:
         for tally in self._unread:
             admitted, tally.admitted = tally.admitted, 0
-            if tally.last is not None:  # pragma: no branch  # a tally that is unread has one
-                self._count(self._name(tally.tenant), tally.last, admitted)
+            last, tally.last = tally.last, None
+            if last is not None:  # pragma: no branch  # a tally that is unread has one
+                self._count(self._name(tally.tenant), last.decision, admitted)
         self._unread.clear()
 
     def _follow(self, budgets: Budgets, tenant: str, decision: Decision) -> None:

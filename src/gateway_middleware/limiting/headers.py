@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from gateway_middleware.core.domain import Dialect, HeaderList
-from gateway_middleware.limiting.limit import Decision, Limit, LimitStatus, LimitWords, Unit
+from gateway_middleware.limiting.limit import Decision, Limit, LimitStatus, LimitWords, Standing, Unit
 from gateway_middleware.limiting.period import MICROSECONDS
 
 _REQUESTS, _TOKENS = Unit.REQUESTS, Unit.TOKENS
@@ -76,7 +76,7 @@ def _anthropic(status: LimitStatus, wall: float) -> HeaderList:
 
 
 class OpenAIHeaders:
-    """What `limit_headers` says in OpenAI's dialect of decisions about always the same limits, constants prepared.
+    """What `limit_headers` says in OpenAI's dialect of calls that take always the same limits, constants prepared.
 
     `of` gives one where that is possible: no two limits on requests, or on tokens, are told.
     """
@@ -84,7 +84,7 @@ class OpenAIHeaders:
     __slots__ = ("_policies", "_states", "_told")
 
     def __init__(self, limits: Sequence[tuple[int, Limit, LimitWords]]) -> None:
-        self._told = [(index, limit.amount, limit.period, words) for index, limit, words in limits]
+        self._told = [(index, limit.amount, limit.period is None, words) for index, limit, words in limits]
         self._policies = (b"ratelimit-policy", b", ".join([words.policy for _, _, words in limits]))
         forms = [words.state.replace(b"%", b"%%") + _numbers(limit) for _, limit, words in limits]
         self._states = b", ".join(forms)
@@ -96,25 +96,20 @@ class OpenAIHeaders:
         units = [limit.unit for _, limit, _ in told if limit.period is not None]
         return cls(told) if told and len(units) == len(set(units)) else None
 
-    def headers(self, statuses: Sequence[LimitStatus]) -> HeaderList:
+    def headers(self, standing: Sequence[Standing]) -> HeaderList:
         """How the limits stand."""
         headers: HeaderList = []
         numbers: list[int] = []
-        for index, amount, period, words in self._told:
-            status = statuses[index]
-            remaining = status.remaining
+        for index, amount, is_slots, words in self._told:
+            remaining, refill, reset, _ = standing[index]
             numbers.append(remaining)
-            if period is None:
+            if is_slots:
                 continue
             if remaining >= amount:
-                first = last = 0
-            else:
-                last = first = period.expires(status.newest) - status.now
-                if status.oldest != status.newest:
-                    first = period.expires(status.oldest) - status.now
-            numbers.append(-(-first // MICROSECONDS) if first > 0 else 0)
-            reset = _go_duration(-(-last // _MILLISECOND))
-            headers += (words.limit, (words.remaining, b"%d" % remaining), (words.reset, reset))
+                refill = reset = 0
+            numbers.append(-(-refill // MICROSECONDS) if refill > 0 else 0)
+            left = _go_duration(-(-reset // _MILLISECOND))
+            headers += (words.limit, (words.remaining, b"%d" % remaining), (words.reset, left))
         headers += (self._policies, (b"ratelimit", self._states % tuple(numbers)))
         return headers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 from urllib.parse import quote
 
 import msgspec
@@ -172,6 +172,10 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     cost: int = 1
 
 
+Standing: TypeAlias = tuple[int, int, int, int]
+"""How a limit stands: what remains, microseconds until the first unit comes back, and all of them, and the bucket."""
+
+
 class LimitStatus(msgspec.Struct, frozen=True, gc=False):
     """How one limit stands after a decision. `wait` is 0 where the cost fits, else microseconds or `NEVER`.
 
@@ -187,6 +191,16 @@ class LimitStatus(msgspec.Struct, frozen=True, gc=False):
     newest: int
     now: int
     excess: int = 0
+
+    @property
+    def standing(self) -> Standing:
+        """The same in short. The times are those of a limit of which something was taken."""
+        period = self.claim.limit.period
+        if period is None:
+            return self.remaining, 0, 0, 0
+        reset = period.expires(self.newest) - self.now
+        refill = reset if self.oldest == self.newest else period.expires(self.oldest) - self.now
+        return self.remaining, refill, reset, self.newest
 
     @property
     def refill_after(self) -> float:

@@ -13,23 +13,23 @@ from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.limiting.actual_use import UseKind, actual_use
 from gateway_middleware.limiting.headers import OpenAIHeaders, limit_headers
-from gateway_middleware.limiting.reservation import LimitReachedError, Reservation
+from gateway_middleware.limiting.reservation import LimitReachedError
 from gateway_middleware.limiting.spend import UnpricedModelError, quote
 from gateway_middleware.limiting.step_down import is_reached, lowered, refuses_spend
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable
 
     from gateway_middleware.core.asgi import ASGIApp, Connection, Receive, Scope, Send
     from gateway_middleware.core.domain import BudgetStep, Clock, Deployment, HeaderList, ModelRequest, Tenant, Usage
     from gateway_middleware.core.record import CallRecord
     from gateway_middleware.limiting.counters import DecisionCounters, Tally
     from gateway_middleware.limiting.estimate import Estimate, Estimator
-    from gateway_middleware.limiting.limit import Claim, Decision
     from gateway_middleware.limiting.queue.waiting import WaitingRoom
     from gateway_middleware.limiting.quota import Plan, Quotas
-    from gateway_middleware.limiting.reservation import Reservations
+    from gateway_middleware.limiting.reservation import Reservation, Reservations
     from gateway_middleware.limiting.spend import Quote
+    from gateway_middleware.limiting.store.cells import Cells
 
 QUEUE = "queue"
 """What the log names where no limit has refused a call, but the tenant's share of the queue."""
@@ -93,20 +93,17 @@ class CallLimitMiddleware:
         scope, receive, send = connection
         limits = self._limits
         limits.reservations.start_late()
-        claims, request = _claims(limits, call)
-        try:
-            if request.route.on_budget is None:
-                reserved = self._reserve(call, claims, receive)
-                reservation = reserved if isinstance(reserved, Reservation) else await reserved
-            else:
-                admitted = _Admitted(call, claims, request)
-                call, request, reservation = await self._within_budget(admitted, request.route.on_budget, receive)
-        except RateLimitedError as refusal:
-            self._note_refusal(call, refusal)
-            raise
+        needs = _needs(limits, call)
+        request, reservation = needs.request, self._planned(call, needs)
+        if reservation is None:
+            try:
+                call, request, reservation = await self._decided(call, needs, receive)
+            except RateLimitedError as refusal:
+                self._note_refusal(call, refusal)
+                raise
         if request is not call.request:
             scope = REQUEST.child(scope, request)
-        call.record.limit_headers = self._told(call, reservation.decision)
+        call.record.limit_headers = self._told(call, reservation)
         error: BaseException | None = None
         try:
             await self.app(scope, receive, send)
@@ -118,27 +115,41 @@ class CallLimitMiddleware:
             if sent is not None:
                 await sent
 
+    def _planned(self, call: _Call, needs: _Needs) -> Reservation | None:
+        """Reserve in the cells of the plan; None where it has none, or not all fits."""
+        cells = call.kind.cells
+        if cells is None:
+            return None
+        tokens, spend = call.plan.costs(call.estimate, needs.micro_dollars)
+        return self._limits.reservations.take_planned(cells, tokens, spend)
+
+    async def _decided(self, call: _Call, needs: _Needs, receive: Receive) -> tuple[_Call, ModelRequest, Reservation]:
+        """Reserve by the claims of this call, which may wait or be refused."""
+        if needs.request.route.on_budget is not None:
+            return await self._within_budget(call, needs, needs.request.route.on_budget, receive)
+        return call, needs.request, await self._reserved(call, needs, receive)
+
     async def _within_budget(
-        self, asked: _Admitted, step: BudgetStep, receive: Receive
+        self, call: _Call, needs: _Needs, step: BudgetStep, receive: Receive
     ) -> tuple[_Call, ModelRequest, Reservation]:
         """Reserve for the route that was asked for or, where the budget has come so far, for the cheaper one.
 
         Raises what refuses the route that was asked for, where the cheaper one does not fit either.
         """
         try:
-            reservation = await self._reserved(asked.call, asked.claims, receive)
+            reservation = await self._reserved(call, needs, receive)
         except LimitReachedError as refusal:
-            stepped = await self._stepped_down(asked.call, step, receive) if refuses_spend(refusal.decision) else None
+            stepped = await self._stepped_down(call, step, receive) if refuses_spend(refusal.decision) else None
             if stepped is None:
                 raise
             return stepped
         if is_reached(reservation.decision, step.percent):
             await reservation.cancel()
-            stepped = await self._stepped_down(asked.call, step, receive)
+            stepped = await self._stepped_down(call, step, receive)
             if stepped is not None:
                 return stepped
-            reservation = await self._reserved(asked.call, asked.claims, receive)
-        return asked.call, asked.request, reservation
+            reservation = await self._reserved(call, needs, receive)
+        return call, needs.request, reservation
 
     async def _stepped_down(
         self, call: _Call, step: BudgetStep, receive: Receive
@@ -148,37 +159,30 @@ class CallLimitMiddleware:
         request = lowered(call.request, step, self._cheaper.of(call.request.plan))
         cheaper = _Call(self._kind.of(request.plan, tenant, request), request, tenant, record)
         try:
-            claims, priced = _claims(self._limits, cheaper)
-            reservation = await self._reserved(cheaper, claims, receive)
+            needs = _needs(self._limits, cheaper)
+            reservation = await self._reserved(cheaper, needs, receive)
         except (RateLimitedError, UnpricedModelError):
             return None
         record.stepped_down, record.route, record.retirement = step.route, step.route.name, step.route.retirement
-        return cheaper, msgspec.structs.replace(priced, model=call.request.model), reservation
+        return cheaper, msgspec.structs.replace(needs.request, model=call.request.model), reservation
 
-    async def _reserved(self, call: _Call, claims: Sequence[Claim], receive: Receive) -> Reservation:
-        reserved = self._reserve(call, claims, receive)
-        return reserved if isinstance(reserved, Reservation) else await reserved
-
-    def _told(self, call: _Call, decision: Decision) -> HeaderList:
-        """Count a decision that admits a call, and say what the client is told of it."""
-        kind = call.kind
-        if kind.tally is None or decision.weight != 1 or decision.is_degraded:
-            self._limits.counters.note(call.tenant.name, decision)
-        else:
-            kind.tally.note(decision)
-        if kind.headers is not None:
-            return kind.headers.headers(decision.statuses)
-        return limit_headers(decision, call.record.dialect, self._wall())
-
-    def _reserve(self, call: _Call, claims: Sequence[Claim], receive: Receive) -> Reservation | Awaitable[Reservation]:
-        limits = self._limits
+    async def _reserved(self, call: _Call, needs: _Needs, receive: Receive) -> Reservation:
+        limits, claims = self._limits, call.plan.claims(call.estimate, needs.micro_dollars, call.end_user)
         if limits.waiting_room is None:
-            return limits.reservations.take(claims)
-        return self._wait(limits.waiting_room, call, claims, receive)
-
-    async def _wait(self, room: WaitingRoom, call: _Call, claims: Sequence[Claim], receive: Receive) -> Reservation:
+            return await limits.reservations.reserve(claims)
         with UntilDisconnect(receive, self._tower):
-            return await room.reserve(claims, call.tenant.name, priority=call.plan.priority)
+            return await limits.waiting_room.reserve(claims, call.tenant.name, priority=call.plan.priority)
+
+    def _told(self, call: _Call, reservation: Reservation) -> HeaderList:
+        """Count a call that was admitted, and say what the client is told of its limits."""
+        kind = call.kind
+        if kind.tally is not None and reservation.is_exact:
+            kind.tally.note(reservation)
+        else:
+            self._limits.counters.note(call.tenant.name, reservation.decision)
+        if kind.headers is not None:
+            return kind.headers.headers(reservation.standing)
+        return limit_headers(reservation.decision, call.record.dialect, self._wall())
 
     def _note_refusal(self, call: _Call, error: RateLimitedError) -> None:
         call.record.refused_by = QUEUE
@@ -189,23 +193,31 @@ class CallLimitMiddleware:
 
 
 class _Kind:
-    """What is the same for all calls of one plan."""
+    """What is the same for all calls of one plan. `cells` are there where nothing but a refusal can come in between."""
 
-    __slots__ = ("headers", "plan", "tally")
+    __slots__ = ("cells", "headers", "plan", "tally")
 
     def __init__(self, calls: CallLimits, plan: Plan, tenant: Tenant, request: ModelRequest) -> None:
         self.plan = plan
-        limits = plan.limits(is_estimated=plan.needs_estimate and request.surface.uses_tokens)
-        self.headers = None if limits is None or request.dialect is Dialect.ANTHROPIC else OpenAIHeaders.of(limits)
+        self.cells: Cells | None = None
+        self.headers: OpenAIHeaders | None = None
         self.tally: Tally | None = None
-        if limits is not None and not any(limit.is_shadow for limit in limits):
+        claims = plan.planned(is_estimated=plan.needs_estimate and request.surface.uses_tokens)
+        if not claims:
+            return
+        limits = [claim.limit for claim in claims]
+        if request.dialect is not Dialect.ANTHROPIC:
+            self.headers = OpenAIHeaders.of(limits)
+        if not any(limit.is_shadow for limit in limits):
             self.tally = calls.counters.tally(tenant.name, limits)
+            if calls.waiting_room is None and request.route.on_budget is None:
+                self.cells = calls.reservations.cells(claims)
 
 
 class _Call:
     """A model call on its way through the limits."""
 
-    __slots__ = ("end_user", "estimate", "kind", "plan", "record", "request", "tenant")
+    __slots__ = ("estimate", "kind", "plan", "record", "request", "tenant")
 
     def __init__(self, kind: _Kind, request: ModelRequest, tenant: Tenant, record: CallRecord) -> None:
         self.kind = kind
@@ -213,33 +225,33 @@ class _Call:
         self.request = request
         self.tenant = tenant
         self.record = record
-        self.end_user = None if record.attribution is None else record.attribution.end_user
         self.estimate: Estimate | None = None
 
+    @property
+    def end_user(self) -> str | None:
+        """Who uses the tenant's application, where the call says so."""
+        return None if self.record.attribution is None else self.record.attribution.end_user
 
-class _Admitted(NamedTuple):
-    """What a call would take, and the request with those deployments only that it may be sent to."""
 
-    call: _Call
-    claims: Sequence[Claim]
+class _Needs(NamedTuple):
+    """What a call may cost, and the request with those deployments only that it may be sent to."""
+
     request: ModelRequest
+    micro_dollars: int | None = None
 
 
-def _claims(limits: CallLimits, call: _Call) -> tuple[Sequence[Claim], ModelRequest]:
-    """What the call takes, and the request with those deployments only that it may be sent to.
-
-    Raises `UnpricedModelError`.
-    """
+def _needs(limits: CallLimits, call: _Call) -> _Needs:
+    """What the call may take. Raises `UnpricedModelError`."""
     plan, request = call.plan, call.request
     if not plan.needs_estimate or not request.surface.uses_tokens:
-        return plan.claims(None, None, call.end_user), request
+        return _Needs(request)
     call.estimate = estimate = limits.estimator.estimate(request, call.tenant.name)
     if limits.pricing is None or not plan.needs_price:
-        return plan.claims(estimate, None, call.end_user), request
+        return _Needs(request)
     price = _quote(limits.pricing, plan, request, estimate)
     if price.route is not request.route:
         request = msgspec.structs.replace(request, route=price.route, plan=CallPlan())
-    return plan.claims(estimate, price.micro_dollars, call.end_user), request
+    return _Needs(request, price.micro_dollars)
 
 
 def _quote(pricing: Pricing, plan: Plan, request: ModelRequest, estimate: Estimate) -> Quote:

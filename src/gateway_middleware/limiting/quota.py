@@ -95,15 +95,17 @@ class Plan:
     """The limits of all calls of one tenant's key over one route, ready to be claimed."""
 
     __slots__ = (
-        "_constant", "_end_users", "_smallest", "_spend", "_tokens", "allows_unpriced", "is_limited", "needs_estimate",
-        "needs_price", "priority", "route",
+        "_constant", "_end_users", "_requests", "_slots", "_smallest", "_spend", "_tokens",
+        "allows_unpriced", "is_limited", "needs_estimate", "needs_price", "priority", "route",
     )  # fmt: skip
 
     def __init__(
         self, claims: Sequence[Claim], quota: Quota, route: Route, end_users: EndUserLimits | None = None
     ) -> None:
         limits = [*(c.limit for c in claims), *quota.per_end_user]
-        self._constant = [c for c in claims if c.limit.unit in {Unit.REQUESTS, Unit.CONCURRENCY}]
+        self._requests = [c for c in claims if c.limit.unit is Unit.REQUESTS]
+        self._slots = [c for c in claims if c.limit.unit is Unit.CONCURRENCY]
+        self._constant = self._requests + self._slots
         self._tokens = [c for c in claims if c.limit.unit is Unit.TOKENS]
         self._spend = [c for c in claims if c.limit.unit is Unit.SPEND]
         self._end_users = end_users
@@ -120,28 +122,33 @@ class Plan:
         return self.is_limited
 
     def claims(self, estimate: Estimate | None, micro_dollars: int | None, end_user: str | None = None) -> list[Claim]:
-        """What a call takes that is estimated at so much."""
+        """What a call takes that is estimated at so much: requests, tokens, spend, slots, and those of the end user."""
         claims = self._constant if estimate is None else self._estimated(estimate, micro_dollars)
         if self._end_users is None:
             return claims
         costs = {Unit.REQUESTS: 1, Unit.CONCURRENCY: 1}
         if estimate is not None:
-            costs |= {Unit.TOKENS: estimate.within(self._smallest), Unit.SPEND: micro_dollars or _MIN_SPEND}
+            costs[Unit.TOKENS], costs[Unit.SPEND] = self.costs(estimate, micro_dollars)
         return [*claims, *self._end_users.claims(end_user, costs)]
 
-    def limits(self, *, is_estimated: bool) -> list[Limit] | None:
-        """The limits of `claims`, in its order; None where they differ from call to call."""
+    def planned(self, *, is_estimated: bool) -> list[Claim] | None:
+        """`claims` at a cost of 1 each; None where the limits differ from call to call."""
         if self._end_users is not None:
             return None
-        return [claim.limit for claim in (*self._constant, *((*self._tokens, *self._spend) if is_estimated else ()))]
+        return self._constant if not is_estimated else [*self._requests, *self._tokens, *self._spend, *self._slots]
+
+    def costs(self, estimate: Estimate | None, micro_dollars: int | None) -> tuple[int, int]:
+        """The tokens and micro-dollars of `claims`."""
+        return 0 if estimate is None else estimate.within(self._smallest), micro_dollars or _MIN_SPEND
 
     def _estimated(self, estimate: Estimate, micro_dollars: int | None) -> list[Claim]:
-        claims = self._constant.copy()
-        for claim in self._tokens:
-            claims.append(Claim(claim.key, claim.limit, estimate.within(self._smallest)))
-        for claim in self._spend:
-            claims.append(Claim(claim.key, claim.limit, micro_dollars or _MIN_SPEND))
-        return claims
+        tokens, spend = self.costs(estimate, micro_dollars)
+        return [
+            *self._requests,
+            *[Claim(claim.key, claim.limit, tokens) for claim in self._tokens],
+            *[Claim(claim.key, claim.limit, spend) for claim in self._spend],
+            *self._slots,
+        ]
 
 
 class Quotas:

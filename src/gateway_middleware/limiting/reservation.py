@@ -12,7 +12,18 @@ from typing import Any
 
 from gateway_middleware.core.domain import HeaderList
 from gateway_middleware.core.errors import RateLimitedError
-from gateway_middleware.limiting.limit import MAX_AMOUNT, NEVER, Change, Claim, Decision, LimitStatus, Store, Unit
+from gateway_middleware.limiting.limit import (
+    MAX_AMOUNT,
+    NEVER,
+    Change,
+    Claim,
+    Decision,
+    LimitStatus,
+    Standing,
+    Store,
+    Unit,
+)
+from gateway_middleware.limiting.store.cells import Cells, Taken
 from gateway_middleware.limiting.store.memory import MemoryStore
 
 _TOKENS, _SPEND, _CONCURRENCY = Unit.TOKENS, Unit.SPEND, Unit.CONCURRENCY
@@ -58,12 +69,36 @@ def _message(status: LimitStatus) -> str:
 class Reservation:
     """The claims of one admitted call. The first `settle` or `cancel` counts; later ones do nothing."""
 
-    __slots__ = ("__weakref__", "_is_open", "_limiter", "decision")
+    __slots__ = ("__weakref__", "_decision", "_is_open", "_limiter")
 
     def __init__(self, reservations: Reservations, decision: Decision) -> None:
         self._limiter = reservations
-        self.decision = decision
+        self._decision = decision
         self._is_open = True
+
+    @property
+    def decision(self) -> Decision:
+        """How it was admitted."""
+        return self._decision
+
+    @property
+    def standing(self) -> Sequence[Standing]:
+        """How the limits stand, in the order of the claims."""
+        return [status.standing for status in self._decision.statuses]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each unit was counted once, where all are counted."""
+        return self._decision.weight == 1 and not self._decision.is_degraded
+
+    @property
+    def owner(self) -> bytes:
+        """The name of the call that holds its slots."""
+        return self._decision.owner
+
+    def slot_keys(self) -> list[str]:
+        """The keys of the slots that it took."""
+        return [status.claim.key for status in _slots(self._decision)]
 
     @property
     def is_open(self) -> bool:
@@ -95,6 +130,44 @@ class Reservation:
             return None
         self._is_open = False
         return self._limiter.end(self, requests=requests, tokens=tokens, spend=spend)
+
+
+class PlannedReservation(Reservation):
+    """The same of a call that follows a plan, taken from its cells: it has its decision made when one is asked for."""
+
+    __slots__ = ("_cells", "_owner", "_taken")
+    is_exact = True
+
+    def __init__(self, reservations: Reservations, cells: Cells, taken: Taken, owner: bytes) -> None:
+        self._limiter = reservations
+        self._is_open = True
+        self._cells = cells
+        self._owner = owner
+        self._taken = taken
+
+    @property
+    def standing(self) -> Sequence[Standing]:
+        """How the limits stand, in the order of the claims."""
+        return self._taken.standing
+
+    @property
+    def decision(self) -> Decision:
+        """How it was admitted. Which bucket is the oldest is told as of now."""
+        return Decision(True, self._cells.statuses(self._taken), self._owner)
+
+    @property
+    def owner(self) -> bytes:
+        return self._owner
+
+    def slot_keys(self) -> list[str]:
+        return self._cells.slot_keys()
+
+    def end(self, *, requests: int | None = None, tokens: int | None = None, spend: int | None = None) -> None:
+        """Correct what was taken to what was really used, at once."""
+        if self._is_open:
+            self._is_open = False
+            self._limiter.forget(self._owner)
+            self._cells.settle(self._taken, self._owner, (requests, tokens, spend))
 
 
 def _changes(decision: Decision, *, requests: int | None, tokens: int | None, spend: int | None) -> list[Change]:
@@ -194,6 +267,30 @@ class Reservations:
         decision = self._admit(claims, is_dry=False)
         return self.accept(decision) if isinstance(decision, Decision) else self._accept_later(decision)
 
+    def cells(self, claims: Sequence[Claim]) -> Cells | None:
+        """Where claims are counted that are taken again and again; None where this process does not count them whole.
+
+        What is given back there is told to nobody (`on_release`).
+        """
+        memory = self._memory
+        return Cells(memory, claims) if memory is not None and memory.weight == 1 and claims else None
+
+    def take_planned(self, cells: Cells, tokens: int, spend: int) -> PlannedReservation | None:
+        """A request, so many tokens and micro-dollars, and slots; None, and nothing taken, unless all fits."""
+        self._count += 1
+        owner = self._prefix + self._count.to_bytes(8)
+        taken = cells.take(tokens, spend, owner)
+        if taken is None:
+            return None
+        reservation = PlannedReservation(self, cells, taken, owner)
+        if cells.has_slots:
+            self._leased[owner] = weakref.ref(reservation)
+        return reservation
+
+    def forget(self, owner: bytes) -> None:
+        """For reservations only: this one has ended."""
+        self._leased.pop(owner, None)
+
     async def _accept_later(self, decision: Awaitable[Decision]) -> Reservation:
         return self.accept(await decision)
 
@@ -214,10 +311,7 @@ class Reservations:
     ) -> Awaitable[object] | None:
         """For `Reservation` only."""
         decision = reservation.decision
-        self._leased.pop(decision.owner, None)
-        if self._memory is not None and decision.weight == 1 and not self._on_release:
-            self._memory.end(decision, requests=requests, tokens=tokens, spend=spend)
-            return None
+        self.forget(decision.owner)
         changes = _changes(decision, requests=requests, tokens=tokens, spend=spend)
         sent = self.store.settle(decision, changes) if changes else None
         if changes:
@@ -233,25 +327,23 @@ class Reservations:
             await housekeeping
         if self._ticks % self._renew_every == 0 and self._leased:
             live = self._live()
-            self._leased = {
-                reservation.decision.owner: self._leased[reservation.decision.owner] for reservation in live
-            }
+            self._leased = {reservation.owner: self._leased[reservation.owner] for reservation in live}
             await self._renew(live)
 
     async def _renew(self, live: Sequence[Reservation]) -> None:
-        renewing = self.store.renew([(s.claim.key, r.decision.owner) for r in live for s in _leases(r)])
+        renewing = self.store.renew([(key, r.owner) for r in live for key in r.slot_keys()])
         if renewing is None:
             return
         await renewing
         # A renewal that was carried out late has taken the leases anew of calls that ended in the meantime.
         for reservation in live:
             if not reservation.is_open:
-                changes = [Change(s.claim, None, 0) for s in _leases(reservation)]
-                released = self.store.settle(reservation.decision, changes)
+                decision = reservation.decision
+                released = self.store.settle(decision, [Change(s.claim, None, 0) for s in _slots(decision)])
                 if released is not None:
                     await released
 
 
-def _leases(reservation: Reservation) -> Iterator[LimitStatus]:
-    """The slots that a reservation took."""
-    return (s for s in reservation.decision.statuses if s.is_taken and s.claim.limit.period is None)
+def _slots(decision: Decision) -> Iterator[LimitStatus]:
+    """The slots that were taken."""
+    return (s for s in decision.statuses if s.is_taken and s.claim.limit.period is None)

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, LimitStatus, Unit
+from gateway_middleware.limiting.limit import Change, Claim, Decision, LimitStatus
 from gateway_middleware.limiting.period import MICROSECONDS, Period
-from gateway_middleware.limiting.store.window import LEASE_SECONDS, Leases, Window
+from gateway_middleware.limiting.store.window import LEASE, LEASE_SECONDS, Leases, Window
 
 Cell: TypeAlias = "Window | Leases"
-_LEASE = int(LEASE_SECONDS * MICROSECONDS)
-_TOKENS, _SPEND = Unit.TOKENS, Unit.SPEND
 _SLICE = 256
 _TICKS_A_CYCLE = 240
 
@@ -34,25 +32,26 @@ class MemoryStore:
         self.weight = weight
         self._cells: dict[str, Cell] = {}
         self._unswept: dict[str, Cell] = {}
-        self._wall_offset = 0
+        self.generation = 0
+        self.wall_offset = 0
         self._compare_clocks()
 
     def __len__(self) -> int:
         return len(self._cells) + len(self._unswept)
 
+    def now(self) -> int:
+        """Microseconds on the clock of sliding windows."""
+        return int(self._clock() * MICROSECONDS + 0.5)
+
     def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
         """Take all claims or none; the keys of one call must differ."""
-        now = int(self._clock() * MICROSECONDS + 0.5)
-        wall, weight = now + self._wall_offset, self.weight
-        if weight == 1 and not is_dry:
-            taken = self._take(claims, owner, now, wall)
-            if taken is not None:
-                return Decision(True, tuple(taken), owner)
+        now = self.now()
+        wall, weight = now + self.wall_offset, self.weight
         probes: list[tuple[Claim, Cell, int]] = []
         takes = not is_dry
         is_admitted = True
         for claim in claims:
-            cell = self._cells.get(claim.key) or self._fetch(claim)
+            cell = self.cell(claim)
             wait = cell.probe(claim, wall if cell.is_calendar else now, owner, weight)
             if wait and not claim.limit.is_shadow:
                 is_admitted = takes = False
@@ -64,21 +63,10 @@ class MemoryStore:
         ]
         return Decision(is_admitted, tuple(statuses), owner, weight)
 
-    def _take(self, claims: Sequence[Claim], owner: bytes, now: int, wall: int) -> list[LimitStatus] | None:
-        """Take everything in one go, as long as everything fits; None, and nothing taken, as soon as one does not."""
-        statuses: list[LimitStatus] = []
-        for claim in claims:
-            cell = self._cells.get(claim.key) or self._fetch(claim)
-            status = cell.take(claim, wall if cell.is_calendar else now, owner)
-            if status is None:
-                for taken in statuses:
-                    (self._cells.get(taken.claim.key) or self._fetch(taken.claim)).put_back(taken.claim, owner)
-                return None
-            statuses.append(status)
-        return statuses
-
-    def _fetch(self, claim: Claim) -> Cell:
-        return self._unswept.get(claim.key) or self._open(claim.key, claim.limit.period)
+    def cell(self, claim: Claim) -> Cell:
+        """Where the claim is counted, until `generation` changes."""
+        key = claim.key
+        return self._cells.get(key) or self._unswept.get(key) or self._open(key, claim.limit.period)
 
     def _open(self, key: str, period: Period | None) -> Cell:
         cell: Cell = Leases({}) if period is None else Window(period, not period.count)
@@ -89,42 +77,23 @@ class MemoryStore:
         return self._cells.get(key) or self._unswept.get(key)
 
     def _now(self, cell: Cell) -> int:
-        now = int(self._clock() * MICROSECONDS + 0.5)
-        return now + self._wall_offset if cell.is_calendar else now
+        now = self.now()
+        return now + self.wall_offset if cell.is_calendar else now
 
     def settle(self, decision: Decision, changes: Sequence[Change]) -> None:
         """Apply corrections at the weight of the decision."""
-        now = int(self._clock() * MICROSECONDS + 0.5)
+        now = self.now()
         for change in changes:
-            cell = self._cells.get(change.claim.key) or self._fetch(change.claim)
+            cell = self.cell(change.claim)
             if isinstance(cell, Window):
-                cell.advance(now + self._wall_offset if cell.is_calendar else now)
+                cell.advance(now + self.wall_offset if cell.is_calendar else now)
                 cell.correct(change, decision.weight)
             else:
                 cell.release(decision.owner)
 
-    def end(self, decision: Decision, *, requests: int | None, tokens: int | None, spend: int | None) -> None:
-        """What `settle` does of a decision with the weight 1, for what was really used; None leaves what was taken."""
-        now = int(self._clock() * MICROSECONDS + 0.5)
-        for status in decision.statuses:
-            claim = status.claim
-            limit = claim.limit
-            if limit.period is None:
-                cell = self._cells.get(claim.key) or self._fetch(claim)
-                if isinstance(cell, Leases):  # pragma: no branch  # a limit without a period has no other cell
-                    cell.expiries.pop(decision.owner, None)
-                continue
-            unit = limit.unit
-            used = tokens if unit is _TOKENS else spend if unit is _SPEND else requests
-            if used is None or used == claim.cost or not status.is_taken:
-                continue
-            cell = self._cells.get(claim.key) or self._fetch(claim)
-            if isinstance(cell, Window):  # pragma: no branch  # a limit with a period has no other cell
-                cell.settle(claim, used, now + self._wall_offset if cell.is_calendar else now, status.newest)
-
     def renew(self, leases: Sequence[tuple[str, bytes]]) -> None:
         """Prolong leases, or take them anew."""
-        until = int(self._clock() * MICROSECONDS + 0.5) + _LEASE
+        until = self.now() + LEASE
         for key, owner in leases:
             cell = self._find(key) or self._open(key, None)
             if isinstance(cell, Leases):
@@ -137,13 +106,13 @@ class MemoryStore:
         """
         for status in statuses:
             claim = status.claim
-            cell = self._cells.get(claim.key) or self._fetch(claim)
+            cell = self.cell(claim)
             now = self._now(cell)
             cell.advance(now)
             if isinstance(cell, Window):
                 cell.adopt(max(claim.limit.amount - status.remaining + untold.get(claim.key, 0), 0))
             elif status.is_taken:
-                cell.hold(owner, now + _LEASE)
+                cell.hold(owner, now + LEASE)
 
     def used(self, key: str) -> int:
         """Units that count under a key now, or leases held."""
@@ -166,10 +135,12 @@ class MemoryStore:
         """Drop what was counted under a key."""
         self._cells.pop(key, None)
         self._unswept.pop(key, None)
+        self.generation += 1
 
     def clear(self) -> None:
         """Drop everything."""
         self._cells, self._unswept = {}, {}
+        self.generation += 1
 
     def tick(self) -> None:
         """Sweep so much that every key is looked at once a minute, at four ticks a second."""
@@ -177,18 +148,20 @@ class MemoryStore:
         self.sweep(max(_SLICE, len(self) // _TICKS_A_CYCLE))
 
     def _compare_clocks(self) -> None:
-        self._wall_offset = int((self._wall() - self._clock()) * MICROSECONDS)
+        self.wall_offset = int((self._wall() - self._clock()) * MICROSECONDS)
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
     def sweep(self, count: int) -> None:
         """Look at `count` keys and release those whose windows have passed."""
-        now = int(self._clock() * MICROSECONDS + 0.5)
+        now = self.now()
         if not self._unswept:
             self._unswept, self._cells = self._cells, {}
         cells, unswept = self._cells, self._unswept
         for _ in range(min(count, len(unswept))):
             key, cell = unswept.popitem()
-            if not cell.is_idle(now + self._wall_offset if cell.is_calendar else now):
+            if cell.is_idle(now + self.wall_offset if cell.is_calendar else now):
+                self.generation += 1
+            else:
                 cells[key] = cell

@@ -14,7 +14,7 @@ from gateway_middleware.limiting.limit import MAX_AMOUNT, NEVER, Change, Claim, 
 from gateway_middleware.limiting.period import MICROSECONDS, Period
 
 LEASE_SECONDS = 30.0
-_LEASE = int(LEASE_SECONDS * MICROSECONDS)
+LEASE = int(LEASE_SECONDS * MICROSECONDS)
 _LEASE_WAIT = MICROSECONDS
 """When to ask for a slot again: nobody knows when a call ends."""
 _NO_PAST: array[int] = array("q")
@@ -26,6 +26,7 @@ class Window(msgspec.Struct, gc=False, weakref=False):
 
     Not tracked by the garbage collector: 100,000 of them would make it stop the world, and they hold no cycles.
     Call `advance` (or `probe`) before reading anything. `past` holds index and amount of the older buckets in turn.
+    The newest bucket lasts from `since` to `until` and counts until `ends`, the oldest until `eases`.
     """
 
     period: Period
@@ -34,15 +35,23 @@ class Window(msgspec.Struct, gc=False, weakref=False):
     newest: int = 0
     since: int = 0
     until: int = 0
+    eases: int = 0
+    ends: int = 0
     amount: int = 0
     total: int = 0
+
+    @property
+    def oldest(self) -> int:
+        """The oldest bucket that counts."""
+        return self.past[0] if self.past else self.newest
 
     def advance(self, now: int) -> None:
         """Move to `now`: what has left the window is forgotten."""
         if not self.since <= now < self.until:
-            self._turn(now)
+            self.turn(now)
 
-    def _turn(self, now: int) -> None:
+    def turn(self, now: int) -> None:
+        """What `advance` does outside of the newest bucket."""
         if now < self.since:
             if self.since - now <= self.period.patience:
                 return  # a clock that stepped back a little: go on counting in the newest bucket
@@ -52,8 +61,9 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         if self.amount:
             self._shelve()
         self.newest, self.amount = index, 0
-        self.since, self.until = period.start(index), period.start(index + 1)
+        self.since, self.until, self.ends = period.start(index), period.start(index + 1), period.expires(index)
         self._drop(index - period.count)
+        self._ease()
 
     def _shelve(self) -> None:
         if self.past is _NO_PAST:
@@ -69,10 +79,13 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         if gone:
             self.past = past[gone:] if gone < len(past) else _NO_PAST
 
+    def _ease(self) -> None:
+        self.eases = self.period.expires(self.oldest) if self.past else self.ends
+
     def probe(self, claim: Claim, now: int, owner: bytes, weight: int) -> int:
         """Microseconds until the claim fits: 0 if it does, `NEVER` if it cannot."""
         if not self.since <= now < self.until:
-            self._turn(now)
+            self.turn(now)
         cost = claim.cost if weight == 1 else weighed(claim, weight)
         amount = claim.limit.amount
         return 0 if self.total + cost <= amount else self.wait(cost, amount, now)
@@ -83,29 +96,10 @@ class Window(msgspec.Struct, gc=False, weakref=False):
             cost = claim.cost if weight == 1 else weighed(claim, weight)
             self.amount += cost
             self.total += cost
-        past, newest = self.past, self.newest
         left = claim.limit.amount - self.total
         excess = 0 if left >= 0 else -left // weight
         left = 0 if left < 0 else left if weight == 1 else left // weight
-        return LimitStatus(claim, left, wait, takes, past[0] if past else newest, newest, now, excess)
-
-    def take(self, claim: Claim, now: int, owner: bytes) -> LimitStatus | None:
-        """What `stand` says of a claim that was taken, if it fits; else nothing is taken."""
-        if not self.since <= now < self.until:
-            self._turn(now)
-        cost, limit = claim.cost, claim.limit.amount
-        total = self.total + cost
-        if total > limit:
-            return None
-        self.amount += cost
-        self.total = total
-        past, newest = self.past, self.newest
-        return LimitStatus(claim, limit - total, 0, True, past[0] if past else newest, newest, now)
-
-    def put_back(self, claim: Claim, owner: bytes) -> None:
-        """Undo a `take` of the same moment."""
-        self.amount -= claim.cost
-        self.total -= claim.cost
+        return LimitStatus(claim, left, wait, takes, self.oldest, self.newest, now, excess)
 
     def wait(self, cost: int, limit: int, now: int) -> int:
         """Microseconds until `cost`, which is too much now, fits below `limit`; `NEVER` if it cannot."""
@@ -137,15 +131,14 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         actual = min((claim.cost + delta) * weight, claim.limit.amount)
         self.refund(weighed(claim, weight) - actual, self.newest if change.bucket is None else change.bucket)
 
-    def settle(self, claim: Claim, used: int, now: int, bucket: int) -> None:
-        """Count what was really used in the place of a claim that was taken in `bucket`."""
+    def settle(self, cost: int, used: int, limit: int, now: int, bucket: int) -> None:
+        """Count what was really used in the place of a cost that was taken in `bucket`."""
         if not self.since <= now < self.until:
-            self._turn(now)
-        cost = claim.cost
+            self.turn(now)
         if used > cost:
             cost -= min(used, MAX_AMOUNT)
         else:
-            used = min(max(used, 0), claim.limit.amount)
+            used = min(max(used, 0), limit)
             cost -= used
             if bucket != self.newest:
                 self.refund(cost, bucket)
@@ -169,17 +162,20 @@ class Window(msgspec.Struct, gc=False, weakref=False):
                 self.total -= amount
                 if not past[i + 1]:
                     del past[i : i + 2]  # an empty bucket is no longer the oldest one
+                    self._ease()
                 return
 
     def adopt(self, total: int) -> None:
         """Replace everything by a total that somebody else has counted."""
         self.past = _NO_PAST
         self.amount = self.total = total
+        self._ease()
 
     def clear(self) -> None:
         """Forget everything."""
         self.past = _NO_PAST
         self.amount = self.total = 0
+        self._ease()
 
     def is_idle(self, now: int) -> bool:
         """Whether nothing in it counts any more, so that it can be dropped."""
@@ -218,22 +214,9 @@ class Leases(msgspec.Struct, gc=False, weakref=False):
     def stand(self, claim: Claim, now: int, owner: bytes, weight: int, wait: int, takes: bool) -> LimitStatus:  # noqa: FBT001, PLR0917
         """Take a slot, if so decided, and say how things stand."""
         if takes:
-            self.hold(owner, now + _LEASE)
+            self.hold(owner, now + LEASE)
         left = (claim.limit.amount // weight or 1) - len(self.expiries)
         return LimitStatus(claim, max(left, 0), wait, takes, 0, 0, now, max(-left, 0))
-
-    def take(self, claim: Claim, now: int, owner: bytes) -> LimitStatus | None:
-        """What `stand` says of a slot that was taken, if one is free and the owner has none; else nothing is taken."""
-        self.advance(now)
-        expiries, limit = self.expiries, claim.limit.amount
-        if len(expiries) >= limit or owner in expiries:
-            return None
-        expiries[owner] = now + _LEASE
-        return LimitStatus(claim, limit - len(expiries), 0, True, 0, 0, now)
-
-    def put_back(self, claim: Claim, owner: bytes) -> None:
-        """Undo a `take` of the same moment."""
-        del self.expiries[owner]
 
     def hold(self, owner: bytes, until: int) -> None:
         """Take a slot, or prolong it."""
