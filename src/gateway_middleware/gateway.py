@@ -35,6 +35,7 @@ from gateway_middleware.composition.policy import build_policy
 from gateway_middleware.composition.pricing import build_pricing
 from gateway_middleware.composition.recent import Recent, telling
 from gateway_middleware.composition.reload import Reload
+from gateway_middleware.composition.reload_audit import ReloadAudit
 from gateway_middleware.composition.revocations import Revocations
 from gateway_middleware.composition.self_report import SelfReport
 from gateway_middleware.composition.side_calls import SideCalls
@@ -130,7 +131,14 @@ class Gateway:
         callers = (*known, self.side_calls, self.tenants, self.policy, self.guards)
         rooms = (self.upstream, self.limits, self.breakers, self.peers, self.stats, self.calls, self.plans)
         lists = (self.model_lists, self.fleet_status)
-        made: tuple[Part, ...] = (*callers, self.pricing, self.metering, self.expiries, self.credentials)
+        made: tuple[Part, ...] = (
+            *callers,
+            self.pricing,
+            self.metering,
+            self.expiries,
+            self.reload_audit,
+            self.credentials,
+        )
         parts: tuple[Part, ...] = (*made, *rooms, *lists)
         self._reload = Reload(self.config, parts, reread=reread)
         self.operations = self._make_operations()
@@ -181,6 +189,7 @@ class Gateway:
         audit = Audit(self.metering.audits, self.log, clocks)
         self.key_admin = KeyAdmin(self.keys, self.fleet, audit, clocks, has_resolver=resolver is not None)
         self.expiries = KeyExpiries(self.keys.stored, audit, clocks)
+        self.reload_audit = ReloadAudit(self.metering.audits, clocks, host=self.fleet.process.host)
         self.limits = Limits(
             settings,
             clocks,
@@ -257,6 +266,7 @@ class Gateway:
             peers=self.peers,
             fleet=self.fleet,
             reload=self._reload,
+            audit=self.reload_audit,
             log=self.log,
         )
 
@@ -292,7 +302,7 @@ class Gateway:
         Without settings they are read again by `reread`. Returns `config_hash`, what `changed`, and what of that waits
         for a restart (`need_restart`). Raises `SettingsError`, and then nothing has changed.
         """
-        return self._reload.apply(settings)
+        return self.operations.reload_by_host(settings)
 
     def drain(self) -> None:
         """Tell readiness that the gateway is about to go; calls are still answered."""

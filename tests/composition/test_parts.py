@@ -34,6 +34,7 @@ PARTS = (
     "CallPricing",
     "Metering",
     "KeyExpiries",
+    "ReloadAudit",
     "Credentials",
     "Upstream",
     "Limits",

@@ -52,6 +52,19 @@ def test_every_process_says_the_same_of_an_expiry() -> None:
     assert one.id != AuditEvent.of_expiry(tenant="acme", key_id="h4k2m6qa", name=None, expires=1_800_000_001.5).id
 
 
+def test_every_process_says_the_same_of_a_deletion_and_another_thing_of_an_expiry() -> None:
+    at = 1_800_000_000.5
+    one, other = (AuditEvent.of_deletion(tenant="acme", key_id="h4k2m6qa", name=None, deleted=at) for _ in range(2))
+    assert one == other
+    assert one.id != AuditEvent.of_expiry(tenant="acme", key_id="h4k2m6qa", name=None, expires=at).id
+
+
+def test_what_is_about_the_configuration_has_a_subject_that_is_no_tenant() -> None:
+    reloaded = AuditEvent(id="audit-2", time=1.0, action="configuration.reloaded", actor="file watch")
+    told = json.loads(cloud_event(reloaded, source="/gw"))
+    assert (told["subject"], told["data"]["tenant"]) == ("gateway/configuration", None)
+
+
 def settled(outcome: AuditOutcome) -> AuditEvent:
     told = {name: getattr(MADE, name) for name in MADE.__struct_fields__}
     return AuditEvent(**{**told, "outcome": outcome})
@@ -100,6 +113,24 @@ def test_expiries_are_told_once_a_host(tmp_path: Path) -> None:
     assert spool.add_since("expiries", [early, late]) == frozenset()
     assert spool.pending(10) == [late]
     spool.close()
+
+
+def test_of_processes_with_the_same_news_one_is_heard(tmp_path: Path) -> None:
+    one, other = (Spool(tmp_path / "journal.db") for _ in range(2))
+    times = iter(range(10, 1000, 10))
+
+    def tell(spool: Spool, fact: str, *, later: float = 0.0) -> bool:
+        at = next(times) + later
+        event = AuditEvent(id=f"audit-{at}", time=at, action="configuration.reloaded")
+        return spool.add_unless_last("configuration", fact, event, within=100.0)
+
+    assert [tell(one, "a b"), tell(other, "a b"), tell(one, "a b")] == [True, False, False]
+    one.delivered(["audit-10"])
+    assert not tell(other, "a b")
+    assert [tell(other, "b a"), tell(one, "b a"), tell(one, "a b")] == [True, False, True]
+    assert tell(other, "a b", later=200.0)  # the same once more, long after
+    for spool in (one, other):
+        spool.close()
 
 
 def test_what_is_announced_survives_a_corrupt_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from asgi_driver import Transcript, drive
+from gateway_middleware.composition.key_admin import REVOKED_SECONDS
 from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
@@ -143,6 +144,37 @@ async def test_a_key_that_expires_is_told_once(tmp_path: Path) -> None:
     assert (expired["data"]["key_id"], expired["data"]["client"]) == (made["key_id"], None)
     assert datetime.fromisoformat(expired["time"]) == expires
     assert [line["action"] for line in rig.lines("audit")] == ["key made", "key expired"]
+
+
+async def test_that_a_revoked_key_is_forgotten_is_told_once_by_whoever_runs_then(tmp_path: Path) -> None:
+    def at_work() -> Rig:
+        return rig_in(tmp_path, GATEWAY_FLEET_DIRECTORY=str(tmp_path / "fleet"))
+
+    rig = at_work()
+    async with rig.gateway.lifespan():
+        made = (await ask(rig, "POST", KEYS, {"name": "ci"})).json()
+        revoked = rig.clock.wall()
+        await ask(rig, "DELETE", f"{KEYS}/{made['key_id']}")
+        rig.clock.advance(REVOKED_SECONDS - 600)
+        await rig.gateway.expiries.look()
+        assert len(rig.gateway.keys.stored) == 1
+        rig.clock.advance(700)
+        for _ in range(2):
+            await rig.gateway.expiries.look()
+        assert len(rig.gateway.keys.stored) == 0
+    again = at_work()
+    again.clock.advance(REVOKED_SECONDS + 3600)  # the store still knows, and it has been told
+    async with again.gateway.lifespan():
+        assert len(again.gateway.fleet.entries("tenant-key")) > 0
+        await again.gateway.expiries.look()
+        assert len(again.gateway.keys.stored) == 0
+    events = await delivered(tmp_path)
+    assert [event["data"]["action"] for event in events] == ["key.created", "key.revoked", "key.deleted"]
+    deleted = events[-1]
+    assert (deleted["data"]["actor"], deleted["data"]["key_id"]) == ("gateway", made["key_id"])
+    assert datetime.fromisoformat(deleted["time"]).timestamp() == pytest.approx(revoked + REVOKED_SECONDS, abs=60)
+    assert [line["action"] for line in rig.lines("audit")] == ["key made", "key revoked", "key deleted"]
+    assert again.lines("audit") == []
 
 
 async def test_what_cannot_be_written_down_is_not_changed_but_a_key_is_revoked(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ _URGENT_SECONDS = 1.0
 _LINES = {
     "tenant.created": "tenant made", "tenant.changed": "tenant changed", "key.created": "key made",
     "key.changed": "key changed", "key.rotated": "key rotated", "key.revoked": "key revoked",
-    "key.expired": "key expired",
+    "key.expired": "key expired", "key.deleted": "key deleted",
 }  # fmt: skip
 """What the log calls each action."""
 
@@ -70,9 +70,9 @@ class Audit:
         finally:
             await asyncio.shield(self._settle(replace(event, outcome=outcome)))
 
-    async def note_expiries(self, events: list[AuditEvent]) -> None:
-        """Keys have expired. Raises `UnavailableError`."""
-        for event in await self._store.add_expiries(events):
+    async def note_due(self, events: list[AuditEvent]) -> None:
+        """Keys have expired, or have been forgotten: all of one kind, in order of time. Raises `UnavailableError`."""
+        for event in await self._store.add_due(events):
             self._write_line(event)
 
     async def _announce(self, event: AuditEvent, *, is_urgent: bool) -> None:

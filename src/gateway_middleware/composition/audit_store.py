@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from gateway_middleware.metering.journal.spool import Spool
 
 _T = TypeVar("_T")
-_EXPIRIES = "expiries"
+_NAMES = {"key.expired": "expiries", "key.deleted": "deletions"}
+_CONFIGURATION = "configuration"
+_SAME_SECONDS = 300.0
+"""Within this time all processes of a host have read the same files, or were asked to."""
 
 
 class AuditStore(Protocol):
@@ -29,8 +32,12 @@ class AuditStore(Protocol):
         """What became of it."""
         ...
 
-    async def add_expiries(self, events: Sequence[AuditEvent], /) -> Sequence[AuditEvent]:
-        """Keys have expired; those of which no process of this host has told before."""
+    async def add_due(self, events: Sequence[AuditEvent], /) -> Sequence[AuditEvent]:
+        """What was due, all of one kind, in order of time; that of which no process of this host has told before."""
+        ...
+
+    async def add_reload(self, event: AuditEvent, /, *, fact: str | None) -> None:
+        """A reload. Of a `fact` that processes of this host have in common one tells; None: it is of this one alone."""
         ...
 
 
@@ -43,9 +50,12 @@ class NoAudits:
     async def settle(self, event: AuditEvent, /) -> None:
         """Nothing to do."""
 
-    async def add_expiries(self, events: Sequence[AuditEvent], /) -> Sequence[AuditEvent]:
+    async def add_due(self, events: Sequence[AuditEvent], /) -> Sequence[AuditEvent]:
         """All of them, for nobody knows of those before."""
         return events
+
+    async def add_reload(self, event: AuditEvent, /, *, fact: str | None) -> None:
+        """Nothing to do."""
 
 
 class JournaledAudits:
@@ -62,10 +72,19 @@ class JournaledAudits:
         await _written(lambda: self._spool.settle(event))
         self._on_news()
 
-    async def add_expiries(self, events: Sequence[AuditEvent], /) -> Sequence[AuditEvent]:
-        news = await _written(lambda: self._spool.add_since(_EXPIRIES, events))
+    async def add_due(self, events: Sequence[AuditEvent], /) -> Sequence[AuditEvent]:
+        name = _NAMES[events[0].action]
+        news = await _written(lambda: self._spool.add_since(name, events))
         self._on_news()
         return [event for event in events if event.id in news]
+
+    async def add_reload(self, event: AuditEvent, /, *, fact: str | None) -> None:
+        if fact is None:
+            await _written(lambda: self._spool.add(event))
+        else:
+            told = fact
+            await _written(lambda: self._spool.add_unless_last(_CONFIGURATION, told, event, within=_SAME_SECONDS))
+        self._on_news()
 
 
 async def _written(write: Callable[[], _T]) -> _T:

@@ -1,4 +1,4 @@
-"""Has the expiry of each key written down once it is due."""
+"""Has the expiry of each key written down once it is due, and that a revoked one is forgotten."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from gateway_middleware.composition.key_admin import REVOKED_SECONDS
 from gateway_middleware.composition.part import Fixed
 from gateway_middleware.core.errors import UnavailableError
 from gateway_middleware.metering.audit_event import AuditEvent
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 30.0
 _BACK_SECONDS = 86400.0
-"""So far back a process looks when it starts: it may have been away while a key expired."""
+"""So far back a process looks when it starts: it may have been away meanwhile."""
 
 
 class KeyExpiries(Fixed):
@@ -49,13 +50,24 @@ class KeyExpiries(Fixed):
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Write down what has expired since the last look. Raises `UnavailableError`."""
+        """Write down what was due since the last look. Raises `UnavailableError`."""
         now = self._wall()
-        due = [
+        for due in (self._expired(now), self._forgotten(now)):
+            if due:
+                await self._audit.note_due(sorted(due, key=lambda event: event.time))
+        self._keys.forget(now - REVOKED_SECONDS)
+        self._seen = now
+
+    def _expired(self, now: float) -> list[AuditEvent]:
+        return [
             AuditEvent.of_expiry(tenant=key.tenant, key_id=key.key_id, name=key.name, expires=expires)
             for key in self._keys.living()
             if (expires := key.expires) is not None and self._seen < expires <= now
         ]
-        if due:
-            await self._audit.note_expiries(sorted(due, key=lambda event: event.time))
-        self._seen = now
+
+    def _forgotten(self, now: float) -> list[AuditEvent]:
+        return [
+            AuditEvent.of_deletion(tenant=key.tenant, key_id=key.key_id, name=key.name, deleted=deleted)
+            for key in self._keys.revoked()
+            if self._seen < (deleted := (key.revoked or 0.0) + REVOKED_SECONDS) <= now
+        ]

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import msgspec
 
 from gateway_middleware.composition.fleet import overall, row_of, standing
+from gateway_middleware.composition.reload_audit import Cause
 from gateway_middleware.core.errors import InvalidRequestError, SettingsError
 
 if TYPE_CHECKING:
     from gateway_middleware.composition.fleet import Fleet
     from gateway_middleware.composition.log import Log
     from gateway_middleware.composition.reload import Reload
+    from gateway_middleware.composition.reload_audit import ReloadAudit
     from gateway_middleware.fleet.entries import Entry, Process
+    from gateway_middleware.operations.admin import Requester
     from gateway_middleware.settings import Settings
 
 KIND = "reload"
@@ -24,9 +28,13 @@ _QUESTION_SECONDS = 10.0
 
 
 class Question(msgspec.Struct, frozen=True):
-    """Who wants a reload: for the audit lines of those who are asked."""
+    """Who wants a reload: for what those who are asked write down of it."""
 
     by: str
+    actor: str = "admin"
+    client: str | None = None
+    request_id: str | None = None
+    reload: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -43,50 +51,85 @@ _decode_answer = msgspec.json.Decoder(Answer).decode
 class FleetReload:
     """Reloads this process when any process is told to, and all of them when this one is."""
 
-    def __init__(self, reload: Reload, fleet: Fleet, log: Log) -> None:
+    def __init__(self, reload: Reload, fleet: Fleet, log: Log, audit: ReloadAudit) -> None:
         self._reload = reload
         self._fleet = fleet
+        self._audit = audit
         self._log = log.lines
         self._questions: list[Entry] = []
         fleet.on(KIND, self._hear)
 
-    async def everywhere(self, by: str, **audited: Any) -> dict[str, Any]:
+    async def everywhere(self, by: Requester) -> dict[str, Any]:
         """Reload here, then ask the others; what each of them answered within a second.
 
         Raises `SettingsError` or `InvalidRequestError` where it is refused here: then nobody else is asked.
         """
-        document = self._here(by, **audited)
+        cause = Cause(
+            actor="admin", by=by.client, client=by.client, request_id=by.request_id, reload=uuid4().hex,
+            is_asked_here=True,
+        )  # fmt: skip
+        try:
+            document = self._here(cause)
+        except SettingsError:
+            await self._audit.written()
+            raise
         others = {process.id: process for process in self._fleet.others()}
-        answers = await self._fleet.ask(KIND, Question(self._signed(by)), within=_ANSWER_SECONDS)
+        answers = await self._fleet.ask(KIND, self._question(cause), within=_ANSWER_SECONDS)
         others |= {process.id: process for process in self._fleet.others()}
         decoded = {name: _decode_answer(entry.body) for name, entry in answers.items()}
+        await self._audit.written()
         return document | _told(self._fleet.process, others, decoded)
 
     def on_signal(self, by: str) -> bool:
         """The same without waiting for answers: whether it was taken here. Complaints go to the log."""
+        cause = Cause(actor="signal", by=by, reload=uuid4().hex)
         try:
-            self._here(by)
+            self._here(cause)
         except (SettingsError, InvalidRequestError) as error:
             self._complain(error)
             return False
-        self._fleet.post(KIND, self._fleet.process.id, Question(self._signed(by)), seconds=_QUESTION_SECONDS)
+        self._fleet.post(KIND, self._fleet.process.id, self._question(cause), seconds=_QUESTION_SECONDS)
         return True
 
     async def on_change(self) -> None:
         """Files of the configuration have changed: read in a thread, taken here. Every process sees its own files."""
+        cause = Cause(actor="file watch", by="file watch")
         try:
-            self._here("file watch", settings=await asyncio.to_thread(self._reload.read))
+            settings = await asyncio.to_thread(self._reload.read)
+        except SettingsError as error:
+            self._refuse(cause, error)
+            self._complain(error)
+            return
+        try:
+            self._here(cause, settings)
         except SettingsError as error:
             self._complain(error)
 
-    def _here(self, by: str, *, settings: Settings | None = None, **audited: Any) -> dict[str, Any]:
-        document = self._reload.apply(settings)
+    def by_host(self, settings: Settings | None) -> dict[str, Any]:
+        """The application around this gateway gives it other settings, or has them read again."""
+        return self._here(Cause(actor="host", by="host"), settings)
+
+    def _here(self, cause: Cause, settings: Settings | None = None) -> dict[str, Any]:
+        before = self._fleet.process.config_hash
+        try:
+            document = self._reload.apply(settings)
+        except SettingsError as error:
+            self._refuse(cause, error)
+            raise
         changes = {name: ", ".join(document[name]) or None for name in ("changed", "need_restart")}
-        self._log.audit("reload", client=by, config_hash=document["config_hash"], **changes, **audited)
+        asked = {} if cause.request_id is None or not cause.is_asked_here else {"request_id": cause.request_id}
+        self._log.audit("reload", client=cause.by, config_hash=document["config_hash"], **changes, **asked)
+        self._audit.taken(cause, before, document)
         return document
 
-    def _signed(self, by: str) -> str:
-        return f"{by} at {self._fleet.name}"
+    def _refuse(self, cause: Cause, error: SettingsError) -> None:
+        self._audit.refused(cause, self._fleet.process.config_hash, str(error))
+
+    def _question(self, cause: Cause) -> Question:
+        return Question(
+            by=f"{cause.by} at {self._fleet.name}", actor=cause.actor, client=cause.client,
+            request_id=cause.request_id, reload=cause.reload,
+        )  # fmt: skip
 
     def _complain(self, error: Exception) -> None:
         self._log.event("reload_failed", level="error", message=f"Reload failed: {error}")
@@ -101,12 +144,19 @@ class FleetReload:
         questions, self._questions = self._questions, []
         refused = None
         try:
-            self._here(_decode_question(questions[0].body).by)
+            self._here(_cause(_decode_question(questions[0].body)))
         except (SettingsError, InvalidRequestError) as error:
             refused = str(error)
             self._complain(error)
         for question in questions:
             self._fleet.answer(question, Answer(self._fleet.process.config_hash, refused))
+
+
+def _cause(question: Question) -> Cause:
+    return Cause(
+        actor=question.actor, by=question.by, client=question.client, request_id=question.request_id,
+        reload=question.reload,
+    )  # fmt: skip
 
 
 def _told(own: Process, others: Mapping[str, Process], answers: Mapping[str, Answer]) -> dict[str, Any]:

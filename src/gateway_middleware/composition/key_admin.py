@@ -27,7 +27,9 @@ MAX_TENANTS = 10_000
 MAX_ENTRIES = 90_000
 """Of the shared log, in which rotations within their grace take room as well: it would forget the oldest keys."""
 REVOKED_SECONDS = 30 * 86400.0
-"""For how long stores and processes remember that a key was revoked."""
+"""For how long processes remember that a key was revoked."""
+_MARGIN_SECONDS = 86400.0
+"""Stores do for so much longer: a process that was away when it was over tells of it when it is back."""
 _ENDED_SECONDS = 3600.0
 _TICK = 1e-6
 
@@ -166,7 +168,7 @@ class KeyAdmin:
 
     def _void(self, key: StoredKey) -> list[Entry]:
         """A key that is revoked, or was never told: its secrets need not be remembered any longer."""
-        entries = [self._keys.say(replace(key, revoked=self._wall()), seconds=REVOKED_SECONDS)]
+        entries = [self._keys.say(replace(key, revoked=self._wall()), seconds=REVOKED_SECONDS + _MARGIN_SECONDS)]
         secrets = self._stored.secrets(key.key_id)
         return entries + [self._keys.say(held.secret, seconds=_ENDED_SECONDS) for held in secrets]
 

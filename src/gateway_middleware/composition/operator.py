@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from gateway_middleware.composition.log import Log
     from gateway_middleware.composition.peers import FleetPeers, NoPeers, RedisPeers
     from gateway_middleware.composition.reload import Reload
+    from gateway_middleware.composition.reload_audit import ReloadAudit
     from gateway_middleware.operations.admin import CommandOptions, Requester
+    from gateway_middleware.settings import Settings
 
 
 class Operations:
@@ -30,13 +32,14 @@ class Operations:
         peers: RedisPeers | FleetPeers | NoPeers,
         fleet: Fleet,
         reload: Reload,
+        audit: ReloadAudit,
         log: Log,
     ) -> None:
         self._config = config
         self._breakers = breakers
         self._peers = peers
         self._fleet = fleet
-        self._reload = FleetReload(reload, fleet, log)
+        self._reload = FleetReload(reload, fleet, log, audit)
         self._log = log.lines
 
     async def command_breaker(self, key: str, command: str, options: CommandOptions, by: Requester) -> dict[str, Any]:
@@ -73,13 +76,17 @@ class Operations:
         Raises `InvalidRequestError` where this process refuses its own, and then all stays as it was, everywhere.
         """
         try:
-            return await self._reload.everywhere(by.client, request_id=by.request_id)
+            return await self._reload.everywhere(by)
         except SettingsError as error:
             raise InvalidRequestError(f"The configuration was not taken: {'; '.join(error.complaints)}") from None
 
     async def reload_on_change(self) -> None:
         """The same for this process alone, when its files have changed: complaints go to the log."""
         await self._reload.on_change()
+
+    def reload_by_host(self, settings: Settings | None) -> dict[str, Any]:
+        """The same for this process alone, when its host wants it. Raises `SettingsError`."""
+        return self._reload.by_host(settings)
 
     def reload_on_signal(self) -> bool:
         """The same for SIGHUP: complaints go to the log. Returns whether this process has taken its configuration."""

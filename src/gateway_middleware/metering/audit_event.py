@@ -1,4 +1,4 @@
-"""The event that a tenant or a key was changed at run time: kept and delivered with the usage events."""
+"""The event that a tenant, a key or the configuration was changed: kept and delivered with the usage events."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from gateway_middleware.metering.usage_event import EVENT_TYPE, sibling_type
 
 AUDIT_EVENT_TYPE = sibling_type(EVENT_TYPE, "audit")
 """The CloudEvents `type` of it, where usage events have theirs."""
+_SUBJECT = "gateway/configuration"
+"""In the place of a tenant. No tenant has a name with a slash that was made at run time."""
 _PREFIX = b'{"event":"audit"'
 
 
@@ -26,16 +28,17 @@ class AuditOutcome(StrEnum):
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="audit"):
-    """`action` is such as `key.created`; `time` when it was asked for, or when the key expired, since the epoch.
+    """`action` is such as `key.created`; `time` when it was asked for, or was due, since the epoch.
 
-    `actor` is `admin` (an operator: `client` is the address of the connection) or `gateway` (it was due).
-    `changes` has what was set, never a secret.
+    `actor` is `admin` (an operator: `client` is the address of the connection), `gateway` (it was due), or what had the
+    configuration read again: `file watch`, `signal`, `host`. `tenant` None: it is about the configuration. `changes`
+    has what was set, never a secret.
     """
 
     id: str
     time: float
     action: str
-    tenant: str
+    tenant: str | None = None
     actor: str = "admin"
     client: str | None = None
     request_id: str | None = None
@@ -47,11 +50,19 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     @classmethod
     def of_expiry(cls, *, tenant: str, key_id: str, name: str | None, expires: float) -> AuditEvent:
         """A key has expired. Every process says it in the same words, under the same `id`."""
-        fact = sha256(f"{tenant}|{key_id}|{expires!r}".encode()).hexdigest()[:32]
-        return cls(
-            id=f"audit-{fact}", time=expires, action="key.expired", tenant=tenant, actor="gateway", key_id=key_id,
-            name=name, outcome=AuditOutcome.SUCCESS,
-        )  # fmt: skip
+        fact = f"{tenant}|{key_id}|{expires!r}"
+        return cls._due(fact, action="key.expired", time=expires, tenant=tenant, key_id=key_id, name=name)
+
+    @classmethod
+    def of_deletion(cls, *, tenant: str, key_id: str, name: str | None, deleted: float) -> AuditEvent:
+        """A revoked key is not remembered any longer. Every process says it in the same words, under the same `id`."""
+        fact = f"deleted|{tenant}|{key_id}|{deleted!r}"
+        return cls._due(fact, action="key.deleted", time=deleted, tenant=tenant, key_id=key_id, name=name)
+
+    @classmethod
+    def _due(cls, fact: str, **fields: Any) -> AuditEvent:
+        digest = sha256(fact.encode()).hexdigest()[:32]
+        return cls(id=f"audit-{digest}", actor="gateway", outcome=AuditOutcome.SUCCESS, **fields)
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +71,7 @@ class _Data(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     client: str | None
     request_id: str | None
-    tenant: str
+    tenant: str | None
     key_id: str | None
     name: str | None
     changes: Mapping[str, Any]
@@ -90,5 +101,7 @@ def cloud_event(event: AuditEvent, *, source: str, event_type: str = AUDIT_EVENT
     data = _Data(**{name: getattr(event, name) for name in _Data.__struct_fields__})
     moment = rfc3339(event.time)
     return msgspec.json.encode(
-        _CloudEvent(id=event.id, source=source, type=event_type, subject=event.tenant, time=moment, data=data)
+        _CloudEvent(
+            id=event.id, source=source, type=event_type, subject=event.tenant or _SUBJECT, time=moment, data=data
+        )
     )

@@ -532,8 +532,8 @@ VARIABLES: tuple[Variable, ...] = (
         name="GATEWAY_AUDIT_EVENTS",
         field="audit_events",
         read=scalars.boolean,
-        meaning="Tell `usage-metering` too of each change of keys and tenants at run time, as CloudEvents of type "
-        "`gateway.llm.audit.v1` (docs/metering.md). `false`: a line in the log only.",
+        meaning="Tell `usage-metering` too of each change of keys and tenants at run time, and of each reload, as "
+        "CloudEvents of type `gateway.llm.audit.v1` (docs/metering.md). `false`: a line in the log only.",
     ),
     Variable(
         name="GATEWAY_USAGE_INDEX_SECONDS",

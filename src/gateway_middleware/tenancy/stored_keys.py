@@ -129,6 +129,10 @@ class StoredKeys:
         """Whether there is, or was, such a key."""
         return key_id in self._keys or key_id in self._secrets
 
+    def revoked(self) -> list[StoredKey]:
+        """Those of all tenants that were revoked and are still remembered."""
+        return [key for key in self._keys.values() if key.revoked is not None]
+
     def living(self) -> list[StoredKey]:
         """Those of all tenants that are not revoked."""
         return [key for key in self._keys.values() if key.revoked is None]

@@ -11,8 +11,8 @@ from gateway_middleware.metering.journal.tables import BACKLOG, mark, move_mark,
 
 Row: TypeAlias = tuple[str, float, bytes]
 """Id, time and body of an event."""
-ANNOUNCED = "announced"
-"""A table that is made when it is needed: all that stands on the first page is lost with it."""
+ANNOUNCED, _FACTS = "announced", "facts"
+"""Tables that are made when they are needed: all that stands on the first page is lost with it."""
 
 
 def add(connection: sqlite3.Connection, row: Row) -> int:
@@ -62,3 +62,18 @@ def add_since(connection: sqlite3.Connection, name: str, rows: Sequence[Row]) ->
     if later:
         set_mark(connection, name, max(time for _, time, _ in later))
     return frozenset(row[0] for row in later if add(connection, row))
+
+
+def add_unless_last(connection: sqlite3.Connection, name: str, fact: str, row: Row, *, within: float) -> int:
+    """Add an event unless the last one of that name was about the same fact, within so many seconds before or after.
+
+    Returns how many were added.
+    """
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {_FACTS} (name TEXT PRIMARY KEY, time REAL NOT NULL, fact TEXT NOT NULL)"
+    )
+    last = connection.execute("SELECT time, fact FROM facts WHERE name = ?", (name,)).fetchone()
+    if last is not None and last[1] == fact and abs(row[1] - last[0]) < within:
+        return 0
+    connection.execute("INSERT OR REPLACE INTO facts (name, time, fact) VALUES (?, ?, ?)", (name, row[1], fact))
+    return add(connection, row)

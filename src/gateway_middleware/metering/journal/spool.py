@@ -114,6 +114,13 @@ class Spool:
         self.count(len(added))
         return added
 
+    def add_unless_last(self, name: str, fact: str, event: OtherEvent, *, within: float) -> bool:
+        """Keep an event unless the last of that name, of any process, was about the same fact, seconds ago at most."""
+        row = (event.id, event.time, encode(event))
+        added = self._run(lambda connection: other_events.add_unless_last(connection, name, fact, row, within=within))
+        self.count(added)
+        return added > 0
+
     def delivered(self, ids: Sequence[str]) -> None:
         """Forget events that the sink has."""
         self.count(-self._run(lambda connection: tables.remove(connection, ids)))
