@@ -41,6 +41,7 @@ PANELS: dict[str, list[tuple[str, str, list[tuple[str, str]]]]] = {
     "Limits": [
         ("Decisions", "reqps", [('sum by (limit, decision) (rate(model_gateway_limit_decisions_total{tenant=~"$tenant"}[$__rate_interval]))', "{{limit}} {{decision}}")]),
         ("Remaining share", "percentunit", [('min by (tenant, limit) (model_gateway_limit_remaining{tenant=~"$tenant"} / model_gateway_limit{tenant=~"$tenant"})', "{{tenant}} {{limit}}")]),
+        ("Gone on with a cheaper route", "reqps", [('sum by (tenant, route) (rate(model_gateway_budget_steps_total{tenant=~"$tenant"}[$__rate_interval]))', "{{tenant}} to {{route}}")]),
         ("Slots held", "short", [("sum(model_gateway_concurrency_leases)", "held")]),
         ("Waiting for a slot or a refill", "short", [("sum(model_gateway_queue_depth)", "calls")]),
         ("Time in the queue", "s", [("histogram_quantile(0.95, sum by (le) (rate(model_gateway_queue_wait_seconds_bucket[$__rate_interval])))", "p95")]),

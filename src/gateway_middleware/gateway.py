@@ -161,7 +161,7 @@ class Gateway:
         """Who the tenants are, what they may use, and what is written down of it."""
         self.fleet = build_fleet(settings, self.config, clocks)
         self.revocations = Revocations(self.fleet, self.log)
-        self.keys = RuntimeKeys(settings, self.fleet)
+        self.keys = RuntimeKeys(settings, self.fleet, steps=self.config.made_steps)
         self.side_calls = SideCalls(settings, transport)
         self.tenants = Tenants(
             settings,

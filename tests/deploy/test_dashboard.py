@@ -29,6 +29,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "model-gateway.json").read_text())
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
 ALERTS = re.findall(r"expr: (.*)", (DEPLOY / "prometheus" / "alerts.yml").read_text())
+SPENT = "the-key-of-a-tenant-with-a-spent-budget"
 BREAKER_OPENS_AFTER = 5
 """Rounds of work, each with one failure of the same provider."""
 VARIABLES = {"$__rate_interval": "10s", "$tenant": ".*", "$provider": ".*"}
@@ -55,10 +56,20 @@ async def busy(folder: Path) -> AsyncIterator[str]:
         "moved": ["openai/sim-status-503", "azure/gpt5mini"],
         "cooled": ["openai/sim-429-30", "azure/gpt5mini"],
         "claude": ["anthropic/claude-sonnet-4-5"],
+        "dear": ["openai/dear"],
+        "cheap": ["azure/gpt5mini"],
     }
     limits = {"requests": "100000/minute", "concurrency": 5, "spend": "0.0001/month", "shadow": ["spend"]}
-    tenants = {"acme": {"keys": [digest(KEY.encode())], "on_unpriced": "allow", **limits}}
+    tenants = {
+        "acme": {"keys": [digest(KEY.encode())], "on_unpriced": "allow", **limits},
+        "spent": {
+            "keys": [digest(SPENT.encode())],
+            "spend": "100/month",
+            "on_budget": {"route": "cheap", "percent": 1},
+        },
+    }
     prices = {"azure/gpt5mini": {"input": 1, "output": 2}, "openai/gpt-5-mini": {"input": 1, "output": 2}}
+    prices["openai/dear"] = {"input": 100_000, "output": 100_000}
     async with Simulator().serve() as simulator:
         async with gateway_for(
             simulator.url,
@@ -90,6 +101,8 @@ async def _work(url: str) -> None:
         for model, stream in (("fast", True), ("fast", False), ("moved", False), ("cooled", False)):
             body = {"model": model, "messages": ask, "stream": stream}
             await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"})
+        body = {"model": "dear", "messages": ask}
+        await client.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {SPENT}"})
         body = {"model": "claude", "messages": ask, "max_tokens": 9}
         await client.post("/v1/messages", json=body, headers={"x-api-key": KEY})
         await client.post("/v1/messages", json=body, headers={"x-api-key": "wrong"})

@@ -14,11 +14,12 @@ import httpx
 import openai
 import pytest
 
+from asgi_driver import drive
 from gateway_middleware import Settings
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest
-from rig import Rig, answering
+from rig import ADMIN, Rig, answering
 from running import KEY, LogLines, environment, gateway_for
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +135,116 @@ async def test_a_cheaper_route_that_is_not_permitted_is_none(of_acme: dict[str, 
     )
     assert [(await rig.call("smart")).status for _ in range(2)] == [200, 429]
     assert rig.calls == {"a": 1}
+    await rig.gateway.aclose()
+
+
+MADE = "/v1/admin/tenants"
+
+
+def rig_with_budget(**extra: Any) -> Rig:
+    """A call of `smart` costs 90 cents, one of `cheap` and of `cheaper` a thousandth of it."""
+    rig = Rig(
+        {"smart": ["a/m"], "cheap": ["b/m"], "cheaper": ["c/m"]},
+        GATEWAY_PRICES=json.dumps({key: {"input": 0, "output": cost} for key, cost in PER_MILLION.items()}),
+        **{"GATEWAY_OPEN": "", "GATEWAY_TENANTS": json.dumps({"listed": {"keys": [digest(KEY.encode())]}}), **extra},
+    )
+    for provider in "abc":
+        rig.scripts[provider] = answering(
+            b'{"id":"c","model":"m","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":9}}'
+        )
+    return rig
+
+
+PER_MILLION = {"a/m": 100_000, "b/m": 100, "c/m": 100}
+
+
+async def made(rig: Rig, **body: Any) -> str:
+    """A key of a tenant that is made."""
+    answer = await rig.post(MADE, {"name": "new", "limits": {"spend": "2/month"}, **body})
+    assert answer.status == 201, answer.json()
+    key: str = (await rig.post(f"{MADE}/new/keys")).json()["key"]
+    return key
+
+
+async def changed(rig: Rig, **body: Any) -> Any:
+    headers = {"authorization": f"Bearer {ADMIN}"}
+    answer = await drive(
+        rig.gateway, method="PATCH", path=f"{MADE}/new", headers=headers, body=json.dumps(body).encode()
+    )
+    return answer.status, answer.json()
+
+
+async def steps(rig: Rig, key: str, count: int = 1) -> list[Any]:
+    """Of each call the route that it went down to, None where it did not; of one that was refused its status."""
+    answers = [await rig.call("smart", headers={"x-gateway-key": key}) for _ in range(count)]
+    return [a.headers.get("x-gateway-route") if a.status == 200 else a.status for a in answers]
+
+
+async def test_tenants_that_are_made_at_run_time_have_their_own(tmp_path: Path) -> None:
+    rig = rig_with_budget(GATEWAY_JOURNAL=str(tmp_path / "journal.db"))
+    key = await made(rig, on_budget={"route": "cheap"})
+    assert await steps(rig, key, 4) == [None, None, "cheap", "cheap"]
+    assert await changed(rig, on_budget={"route": "cheaper", "percent": 50}) == (
+        200, (await rig_row(rig)) | {"on_budget": {"route": "cheaper", "percent": 50}}
+    )  # fmt: skip
+    assert await steps(rig, key) == ["cheaper"]
+    metrics = await rig.get_text("/metrics")
+    assert 'model_gateway_budget_steps_total{route="cheap",tenant="new"} 2.0' in metrics
+    assert 'model_gateway_budget_steps_total{route="cheaper",tenant="new"} 1.0' in metrics
+    assert (await changed(rig, on_budget=None))[1]["on_budget"] is None
+    assert await steps(rig, key) == [429]
+    await changed(rig, limits={"spend": "3/month"})  # 1.8027 are spent
+    assert await steps(rig, key, 2) == [None, 429]
+    await rig.gateway.aclose()
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        events = [json.loads(body) for (body,) in db.execute("SELECT body FROM events ORDER BY seq")]
+    told = [event["changes"].get("on_budget", "-") for event in events if event.get("event") == "audit"]
+    assert told == [{"route": "cheap", "percent": 100}, "-", {"route": "cheaper", "percent": 50}, None, "-"]
+
+
+async def rig_row(rig: Rig) -> Any:
+    answer = await drive(rig.gateway, path=MADE, headers={"authorization": f"Bearer {ADMIN}"})
+    (row,) = [row for row in answer.json()["tenants"] if row["name"] == "new"]
+    return row
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        ({"route": "chaep"}, "on_budget.route"),
+        ({"route": "cheap", "percent": 0}, "on_budget.percent"),
+        ({"route": "cheap", "percent": 101}, "on_budget.percent"),
+        ({"route": ""}, "on_budget.route"),
+        ({"percent": 5}, "on_budget"),
+        ({"route": "cheap", "more": 1}, "on_budget"),
+        ("cheap", "on_budget"),
+    ],
+)
+async def test_a_step_that_is_none_is_refused(step: Any, place: str) -> None:
+    rig = rig_with_budget()
+    refused = await rig.post(MADE, {"name": "new", "on_budget": step})
+    assert (refused.status, refused.json()["error"]["param"]) == (400, place)
+    await made(rig)
+    assert (await changed(rig, on_budget=step))[0] == 400
+    assert (await rig_row(rig))["on_budget"] is None
+    await rig.gateway.aclose()
+
+
+async def test_the_configuration_is_stronger_and_a_route_that_is_gone_is_no_step() -> None:
+    rig = rig_with_budget()
+    key = await made(rig, on_budget={"route": "cheap"})
+    assert await steps(rig, key, 3) == [None, None, "cheap"]
+    listed = {"listed": {"keys": [digest(KEY.encode())]}, "new": {"spend": "2/month"}}
+    rig.environment["GATEWAY_TENANTS"] = json.dumps(listed)
+    assert (await rig.post("/v1/admin/reload")).status == 200
+    assert await steps(rig, key) == [429]
+    del listed["new"]
+    rig.environment["GATEWAY_TENANTS"] = json.dumps(listed)
+    assert (await rig.post("/v1/admin/reload")).status == 200
+    assert await steps(rig, key) == ["cheap"]
+    rig.environment["GATEWAY_ROUTES"] = json.dumps({"smart": ["a/m"], "other": ["b/m"]})
+    assert (await rig.post("/v1/admin/reload")).status == 200
+    assert await steps(rig, key) == [429]
     await rig.gateway.aclose()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Deployment
     from gateway_middleware.core.provider_api import Provider, ProviderConfig, ProviderKind
     from gateway_middleware.core.secret import Secret
+    from gateway_middleware.intake.step_downs import Step
     from gateway_middleware.settings import Settings
 
 _MAX_TOKENS = 64
@@ -44,7 +45,9 @@ class LiveConfig(Lifeless):
         self._kinds = kinds
         self.providers = make_providers(settings, kinds)
         self.scrub = Scrubber(self.providers.values())
-        self._take(settings, make_route_table(settings, self.providers))
+        self.made_steps: dict[str, Step] = {}
+        """Where calls of tenants that were made at run time go on when a budget is spent: `RuntimeKeys` keeps it."""
+        self._take(settings, make_route_table(settings, self.providers, self.made_steps))
 
     def is_native(self, provider: str, surface: Surface) -> bool:
         """Whether a provider speaks a surface itself, without translation."""
@@ -68,7 +71,7 @@ class LiveConfig(Lifeless):
     def prepare(self, new: Settings) -> Commit:
         """Other providers and routes."""
         providers = make_providers(new, self._kinds)
-        table = make_route_table(new, providers)
+        table = make_route_table(new, providers, self.made_steps)
 
         def commit() -> None:
             self.providers.update(providers)
@@ -145,8 +148,10 @@ def _translating(config: ProviderConfig, adapter: Provider, models: KnownModels)
     return TranslatingProvider(adapter, now=time, native=surfaces, has_responses=has_responses, models=models)
 
 
-def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProvider]) -> RouteTable:
-    """The routes of the configuration."""
+def make_route_table(
+    settings: Settings, providers: Mapping[str, TranslatingProvider], made_steps: Mapping[str, Step]
+) -> RouteTable:
+    """The routes of the configuration. `made_steps` may change as long as the table is used."""
     return RouteTable(
         {route.name: route.route for route in settings.routes},
         {provider.name: providers[provider.name] for provider in settings.providers},
@@ -155,16 +160,16 @@ def make_route_table(settings: Settings, providers: Mapping[str, TranslatingProv
         is_native=lambda name, surface: providers[name].is_native(surface),
         translation=settings.translation,
         labels={provider.name: dict(provider.labels) for provider in settings.providers},
-        steps=step_downs(settings),
+        steps=step_downs(settings, made_steps),
     )
 
 
-def step_downs(settings: Settings) -> StepDowns:
+def step_downs(settings: Settings, made: Mapping[str, Step]) -> StepDowns:
     """Where calls go on when a budget is spent; what a tenant says is stronger than what its group does."""
     groups = {tenant: group.on_budget for group in settings.groups for tenant in group.tenants if group.on_budget}
     tenants = {tenant.name: tenant.on_budget for tenant in settings.tenants if tenant.on_budget}
     routes = {route.name: route.on_budget for route in settings.routes if route.on_budget}
-    return StepDowns(routes, {**groups, **tenants})
+    return StepDowns(routes, tenants, made, groups)
 
 
 def deployments_of(settings: Settings) -> list[Deployment]:

@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from gateway_middleware.composition.quotas import written_limits
-from gateway_middleware.core.errors import ConflictError, PathNotFoundError, UnavailableError
-from gateway_middleware.operations.key_rows import configured_key_row, key_row, tenant_row
+from gateway_middleware.core.errors import ConflictError, InvalidRequestError, PathNotFoundError, UnavailableError
+from gateway_middleware.operations.key_rows import configured_key_row, key_row, step_row, tenant_row
+from gateway_middleware.settings.faults import nearest
 from gateway_middleware.tenancy.keys import digest, new_key, new_public_id
-from gateway_middleware.tenancy.stored_keys import StoredKey, StoredSecret, StoredTenant
+from gateway_middleware.tenancy.stored_keys import StoredKey, StoredSecret, StoredStep, StoredTenant
 
 if TYPE_CHECKING:
+    import msgspec
+
     from gateway_middleware.composition.audit import Audit
     from gateway_middleware.composition.fleet import Fleet
     from gateway_middleware.composition.keys import RuntimeKeys
     from gateway_middleware.core.clocks import Clocks
     from gateway_middleware.fleet.entries import Entry
     from gateway_middleware.operations.admin import Requester
-    from gateway_middleware.operations.keys import KeyChange, NewKey, NewTenant, Rotation, TenantChange
+    from gateway_middleware.operations.keys import KeyChange, NewKey, NewTenant, Rotation, TenantChange, WrittenStep
 
 MAX_KEYS = 30_000
 """Keys of all tenants, those that were revoked within `REVOKED_SECONDS` too: the shared log has room for them."""
@@ -61,16 +64,20 @@ class KeyAdmin:
 
     async def create_tenant(self, new: NewTenant, by: Requester) -> dict[str, Any]:
         """Raises `ConflictError` where there is one of this name, `InvalidRequestError` for what is no limit."""
-        limits, per_key = new.limits.as_written, new.per_key.as_written
+        limits, per_key, step = new.limits.as_written, new.per_key.as_written, _stored(new.on_budget)
         self._check_limits(limits, per_key)
+        self._check_step(step)
         await self._fleet.look()
         if new.name in self._keys.configured or new.name in self._stored.tenants:
             raise ConflictError(f"There is a tenant `{new.name}` already.", code="tenant_exists", param="name")
         if len(self._stored.tenants) >= MAX_TENANTS:
             raise ConflictError(f"There are {MAX_TENANTS} tenants already.", code="too_many_tenants")
         self._check_store()
-        tenant = StoredTenant(name=new.name, created=self._wall(), models=new.models, limits=limits, per_key=per_key)
+        tenant = StoredTenant(
+            name=new.name, created=self._wall(), models=new.models, limits=limits, per_key=per_key, on_budget=step
+        )  # fmt: skip
         made: dict[str, Any] = {"models": new.models, "limits": limits, "per_key": per_key}
+        made |= {} if step is None else {"on_budget": step_row(step)}
         async with self._audit.change("tenant.created", by, tenant=new.name, **made):
             if not await self._keys.tell(tenant):
                 self._keys.say(replace(tenant, is_void=True), seconds=_ENDED_SECONDS)
@@ -85,9 +92,14 @@ class KeyAdmin:
             raise self._absent(f"No tenant `{name}` was made at run time.", "unknown_tenant", is_known=is_known)
         changes = change.given
         self._check_limits(changes.get("limits", {}), changes.get("per_key", {}))
+        audited = dict(changes)
+        if "on_budget" in changes:
+            changes["on_budget"] = step = _stored(change.on_budget or None)
+            self._check_step(step)
+            audited["on_budget"] = step_row(step)
         self._check_store()
         after = replace(before, **changes)
-        async with self._audit.change("tenant.changed", by, tenant=name, **changes):
+        async with self._audit.change("tenant.changed", by, tenant=name, **audited):
             if not await self._keys.tell(after):
                 self._keys.say(before)
                 raise self._away()
@@ -244,11 +256,22 @@ class KeyAdmin:
         for limits in written:
             written_limits(limits, self._keys.settings)
 
+    def _check_step(self, step: StoredStep | None) -> None:
+        names = [route.name for route in self._keys.settings.routes]
+        if step is not None and step.route not in names:
+            raise InvalidRequestError(
+                f"No route is called `{step.route}`{nearest(step.route, names)}.", param="on_budget.route"
+            )
+
     def _new_id(self) -> str:
         key_id = new_public_id()
         while self._stored.is_taken(key_id):
             key_id = new_public_id()
         return key_id
+
+
+def _stored(step: WrittenStep | msgspec.UnsetType | None) -> StoredStep | None:
+    return StoredStep(step.route, step.percent) if step else None
 
 
 def _named(key: StoredKey) -> dict[str, Any]:

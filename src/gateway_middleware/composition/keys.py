@@ -23,6 +23,7 @@ from gateway_middleware.tenancy.stored_keys import (
 if TYPE_CHECKING:
     from gateway_middleware.composition.fleet import Fleet
     from gateway_middleware.fleet.entries import Entry
+    from gateway_middleware.intake.step_downs import Step
     from gateway_middleware.settings import Settings
     from gateway_middleware.tenancy.keys import TenantKey
 
@@ -32,6 +33,7 @@ KIND = "tenant-key"
 class RuntimeKeys:
     """Knows these keys; a `KeyStore` for those who look them up.
 
+    `steps` is kept as the tenants are changed: where their calls go on when a budget is spent.
     Everything is in the log of this process and in every store of the fleet: a store that is away or was emptied takes
     nothing away. What the configuration says of a tenant, or of a digest, is stronger.
     """
@@ -39,8 +41,9 @@ class RuntimeKeys:
     takes: frozenset[str] = frozenset()
     """All of it is among what tenants and limits take."""
 
-    def __init__(self, settings: Settings, fleet: Fleet) -> None:
+    def __init__(self, settings: Settings, fleet: Fleet, *, steps: dict[str, Step]) -> None:
         self._fleet = fleet
+        self._steps = steps
         self._listeners: list[Callable[[], None]] = []
         self.stored = StoredKeys()
         self.quotas = StoredQuotas()
@@ -129,8 +132,12 @@ class RuntimeKeys:
 
     def _take_quotas(self, tenant: StoredTenant) -> None:
         self.quotas.tenants.pop(tenant.name, None)
-        if not tenant.is_void:
-            self.quotas.tenants[tenant.name] = quota_of_stored(tenant.limits, tenant.per_key, self.settings)
+        self._steps.pop(tenant.name, None)
+        if tenant.is_void:
+            return
+        self.quotas.tenants[tenant.name] = quota_of_stored(tenant.limits, tenant.per_key, self.settings)
+        if tenant.on_budget is not None and tenant.name not in self.configured:
+            self._steps[tenant.name] = tenant.on_budget
 
     def _take_settings(self, settings: Settings) -> None:
         self.settings = settings

@@ -56,6 +56,11 @@ BUDGET_REACHED = Gauge(
     ("owner", "limit"),
     aggregation=Aggregation.MAX,
 )
+BUDGET_STEPS = Counter(
+    "model_gateway_budget_steps",
+    "Calls that went on with a cheaper route (`on_budget`), by that route.",
+    ("tenant", "route"),
+)
 QUEUE_DEPTH = Gauge("model_gateway_queue_depth", "Calls that wait for a slot.", aggregation=Aggregation.SUM)
 _LOOK_SECONDS = 1.0
 QUEUE_WAIT = "model_gateway_queue_wait_seconds"
@@ -168,6 +173,7 @@ class Limits:
         self.calls.counters.refresh()
         standing = self._budgets.standing(self._wall())
         yield BUDGET_REACHED.family({(self._budget_owner(owner), limit): p for (owner, limit), p in standing.items()})
+        yield BUDGET_STEPS.family(self.calls.counters.steps)
         yield DEGRADED_DECISIONS.family(self.calls.counters.degraded_decisions)
         yield LEASES.family(self.calls.reservations.leased)
         yield QUEUE_DEPTH.family(0 if room is None else len(room.queue))

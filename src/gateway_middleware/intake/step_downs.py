@@ -24,12 +24,18 @@ _NONE: Mapping[str, Step] = MappingProxyType({})
 
 
 class StepDowns(msgspec.Struct, frozen=True):
-    """By the names of routes and of tenants; what a route says is stronger."""
+    """By the names of routes and of tenants; what a route says is stronger, then its tenant, then the tenant's group.
+
+    `made` are those of tenants that were made at run time: it may change.
+    """
 
     routes: Mapping[str, Step] = _NONE
     tenants: Mapping[str, Step] = _NONE
+    made: Mapping[str, Step] = _NONE
+    groups: Mapping[str, Step] = _NONE
 
     def of(self, route: Route, tenant: str) -> Step | None:
         """Where calls of a tenant to this route step down to; never to the same route."""
-        step = self.routes.get(route.name) or self.tenants.get(tenant)
+        of_tenant = self.tenants.get(tenant) or self.made.get(tenant) or self.groups.get(tenant)
+        step = self.routes.get(route.name) or of_tenant
         return None if step is None or step.route == route.name else step

@@ -86,6 +86,13 @@ class DecisionCounters:
         self._on_shadow = on_shadow
         self._budgets = budgets
         self.degraded_decisions = 0
+        self.steps: dict[tuple[str, ...], float] = {}
+        """Calls that went on with a cheaper route, by tenant and that route."""
+
+    def note_step(self, tenant: str, route: str) -> None:
+        """A call goes on with a cheaper route, for a budget is spent."""
+        names = self._name(tenant), route
+        self.steps[names] = self.steps.get(names, 0) + 1
 
     def note(self, tenant: str, decision: Decision) -> None:
         """Take a decision."""

@@ -163,6 +163,7 @@ class CallLimitMiddleware:
             reservation = await self._reserved(cheaper, needs, receive)
         except (RateLimitedError, UnpricedModelError):
             return None
+        self._limits.counters.note_step(tenant.name, step.route.name)
         record.stepped_down, record.route, record.retirement = step.route, step.route.name, step.route.retirement
         return cheaper, msgspec.structs.replace(needs.request, model=call.request.model), reservation
 

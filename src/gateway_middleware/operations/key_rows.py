@@ -17,6 +17,16 @@ if TYPE_CHECKING:
         def limits(self) -> dict[str, Any]: ...
         @property
         def per_key(self) -> dict[str, Any]: ...
+        @property
+        def on_budget(self) -> Step | None: ...
+
+    class Step(Protocol):
+        """A cheaper route, and from how much of a budget on."""
+
+        @property
+        def route(self) -> str: ...
+        @property
+        def percent(self) -> int: ...
 
     class Made(Protocol):
         """A key that was made at run time."""
@@ -58,7 +68,13 @@ def tenant_row(
     row: dict[str, Any] = {"name": name, "source": source, "models": list(models), "keys": keys}
     if made is not None:
         row |= {"created": _moment(made.created), "limits": made.limits, "per_key": made.per_key}
+        row["on_budget"] = step_row(made.on_budget)
     return row
+
+
+def step_row(step: Step | None) -> dict[str, Any] | None:
+    """As it is written in the configuration."""
+    return None if step is None else {"route": step.route, "percent": step.percent}
 
 
 def key_row(key: Made, secrets: Sequence[Ending], now: float) -> dict[str, Any]:

@@ -57,13 +57,21 @@ class WrittenLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         return written
 
 
+class WrittenStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The route that calls go on with when a limit on spend is reached, or `percent` of it."""
+
+    route: Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]{1,256}\Z")]
+    percent: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
+
+
 class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body that makes a tenant. `limits` and `per_key` are written as in `GATEWAY_TENANTS`."""
+    """The body that makes a tenant. `limits`, `per_key` and `on_budget` are written as in `GATEWAY_TENANTS`."""
 
     name: Name
     models: Models = ("*",)
     limits: WrittenLimits = WrittenLimits()
     per_key: WrittenLimits = WrittenLimits()
+    on_budget: WrittenStep | None = None
 
 
 class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +94,7 @@ class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: Models | msgspec.UnsetType = msgspec.UNSET
     limits: WrittenLimits | msgspec.UnsetType = msgspec.UNSET
     per_key: WrittenLimits | msgspec.UnsetType = msgspec.UNSET
+    on_budget: WrittenStep | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
     def given(self) -> dict[str, Any]:

@@ -14,6 +14,13 @@ import msgspec
 from gateway_middleware.tenancy.keys import TenantKey
 
 
+class StoredStep(msgspec.Struct, frozen=True):
+    """The route that calls go on with when a limit on spend is reached, or `percent` of it."""
+
+    route: str
+    percent: int = 100
+
+
 class StoredTenant(msgspec.Struct, frozen=True, kw_only=True, tag="tenant", tag_field="what"):
     """A tenant. `limits` and `per_key` are in the notation of `GATEWAY_TENANTS`; times are seconds since the epoch."""
 
@@ -22,6 +29,7 @@ class StoredTenant(msgspec.Struct, frozen=True, kw_only=True, tag="tenant", tag_
     models: tuple[str, ...] = ("*",)
     limits: dict[str, Any] = {}
     per_key: dict[str, Any] = {}
+    on_budget: StoredStep | None = None
     is_void: bool = False
     """It could not be told to the others, so that it was not made."""
 
