@@ -275,7 +275,7 @@ class Between:
         self._redis = redis
         self._script = script
         self._before: Callable[[], Awaitable[object]] | None = before
-        self.call, self.aclose = redis.call, redis.aclose
+        self.call, self.aclose, self.keeps_order = redis.call, redis.aclose, False
 
     def run(self, script: Script, keys: Any, arguments: Any = (), late: Any = None) -> asyncio.Future[Any]:
         return asyncio.ensure_future(self._run(script, keys, arguments))
@@ -482,6 +482,8 @@ async def test_a_redis_that_refuses_is_no_redis(redis: RedisProcess, caplog: pyt
 
 class Nonsense:
     """A Redis that answers, but not as it should."""
+
+    keeps_order = True
 
     def call(self, command: Any, late: Any = None) -> asyncio.Future[Any]:
         return self.run(None, ())

@@ -17,7 +17,7 @@ from gateway_middleware.limiting.store.memory import MemoryStore
 from gateway_middleware.limiting.store.redis import redis_store
 from gateway_middleware.redis.caller import RedisError
 from limit_cases import claim, fresh, rpm, settled, slots, spend, tpm
-from redis_process import RedisProcess
+from redis_process import RedisProcess, SlowProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +28,9 @@ class Network:
     lease_seconds: ClassVar[float] = 30.0
 
     def __init__(self, memory: MemoryStore, replicas: set[bytes]) -> None:
+        self.keeps_order = False
+        self.may_settle = asyncio.Event()
+        self.may_settle.set()
         self.memory = memory
         self.replicas = replicas
         self.is_cut = False
@@ -54,6 +57,7 @@ class Network:
         return decision.statuses[0].newest
 
     async def _settle(self, decision: Decision, changes: Sequence[Change]) -> None:
+        await self.may_settle.wait()
         await self._pass()
         self.memory.settle(decision, changes)
 
@@ -305,6 +309,68 @@ async def test_settlements_of_calls_that_outlive_the_store() -> None:
     assert [cluster.memory.used(c.key) for c in claims] == [0, 30, 2]
 
 
+async def test_nobody_waits_for_a_settlement_that_later_calls_find_done() -> None:
+    """Where the shared store keeps order: the store waits for it, and tells again what has failed."""
+    cluster, tenant = Cluster(1), fresh()
+    store, network = cluster.stores[0], cluster.networks[0]
+    claims = [claim(tenant, slots(2)), claim(tenant, spend(1000), 100)]
+    await cluster.tick()
+    held = await cluster.flood(claims, 2)
+    network.keeps_order = True
+    network.may_settle.clear()
+    for reservation in held:
+        await reservation.settle(spend=10)
+    assert [cluster.memory.used(c.key) for c in claims] == [2, 200]
+    assert store.untold == 2
+    network.is_cut = True
+    network.may_settle.set()
+    await asyncio.sleep(0.01)  # both have failed
+    network.is_cut = False
+    cluster.clock.advance(1.1)
+    await cluster.tick()
+
+    assert [cluster.memory.used(c.key) for c in claims] == [0, 20]
+    assert store.untold == 0
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_a_store_that_closes_ends_the_settlements_under_way(is_cut: bool) -> None:
+    """Also those that fail while it waits: they are among its last words."""
+    cluster, tenant = Cluster(1), fresh()
+    store, network = cluster.stores[0], cluster.networks[0]
+    claims = [claim(tenant, slots(2)), claim(tenant, spend(1000), 100)]
+    await cluster.tick()
+    held = await cluster.flood(claims, 1)
+    network.keeps_order = True
+    network.may_settle.clear()
+    await held[0].settle(spend=10)
+    closing = asyncio.create_task(store.aclose())
+    await asyncio.sleep(0)
+    network.is_cut = is_cut
+    asyncio.get_running_loop().call_soon(network.may_settle.set)
+    while store.failures < is_cut:
+        await asyncio.sleep(0)
+    network.is_cut = False
+    await closing
+
+    assert network.is_closed
+    assert [cluster.memory.used(c.key) for c in claims] == [0, 10]
+    assert store.untold == 0
+
+
+async def test_the_next_call_finds_the_slot_free_whatever_redis_takes_to_say_so(own_redis: RedisProcess) -> None:
+    async with SlowProxy(own_redis.port, 0.002) as uri:
+        shared = redis_store(uri, deadline=5)
+        store = FallbackStore(shared, MemoryStore(), replica=b"r", clock=asyncio.get_running_loop().time)
+        reservations, asked = Reservations(store), [claim(fresh(), slots(1)), claim(fresh(), tpm(100), 60)]
+        for _ in range(30):
+            reservation = await reservations.reserve(asked)
+            assert not reservation.decision.is_degraded
+            ended = reservation.end(tokens=0)
+            assert ended is None
+        await store.aclose()
+
+
 async def test_a_frozen_redis_costs_five_calls_a_deadline_and_nobody_an_error(own_redis: RedisProcess) -> None:
     """RL13 on a real Redis."""
     changes: list[StoreChange] = []
@@ -385,6 +451,7 @@ class Broken:
     """A shared store with a fault of its own in every method."""
 
     lease_seconds: ClassVar[float] = 30.0
+    keeps_order: ClassVar[bool] = False
 
     def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
         raise AttributeError("'Handle' object has no attribute 'when'")

@@ -45,6 +45,32 @@ async def test_commands_and_scripts(own_redis: RedisProcess) -> None:
     await caller.aclose()
 
 
+async def test_a_command_leaves_at_once_where_none_is_under_way(own_redis: RedisProcess) -> None:
+    """It is carried out while the event loop has not even turned."""
+    caller = redis_caller(own_redis.uri, deadline=5)
+    await warm(caller)
+    replies = [caller.run(ADD, [b"n"], [b"3"])]
+    assert own_redis.command("GET", "n") == b"3"
+    replies += [caller.run(ADD, [b"n"], [b"4"])]  # goes with what else is asked for in this turn
+
+    assert await asyncio.gather(*replies) == [3, 7]
+    await caller.aclose()
+
+
+async def test_nothing_overtakes_a_script_that_redis_does_not_know(own_redis: RedisProcess) -> None:
+    """Not on a new connection, nor after Redis was seen to have forgotten it."""
+    caller = redis_caller(own_redis.uri, deadline=5)
+    assert caller.keeps_order
+    replies = [caller.run(ADD, [b"n"], [b"1"]), caller.run(GET, [b"n"]), caller.call((b"GET", b"n"))]
+    assert await asyncio.gather(*replies) == [1, b"1", b"1"]
+    own_redis.command("SCRIPT", "FLUSH")
+    assert await caller.run(GET, [b"n"]) == b"1"
+    replies = [caller.run(ADD, [b"n"], [b"1"]), caller.run(GET, [b"n"]), caller.call((b"GET", b"n"))]
+
+    assert await asyncio.gather(*replies) == [2, b"2", b"2"]
+    await caller.aclose()
+
+
 async def test_what_nobody_waits_for_is_carried_out(own_redis: RedisProcess) -> None:
     """Cancelled before the first connection, or before Redis knows the script: it was told to do it."""
     caller = redis_caller(own_redis.uri, deadline=5)
@@ -60,9 +86,10 @@ async def test_with_a_late_taker_only_what_is_waited_for(own_redis: RedisProcess
     caller = redis_caller(own_redis.uri, deadline=5)
     caller.run(ADD, [b"n"], [b"1"], late.append).cancel()  # not connected yet: not sent
     await warm(caller)
-    caller.run(ADD, [b"n"], [b"2"], late.append).cancel()  # Redis does not know the script: not sent again
-    await warm(caller)
     await caller.run(ADD, [b"n"], [b"0"])
+    own_redis.command("SCRIPT", "FLUSH")
+    caller.run(ADD, [b"n"], [b"2"], late.append).cancel()  # Redis has forgotten the script: not sent again
+    await warm(caller)
     caller.run(ADD, [b"n"], [b"4"], late.append).cancel()  # on its way
     await warm(caller)
 

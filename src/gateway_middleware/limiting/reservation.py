@@ -109,7 +109,7 @@ class Reservation:
         """Correct tokens and spend (micro-dollars) to what was really used and give the slot back.
 
         None leaves what was reserved. What has to be sent is sent before the first await, so a cancelled task settles
-        too; when this returns, the slot is free.
+        too; when this returns, every later call of this process finds the slot free.
         """
         return self._end(requests=None, tokens=tokens, spend=spend)
 

@@ -65,6 +65,11 @@ class RedisCaller(Protocol):
     it is not reported. `late` is given a reply (no error) that came after the future was cancelled or had timed out.
     """
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether Redis carries commands out in the order of the calls, those of lost connections apart."""
+        ...
+
     def call(self, command: Sequence[bytes], late: Late | None = None) -> asyncio.Future[Reply]:
         """Send a command: its name and arguments."""
         ...

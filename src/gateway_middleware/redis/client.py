@@ -1,5 +1,6 @@
-"""One connection to Redis for all calls at once: writes are batched, replies come in order.
+"""One connection to Redis for all calls at once: commands are carried out and replies come in order.
 
+A command leaves at once where no other is under way; else what a turn of the event loop asks for is one write.
 A call that is cancelled, or not answered within the deadline, keeps its place in the line: its reply is taken from the
 wire when it comes and handed to `late`, so no reply can reach another call.
 """
@@ -10,7 +11,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway_middleware.redis.caller import (
     DEADLINE,
@@ -70,10 +71,24 @@ class _Connection(asyncio.Protocol):
         self._on_unknown_script = on_unknown_script
         self._parser = ReplyParser()
         self.pending: deque[PendingReply] = deque()
+        self.known_scripts: set[bytes] = set()
+        """By SHA-1: what was sent by source here, so Redis knows it."""
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport: asked for as such
+
+    def chosen(self, pending: PendingReply, command: Sequence[bytes]) -> Sequence[bytes]:
+        """The command to send: a script that was not sent here before goes by its source.
+
+        To learn from a reply that Redis does not know it would let later commands overtake it.
+        """
+        source = pending.fallback
+        if source is None or command[1] in self.known_scripts:
+            return command
+        self.known_scripts.add(command[1])
+        pending.fallback = None
+        return source
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -86,9 +101,11 @@ class _Connection(asyncio.Protocol):
 
     def _take(self, pending: PendingReply, reply: Reply) -> None:
         code = str(reply).partition(" ")[0] if isinstance(reply, ErrorReply) else ""
-        if code == "NOSCRIPT" and pending.fallback is not None and pending.is_wanted:
-            self._on_unknown_script(pending)
-            return
+        if code == "NOSCRIPT" and pending.fallback is not None:
+            self.known_scripts.clear()
+            if pending.is_wanted:
+                self._on_unknown_script(pending)
+                return
         pending.resolve(reply)
         if code == "READONLY":
             self.abort()  # a master that became a replica: its address may lead to the new master by now
@@ -110,6 +127,8 @@ class RespClient:
 
     A connection on which an answer is `stale` seconds overdue is cut. Stalls of the event loop do not count.
     """
+
+    keeps_order: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -184,14 +203,17 @@ class RespClient:
         command: Sequence[bytes],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        is_idle = not connection.pending
         connection.pending.append(pending)
-        self._outgoing.append(encode(command))
-        if len(self._outgoing) == 1:
+        self._outgoing.append(encode(connection.chosen(pending, command)))
+        if is_idle:
+            self._flush()
+        elif len(self._outgoing) == 1:
             loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        if self._connection is not None and self._connection.transport is not None:
+        if outgoing and self._connection is not None and self._connection.transport is not None:
             self._connection.transport.write(b"".join(outgoing))
 
     def _run_by_source(self, pending: PendingReply) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from gateway_middleware.redis.caller import (
     DEADLINE,
@@ -50,6 +50,8 @@ class RedisPyCaller:
 
     `sentinels` are further clients that are closed with it.
     """
+
+    keeps_order: ClassVar[bool] = False  # each command takes a connection of the pool
 
     def __init__(self, client: Any, *, deadline: float = DEADLINE, sentinels: Sequence[Any] = ()) -> None:
         self._client = client

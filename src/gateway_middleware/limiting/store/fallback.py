@@ -37,6 +37,11 @@ T = TypeVar("T")
 class SharedStore(Store, Protocol):
     """A store that several replicas use. What it returns may raise."""
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether what is asked later finds done what was asked before."""
+        ...
+
     async def count(self, owner: bytes, change: Change) -> int:
         """Count a change of one window once, however often it is sent under this owner; returns the current bucket."""
         ...
@@ -172,7 +177,10 @@ class FallbackStore:
         self._beat_at = min(self._beat_at, self._clock() + _PROBE_SECONDS)
 
     def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
-        """Apply the changes where the decision was taken, and in what is told later."""
+        """Apply the changes where the decision was taken, and in what is told later.
+
+        Of a shared store that keeps order nothing has to be waited for: what is asked here later finds it done.
+        """
         leases = [c for c in changes if c.claim.limit.period is None]
         self._local.settle(decision, leases)
         if decision.is_degraded:
@@ -208,7 +216,7 @@ class FallbackStore:
                 self._beat_at = min(self._beat_at, self._clock() + _PROBE_SECONDS)
 
     def _settle_there(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
-        """What it returns never fails; the settlement goes on when nobody waits for it any more."""
+        """What it returns never fails; the settlement goes on when nobody waits for it."""
         try:
             sent = self._shared.settle(decision, changes)
         except Exception as error:  # noqa: BLE001  # no call fails because of the store
@@ -216,25 +224,16 @@ class FallbackStore:
             return None
         if sent is None:
             return None
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         future = asyncio.ensure_future(sent)
         self._sending.add(future)
-        future.add_done_callback(lambda done: self._conclude(decision, changes, done, outcome))
-        return outcome
+        future.add_done_callback(lambda done: self._conclude(decision, changes, done))
+        return None if self._shared.keeps_order else asyncio.ensure_future(asyncio.wait([future]))
 
-    def _conclude(
-        self,
-        decision: Decision,
-        changes: Sequence[Change],
-        done: asyncio.Future[object],
-        outcome: asyncio.Future[None],
-    ) -> None:
+    def _conclude(self, decision: Decision, changes: Sequence[Change], done: asyncio.Future[object]) -> None:
         self._sending.discard(done)
         error = RedisError("the settlement was cancelled") if done.cancelled() else done.exception()
         if error is not None:
             self._fail_settlement(decision, changes, error)
-        if not outcome.done():
-            outcome.set_result(None)
 
     def _fail_settlement(self, decision: Decision, changes: Sequence[Change], error: BaseException) -> None:
         self._note_failure(error)
@@ -347,8 +346,10 @@ class FallbackStore:
     async def aclose(self) -> None:
         """Tell the shared store what it does not know yet, for a second at most, and close it."""
         try:
-            if not self.is_degraded:
-                async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                if self._sending:
+                    await asyncio.wait(self._sending)  # those that fail are among what is told below
+                if not self.is_degraded:
                     await self._reconcile()
         except Exception as error:  # noqa: BLE001  # it is closed in any case
             self._note_failure(error)

@@ -52,6 +52,11 @@ class RedisStore:
         self._clock = clock
         self._splits_by_tag = splits_by_tag
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether what is asked later finds done what was asked before."""
+        return self._caller.keeps_order
+
     async def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
         """Take all claims or none; the keys of one call must differ. Raises `RedisError`."""
         if not self._splits_by_tag:
