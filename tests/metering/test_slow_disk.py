@@ -14,6 +14,7 @@ import pytest
 
 from call_list import attempt_at
 from clock import Clock
+from gateway_middleware.composition.journal_metrics import journal_families
 from gateway_middleware.core.asgi import Message, Receive, Scope, Send
 from gateway_middleware.core.domain import Deployment, Dialect, ModelRequest, Outcome, Route, Surface, Tenant, Usage
 from gateway_middleware.core.errors import UnavailableError
@@ -25,6 +26,7 @@ from gateway_middleware.metering.journal.journal import Journal
 from gateway_middleware.metering.journal.slow_disk import DiskPace
 from gateway_middleware.metering.middleware import MeteringMiddleware
 from gateway_middleware.metering.usage_middleware import UsageMiddleware
+from gateway_middleware.operations.metric import Aggregation
 from journaled import call, event, spooled
 
 pytestmark = pytest.mark.anyio
@@ -102,16 +104,19 @@ def test_the_pace_of_a_disk(clock: Clock) -> None:
         began = clock()
         clock.advance(seconds)
         pace.note(began, clock())
-        assert pace.is_slow == is_slow
+        assert pace.is_slow == pace.was_slow_lately == is_slow
     clock.advance(5.0)
+    assert (pace.is_slow, pace.was_slow_lately) == (True, False)
     pace.note(clock(), clock())
     assert not pace.is_slow
+    assert pace.slow_writes == 3
 
 
 async def test_calls_wait_for_a_slow_disk_and_the_loop_goes_on(tmp_path: Path, disk: Disk) -> None:
     async with running(tmp_path, disk) as journal:
         await slowed(journal, disk)
         disk.gate.clear()
+        assert (journal.is_disk_slow, journal.slow_writes) == (True, 1)
         entries = [journal.enter(call(name)) for name in ("a", "b")]
         assert entries[0].written is entries[1].written
         journal.close(event("first"))
@@ -177,6 +182,26 @@ async def test_a_slow_write_that_fails_refuses_what_begins_in_it_and_after_it(tm
         counts = journal.counts
         assert (counts.admitted, counts.closed, counts.open) == (1, 1, 0)
     assert [e.id for e in spooled(tmp_path / "usage.db")] == ["first"]
+
+
+async def test_metrics_tell_that_the_disk_is_slow(tmp_path: Path, disk: Disk) -> None:
+    def told(journal: Journal) -> tuple[float, float]:
+        families = journal_families(journal, None, of_losses=Aggregation.SUM)
+        values = {family.name: family.samples[0].value for family in families}
+        return values["model_gateway_journal_disk_slow"], values["model_gateway_journal_slow_writes"]
+
+    async with running(tmp_path, disk) as journal:
+        assert told(journal) == (0, 0)
+        await slowed(journal, disk)
+        assert told(journal) == (1, 1)
+        disk.clock.advance(5.1)
+        assert told(journal) == (0, 1)
+        disk.gate.clear()
+        entry = journal.enter(call("a"))
+        await asyncio.sleep(0.01)
+        assert told(journal) == (1, 1)  # a write that does not come back
+        disk.gate.set()
+        await written(entry)
 
 
 async def test_who_opens_without_an_outbox_waits_too(tmp_path: Path, disk: Disk) -> None:

@@ -214,7 +214,9 @@ async def test_failures_without_usage_are_no_event(tmp_path: Path, script: Any) 
     metered = Metered(tmp_path, GATEWAY_MAX_ATTEMPTS="1")
     metered.rig.scripts["a"] = script
     await metered.rig.call()
-    health = (await metered.rig.get("/v1/health"))["metering"]["calls"]
+    metering = (await metered.rig.get("/v1/health"))["metering"]
+    assert metering["disk"] == "ok"
+    health = metering["calls"]
     assert (health["admitted"], health["voided"], health["open"]) == (1, 1, 0)
     assert await metered.events() == []
 

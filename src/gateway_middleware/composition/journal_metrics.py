@@ -20,6 +20,12 @@ BACKLOG = Gauge(
     aggregation=Aggregation.MAX,
 )
 STATE = Gauge("model_gateway_journal_state", "0 ok, 1 degraded, 2 unavailable.", aggregation=Aggregation.MAX)
+SLOW = Gauge(
+    "model_gateway_journal_disk_slow",
+    "1 while a thread writes the journal, because a write took 0.1 s or longer.",
+    aggregation=Aggregation.MAX,
+)
+SLOW_WRITES = Counter("model_gateway_journal_slow_writes", "Writes of the journal that took 0.1 s or longer.")
 DEAD_LETTERS = Gauge(
     "model_gateway_journal_dead_letters", "Usage events that the sink refused.", aggregation=Aggregation.MAX
 )
@@ -47,6 +53,8 @@ def journal_families(journal: Journal, delivery: DeliveryState | None, *, of_los
     yield QUARANTINED.family(losses.quarantined, aggregation=of_losses)
     yield BACKLOG.family(spool.backlog)
     yield STATE.family(_STATES[journal.state.status])
+    yield SLOW.family(float(journal.is_disk_slow))
+    yield SLOW_WRITES.family(journal.slow_writes)
     yield DEAD_LETTERS.family(spool.dead_letters)
     yield DELIVERY_LAG.family(0.0 if delivery is None else spool.oldest_age)
     yield DELIVERY_FAILURES.family(0 if delivery is None else delivery.consecutive_failures)

@@ -137,8 +137,8 @@ class Metering(Fixed):
             commit_delay=_COMMIT_SECONDS,
             outbox=outbox,
             keeper=keeper,
-            on_ends=self._index_writer.note,
         )
+        self.journal.on_ends = self._index_writer.note
         self.counters = UsageCounters()
         of_losses = Aggregation.MAX if keeper == "process" else Aggregation.SUM
         self.metrics = MeteringMetrics(
@@ -282,6 +282,7 @@ class Metering(Fixed):
         health: dict[str, Any] = {
             "state": state.status,
             "reason": state.reason,
+            "disk": "slow" if self.journal.is_disk_slow else "ok",
             "calls": self.journal.counts._asdict(),
             "backlog": spool.backlog,
             "oldest_seconds": round(spool.oldest_age, 3),

@@ -21,12 +21,19 @@ class DiskPace:
     `clock` is monotonic seconds.
     """
 
-    __slots__ = ("_clock", "_slow_until", "is_slow")
+    __slots__ = ("_clock", "_slow_until", "is_slow", "slow_writes")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._slow_until = 0.0
         self.is_slow = False
+        self.slow_writes = 0
+        """How many writes took so long."""
+
+    @property
+    def was_slow_lately(self) -> bool:
+        """Whether one has within the last five seconds: `is_slow` stays until the next write."""
+        return self.is_slow and self._clock() < self._slow_until
 
     def now(self) -> float:
         """The time to give to `note`."""
@@ -40,6 +47,7 @@ class DiskPace:
                     "a write to the call journal took %.2f s: calls wait for the disk in a thread", now - began
                 )
             self.is_slow, self._slow_until = True, now + _WELL_SECONDS
+            self.slow_writes += 1
         elif self.is_slow and now >= self._slow_until:
             self.is_slow = False
             _log.info("the disk of the call journal is well again")
