@@ -122,6 +122,27 @@ class Cluster:
         return found
 
 
+async def test_a_start_waits_until_the_store_has_been_found_and_counts_that_as_no_failure() -> None:
+    cluster = Cluster()
+    network, store = cluster.networks[0], cluster.stores[0]
+    network.is_cut = True
+    opening = asyncio.create_task(store.open())
+    while network.calls < 2:
+        await asyncio.sleep(0)
+    network.is_cut = False
+    await opening
+    assert (store.replicas, store.failures, store.is_degraded) == (3, 0, False)
+    assert network.calls == 2
+
+
+async def test_a_start_without_the_store_does_not_wait_for_ever() -> None:
+    cluster = Cluster()
+    cluster.cut()
+    await cluster.stores[0].open()
+    assert cluster.networks[0].calls == 5
+    assert cluster.stores[0].failures == 0
+
+
 async def test_shares_during_an_outage_and_one_line_for_each_change() -> None:
     """RL13: over three replicas never more than the limit, also in the window that periods the cut."""
     cluster, asked = Cluster(), [claim(fresh(), rpm(300))]

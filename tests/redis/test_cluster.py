@@ -12,6 +12,7 @@ from gateway_middleware.redis.caller import RedisError, RedisReplyError, RedisTi
 from gateway_middleware.redis.cluster import RedisPyCaller
 from gateway_middleware.redis.connect import redis_caller
 from gateway_middleware.redis.resp import Reply
+from redis_cluster import RedisCluster
 from redis_process import BINARY, WHY_SKIPPED, RedisProcess
 
 pytestmark = pytest.mark.anyio
@@ -61,6 +62,14 @@ async def test_a_dead_one_is_an_error(own_redis: RedisProcess) -> None:
     with pytest.raises(RedisError):
         await caller.call((b"PING",))
     await caller.aclose()
+
+
+async def test_many_commands_at_once_are_the_first_of_a_client(cluster: RedisCluster) -> None:
+    for _ in range(5):
+        caller = redis_caller(cluster.uri, deadline=20.0)
+        replies = await asyncio.gather(*(caller.run(ADD, [b"n%d" % number], [b"1"]) for number in range(200)))
+        await caller.aclose()
+    assert replies == [5] * 200
 
 
 async def test_what_is_not_answered_in_time_is_ended_before_the_client_is_closed() -> None:

@@ -127,8 +127,10 @@ class Limits:
     async def lifespan(self) -> AsyncIterator[None]:
         """Keep house; on the way out send away whoever waits."""
         async with AsyncExitStack() as stack:
-            self.calls.reservations.start()
             stack.push_async_callback(self.calls.reservations.aclose)
+            if isinstance(self._store, FallbackStore):
+                await self._store.open()
+            self.calls.reservations.start()
             if self._room is not None:
                 stack.push_async_callback(self._room.aclose)
             looking = asyncio.create_task(self._look())

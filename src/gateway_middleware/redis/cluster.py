@@ -48,7 +48,8 @@ def redis_py_caller(target: RedisUri, *, deadline: float = DEADLINE) -> RedisPyC
 class RedisPyCaller:
     """A client of redis-py as a `RedisCaller`. A command is never cancelled: its connection would have to be closed.
 
-    `sentinels` are further clients that are closed with it.
+    The first command goes alone: a client that has found the nodes of a cluster disconnects those that other commands
+    have found meanwhile (redis-py 8.1). `sentinels` are further clients that are closed with it.
     """
 
     keeps_order: ClassVar[bool] = False  # each command takes a connection of the pool
@@ -59,6 +60,9 @@ class RedisPyCaller:
         self._deadline = deadline
         self._running: set[asyncio.Task[Reply]] = set()
         self._is_closed = False
+        self._is_known = False
+        """Whether the client has found whom to ask."""
+        self._first = asyncio.Lock()
 
     def call(self, command: Sequence[bytes], late: Late | None = None) -> asyncio.Future[Reply]:
         """Send a command."""
@@ -106,6 +110,22 @@ class RedisPyCaller:
         return await self._execute(by_source)
 
     async def _execute(self, command: Sequence[bytes]) -> Reply:
+        return await (self._executed(command) if self._is_known else self._execute_first(command))
+
+    async def _execute_first(self, command: Sequence[bytes]) -> Reply:
+        """Alone, unless there has been a first one meanwhile; what has waited too long is not sent any more."""
+        now = asyncio.get_running_loop().time
+        until = now() + self._deadline
+        async with self._first:
+            if now() > until:
+                raise RedisTimeoutError("no answer from Redis within the deadline")
+            if not self._is_known:
+                reply = await self._executed(command)
+                self._is_known = True
+                return reply
+        return await self._executed(command)
+
+    async def _executed(self, command: Sequence[bytes]) -> Reply:
         from redis.exceptions import NoScriptError, ResponseError
         from redis.exceptions import RedisError as RedisPyError
 

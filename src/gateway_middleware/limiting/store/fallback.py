@@ -25,6 +25,8 @@ _FAILURES = 5
 _CLOSED_WAIT = 1_000_000
 _PROBE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
+_FIRST_LOOKS = 5
+_LOOK_SECONDS = 0.05
 _LAST_WORDS_SECONDS = 1.0
 _MAX_OWED = 100_000
 _SLICE = 200
@@ -263,6 +265,20 @@ class FallbackStore:
                 await sent
         except Exception as error:  # noqa: BLE001  # no call fails because of the store
             self._note_failure(error)
+
+    async def open(self) -> None:
+        """Wait for the first answer of the shared store, for half a second or so, before there are calls.
+
+        A client of a cluster has to find its nodes first, which takes longer than any call may wait.
+        """
+        for _ in range(_FIRST_LOOKS):
+            try:
+                self._live_replicas = await self._shared.heartbeat(self._replica)
+            except Exception:  # noqa: BLE001  # calls will notice, and say so
+                await asyncio.sleep(_LOOK_SECONDS)
+            else:
+                self._beat_at = self._clock() + _HEARTBEAT_SECONDS
+                return
 
     async def tick(self) -> None:
         """Housekeeping; heartbeat, what is owed, and the probe of a store that is out."""
