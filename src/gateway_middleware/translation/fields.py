@@ -100,6 +100,12 @@ class Fields:
     def items(self, name: str) -> list[Any]:
         return self._typed(name, list, "an array") or []
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        values = self.items(name)
+        if not all(isinstance(value, str) for value in values):
+            refuse(self.at(name), "must be an array of strings")
+        return tuple(values)
+
     def nested(self, name: str) -> Fields:
         """The members of a member that is an object; none where it is absent."""
         return self.child(name, self.object(name) or {})

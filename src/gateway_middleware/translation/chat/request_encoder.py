@@ -105,7 +105,7 @@ def _form(form: dict[str, Any] | None) -> dict[str, Any]:
     if not form:
         return {}
     grammar = {name: value for name, value in form.items() if name != "type"}
-    return {"format": {"type": form["type"], "grammar": grammar} if grammar else form}
+    return {"format": {"type": form.get("type", "grammar"), "grammar": grammar} if grammar else form}
 
 
 def _choice(choice: ToolChoice, conversation: Conversation) -> str | dict[str, Any]:

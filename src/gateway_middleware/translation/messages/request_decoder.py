@@ -74,7 +74,7 @@ def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
         tool_choice=choice,
         may_call_parallel=may_call_parallel,
         max_tokens=fields.integer("max_tokens"),
-        stop=_read_stop(fields),
+        stop=fields.texts("stop_sequences"),
         output_format=_read_format(fields, config),
         effort=config.text("effort"),
         wants_usage=True,
@@ -82,13 +82,6 @@ def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
     )
     fields.close()
     return conversation
-
-
-def _read_stop(fields: Fields) -> tuple[str, ...]:
-    stop = fields.items("stop_sequences")
-    if not all(isinstance(value, str) for value in stop):
-        fields.refuse("stop_sequences", "must be an array of strings")
-    return tuple(stop)
 
 
 def _read_format(fields: Fields, config: Fields) -> OutputFormat | None:

@@ -58,7 +58,7 @@ def read_request(body: dict[str, Any], losses: Losses) -> Conversation:
         if fields.any(name):
             fields.refuse(name, ONLY_OPENAI)
     _ignore_defaults(fields, _DEFAULTS)
-    if set(fields.items("include")) - _CARRIED_INCLUDES:
+    if set(fields.texts("include")) - _CARRIED_INCLUDES:
         losses.drop("include")
     fields.nested("stream_options").ignore("include_obfuscation")
     text, reasoning = fields.nested("text"), fields.nested("reasoning")
