@@ -23,6 +23,8 @@ def test_the_hint_of_a_path(path: str, hint: str) -> None:
     message = path_not_found(path).message
     assert message.startswith(f"There is no endpoint at {path}. HINT: ")
     assert hint in message
+    assert message[-1] in ".?"
+    assert not message.endswith("?.")
 
 
 def test_a_path_of_control_characters_is_shown_escaped_and_cut() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from gateway_middleware.core.domain import Surface
-from gateway_middleware.core.errors import InvalidRequestError
-from translation.translating import CHAT, MESSAGES, RESPONSES, Call
+from gateway_middleware.core.errors import InvalidRequestError, TranslationError
+from provider_calls import deployment, model_request
+from translation.translating import CHAT, MESSAGES, RESPONSES, Call, provider
 
 ODD: list[Any] = [None, [], {}, "", "x", 0, -1, 1.5, 10**30, -1e308, True, [None], [[]], ["x"], [{}], [1], {"a": None},
                   {"type": "x"}, [{"type": ["x"]}], "\x00", "data:,", "https://"]  # fmt: skip
@@ -165,3 +166,9 @@ def _answer_of(target: Surface) -> dict[str, Any]:
         return {"id": "1", "model": "g", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
     item = {"type": "function_call", "id": "fc", "call_id": "t", "name": "f", "arguments": "{}"}
     return {"id": "resp_1", "model": "g", "status": "completed", "output": [item], "usage": None}
+
+
+def test_numbers_that_nobody_can_hold_are_refused_in_words() -> None:
+    request = model_request(CHAT, b'{"model":"gpt-x","messages":[{"role":"user","content":"hi"}],"seed":1e999}')
+    with pytest.raises(TranslationError, match="Number out of range"):
+        provider("anthropic").prepare(request, deployment("claude-sonnet-4-5", "anthropic"))

@@ -99,6 +99,14 @@ async def test_without_routes_providers_are_asked(simulator: str) -> None:
     assert (models["claude-sonnet-4-5"].owned_by, one.id) == ("anthropic", "claude-sonnet-4-5")
 
 
+@pytest.mark.parametrize("name", ["..%2f..%2fadmin", "a%2f%2fb", "%20a", "%F0%9F%98%80", "m" * 9000])
+async def test_a_name_that_no_model_can_have_is_none(simulator: str, name: str) -> None:
+    async with gateway_for(simulator) as url, httpx.AsyncClient(headers={"x-api-key": KEY}) as client:
+        answer = await client.get(f"{url}/v1/models/{name}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert len(answer.content) < 600
+
+
 async def test_a_list_is_asked_for_once_and_again_after_five_minutes() -> None:
     rig = listing()
     answers = await asyncio.gather(*(ids(rig) for _ in range(50)))

@@ -64,15 +64,15 @@ def websocket_refusal() -> UpgradeRequiredError:
 def path_not_found(path: str) -> PathNotFoundError:
     """The answer to a path that is no endpoint."""
     text = path[:_MAX_SHOWN].encode("unicode_escape").decode("ascii")
-    return PathNotFoundError(f"There is no endpoint at {text}. HINT: {_hint(path, text)}.")
+    return PathNotFoundError(f"There is no endpoint at {text}. HINT: {_hint(path, text)}")
 
 
 def _hint(path: str, shown: str) -> str:
-    """What whoever asked for this path may have meant; `shown` is the path as it may be printed."""
+    """A sentence on what whoever asked for this path may have meant; `shown` is the path as it may be printed."""
     if "/v1/v1/" in path:
-        return "/v1 stands there twice: the base URL of Anthropic's SDK ends before it, that of OpenAI's with it"
+        return "/v1 stands there twice: the base URL of Anthropic's SDK ends before it, that of OpenAI's with it."
     if locate(f"/v1{path}") is not None:
-        return f"it is /v1{shown}; the base URL of OpenAI's SDK ends in /v1"
+        return f"it is /v1{shown}; the base URL of OpenAI's SDK ends in /v1."
     if path.startswith("/openai/"):
         return "Azure's paths are /openai/deployments/{deployment}/... and /openai/v1/..."
     from difflib import get_close_matches
@@ -80,7 +80,7 @@ def _hint(path: str, shown: str) -> str:
     near = get_close_matches(path[:_MAX_SHOWN], _PLAIN_PATHS, n=1, cutoff=0.75)
     if near:
         return f"did you mean {near[0]}?"
-    return "models are called below /v1, for example /v1/chat/completions; health is at /v1/health"
+    return "models are called below /v1, for example /v1/chat/completions; health is at /v1/health."
 
 
 def dialect_of(endpoint: Endpoint | None, path: str, header_names: Sequence[bytes]) -> Dialect:

@@ -14,6 +14,7 @@ import msgspec
 from gateway_middleware.core.asgi import header
 from gateway_middleware.core.domain import Dialect, Retirement
 from gateway_middleware.core.errors import UnknownModelError
+from gateway_middleware.core.model_names import MAX_MODEL_NAME, is_model_name
 from gateway_middleware.core.scope import ENDPOINT, TENANT
 from gateway_middleware.operations.documents import answer
 
@@ -70,10 +71,10 @@ class Models:
         await answer(send, _JSON.encode(document))
 
     async def _one(self, model: str, tenant: Tenant, dialect: Dialect) -> ModelEntry:
-        entry = await self._index.find(model, tenant, dialect)
+        entry = await self._index.find(model, tenant, dialect) if is_model_name(model) else None
         if entry is None:
             raise UnknownModelError(
-                f"The model `{model}` does not exist or you do not have access to it.", param="model"
+                f"The model `{model[:MAX_MODEL_NAME]}` does not exist or you do not have access to it.", param="model"
             )
         return entry
 

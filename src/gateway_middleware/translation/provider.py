@@ -117,7 +117,7 @@ class TranslatingProvider:
         if target is request.surface:
             return self._inner.prepare(request, deployment)
         losses = Losses(CLIENTS[request.surface].names)
-        body = _decode(request.body)
+        body = _members(request.body)
         conversation = CLIENTS[request.surface].read_request(body, losses)
         written = PROVIDERS[target].write_request(
             conversation,
@@ -178,6 +178,14 @@ class TranslatingProvider:
             estimated_input=len(_encode(written)) // _BYTES_PER_TOKEN,
             request=body,
         )
+
+
+def _members(body: bytes) -> dict[str, Any]:
+    """The whole body. Raises `TranslationError` for what only a provider of the same dialect may be able to read."""
+    try:
+        return _decode(body)
+    except (ValueError, RecursionError) as error:
+        raise TranslationError(f"The body cannot be translated: {error}.") from None
 
 
 def _check_strict(request: ModelRequest, losses: Losses) -> None:
