@@ -88,6 +88,22 @@ async def test_every_script_compiles_under_its_name(shared_redis: RedisProcess) 
         assert shared_redis.command("SCRIPT", "LOAD", script.source.decode()) == script.sha
 
 
+async def test_a_window_expires_with_its_newest_bucket(shared_redis: RedisProcess) -> None:
+    """Whether this call has begun it or another one; a settlement changes nothing of that."""
+    store, asked = redis_store(shared_redis.uri, deadline=5), claim(fresh(), tpm(1000, seconds=2), 100)
+    key = f"gateway:{asked.key}"
+    for _ in range(8):
+        decision = await store.admit([asked], b"o")
+        assert 2_000 < int(shared_redis.command("PTTL", key)[1:]) <= 3_034
+        await settled(store.settle(decision, [Change(asked, decision.statuses[0].newest, -90)]))
+        assert 2_000 < int(shared_redis.command("PTTL", key)[1:]) <= 3_034
+        await asyncio.sleep(0.02)
+    assert await used(store, asked) == 80
+    shared_redis.command("SET", key, "something of another version")
+    assert await used(store, asked) == 0
+    await store.aclose()
+
+
 async def test_a_settlement_of_a_period_counts_once(shared_redis: RedisProcess) -> None:
     store, asked = redis_store(shared_redis.uri, deadline=5), claim(fresh(), spend(1000), 100)
     decision = await store.admit([asked], fresh().encode())

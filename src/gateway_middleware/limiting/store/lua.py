@@ -1,8 +1,9 @@
 """The same rules as `window.py`, for Redis: scripts that run in one step on the clock of Redis.
 
-Numbers travel as packed 64-bit integers (`struct`), both ways. A window is one string: kind, step and count of its
-period, then index and amount of each bucket (`cmsgpack`); it expires with its newest bucket. Leases are a sorted set of
-owners by expiry. Where the caller gives a time (ARGV `now` > 0) it stands for the clock of Redis.
+Numbers travel as packed 64-bit integers (`struct`), both ways. A window is one string of them: kind, step and count of
+its period, the total of its buckets, then index and amount of each bucket; so what is done to it does not take longer
+for having many. It expires with its newest bucket. Leases are a sorted set of owners by expiry. Where the caller gives
+a time (ARGV `now` > 0) it stands for the clock of Redis.
 """
 
 from __future__ import annotations
@@ -41,37 +42,72 @@ local function locate(kind, step, now)
   elseif month_start(month) > now then month = month - 1 end
   return floor(month / step)
 end
--- A window: kind, step, count, then index and amount of each bucket, the last one being the current bucket.
+local read, pack, sub = struct.unpack, struct.pack, string.sub
+local HEAD, BUCKET = 32, 16
+-- A window: `past` are the packed buckets before the current one, none of them empty; `index` and `amount` the current
+-- one. `is_kept`: its key has the right expiry already.
 local function open(packed, kind, step, count, now)
   local index = locate(kind, step, now)
-  local cell = {kind, step, count}
-  local total = 0
-  local old = packed and cmsgpack.unpack(packed)
-  if old and #old > 4 and old[1] == kind and old[2] == step and old[3] == count then
-    local last = old[#old - 1]
-    if last > index then
-      local patience = DAY
-      if count > 0 then patience = step * count end
-      if start(kind, step, last) - now <= patience then index = last else old = {} end
-    end
-    for i = 4, #old, 2 do
-      if old[i] >= index - count and (old[i + 1] > 0 or old[i] == index) then
-        cell[#cell + 1] = old[i]
-        cell[#cell + 1] = old[i + 1]
-        total = total + old[i + 1]
-      end
-    end
+  local cell = {kind = kind, step = step, count = count, past = '', index = index, amount = 0, total = 0}
+  if not packed or #packed < HEAD + BUCKET then return cell end
+  local k, s, c, total = read('<i8i8i8i8', packed)
+  if k ~= kind or s ~= step or c ~= count then return cell end
+  local last, amount = read('<i8i8', packed, #packed - BUCKET + 1)
+  if last > index then
+    local patience = DAY
+    if count > 0 then patience = step * count end
+    if start(kind, step, last) - now > patience then return cell end
+    index = last
   end
-  if #cell == 3 or cell[#cell - 1] ~= index then
-    cell[#cell + 1] = index
-    cell[#cell + 1] = 0
+  local from, to = HEAD + 1, #packed - BUCKET
+  if last < index then
+    if amount > 0 then to = #packed end
+    amount = 0
   end
-  return cell, total
+  while from < to do
+    local i, a = read('<i8i8', packed, from)
+    if i >= index - count then break end
+    total, from = total - a, from + BUCKET
+  end
+  cell.past, cell.index, cell.amount, cell.total = sub(packed, from, to), index, amount, total
+  cell.is_kept = last == index
+  return cell
 end
-local function expires(cell, index) return start(cell[1], cell[2], index + cell[3] + 1) end
+local function expires(cell, index) return start(cell.kind, cell.step, index + cell.count + 1) end
+local function oldest(cell)
+  if cell.past == '' then return cell.index end
+  return (read('<i8', cell.past))
+end
 local function save(key, cell, now)
-  local ttl = math.ceil((expires(cell, cell[#cell - 1]) - now) / 1000) + 1000
-  redis.call('SET', key, cmsgpack.pack(cell), 'PX', text(ttl))
+  local packed = pack('<i8i8i8i8', cell.kind, cell.step, cell.count, cell.total)
+    .. cell.past .. pack('<i8i8', cell.index, cell.amount)
+  if cell.is_kept then
+    redis.call('SET', key, packed, 'KEEPTTL')
+  else
+    redis.call('SET', key, packed, 'PX', text(math.ceil((expires(cell, cell.index) - now) / 1000) + 1000))
+  end
+end
+local function add(cell, amount)
+  cell.amount, cell.total = cell.amount + amount, cell.total + amount
+end
+-- Give back into the bucket that it was taken from; what has left the window is gone.
+local function refund(cell, amount, bucket)
+  if bucket == cell.index then
+    add(cell, -math.min(amount, cell.amount))
+    return
+  end
+  local past = cell.past
+  for at = #past - BUCKET + 1, 1, -BUCKET do
+    local i, a = read('<i8i8', past, at)
+    if i == bucket then
+      local left = math.max(a - amount, 0)
+      cell.total = cell.total - a + left
+      local now_there = ''
+      if left > 0 then now_there = pack('<i8i8', i, left) end
+      cell.past = sub(past, 1, at - 1) .. now_there .. sub(past, at + BUCKET)
+      return
+    end
+  end
 end
 """
 
@@ -82,15 +118,17 @@ local LEASE, LEASE_WAIT = 2, 1000000
 local owner = ARGV[1]
 local args = {struct.unpack('<' .. string.rep('i8', 2 + 6 * #KEYS), ARGV[2])}
 local now = clock(args[1])
-local function wait_for(cell, total, cost, amount)
-  local excess = total + cost - amount
+local function wait_for(cell, cost, amount)
+  local excess = cell.total + cost - amount
   if excess <= 0 then return 0 end
   if cost > amount then return -1 end
-  for i = 4, #cell, 2 do
-    excess = excess - cell[i + 1]
-    if excess <= 0 then return math.max(expires(cell, cell[i]) - now, 1) end
+  local freeing = cell.index
+  for at = 1, #cell.past, BUCKET do
+    local i, a = read('<i8i8', cell.past, at)
+    excess = excess - a
+    if excess <= 0 then freeing = i break end
   end
-  return math.max(expires(cell, cell[#cell - 1]) - now, 1)
+  return math.max(expires(cell, freeing) - now, 1)
 end
 local function wait_for_lease(key, used, amount)
   if used < amount or redis.call('ZSCORE', key, owner) then return 0 end
@@ -107,8 +145,8 @@ for i = 1, #KEYS do
     totals[i] = redis.call('ZCARD', KEYS[i])
     waits[i] = wait_for_lease(KEYS[i], totals[i], amount)
   else
-    cells[i], totals[i] = open(redis.call('GET', KEYS[i]), kind, args[p + 2], args[p + 3], now)
-    waits[i] = wait_for(cells[i], totals[i], args[p + 5], amount)
+    cells[i] = open(redis.call('GET', KEYS[i]), kind, args[p + 2], args[p + 3], now)
+    waits[i] = wait_for(cells[i], args[p + 5], amount)
   end
   if waits[i] ~= 0 and args[p + 6] == 0 then admitted = 0 end
 end
@@ -118,8 +156,7 @@ for i = 1, #KEYS do
   local cell = cells[i]
   if admitted == 1 and waits[i] == 0 and args[2] == 0 then
     if cell then
-      cell[#cell] = cell[#cell] + args[p + 5]
-      totals[i] = totals[i] + args[p + 5]
+      add(cell, args[p + 5])
       if args[p + 5] > 0 then save(KEYS[i], cell, now) end
     else
       totals[i] = totals[i] + redis.call('ZADD', KEYS[i], text(now + args[p + 2]), owner)
@@ -127,8 +164,8 @@ for i = 1, #KEYS do
     end
   end
   local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3] = now, waits[i], totals[i]
-  reply[n + 4], reply[n + 5] = cell and cell[4] or 0, cell and cell[#cell - 1] or 0
+  reply[n + 1], reply[n + 2], reply[n + 3] = now, waits[i], cell and cell.total or totals[i]
+  reply[n + 4], reply[n + 5] = cell and oldest(cell) or 0, cell and cell.index or 0
 end
 return struct.pack('<' .. string.rep('i8', #reply), unpack(reply))
 """
@@ -153,14 +190,12 @@ for i = 1, count do
     redis.call('ZREM', KEYS[i], ARGV[1])
   else
     local cell = open(redis.call('GET', KEYS[i]), args[p + 1], args[p + 2], args[p + 3], now)
-    current = cell[#cell - 1]
+    current = cell.index
     if delta > 0 then
-      cell[#cell] = cell[#cell] + delta
+      add(cell, delta)
     else
       if bucket < 0 then bucket = current end
-      for j = 4, #cell, 2 do
-        if cell[j] == bucket then cell[j + 1] = math.max(cell[j + 1] + delta, 0) end
-      end
+      refund(cell, -delta, bucket)
     end
     save(KEYS[i], cell, now)
   end
@@ -200,12 +235,12 @@ _USED = """
 -- ARGV: now. Reply: used, and the microseconds until nothing of it counts any more.
 local now = clock((struct.unpack('<i8', ARGV[1])))
 local packed = redis.call('GET', KEYS[1])
-if not packed then return struct.pack('<i8i8', 0, 0) end
-local old = cmsgpack.unpack(packed)
-local cell, total = open(packed, old[1], old[2], old[3], now)
+if not packed or #packed < HEAD + BUCKET then return pack('<i8i8', 0, 0) end
+local kind, step, count = read('<i8i8i8', packed)
+local cell = open(packed, kind, step, count, now)
 local rest = 0
-if total > 0 then rest = expires(cell, cell[#cell - 1]) - now end
-return struct.pack('<i8i8', total, rest)
+if cell.total > 0 then rest = expires(cell, cell.index) - now end
+return pack('<i8i8', cell.total, rest)
 """
 
 ADMIT = Script.of(_CLOCK, _WINDOW, _ADMIT)
