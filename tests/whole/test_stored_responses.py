@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -584,3 +585,38 @@ async def test_a_store_that_is_away(tmp_path: Path, own_redis: RedisProcess, ups
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "ownership_unavailable")
     assert answer.headers["retry-after"]
+
+
+async def test_hundreds_of_streams_at_once_take_no_more_than_the_tenants_slots(upstream: Server) -> None:
+    """Some clients leave in the middle; whoever stays gets all of it, and every slot is free again."""
+    slots, clients = 60, 300
+    extra = {"GATEWAY_ROUTES": json.dumps(ROUTES), "GATEWAY_TENANTS": tenants(concurrency=slots)}
+    log = LogLines()
+    async with gateway_for(upstream.url, {"write_log": log}, **extra) as url:
+        made = (await raw(url, "POST", "/v1/responses", json={"model": "fast", "input": "hello " * 20})).json()
+        path = f"/v1/responses/{made['id']}"
+        upstream.simulator.behave(Behaviour(ttft=1.0, gap=0.01), path=path)
+        pool = httpx.Limits(max_connections=clients)
+        headers = {"authorization": f"Bearer {KEY}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, limits=pool, timeout=60) as client:
+
+            async def read(number: int) -> str:
+                async with client.stream("GET", f"{path}?stream=true") as answer:
+                    if answer.status_code != 200:
+                        return str(answer.status_code)
+                    if number % 2:
+                        await anext(answer.aiter_bytes())
+                        return "left"
+                    text = (await answer.aread()).decode()
+                    return "whole" if text.rstrip().rpartition("event: ")[2].startswith("response.completed") else text
+
+            outcomes = Counter(await asyncio.gather(*(read(number) for number in range(clients))))
+        assert set(outcomes) == {"whole", "left", "429"}
+        assert upstream.simulator.counters.max_in_flight == slots
+        async with asyncio.timeout(10):
+            while upstream.simulator.counters.in_flight:
+                await asyncio.sleep(0.01)
+        upstream.simulator.clear()
+        again = await asyncio.gather(*(raw(url, "GET", f"{path}?stream=true") for _ in range(slots)))
+        assert {answer.status_code for answer in again} == {200}
+    assert b'"status":500' not in log.raw
