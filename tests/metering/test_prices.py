@@ -158,6 +158,12 @@ def test_embeddings_have_no_output_to_price() -> None:
     assert amount(book, used(1_000_000, 1)) is None
 
 
+def test_output_that_costs_nothing_need_not_be_told() -> None:
+    assert amount(overriding(input="0.02", output=0), used(1_000_000, None)) == Decimal("0.02")
+    assert amount(overriding(input="0.02", output=0, reasoning=1), used(1_000_000, None)) is None
+    assert amount(overriding(input="0.02", output="0.01"), used(1_000_000, None)) is None
+
+
 def test_defaults_of_the_details_are_input_and_output() -> None:
     book = overriding(input=3, output=15)
 

@@ -65,8 +65,8 @@ class PriceBook(Protocol):
     def cost(self, usage: Usage, **call: Unpack[PricedCall]) -> Cost | None:
         """What this usage costs, or None where that is not known.
 
-        Both input and output must be known: half a cost is none. Only where a model has no price for output
-        (embeddings) may the output be None. Cached and cache-write tokens that are None are priced as plain input.
+        Both input and output must be known: half a cost is none. Only where output has no price, or costs nothing
+        (embeddings), may it be None. Cached and cache-write tokens that are None are priced as plain input.
         Counts that contradict each other (more cached than input) have no cost. Fees of tools (a web search) are not
         in it. The tiers `batch`, `flex`, `priority` and the like have a price only where the source states one.
         """
@@ -129,7 +129,7 @@ def _output(rates: Rates, usage: Usage) -> Decimal | None:
     if rates.output is None:
         return None if given else rates.fee
     if given is None:
-        return None
+        return None if rates.output or rates.reasoning else rates.fee
     if rates.reasoning is None:  # pragma: no cover  # whoever asks has worked that out
         return EXACT.fma(rates.output, given, rates.fee)
     thought = usage.reasoning_tokens or 0
