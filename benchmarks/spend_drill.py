@@ -1,8 +1,11 @@
-"""`python -m benchmarks.spend_drill`: 20,000 mixed calls, and whether three ledgers say the same to the last digit.
+"""`python -m benchmarks.spend_drill`: 20,000 mixed calls, and whether all ledgers say the same to the last digit.
 
-Priced, unpriced and cached models on every surface that uses tokens, whole and streamed, with failures in between. The
-provider adds up what it has served by its own price sheet; the tenant's limit on spend, and the usage events in the
-journal, must come to the same. A second tenant is driven into its limit.
+Six tenants with several keys, groups and end users call priced, unpriced and cached models in three dialects on every
+surface that uses tokens, translated or not, whole and streamed, with failures, cut streams and clients that leave in
+between. Each answer says what it has cost, in its header or, where the client asks, in its stream: that must be what
+its usage event says. The events, `/v1/usage`, the CSV of `reconcile` and its FOCUS rows must add up to the same, FOCUS
+for each kind of token; so must limits on spend of tenants, groups and end users. The provider adds up what it has
+served by its own price sheet. One tenant is driven into its limit, another one past the step to a cheaper route.
 """
 
 from __future__ import annotations
@@ -11,228 +14,127 @@ import argparse
 import asyncio
 import json
 import random
-import sqlite3
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import books
+from benchmarks.books import MILLION, Books, Charged, Sums, micro_dollars
+from benchmarks.counting_provider import (
+    CHAT,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    JSON,
+    MESSAGES,
+    MODERATIONS,
+    PRICES,
+    RESPONSES,
+    Provider,
+    Served,
+)
 from gateway_middleware import Gateway, Settings
-from gateway_middleware.core.domain import HeaderList
-from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.tenancy.keys import digest
 
-BIG, SMALL, ADMIN = "big-tenants-key-0123456789", "small-tenants-key-0123456789", "an-operators-token-0123456789"
+ADMIN = "an-operators-token-0123456789"
+AZURE = "/openai/deployments/fast/chat/completions"
+LOSSY, SMALL, THRIFTY = "lossy", "small", "thrifty"
+"""Whose answers break off, so that part of their use is an estimate; with a small limit; with a cheaper route."""
+TENANTS = ("big", "red", "blue", THRIFTY, LOSSY, SMALL)
 SMALL_LIMIT = 20_000
 """Micro-dollars."""
-MILLION = Decimal(1_000_000)
-PRICES: dict[str, dict[str, str]] = {
-    "openai/m": {"input": "1.25", "output": "10", "cached_input": "0.125", "reasoning": "11.37"},
-    "backup/m": {"input": "3.333333", "output": "7.77", "cached_input": "0.3"},
-    "openai/embed": {"input": "0.02"},
-    "anthropic/c": {
-        "input": "3", "output": "15", "cached_input": "0.3", "cache_write": "3.75", "cache_write_1h": "6",
-    },
-}  # fmt: skip
-"""Dollars for a million tokens. `openai/new` has none."""
-CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
-EMBEDDINGS, COUNT_TOKENS, MODERATIONS = "/v1/embeddings", "/v1/messages/count_tokens", "/v1/moderations"
-JSON: HeaderList = [(b"content-type", b"application/json")]
-SSE: HeaderList = [(b"content-type", b"text/event-stream")]
+USERS = ("alice", "bob", None)
+_AT_ONCE = 16
+_STREAM_COST = re.compile(rb'"cost":\s*(null|[0-9.eE+-]+)')
 
 
-class Served(NamedTuple):
-    """What the provider has counted of one answer. `read` includes what was cached and written to the cache."""
+class Call(NamedTuple):
+    """A request of a client. `leaves`: when it has had the first piece of its answer."""
 
     tenant: str
-    deployment: str
-    read: int = 0
-    written: int = 0
-    cached: int = 0
-    cache_write: int = 0
-    cache_write_1h: int = 0
-    reasoning: int = 0
+    key: str
+    path: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    leaves: bool = False
 
     @property
-    def dollars(self) -> Decimal | None:
-        """By the price sheet; None where there is none."""
-        if self.deployment.startswith("free/"):
-            return Decimal(0)
-        price = {name: Decimal(text) for name, text in PRICES.get(self.deployment, {}).items()}
-        if not price:
-            return None
-        plain = self.read - self.cached - self.cache_write - self.cache_write_1h
-        rows = [
-            (plain, price["input"]),
-            (self.cached, price.get("cached_input", price["input"])),
-            (self.cache_write, price.get("cache_write", price["input"])),
-            (self.cache_write_1h, price.get("cache_write_1h", price["input"])),
-            (self.written - self.reasoning, price.get("output", Decimal(0))),
-            (self.reasoning, price.get("reasoning", price.get("output", Decimal(0)))),
-        ]
-        return sum((count * dollars for count, dollars in rows), Decimal(0)) / MILLION
+    def asks_cost(self) -> bool:
+        """Whether its stream is to say what it has cost."""
+        return bool(self.body.get("stream")) and "x-gateway-stream-cost" in self.headers
 
 
-class Answer:
-    """One answer of the provider, as the gateway reads it."""
+class Told(NamedTuple):
+    """What the client was told. `stream_cost`: in the last usage object of its stream; None: nothing, or null."""
 
-    def __init__(self, status: int, headers: HeaderList, *chunks: bytes) -> None:
-        self.status, self.headers = status, headers
-        self._chunks: Iterator[bytes] = iter(chunks)
-
-    async def chunk(self) -> bytes:
-        return next(self._chunks, b"")
-
-    async def read(self, limit: int) -> bytes:
-        return b"".join(self._chunks)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def conclude(self) -> None:
-        """Nothing is open."""
+    call: Call
+    status: int
+    headers: dict[str, str]
+    stream_cost: Decimal | None
 
 
-class Provider:
-    """All providers at once, with a ledger of their own."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-        self.served: list[Served] = []
-
-    async def open(self, request: UpstreamRequest, timeouts: object, *, first_byte: float) -> Answer:
-        """Answer one request."""
-        name = request.target.origin.host.partition(".")[0]
-        body = json.loads(request.body)
-        surface = "/v1/" + request.target.path.partition("/v1/")[2]
-        if surface in {COUNT_TOKENS, MODERATIONS}:
-            return Answer(200, JSON, b'{"id":"x","input_tokens":12,"results":[]}')
-        if body.get("user") == "fails" and name == "openai":
-            return Answer(503, JSON, b'{"error":{"message":"overloaded","code":"overloaded"}}')
-        if body.get("user") == "wrong":
-            return Answer(400, JSON, b'{"error":{"message":"no","type":"invalid_request_error"}}')
-        served = self._count(name, body, surface)
-        self.served.append(served)
-        return _answer(served, surface, is_stream=bool(body.get("stream")))
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
-
-    def _count(self, name: str, body: dict[str, Any], surface: str) -> Served:
-        chance = self._chance
-        tenant = "small" if "small" in json.dumps(body) else "big"
-        served = Served(tenant, f"{name}/{body['model']}", read=chance.randint(1, 4000))
-        if surface == EMBEDDINGS:
-            return served
-        cached = chance.randint(0, served.read) if chance.random() < 0.4 else 0
-        written = chance.randint(1, body.get("max_tokens") or body.get("max_output_tokens") or 3000)
-        served = served._replace(written=written, cached=cached)
-        if surface == MESSAGES:
-            rest = served.read - cached
-            short = chance.randint(0, rest)
-            return served._replace(cache_write=short, cache_write_1h=chance.randint(0, rest - short))
-        return served._replace(reasoning=chance.randint(0, written))
+def key_of(tenant: str, number: int) -> str:
+    """One of a tenant's two keys."""
+    return f"the-key-{number}-of-tenant-{tenant}"
 
 
-def _answer(served: Served, surface: str, *, is_stream: bool) -> Answer:
-    usage = _usage(served, surface)
-    if surface == MESSAGES:
-        document = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "usage": usage}
-        return (
-            Answer(200, SSE, *_message_events(usage)) if is_stream else Answer(200, JSON, json.dumps(document).encode())
-        )
-    if surface == RESPONSES:
-        response = {"id": "resp_1", "object": "response", "status": "completed", "usage": usage}
-        event = b"event: response.completed\ndata: %b\n\n"
-        body = json.dumps(response).encode()
-        delta = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"x"}\n\n'
-        last = event % json.dumps({"type": "response.completed", "response": response}).encode()
-        return Answer(200, SSE, delta, last) if is_stream else Answer(200, JSON, body)
-    if is_stream:
-        delta = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
-        stop = b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
-        final = b"data: %b\n\n" % json.dumps({"id": "c", "choices": [], "usage": usage}).encode()
-        return Answer(200, SSE, delta, stop, final, b"data: [DONE]\n\n")
-    return Answer(200, JSON, json.dumps({"id": "c", "choices": [], "usage": usage}).encode())
+def calls(count: int, chance: random.Random, tenants: tuple[str, ...]) -> Iterator[Call]:
+    """Of some tenants, each with a request id of its own."""
+    for number in range(count):
+        tenant = chance.choice(tenants)
+        headers = {"x-request-id": f"{tenant}-{number}"}
+        if chance.random() < 0.5:
+            headers["x-gateway-tags"] = f"team={chance.choice('xyz')}"
+        if chance.random() < 0.5:
+            headers["x-gateway-stream-cost"] = "true"
+        word = chance.choice(["fails", "wrong"]) if chance.random() < 0.1 else ""
+        if tenant == LOSSY:
+            word = chance.choice(["breaks", "stays", ""])
+        path, body = _asked(chance, f"tenant-{tenant} {number} {word}", is_stream=word == "stays")
+        yield Call(tenant, key_of(tenant, chance.randrange(2)), path, body, headers, leaves=word == "stays")
 
 
-def _usage(served: Served, surface: str) -> dict[str, Any]:
-    if surface == MESSAGES:
-        writes = {"ephemeral_5m_input_tokens": served.cache_write, "ephemeral_1h_input_tokens": served.cache_write_1h}
-        total = served.cache_write + served.cache_write_1h
-        return {
-            "input_tokens": served.read - served.cached - total, "output_tokens": served.written,
-            "cache_read_input_tokens": served.cached, "cache_creation_input_tokens": total, "cache_creation": writes,
-        }  # fmt: skip
-    if surface == RESPONSES:
-        return {
-            "input_tokens": served.read, "output_tokens": served.written, "total_tokens": served.read + served.written,
-            "input_tokens_details": {"cached_tokens": served.cached},
-            "output_tokens_details": {"reasoning_tokens": served.reasoning},
-        }  # fmt: skip
-    usage: dict[str, Any] = {"prompt_tokens": served.read, "total_tokens": served.read + served.written}
-    if surface == EMBEDDINGS:
-        return usage
-    return {
-        **usage, "completion_tokens": served.written, "prompt_tokens_details": {"cached_tokens": served.cached},
-        "completion_tokens_details": {"reasoning_tokens": served.reasoning},
-    }  # fmt: skip
-
-
-def _message_events(usage: dict[str, Any]) -> Iterator[bytes]:
-    start = {"type": "message_start", "message": {"id": "msg_1", "usage": {**usage, "output_tokens": 1}}}
-    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}}
-    end = {
-        "type": "message_delta",
-        "delta": {"stop_reason": "end_turn"},
-        "usage": {"output_tokens": usage["output_tokens"]},
-    }
-    for event in (start, delta, end, {"type": "message_stop"}):
-        yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
-
-
-def calls(count: int, chance: random.Random, tenant: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Paths and bodies."""
-    say = [{"role": "user", "content": tenant}]
-    for _ in range(count):
-        body: dict[str, Any] = {"stream": chance.random() < 0.5}
-        if chance.random() < 0.7:
-            body["max_tokens"] = chance.randint(1, 3000)
-        if chance.random() < 0.1:
-            body["user"] = chance.choice(["fails", "wrong"])
-        yield chance.choice(
-            [
-                (CHAT, {"model": "fast", "messages": say, **body}),
-                (CHAT, {"model": "openai/new", "messages": say, **body}),
-                (RESPONSES, {"model": "plain", "input": tenant, "stream": body["stream"]}),
-                (MESSAGES, {"model": "claude", "messages": say, **body, "max_tokens": body.get("max_tokens", 3000)}),
-                (EMBEDDINGS, {"model": "openai/embed", "input": tenant}),
-                (COUNT_TOKENS, {"model": "claude", "messages": say}),
-                (MODERATIONS, {"model": "openai/mod", "input": tenant}),
-            ]
-        )
+def _asked(chance: random.Random, text: str, *, is_stream: bool) -> tuple[str, dict[str, Any]]:
+    say = [{"role": "user", "content": text}]
+    body: dict[str, Any] = {"stream": is_stream or chance.random() < 0.5}
+    if chance.random() < 0.7:
+        body["max_tokens"] = chance.randint(1, 3000)
+    user = chance.choice(USERS)
+    named = {} if user is None else {"user": user}
+    capped = {"max_tokens": 3000, **body}
+    ways: list[tuple[str, dict[str, Any]]] = [
+        (CHAT, {"model": "fast", "messages": say, **body, **named}),
+        (CHAT, {"model": "claude", "messages": say, **body}),
+        (CHAT, {"model": "openai/new", "messages": say, **body}),
+        (AZURE, {"messages": say, **body, **named}),
+        (RESPONSES, {"model": "plain", "input": text, "stream": body["stream"], **named}),
+        (MESSAGES, {"model": "claude", "messages": say, **capped}),
+        (MESSAGES, {"model": "plain", "messages": say, **capped}),
+        (EMBEDDINGS, {"model": "openai/embed", "input": text}),
+        (COUNT_TOKENS, {"model": "claude", "messages": say}),
+        (MODERATIONS, {"model": "openai/mod", "input": text}),
+    ]
+    return chance.choice(ways[:7] if is_stream else ways)
 
 
 def settings(journal: Path) -> Settings:
-    """A gateway with a journal, prices and two tenants."""
+    """A gateway with a journal, prices, tenants and a group."""
+    kinds = {"openai": "openai", "azure": "azure_openai", "anthropic": "anthropic"}
+    ends = {"openai": "/v1", "azure": "", "anthropic": ""}
     providers = {
-        name: {"kind": "anthropic" if name == "anthropic" else "openai", "api_key": f"sk-of-the-{name}",
-               "base_url": f"https://{name}.test" + ("" if name == "anthropic" else "/v1")}
-        for name in ("openai", "backup", "anthropic")
-    }  # fmt: skip
-    tenants = {
-        "big": {"keys": [digest(BIG.encode())], "spend": "1000000/month", "tokens": "100000000000/day",
-                "on_unpriced": "allow"},
-        "small": {"keys": [digest(SMALL.encode())], "spend": f"{Decimal(SMALL_LIMIT) / MILLION}/month"},
-    }  # fmt: skip
-    routes = {"fast": ["openai/m", "backup/m"], "plain": "openai/m", "claude": "anthropic/c"}
+        name: {"kind": kind, "api_key": f"sk-of-the-{name}", "base_url": f"https://{name}.test{ends[name]}"}
+        for name, kind in kinds.items()
+    }
+    routes = {"fast": ["openai/m", "azure/m"], "plain": "openai/m", "claude": "anthropic/c", "cheap": "azure/cheap"}
     return Settings.from_env(
         {
             "GATEWAY_PROVIDERS": json.dumps(providers),
             "GATEWAY_ROUTES": json.dumps(routes),
-            "GATEWAY_TENANTS": json.dumps(tenants),
+            "GATEWAY_TENANTS": json.dumps({name: _tenant(name) for name in TENANTS}),
+            "GATEWAY_GROUPS": json.dumps({"colours": {"tenants": ["red", "blue"], "spend": "1000000/month"}}),
             "GATEWAY_PRICES": json.dumps(PRICES),
             "GATEWAY_JOURNAL": str(journal),
             "GATEWAY_ADMIN_TOKEN": ADMIN,
@@ -241,102 +143,201 @@ def settings(journal: Path) -> Settings:
     )
 
 
-async def ask(gateway: Gateway, path: str, key: str, body: Any = None, query: bytes = b"") -> tuple[int, bytes]:
-    """One request, without a socket."""
+def _tenant(name: str) -> dict[str, Any]:
+    keys = [{"digest": digest(key_of(name, number).encode()), "name": f"{name}-{number}"} for number in range(2)]
+    rest: dict[str, Any] = {"spend": "1000000/month", "tokens": "100000000000/day", "on_unpriced": "allow"}
+    if name == SMALL:
+        rest = {"spend": f"{Decimal(SMALL_LIMIT) / MILLION}/month"}
+    if name == THRIFTY:
+        rest |= {"spend": "2/month", "on_budget": {"route": "cheap", "percent": 50}}
+    if name == "big":
+        rest["per_end_user"] = {"spend": "1000000/month"}
+    return {"keys": keys, **rest}
+
+
+async def ask(
+    gateway: Gateway, path: str, key: str, *, query: bytes = b"", call: Call | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    """One request, without a socket: status, headers and body."""
     sent: list[dict[str, Any]] = []
-    content = b"" if body is None else json.dumps(body).encode()
-    headers = [(b"authorization", b"Bearer " + key.encode()), (b"host", b"gateway"), *JSON]
+    is_left = asyncio.Event()
+    more = () if call is None else call.headers.items()
+    headers = [(name.encode(), value.encode()) for name, value in more]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "path": path,
-        "raw_path": path.encode(), "method": "GET" if body is None else "POST", "query_string": query,
-        "root_path": "", "headers": headers, "client": ("127.0.0.1", 1), "server": ("gateway", 80),
+        "raw_path": path.encode(), "method": "GET" if call is None else "POST", "query_string": query,
+        "root_path": "", "client": ("127.0.0.1", 1), "server": ("gateway", 80),
+        "headers": [(b"authorization", b"Bearer " + key.encode()), (b"host", b"gateway"), *JSON, *headers],
     }  # fmt: skip
-    requests = [{"type": "http.request", "body": content, "more_body": False}]
+    content = b"" if call is None else json.dumps(call.body).encode()
+    requests: list[dict[str, Any]] = [{"type": "http.request", "body": content, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return requests.pop() if requests else await asyncio.get_running_loop().create_future()
+        if requests:
+            return requests.pop()
+        await is_left.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         sent.append(message)
+        if call is not None and call.leaves and message.get("body"):
+            is_left.set()
 
     await gateway(scope, receive, send)
-    return sent[0]["status"], b"".join([message.get("body", b"") for message in sent[1:]])
+    told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], told, b"".join([message.get("body", b"") for message in sent[1:]])
 
 
-class Sums(NamedTuple):
-    """What a ledger says of one tenant: tokens, exact dollars, and micro-dollars with each call rounded up."""
+async def make(gateway: Gateway, asked: Iterator[Call], told: list[Told], at_once: int) -> None:
+    """Make all calls, some at a time."""
 
-    read: int
-    written: int
-    dollars: Decimal
-    micro_dollars: int
+    async def work() -> None:
+        for call in asked:
+            query = b"api-version=2024-10-21" if call.path == AZURE else b""
+            status, headers, body = await ask(gateway, call.path, call.key, query=query, call=call)
+            costs = _STREAM_COST.findall(body) if call.asks_cost else []
+            cost = Decimal(costs[-1].decode()) if costs and costs[-1] != b"null" else None
+            told.append(Told(call, status, headers, cost))
 
-
-def sums_of(rows: list[tuple[int, int, Decimal | None]]) -> Sums:
-    """Added up."""
-    costs = [cost for _, _, cost in rows if cost is not None]
-    micro = sum(int((cost * MILLION).to_integral_value(ROUND_CEILING)) for cost in costs)
-    return Sums(sum(row[0] for row in rows), sum(row[1] for row in rows), sum(costs, Decimal(0)), micro)
-
-
-def events_of(journal: Path, tenant: str) -> Sums:
-    """What the usage events say. Those of the free surfaces are at no tokens and no cost."""
-    with sqlite3.connect(journal) as db:
-        events = [json.loads(body) for (body,) in db.execute("SELECT body FROM events")]
-    rows = []
-    for event in events:
-        if event["tenant"] == tenant:
-            usage = event["usage"]
-            cost = None if event.get("cost") is None else Decimal(event["cost"])
-            rows.append((usage.get("input_tokens") or 0, usage.get("output_tokens") or 0, cost))
-    return sums_of(rows)
+    await asyncio.gather(*(work() for _ in range(at_once)))
 
 
 async def run(count: int, *, seed: int = 0) -> dict[str, Any]:
     """Returns the figures; `differences` must be empty."""
-    chance = random.Random(seed)
-    provider = Provider(chance)
+    chance, told = random.Random(seed), list[Told]()
+    provider = Provider(seed)
     with tempfile.TemporaryDirectory(prefix="spend-drill-") as folder:
         journal = Path(folder, "journal.db")
         gateway = Gateway(settings(journal), exchange=provider, write_log=lambda _: None)
-        statuses: Counter[int] = Counter()
         async with gateway.lifespan():
-            for path, body in calls(count, chance, "big"):
-                statuses[(await ask(gateway, path, BIG, body))[0]] += 1
-            for path, body in calls(count // 20, chance, "small"):
-                statuses[(await ask(gateway, path, SMALL, body))[0]] += 1
-            limits = {name: await _spend(gateway, name) for name in ("big", "small")}
-        events = {name: events_of(journal, name) for name in limits}
-    served = {
-        name: sums_of([(s.read, s.written, s.dollars) for s in provider.served if s.tenant == name]) for name in limits
-    }
+            await make(gateway, calls(count, chance, TENANTS[:-1]), told, _AT_ONCE)
+            await make(gateway, calls(count // 20, chance, (SMALL,)), told, 1)
+            documents = {name: await _usage(gateway, name) for name in TENANTS}
+            users = {user: await _usage(gateway, "big", user) for user in USERS if user}
+            metrics = (await ask(gateway, "/metrics", ADMIN))[2].decode()
+        events = books.events_of(journal)
+        ours = books.close(journal, {name: document["usage"]["month"] for name, document in documents.items()})
+    differences = [
+        *_told_otherwise(told, events),
+        *_books_that_differ(ours),
+        *_limits_that_differ(documents, users, events),
+        *_provider_differs(provider.served, ours),
+    ]
+    return _figures(told, events, ours, metrics) | {"differences": differences}
+
+
+async def _usage(gateway: Gateway, tenant: str, end_user: str | None = None) -> dict[str, Any]:
+    query = b"" if end_user is None else f"end_user={end_user}".encode()
+    document: dict[str, Any] = json.loads((await ask(gateway, "/v1/usage", key_of(tenant, 0), query=query))[2])
+    return document
+
+
+def _figures(told: list[Told], events: list[dict[str, Any]], ours: Books, metrics: str) -> dict[str, Any]:
+    kinds: Counter[str] = Counter()
+    for charged, (quantity, _) in ours.charged.items():
+        kinds[charged.kind] += quantity
+    steps = [line.rpartition(" ")[2] for line in metrics.splitlines() if line.startswith(_STEPS)]
     return {
-        "calls": sum(statuses.values()),
-        "statuses": dict(sorted(statuses.items())),
-        "provider": {name: str(sums.dollars) for name, sums in served.items()},
-        "differences": list(_differences(served, events, limits, provider.served)),
+        "calls": len(told),
+        "statuses": dict(sorted(Counter(answer.status for answer in told).items())),
+        "streams": sum(bool(answer.call.body.get("stream")) for answer in told),
+        "costs_told": sum("x-gateway-cost" in answer.headers for answer in told),
+        "stream_costs_told": sum(answer.stream_cost is not None for answer in told),
+        "events": len(events),
+        "sources": dict(sorted(Counter(event["usage_source"] for event in events).items())),
+        "stepped_down": sum("budget" in event for event in events),
+        "steps_told": sum("x-gateway-budget" in answer.headers for answer in told),
+        "steps_metric": sum(float(value) for value in steps),
+        "dollars": {tenant: f"{sums.dollars:f}" for tenant, sums in sorted(ours.events.items())},
+        "total": f"{sum((sums.dollars for sums in ours.events.values()), Decimal(0)):f}",
+        "focus_rows": ours.focus_rows,
+        "quantities": dict(sorted(kinds.items())),
     }
 
 
-async def _spend(gateway: Gateway, tenant: str) -> int:
-    """Micro-dollars that count against the tenant's limit."""
-    _, body = await ask(gateway, "/v1/admin/usage", ADMIN, query=f"tenant={tenant}".encode())
-    (row,) = [row for row in json.loads(body)["limits"] if row["unit"] == "spend"]
-    return round(float(row["used"]) * 1e6)
+_STEPS = "model_gateway_budget_steps_total{"
 
 
-def _differences(
-    served: dict[str, Sums], events: dict[str, Sums], limits: dict[str, int], every: list[Served]
+def _told_otherwise(told: list[Told], events: list[dict[str, Any]]) -> Iterator[str]:
+    """Answers that have told another cost than their events."""
+    of_call: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        of_call.setdefault(event["request_id"], []).append(event)
+    for answer in told:
+        name = answer.call.headers["x-request-id"]
+        own = of_call.pop(name, [])
+        if answer.call.tenant == LOSSY and answer.status == 200 and "x-gateway-cost" not in answer.headers:
+            continue  # it may have broken off before it could tell
+        yield from (f"{name}: {fault}" for fault in _faults(answer, own))
+    yield from (f"{name}: an event of no call" for name in of_call)
+
+
+def _faults(answer: Told, own: list[dict[str, Any]]) -> Iterator[str]:
+    is_stream = bool(answer.call.body.get("stream"))
+    header, cost = answer.headers.get("x-gateway-cost"), own[-1].get("cost") if own else None
+    if answer.status == 200 and len(own) != 1:
+        yield f"{len(own)} events"
+    if header is not None and header != cost:
+        yield f"the header says {header}, the event {cost}"
+    if answer.status == 200 and not is_stream and header is None and Decimal(cost or 0):
+        yield f"the header says nothing, the event {cost}"
+    if answer.call.asks_cost and answer.status == 200 and answer.stream_cost != (cost and Decimal(cost)):
+        yield f"the stream says {answer.stream_cost}, the event {cost}"
+
+
+def _books_that_differ(ours: Books) -> Iterator[str]:
+    for tenant, sums in ours.events.items():
+        if not sums == ours.usage[tenant] == ours.csv[tenant]:
+            yield f"{tenant}: events {sums}, /v1/usage {ours.usage[tenant]}, CSV {ours.csv[tenant]}"
+        if not sums.dollars == ours.focus[tenant] == ours.split[tenant]:
+            yield f"{tenant}: events {sums.dollars}, FOCUS {ours.focus[tenant]}, split {ours.split[tenant]}"
+        tokens = sum(n for key, (n, _) in ours.charged.items() if key.tenant == tenant and key.kind != "request")
+        if tokens != sums.read + sums.written:
+            yield f"{tenant}: events {sums.read + sums.written} tokens, FOCUS {tokens}"
+    if any(not key.kind for key in ours.charged):
+        yield "some of it is not split"
+
+
+def _limits_that_differ(
+    documents: dict[str, Any], users: dict[str, Any], events: list[dict[str, Any]]
 ) -> Iterator[str]:
-    """Whatever is not equal."""
-    for name, sums in served.items():
-        if events[name] != sums:
-            yield f"{name}: the provider has {sums}, the events have {events[name]}"
-        if limits[name] != sums.micro_dollars:
-            yield f"{name}: the provider has {sums.micro_dollars} micro-dollars, the limit has {limits[name]}"
-    dearest = max((s.dollars or Decimal(0) for s in every if s.tenant == "small"), default=Decimal(0)) * MILLION
-    if served["small"].micro_dollars > SMALL_LIMIT + dearest:
-        yield f"small: {served['small'].micro_dollars} of {SMALL_LIMIT} were spent, the dearest call was {dearest}"
+    """Limits on spend count each call in micro-dollars, rounded up. What broke off is reckoned with beforehand."""
+
+    def used(tenants: tuple[str, ...], end_user: str | None = None) -> int:
+        own = [e for e in events if e["tenant"] in tenants and e.get("cost")]
+        if end_user is not None:
+            own = [e for e in own if (e.get("attribution") or {}).get("end_user") == end_user]
+        return micro_dollars([Decimal(event["cost"]) for event in own])
+
+    scopes = [(documents[name], "tenant", used((name,))) for name in TENANTS if name != LOSSY]
+    scopes += [(documents["red"], "group/colours", used(("red", "blue")))]
+    scopes += [(users[user], f"user/{user}", used(("big",), user)) for user in users]
+    for document, scope, expected in scopes:
+        (row,) = [row for row in document["limits"] if row["unit"] == "spend" and row["scope"] == scope]
+        if round(row["used"] * 1e6) != expected:
+            yield f"{scope}: the events have {expected} micro-dollars, the limit {round(row['used'] * 1e6)}"
+
+
+def _provider_differs(served: list[Served], ours: Books) -> Iterator[str]:
+    """By the provider's own price sheet; of the tenant whose answers break off there are estimates."""
+    theirs: dict[Charged, int] = {}
+    costs: dict[str, list[Decimal]] = {}
+    for one in served:
+        costs.setdefault(one.tenant, []).append(one.dollars or Decimal(0))
+        for kind, count in one.by_kind.items():
+            key = Charged(one.tenant, one.deployment, kind)
+            theirs[key] = theirs.get(key, 0) + count
+    charged = {key: n for key, (n, _) in ours.charged.items() if key.kind != "request" and key.tenant != LOSSY}
+    theirs = {key: count for key, count in theirs.items() if key.tenant != LOSSY}
+    for key in sorted(charged.keys() | theirs.keys()):
+        if charged.get(key) != theirs.get(key):
+            yield f"{key}: the provider has {theirs.get(key)}, FOCUS has {charged.get(key)}"
+    for tenant, own in costs.items():
+        if tenant != LOSSY and sum(own) != ours.events.get(tenant, Sums(0, 0, Decimal(0))).dollars:
+            yield f"{tenant}: the provider has {sum(own)}, the events {ours.events[tenant].dollars}"
+    small = costs.get(SMALL, [])
+    if micro_dollars(small) > SMALL_LIMIT + max(small, default=Decimal(0)) * MILLION:
+        yield f"{SMALL}: {micro_dollars(small)} of {SMALL_LIMIT} were spent, the dearest call was {max(small)}"
 
 
 def main() -> None:
