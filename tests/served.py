@@ -44,6 +44,11 @@ class Served:
         parent = psutil.Process(self.process.pid)
         return [child for child in parent.children() if child.cmdline() == parent.cmdline()]
 
+    async def only(self, count: int) -> None:
+        """Wait until no child has the command line of a worker but the workers: another begins as a copy of this one."""
+        while len(self.workers) > count:
+            await asyncio.sleep(0.01)
+
     async def exit(self, seconds: float = 90.0) -> int:
         """Its status. Fails when it does not leave."""
         async with asyncio.timeout(seconds):
@@ -74,6 +79,7 @@ async def serve(
     try:
         if _is_ready:
             await healthy(served.url)
+            await served.only(int(environment.get("GATEWAY_WORKERS", 1)))
         yield served
     finally:
         with contextlib.suppress(ProcessLookupError):
