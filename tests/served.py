@@ -45,7 +45,7 @@ class Served:
         return [child for child in parent.children() if child.cmdline() == parent.cmdline()]
 
     async def only(self, count: int) -> None:
-        """Wait until no child has the command line of a worker but the workers: another begins as a copy of this one."""
+        """Wait until no child has the command line of a worker but the workers: others begin as copies of this one."""
         while len(self.workers) > count:
             await asyncio.sleep(0.01)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,11 +51,13 @@ class Disk:
         self.fails = False
         self.gate = threading.Event()
         self.gate.set()
+        self.stops_loop = True
         self.threads: list[str] = []
 
     def write(self, fd: int, content: bytes) -> int:
         self.threads.append(threading.current_thread().name)
-        assert self.gate.wait(20)
+        if self.stops_loop or threading.current_thread() is not threading.main_thread():
+            assert self.gate.wait(20)
         self.clock.advance(self.slow)
         if self.fails:
             raise OSError(28, "No space left on device")
@@ -155,6 +159,62 @@ async def test_well_again_the_loop_writes_itself(tmp_path: Path, disk: Disk) -> 
         assert journal.enter(call("c")).written is None
         await asyncio.sleep(0)
         assert not disk.is_aside
+
+
+async def test_what_waited_behind_the_last_slow_write_is_released(tmp_path: Path, disk: Disk) -> None:
+    """The disk is well again when that write ends: the next turn, which expects a thread, is written by the loop."""
+    async with running(tmp_path, disk) as journal:
+        await slowed(journal, disk)
+        disk.slow = 0.0
+        disk.clock.advance(5.1)
+        disk.gate.clear()
+        first = journal.enter(call("a"))
+        await asyncio.sleep(0.01)
+        behind = journal.enter(call("b"))
+        journal.close(event("first"))
+        disk.gate.set()
+        await written(first)
+        await written(behind)
+        assert journal.pending is None
+        for name in ("a", "b"):
+            journal.close(event(name))
+            assert journal.pending is None
+        assert not journal.is_disk_slow
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("has_outbox", [True, False])
+async def test_nobody_waits_for_ever_whatever_the_disk_does(
+    tmp_path: Path, disk: Disk, *, seed: int, has_outbox: bool
+) -> None:
+    chance, disk.stops_loop = random.Random(seed), False
+    waiting: list[asyncio.Future[None]] = []
+    async with running(tmp_path, disk, **({} if has_outbox else {"outbox": None})) as journal:
+        opened: list[str] = []
+        for number in range(40):
+            disk.slow, disk.fails = chance.choice([0.0, 0.0, 0.2]), chance.random() < 0.1
+            disk.clock.advance(chance.choice([0.0, 0.0, 1.0, 6.0]))
+            if chance.random() < 0.6 or not opened:
+                with contextlib.suppress(UnavailableError):
+                    entry = journal.enter(call(f"c{number}"))
+                    opened.append(f"c{number}")
+                    waiting += [entry.written] if entry.written is not None else []
+                if not has_outbox:
+                    journal.commit()
+            else:
+                journal.close(event(opened.pop(chance.randrange(len(opened)))))
+                waiting += [pending] if (pending := journal.pending) is not None else []
+            if chance.random() < 0.5:
+                disk.gate.clear()
+            for _ in range(chance.choice([0, 1, 3])):
+                await asyncio.sleep(chance.choice([0, 0, 0.002]))
+            disk.gate.set()
+        disk.fails, disk.slow = False, 0.0
+        async with asyncio.timeout(20):
+            for one in waiting:
+                await one
+            while journal.is_degraded or journal.pending is not None:
+                await asyncio.sleep(0.002)
 
 
 async def test_a_slow_write_that_fails_refuses_what_begins_in_it_and_after_it(tmp_path: Path, disk: Disk) -> None:

@@ -111,6 +111,7 @@ class TurnWriter:
         self._turn, began = [], self._pace.now()
         self._take(turn, self._segments.append(turn), self.ended)
         self._pace.note(began, self._pace.now())
+        self._release_turn()
 
     def _append_aside(self) -> bool:
         """In a thread; False where none can be had."""
@@ -121,8 +122,6 @@ class TurnWriter:
         try:
             aside.start(self._segments.append, self._aside_ended)
         except RuntimeError:
-            written.set_result(None)
-            self._turn_written = None
             return False
         self._aside, self._writing = aside, self._turn
         self._turn, self._turn_written = [], None
@@ -146,23 +145,37 @@ class TurnWriter:
     def _aside_ended(self, aside: Aside) -> None:
         self._take_aside(aside)
         aside.release()
-        if self.is_stuck and self._turn_written is not None:
-            self._turn_written.set_result(None)
-            self._turn_written = None
+        if self.is_stuck:
+            self._release_turn()
         self.commit()
         self._wake()
 
+    def _release_turn(self) -> None:
+        """Let those go on who wait for this turn: the disk has become well meanwhile, or what has ended waits here."""
+        written, self._turn_written = self._turn_written, None
+        if written is not None:
+            written.set_result(None)
+
     def append_again(self) -> None:
-        """What has ended and could not be written. No call is taken meanwhile."""
+        """What has ended and could not be written. No call is taken meanwhile.
+
+        What ends while it is being written is written, too: nobody else would.
+        """
+        while self.is_stuck and self._append_what_waits():
+            pass
+
+    def _append_what_waits(self) -> bool:
         with self._appending:
             self._writing = turn = self._turn
             self._turn, ended = [], self.ended
         written = self._segments.append(turn)
         with self._appending:
-            self._take(turn, written, ended)
+            is_stuck = written is None or bool(self._turn)
+            self._take(turn, written, ended, is_stuck=is_stuck)
+        return written is not None
 
-    def _take(self, turn: Sequence[Draft], written: list[bytes] | None, ended: int) -> None:
-        self.is_stuck = written is None
+    def _take(self, turn: Sequence[Draft], written: list[bytes] | None, ended: int, *, is_stuck: bool = False) -> None:
+        self.is_stuck = is_stuck or written is None
         if written is None:
             self._turn = self._not_written([*turn, *self._turn])
         else:
