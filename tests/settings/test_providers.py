@@ -295,6 +295,7 @@ def test_headers_of_every_call() -> None:
 
 
 OWN = ["Host", "content-length", "Transfer-Encoding", "connection", "Authorization", "x-api-key", "API-Key", "cookie"]
+OWN += ["TE", "trailer", "Upgrade", "keep-alive", "expect", "Content-Encoding", "X-Amz-Date", "x-amz-security-token"]
 
 
 @pytest.mark.parametrize("name", [*OWN, "proxy-authorization", "x-gateway-tenant", "user-agent", "a b", "", "x\r\ny"])

@@ -157,6 +157,23 @@ async def test_a_messages_client_has_its_tools_called_by_every_vendor_of_openais
     assert final.stop_reason == "tool_use"
 
 
+@pytest.mark.parametrize("name", OPENAI)
+async def test_agents_say_who_they_are_and_are_served_by_every_vendor_of_openais_format(name: str) -> None:
+    """Claude Code names its user, Codex its cache: a vendor that refuses that is asked without it."""
+    who: Any = {"user_id": "user-1"}
+    async with recipe(name) as rig, anthropic_client(rig) as claude, openai_client(rig) as client:
+        for _ in range(2):
+            async with claude.messages.stream(model=rig.model, max_tokens=64, messages=ASK, metadata=who) as stream:
+                assert (await stream.get_final_message()).stop_reason == "end_turn"
+            answer = await client.responses.create(
+                model=rig.model, input="Say hello", prompt_cache_key="k", user="user-1", metadata={"a": "b"}
+            )
+            assert answer.output_text
+        asked = [json.loads(request.body) for request in rig.simulator.requests]
+    assert ("user" in asked[-1]) == (name != "mistral")
+    assert len(asked) == (5 if name == "mistral" else 4)  # it is learnt once
+
+
 @pytest.mark.parametrize("name", RECIPES)
 async def test_streams_are_metered_with_usage(name: str) -> None:
     async with recipe(name) as rig:

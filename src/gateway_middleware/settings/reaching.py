@@ -31,6 +31,7 @@ _OF_FRAMING = (
 _OF_CONTENT = (
     "accept",
     "accept-encoding",
+    "content-encoding",
     "content-type",
     "anthropic-version",
     "traceparent",
@@ -38,7 +39,8 @@ _OF_CONTENT = (
     "user-agent",
 )
 _OF_CALLERS = ("api-key", "authorization", "cookie", "x-api-key")
-_OWN_HEADERS = frozenset((*_OF_FRAMING, *_OF_CONTENT, *_OF_CALLERS))
+_OF_SIGNATURES = ("x-amz-content-sha256", "x-amz-date", "x-amz-security-token")
+_OWN_HEADERS = frozenset((*_OF_FRAMING, *_OF_CONTENT, *_OF_CALLERS, *_OF_SIGNATURES))
 _EXPECTED = "expected http://host[:port] of a proxy without a path"
 
 

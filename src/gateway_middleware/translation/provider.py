@@ -15,6 +15,7 @@ from gateway_middleware.core.provider_api import Translation, UpstreamRequest
 from gateway_middleware.translation.context import Context
 from gateway_middleware.translation.counting import COUNTED_SURFACES
 from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
+from gateway_middleware.translation.extras import RefusedExtras
 from gateway_middleware.translation.fields import Losses
 from gateway_middleware.translation.reader import TranslatedAnswer, TranslatedStream
 from gateway_middleware.translation.structured import ANSWER_TOOL
@@ -50,6 +51,7 @@ class TranslatingProvider:
         "_models",
         "_native",
         "_now",
+        "_refused_extras",
         "_targets",
         "is_stream",
         "kind",
@@ -75,6 +77,7 @@ class TranslatingProvider:
         self._has_responses = has_responses
         self._now = now
         self._native = native
+        self._refused_extras = RefusedExtras(now)
         self._targets: PlanPart[[], dict[tuple[str, Surface | None], Surface]] = PlanPart(dict)
         self.name, self.kind, self.origin = inner.name, inner.kind, inner.origin
         self.timeouts = inner.timeouts
@@ -124,6 +127,8 @@ class TranslatingProvider:
             Target(model=deployment.model, dialect=self.dialect, facts=self._models.facts(deployment)),
             losses,
         )
+        if target is not Surface.MESSAGES:
+            self._refused_extras.leave_out(written, deployment.model, losses)
         _check_strict(request, losses)
         upstream = self._inner.prepare(_upstream_request(request, target, written), deployment)
         context = self._context(body, conversation, written, shows_cost=request.shows_cost)
@@ -136,10 +141,15 @@ class TranslatingProvider:
         return msgspec.structs.replace(upstream, translation=translation)
 
     def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
+        """Besides what the adapter learns: that a server takes no fields but those of the conversation."""
         target = self._target(request, deployment)
-        if target is not request.surface:
-            request = msgspec.structs.replace(request, surface=target, wants_stream_usage=False)
-        return self._inner.learns(request, deployment, error)
+        if target is request.surface:
+            return self._inner.learns(request, deployment, error)
+        translated = msgspec.structs.replace(request, surface=target, wants_stream_usage=False)
+        is_openai = target is not Surface.MESSAGES
+        return self._inner.learns(translated, deployment, error) or (
+            is_openai and self._refused_extras.learns(deployment.model, error)
+        )
 
     def _target(self, request: ModelRequest, deployment: Deployment) -> Surface:
         """The surface that the provider is asked on, worked out once for each deployment of a plan."""

@@ -104,7 +104,8 @@ GROQ = Vendor(
 _MISTRAL_FIELDS = frozenset({
     "model", "messages", "temperature", "top_p", "max_tokens", "stream", "stop", "random_seed", "response_format",
     "tools", "tool_choice", "parallel_tool_calls", "presence_penalty", "frequency_penalty", "n", "prediction",
-    "prompt_mode", "safe_prompt",
+    "prompt_mode", "safe_prompt", "metadata", "min_tokens", "repetition_penalty", "top_k", "logprobs", "top_logprobs",
+    "prompt_logprobs", "top_prompt_logprobs", "reasoning_effort", "guardrails",
 })  # fmt: skip
 
 
@@ -201,13 +202,17 @@ def _gemini_refuses(body: Document) -> Refusal | None:
 
 
 def _gemini(document: Document) -> Document:
-    for choice in document.get("choices", ()):
-        if choice.get("finish_reason") == "tool_calls":
-            choice["finish_reason"] = "stop"
     for call in _first(document).get("tool_calls", ()):
         call.pop("index", None)
         call["extra_content"] = {"google": {"thought_signature": "c2lnbmVk"}}
     return _without(document, "service_tier", "system_fingerprint")
+
+
+def _gemini_chunk(document: Document) -> Document:
+    for choice in document.get("choices", ()):
+        if choice.get("finish_reason") == "tool_calls":
+            choice["finish_reason"] = "stop"
+    return _gemini(document)
 
 
 def _gemini_error(document: Document, status: int) -> list[Document]:
@@ -223,7 +228,7 @@ GEMINI = Vendor(
     credentials=_BEARER,
     refuses=_gemini_refuses,
     whole=_gemini,
-    chunk=_gemini,
+    chunk=_gemini_chunk,
     error=_gemini_error,
     joins_calls=True,
     omits=("x-ratelimit-", "openai-", "x-request-id"),
