@@ -56,7 +56,7 @@ class HouseThread:
         self._wake.set()
         thread = self._thread
         if thread is None:
-            self._release()
+            self._end()
             return True
         thread.join(timeout)
         if thread.is_alive():
