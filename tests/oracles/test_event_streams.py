@@ -7,7 +7,7 @@ from httpx_sse import EventSource
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway_middleware.core.sse import EventSplitter, parse_event, split_events
+from gateway_middleware.core.sse import EventSplitter, end_of_first_event, marked_events, parse_event, split_events
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\x00"), max_size=12)
 LINE = st.one_of(
@@ -56,3 +56,32 @@ def test_nothing_is_lost_or_changed_between_events(stream: bytes, size: int) -> 
 
     assert whole == stream
     assert b"".join(split_events(whole)) == stream
+
+
+@settings(deadline=None)
+@given(stream=streams(), needle=st.sampled_from(["data", "event", ":", "spaces", "last", "a", "ü"]))
+def test_marked_events_are_those_that_hold_the_mark(stream: bytes, needle: str) -> None:
+    """What is looked for without cutting the stream, beside what httpx-sse makes of the whole."""
+    plain = stream.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    spans = marked_events(plain, [needle.encode(), b"retry: 5"])
+    marked = [plain[start:end] for start, end in spans]
+    others, at = b"", 0
+    for start, end in spans:
+        others, at = others + plain[at:start], end
+    others += plain[at:]
+
+    assert all(needle.encode() in event or b"retry: 5" in event for event in marked)
+    assert needle.encode() not in others
+    assert b"retry: 5" not in others
+    assert sorted(theirs(b"".join(marked)) + theirs(others)) == sorted(theirs(plain))
+
+
+@settings(deadline=None)
+@given(stream=streams())
+def test_cut_at_the_end_of_each_first_event_the_events_are_the_same(stream: bytes) -> None:
+    cut, at = [], 0
+    while end := end_of_first_event(stream, at):
+        cut.append(stream[at:end])
+        at = end
+
+    assert [event for part in [*cut, stream[at:]] for event in theirs(part)] == theirs(stream)

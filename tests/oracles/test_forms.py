@@ -9,6 +9,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.core.multipart import boundary_of, form_fields, part_of, part_spans
+from gateway_middleware.providers.multipart import with_model_part
 
 NAME = st.text(st.sampled_from("abcdefgh_[]-. é"), min_size=1, max_size=10)
 CONTENT = st.binary(max_size=80)
@@ -97,3 +98,23 @@ def test_what_we_take_has_the_same_fields_for_a_server_behind_us(form: tuple[byt
         return  # the server refuses it
     assert {name: read_behind_us.get(name) for name in fields} == fields
     assert set(read_behind_us) == set(fields)
+
+
+@settings(deadline=None)
+@given(form=forms(), model=CONTENT, is_named=st.booleans(), is_added=st.booleans())
+def test_a_form_with_another_model_is_the_same_form_with_another_model(
+    form: tuple[bytes, bytes], model: bytes, is_named: bool, is_added: bool
+) -> None:
+    content_type, body = form
+    boundary = boundary_of(content_type)
+    if is_named:
+        named = part("model", model, b"")
+        assume(b"--" + boundary not in named)
+        body = b"--%s\r\n%s\r\n" % (boundary, named) + body
+    before = theirs(content_type, body)
+    after = theirs(content_type, with_model_part(body, content_type, "gpt-x", is_added=is_added))
+
+    if is_named:
+        assert after == [(name, b"gpt-x" if name == b"model" else content) for name, content in before]
+    else:
+        assert after == ([(b"model", b"gpt-x"), *before] if is_added else before)

@@ -134,3 +134,37 @@ def test_what_we_take_of_a_damaged_answer_is_what_h11_takes(stream: bytes) -> No
     mine, reference = asyncio.run(both(stream, 4096))
 
     assert mine is None or mine == reference
+
+
+KEPT = answers().filter(lambda answer: b"connection: close" not in answer)
+
+
+async def ours_in_turn(streams: list[bytes], size: int) -> tuple[list[Answer], int]:
+    """What the engine reads of answers to one request after the other, and on how many connections."""
+
+    async def script(peer: Peer) -> None:
+        for stream in streams:
+            await peer.request()
+            for at in range(0, len(stream), size):
+                await peer.send(stream[at : at + size])
+
+    read = []
+    async with running_engine() as engine, raw_server(script) as server:
+        for _ in streams:
+            answer = await engine.open(request_to(server.origin), TIMEOUTS, first_byte=10.0)
+            body = b""
+            while chunk := await answer.chunk():
+                body += chunk
+            answer.close()
+            read.append(Answer(answer.status, list(answer.headers), body))
+        return read, len(server.peers)
+
+
+@settings(deadline=None)
+@given(streams=st.lists(KEPT, min_size=2, max_size=4), size=st.integers(1, 200))
+def test_answers_on_a_kept_connection_are_read_alike(streams: list[bytes], size: int) -> None:
+    """One is over where the next begins, whatever its framing."""
+    mine, connections = asyncio.run(ours_in_turn(streams, size))
+
+    assert mine == [theirs(stream) for stream in streams]
+    assert connections == 1

@@ -52,7 +52,13 @@ def test_empty_array_and_null_array() -> None:
     assert list(ReplyParser().feed(b"*0\r\n*-1\r\n")) == [[], None]
 
 
-@pytest.mark.parametrize("junk", [b"HTTP/1.1 200 OK\r\n", b":12x\r\n", b"$3\r\nabcd\r\n", b"$99999999999\r\n", b"\r\n"])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"HTTP/1.1 200 OK\r\n", b":12x\r\n", b"$3\r\nabcd\r\n", b"$99999999999\r\n", b"\r\n", b":1_0\r\n",
+        b": 1\r\n", b":\r\n", b":-\r\n", b":" + b"1" * 5000 + b"\r\n", b"*-2\r\n", b"$-2\r\n",
+    ],
+)  # fmt: skip
 def test_what_is_no_resp(junk: bytes) -> None:
     with pytest.raises(RespProtocolError):
         list(ReplyParser().feed(junk))

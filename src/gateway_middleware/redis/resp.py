@@ -9,6 +9,7 @@ Reply: TypeAlias = "bytes | int | list[Reply] | ErrorReply | None"
 
 _CRLF = b"\r\n"
 _MAX_REPLY_BYTES = 16 * 1024 * 1024
+_MAX_DIGITS = 20
 
 
 class ErrorReply(Exception):  # noqa: N818  # a reply of the protocol: raised by whoever wants it to be
@@ -57,7 +58,7 @@ class ReplyParser:
         line = self._line()
         kind, rest = line[:1], line[1:]
         if kind == b"$":
-            return self._bulk(_number(rest))
+            return self._bulk(_length(rest))
         if kind == b":":
             return _number(rest)
         if kind == b"+":
@@ -65,7 +66,7 @@ class ReplyParser:
         if kind == b"-":
             return ErrorReply(rest.decode(errors="replace"))
         if kind == b"*":
-            count = _number(rest)
+            count = _length(rest)
             return None if count < 0 else [self._reply() for _ in range(count)]
         raise RespProtocolError(f"reply of unknown kind {kind!r}")
 
@@ -95,7 +96,15 @@ class ReplyParser:
 
 
 def _number(text: bytes) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise RespProtocolError(f"{text[:20]!r} is no number") from None
+    """`int` alone would also take spaces and underscores."""
+    if len(text) > _MAX_DIGITS or not (text[1:] if text[:1] in b"+-" else text).isdigit():
+        raise RespProtocolError(f"{text[:20]!r} is no number")
+    return int(text)
+
+
+def _length(text: bytes) -> int:
+    """What a length of -1 stands for is nothing; there are no others below 0."""
+    length = _number(text)
+    if length < -1:
+        raise RespProtocolError(f"{text[:20]!r} is no length")
+    return length
