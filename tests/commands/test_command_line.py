@@ -153,7 +153,9 @@ def test_a_new_key_opens_with_what_is_printed_beside_it() -> None:
     key = key_line.removeprefix("key").strip()
     assert public_id(key) is not None
     assert digest_line.split() == ["digest", digest(key.encode())]
-    name, _, value = shlex.split(variable)[0].partition("=")
+    command, assignment = shlex.split(variable)
+    name, _, value = assignment.partition("=")
+    assert command == "export"
     (tenant,) = Settings.from_env({name: value, "OPENAI_API_KEY": KEY}).tenants
     assert (tenant.name, tuple(key.digest for key in tenant.keys)) == ("o-neil", (digest(key.encode()),))
     assert done.returncode == 0

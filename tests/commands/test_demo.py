@@ -54,6 +54,9 @@ def pasted(block: str) -> str:
 def test_what_is_printed_after_the_tour_can_be_pasted(tmp_path: Path) -> None:
     with demo(tmp_path, "--port", "0", "--tour") as process:
         text = printed(process)
+        tour, _, log = text.partition("── What the gateway logged of it")
+        assert '"event":"call"' not in tour
+        assert log.count('"event":"call"') == tour.count("   ← ")
         assert text.index("End of the tour") < text.index("key  ") < text.index("second terminal")
         answer, stream, ours, theirs = [pasted(block) for block in blocks(text)]
         assert "Hello!" in json.loads(answer)["choices"][0]["message"]["content"]

@@ -15,9 +15,11 @@ from pathlib import Path
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING
 
-from gateway_middleware.app import create_app
+from gateway_middleware.app import GatewayApplication
 from gateway_middleware.commands.extras import require_serve
 from gateway_middleware.commands.serve import door_limits, listening, make_server, url_of
+from gateway_middleware.edge.fd_sink import FdSink
+from gateway_middleware.gateway import Gateway
 from gateway_middleware.settings import Settings
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest, new_key
@@ -25,7 +27,7 @@ from gateway_middleware.tenancy.keys import digest, new_key
 if TYPE_CHECKING:
     import argparse
     import socket
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     import uvicorn
 
@@ -68,6 +70,7 @@ def demo_environment(simulator_url: str, key: str, port: int, *, admin_token: st
         "GATEWAY_ADMIN_TOKEN": admin_token,
         "GATEWAY_PORT": str(port),
         "GATEWAY_JOURNAL": journal,
+        "GATEWAY_LOG_FORMAT": "human" if sys.stdout.isatty() else "json",
     }
 
 
@@ -90,12 +93,13 @@ async def _demo(*, port: int, with_tour: bool, once: bool) -> None:
     key, admin_token = new_key(), token_urlsafe(24)
     with contextlib.suppress(asyncio.CancelledError):
         _end_at(signal.SIGINT, signal.SIGTERM)
-        async with _players(key, admin_token, port) as (server, url):
+        async with _players(key, admin_token, port) as (server, url, log):
             print(f"The Model Gateway is listening on {url}", flush=True)
             if with_tour:
                 from gateway_middleware.commands.tour import play
 
-                await play(url, key)
+                with log.held():
+                    await play(url, key)
             print(_welcome(url, key, admin_token))
             if not once:
                 await _until_interrupted(server)
@@ -108,16 +112,43 @@ def _end_at(*numbers: signal.Signals) -> None:
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
 
 
+class _Log:
+    """Lines of the log to standard output; those of the tour after the tour, all together."""
+
+    def __init__(self) -> None:
+        self.sink = FdSink(1)
+        self.flush: Callable[[], None] = lambda: None
+        self._held: list[bytes] | None = None
+
+    def __call__(self, lines: bytes) -> None:
+        if self._held is None:
+            self.sink(lines)
+        else:
+            self._held.append(lines)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self._held = []
+        yield
+        self.flush()
+        held, self._held = self._held, None
+        print("\n── What the gateway logged of it\n")
+        print(b"".join(held).decode(), end="", flush=True)
+
+
 @contextlib.asynccontextmanager
-async def _players(key: str, admin_token: str, port: int) -> AsyncIterator[tuple[uvicorn.Server, str]]:
-    """Simulator and gateway, and where the gateway listens."""
+async def _players(key: str, admin_token: str, port: int) -> AsyncIterator[tuple[uvicorn.Server, str, _Log]]:
+    """Simulator and gateway, where the gateway listens, and its log."""
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="model-gateway-"))
         simulator = await stack.enter_async_context(Simulator().serve(host="127.0.0.1", port=0))
         journal = str(Path(folder) / "journal.db")
         environment = demo_environment(simulator.url, key, port, admin_token=admin_token, journal=journal)
         settings = Settings.from_env(environment)
-        app = create_app(settings)
+        log = _Log()
+        stack.callback(log.sink.close)
+        app = GatewayApplication(Gateway(settings, write_log=log))
+        log.flush = app.gateway.log.lines.flush
         server = make_server(
             app,
             host="127.0.0.1",
@@ -128,7 +159,7 @@ async def _players(key: str, admin_token: str, port: int) -> AsyncIterator[tuple
         )
         listener = stack.enter_context(listening(settings))
         await stack.enter_async_context(_serving(server, listener))
-        yield server, url_of(listener)
+        yield server, url_of(listener), log
 
 
 async def _until_interrupted(server: uvicorn.Server) -> None:
@@ -141,7 +172,7 @@ def _welcome(url: str, key: str, admin_token: str) -> str:
     """What to do next: each block can be pasted as it stands."""
     python = shlex.quote(sys.executable)
     return f"""
-Three simulated providers (openai, anthropic, azure) are behind it. Nothing leaves this machine.
+Three simulated providers (openai, anthropic, azure) are behind the gateway. Nothing leaves this machine.
 
 key      {key}
 models   fast (openai, azure behind it), resilient, claude, gpt5mini, embed; or openai/<any>, anthropic/<any>

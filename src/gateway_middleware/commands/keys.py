@@ -45,11 +45,11 @@ def describe_new(
     make_digest: Callable[[bytes], str],
     token_bytes: Callable[[int], bytes] = secrets.token_bytes,
 ) -> list[str]:
-    """A new key in lines: the key, its digest, and the digest as `GATEWAY_TENANTS` wants it."""
+    """A new key in lines: the key, its digest, and a line for the shell that lets it in."""
     key = new_key(token_bytes)
     hashed = make_digest(key.encode())
     tenants = json.dumps({tenant: {"keys": [hashed]}})
-    return [f"key     {key}", f"digest  {hashed}", f"GATEWAY_TENANTS={shlex.quote(tenants)}"]
+    return [f"key     {key}", f"digest  {hashed}", f"export GATEWAY_TENANTS={shlex.quote(tenants)}"]
 
 
 def _digest_under_secret() -> Callable[[bytes], str]:

@@ -120,7 +120,7 @@ async def play(url: str, key: str) -> None:
         for number, stop in enumerate(STOPS, 1):
             print(f"\n── {number}. {stop.title}")
             await _visit(client, stop, key)
-    print("\n── End of the tour.\n")
+    print("\n── End of the tour.")
 
 
 async def _visit(client: httpx.AsyncClient, stop: Stop, key: str) -> None:

@@ -38,6 +38,10 @@ class Recovered(NamedTuple):
     voided: int = 0
     damaged: int = 0
 
+    def __str__(self) -> str:
+        calls = f"{self.closed} calls had ended, {self.orphaned} were cut off, {self.voided} used nothing"
+        return f"{calls}; {self.damaged} damaged records"
+
 
 def adopt(spool: Spool, *, appraise: Appraise | None = None, on_ends: OnEnds = lambda _: None) -> Recovered:
     """Take in the segments of every process that has died. Raises `sqlite3.Error` or OSError; nothing is lost then."""
@@ -82,7 +86,7 @@ def _recover(
         on_ends(ends)
         recovered = past.summary(ends)
         level = logging.WARNING if recovered.orphaned or recovered.damaged else logging.INFO
-        _log.log(level, "adopted the journal of a process that is gone: %s", recovered)
+        _log.log(level, "the journal of a process that has gone is taken in: %s", recovered)
     for segment in segments:
         segment.discard()
         spool.forget(key_of(segment.path, spool.path))
