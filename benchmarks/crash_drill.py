@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -64,13 +65,23 @@ def _free_port() -> int:
 class Drill:
     """One run."""
 
-    def __init__(self, folder: Path, upstream: str, *, rate: float, way: str = "serve") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        upstream: str,
+        *,
+        rate: float,
+        way: str = "serve",
+        more: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.journal = folder / "journal.db"
+        self.headers = headers or {}
         self._port = _free_port()
         self._prefix, self._command = WAYS[way]
         self._rate = rate
-        self._asked = 0
-        self._environment = {
+        self._asked = self._made = 0
+        self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OPENAI_"))},
             "OPENAI_API_KEY": "sk-drill",
             "OPENAI_BASE_URL": f"{upstream}/v1",
@@ -78,19 +89,29 @@ class Drill:
             "GATEWAY_PORT": str(self._port),
             "GATEWAY_JOURNAL": str(self.journal),
             "GATEWAY_MAX_ATTEMPTS": "1",
+            **(more or {}),
         }
+
+    @property
+    def url(self) -> str:
+        """Where the gateway is."""
+        return f"http://127.0.0.1:{self._port}{self._prefix}"
 
     def start(self) -> subprocess.Popen[bytes]:
         """A gateway process."""
         command = [sys.executable, "-m", *self._command]
         if self._command[0] == "uvicorn":
             command += ["--port", str(self._port), "--log-level", "critical"]
-        return subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    async def load(self) -> None:
-        """Calls at a steady rate, for ever, whatever becomes of them."""
+    async def load(self, *, patience: float = 5.0) -> None:
+        """Calls at a steady rate, for ever, whatever becomes of them; clients leave when it takes so long."""
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self._port}", trust_env=False, limits=httpx.Limits(max_connections=None)
+            base_url=self.url,
+            trust_env=False,
+            headers=self.headers,
+            timeout=patience,
+            limits=httpx.Limits(max_connections=None),
         ) as client:
             async with asyncio.TaskGroup() as calls:
                 while True:
@@ -99,17 +120,22 @@ class Drill:
 
     async def _call(self, client: httpx.AsyncClient) -> None:
         self._asked += 1
-        is_stream = self._asked % 2 == 0
-        model = f"sim-length-5:gap-{10 if is_stream else 0}:input-{self._asked}"
-        body = {"model": f"openai/{model}", "messages": [{"role": "user", "content": "x"}], "stream": is_stream}
         with contextlib.suppress(httpx.HTTPError):
-            await client.post(f"{self._prefix}/v1/chat/completions", json=body, timeout=5)
+            await self.ask(client, self._asked)
+
+    async def ask(self, client: httpx.AsyncClient, number: int) -> int:
+        """One call to a model that no other call asks for; every second one is a stream."""
+        is_stream = number % 2 == 0
+        self._made += 1
+        model = f"sim-length-5:gap-{10 if is_stream else 0}:input-{self._made}"
+        body = {"model": f"openai/{model}", "messages": [{"role": "user", "content": "x"}], "stream": is_stream}
+        return (await client.post("/v1/chat/completions", json=body)).status_code
 
     async def until_ready(self) -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
             for _ in range(400):
                 with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get(f"http://127.0.0.1:{self._port}{self._prefix}/readyz")).status_code == 200:
+                    if (await client.get(f"{self.url}/readyz")).status_code == 200:
                         return
                 await asyncio.sleep(0.05)
         raise SystemExit("the gateway does not start")
@@ -123,7 +149,7 @@ class Drill:
 VICTIMS = ("server", "worker", "keeper", "worker and keeper")
 
 
-def _victims(server: int, which: str) -> list[psutil.Process]:
+def victims_of(server: int, which: str) -> list[psutil.Process]:
     """The processes of that name, as far as they live."""
     parent = psutil.Process(server)
     if which == "server":
@@ -147,7 +173,7 @@ async def run(kills: int, rate: float, way: str = "serve") -> dict[str, object]:
                 await drill.until_ready()
                 await asyncio.sleep(random.uniform(0.05, 0.6))
                 if number < kills:
-                    victims = _victims(process.pid, names[number % len(names)])
+                    victims = victims_of(process.pid, names[number % len(names)])
                     for victim in victims:
                         victim.kill()
                     await asyncio.to_thread(psutil.wait_procs, victims, 10)
@@ -158,10 +184,11 @@ async def run(kills: int, rate: float, way: str = "serve") -> dict[str, object]:
             await asyncio.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             process.wait()
-            return _figures(drill, simulator) | {"kills": kills, "seconds": round(time.monotonic() - started, 1)}
+            return figures_of(drill, simulator) | {"kills": kills, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _figures(drill: Drill, simulator: Server) -> dict[str, object]:
+def figures_of(drill: Drill, simulator: Server) -> dict[str, object]:
+    """What the provider took beside what was metered."""
     events = drill.events()
     metered = {str(event["model"]).removeprefix("openai/") for event in events}
     taken = {request.model for request in simulator.simulator.requests if request.model}
