@@ -8,6 +8,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from hypothesis import strategies as st
 
 from gateway_middleware.core.domain import Attribution, Usage
 from gateway_middleware.metering.charges import NOT_SPLIT, Charge, charges_of
-from gateway_middleware.metering.exports import charges_csv, focus_csv
+from gateway_middleware.metering.exports import write_charges, write_focus
 from gateway_middleware.metering.journal.call_end import CallEnd, closed, encode, voided
 from gateway_middleware.metering.journal.daily_line import DailyLine, lines_of
-from gateway_middleware.metering.journal.lines import MAX_COARSE_LINES, MAX_LINES, LineTable, lines_between
+from gateway_middleware.metering.journal.lines import MAX_COARSE_LINES, MAX_DAYS, MAX_LINES, LineTable, lines_between
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.metering.prices.prices import Rates, Tariff, cost_by
 from gateway_middleware.metering.usage_event import UsageEvent
@@ -63,6 +64,13 @@ def told(folder: Path, *folds: Sequence[CallEnd]) -> list[Charge]:
         return charges_of(*spool.split(DAY, DAY))
     finally:
         spool.close()
+
+
+def focus_of(charges: Sequence[Charge], account: str) -> io.StringIO:
+    out = io.StringIO()
+    write_focus(out, charges, account=account)
+    out.seek(0)
+    return out
 
 
 def total(charges: Sequence[Charge]) -> Decimal:
@@ -139,7 +147,7 @@ def test_charges_add_up_to_the_totals(
         assert sum(c.quantity for c in own if c.kind == "request") == row.closed
         assert sum(c.quantity for c in own if c.kind != "request") == row.input_tokens + row.output_tokens
         assert sum(c.unpriced for c in own) == row.unpriced
-    rows = csv.DictReader(io.StringIO(focus_csv(charges, account="us")))
+    rows = csv.DictReader(focus_of(charges, account="us"))
     assert sum((Decimal(row["BilledCost"]) for row in rows), Decimal(0)) == total(charges)
 
 
@@ -150,7 +158,7 @@ def test_an_old_journal_goes_on_and_what_is_older_than_lines_is_told_whole(tmp_p
         database.execute("DROP TABLE lines")
     (rest,) = told(tmp_path)
     assert (rest.kind, rest.quantity, rest.cost, rest.deployment) == (NOT_SPLIT, 1030, "0.0011", None)
-    (row,) = csv.DictReader(io.StringIO(focus_csv([rest], account="us")))
+    (row,) = csv.DictReader(focus_of([rest], account="us"))
     assert (row["BilledCost"], row["ConsumedQuantity"], row["SkuId"], row["ProviderName"]) == (
         "0.0011", "1030", "", "Model Gateway"
     )  # fmt: skip
@@ -200,6 +208,23 @@ def test_lines_are_found_again_after_they_were_forgotten() -> None:
         assert [line.used.request for line in own] == [320]
 
 
+def test_lines_are_kept_of_so_many_days_and_no_clock_that_jumps_ends_them(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "journal.db")
+    days = [NOON + n * 86400 for n in range(MAX_DAYS + 3)]
+    far = [NOON + 9999 * 86400]
+    for number, time in enumerate([days[0], *far, *days[1:]], 1):
+        spool.fold("one", ends_of([charged(f"c{number}", at=rates(), time=time)], number))
+    totals, lines = spool.split(date(2026, 1, 1), date(2099, 1, 1))
+    spool.close()
+    assert len(totals) == MAX_DAYS + 4
+    assert len(lines) == len({line.key.day for line in lines}) == MAX_DAYS
+    charges = charges_of(totals, lines)
+    assert [charge.day for charge in charges if charge.kind == NOT_SPLIT] == [
+        "2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"
+    ]  # fmt: skip
+    assert total(charges) == Decimal("0.0011") * (MAX_DAYS + 4)
+
+
 def test_two_processes_add_to_the_same_lines(tmp_path: Path) -> None:
     one, other = Spool(tmp_path / "journal.db"), Spool(tmp_path / "journal.db")
     for number, spool in enumerate([one, other, one, other]):
@@ -228,7 +253,7 @@ def test_a_broken_spool_keeps_its_lines(tmp_path: Path) -> None:
 def test_columns_of_focus(tmp_path: Path) -> None:
     tags = Attribution(tags=(("team", "search"),))
     charges = told(tmp_path, ends_of([charged("c", at=rates(), key_id="k1", attribution=tags), charged("free")]))
-    rows = list(csv.DictReader(io.StringIO(focus_csv(charges, account="/gateway/eu"))))
+    rows = list(csv.DictReader(focus_of(charges, account="/gateway/eu")))
     (row,) = [row for row in rows if row["SkuMeter"] == "Cached Input Tokens" and row["ListUnitPrice"]]
     assert row == {
         **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), "0.00005"),
@@ -275,7 +300,10 @@ def test_columns_of_focus(tmp_path: Path) -> None:
 
 def test_plain_columns_of_charges(tmp_path: Path) -> None:
     charges = told(tmp_path, ends_of([charged("c", at=rates())]))
-    first, *_ = csv.DictReader(io.StringIO(charges_csv(charges)))
+    out = io.StringIO()
+    write_charges(out, charges)
+    out.seek(0)
+    first, *_ = csv.DictReader(out)
     assert first == {
         "day": DAY.isoformat(), "tenant": "acme", "key_id": "", "provider": "openai", "deployment": "openai/m",
         "kind": "request", "quantity": "1", "unit_price": "0", "cost": "0", "unpriced": "0", "paid_by": "gateway",

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.metering.charges import charges_of
-from gateway_middleware.metering.exports import charges_csv, focus_csv, plain_csv
+from gateway_middleware.metering.exports import write_charges, write_focus, write_totals
 from gateway_middleware.metering.journal.spool import Spool
 from gateway_middleware.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
 
     from gateway_middleware.metering.charges import Charge
     from gateway_middleware.metering.journal.daily_total import DailyTotal
@@ -47,24 +47,31 @@ def run(args: argparse.Namespace) -> int:
         return 1
     spool = Spool(path)
     try:
-        print(_written(spool, args), end="")
+        _write(spool, args)
     finally:
         spool.close()
     return 0
 
 
-def _written(spool: Spool, args: argparse.Namespace) -> str:
-    if args.format == "focus" or args.split:
-        return _split(charges_of(*spool.split(args.first, args.last)), args)
-    totals = spool.reconcile(args.first, args.last)
-    return plain_csv(totals) if args.format == "csv" else _json(totals)
-
-
-def _split(charges: Sequence[Charge], args: argparse.Namespace) -> str:
+def _write(spool: Spool, args: argparse.Namespace) -> None:
+    out, days = sys.stdout, (args.first, args.last)
     if args.format == "focus":
-        return focus_csv(charges, account=args.account or Settings.from_env().event_source)
-    return charges_csv(charges) if args.format == "csv" else _json(charges)
+        account = args.account or Settings.from_env().event_source
+        write_focus(out, _charges(spool, *days), account=account)
+    elif args.split:
+        charges = _charges(spool, *days)
+        write_charges(out, charges) if args.format == "csv" else _write_json(charges)
+    else:
+        totals = spool.reconcile(*days)
+        write_totals(out, totals) if args.format == "csv" else _write_json(totals)
 
 
-def _json(rows: Sequence[DailyTotal] | Sequence[Charge]) -> str:
-    return "".join(f"{msgspec.json.encode(row).decode()}\n" for row in rows)
+def _charges(spool: Spool, first: date, last: date) -> Iterator[Charge]:
+    """A day at a time: the keeper of a busy gateway waits for none of it long."""
+    for day in sorted({date.fromisoformat(total.day) for total in spool.reconcile(first, last)}):
+        yield from charges_of(*spool.split(day, day))
+
+
+def _write_json(rows: Iterable[DailyTotal] | Iterable[Charge]) -> None:
+    for row in rows:
+        print(msgspec.json.encode(row).decode())

@@ -6,10 +6,10 @@ FOCUS is the FinOps Open Cost and Usage Specification.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
+from typing import TextIO
 
 from gateway_middleware.metering.charges import NOT_SPLIT, Charge
 from gateway_middleware.metering.journal.daily_total import DailyTotal
@@ -43,22 +43,23 @@ _METERS = {
 }
 
 
-def plain_csv(totals: Iterable[DailyTotal]) -> str:
+def write_totals(out: TextIO, totals: Iterable[DailyTotal]) -> None:
     """A row for each day and tenant under the names of `DailyTotal`."""
-    return _written(_PLAIN, ([getattr(total, name) for name in _PLAIN] for total in totals))
+    _write(out, _PLAIN, ([getattr(total, name) for name in _PLAIN] for total in totals))
 
 
-def charges_csv(charges: Iterable[Charge]) -> str:
+def write_charges(out: TextIO, charges: Iterable[Charge]) -> None:
     """A row for each charge under the names of `Charge`, and its provider."""
-    return _written(_CHARGES, ([getattr(charge, name) for name in _CHARGES] for charge in charges))
+    _write(out, _CHARGES, ([getattr(charge, name) for name in _CHARGES] for charge in charges))
 
 
-def focus_csv(charges: Iterable[Charge], *, account: str) -> str:
+def write_focus(out: TextIO, charges: Iterable[Charge], *, account: str) -> None:
     """A row for each charge. `account` names the gateway: it bills, and each tenant is a sub-account of it.
 
     What has no known price is in `x_UnpricedRequests` and in no cost.
     """
-    return _written(_FOCUS, ([_row(charge, account)[name] for name in _FOCUS] for charge in charges))
+    rows = (_row(charge, account) for charge in charges)
+    _write(out, _FOCUS, ([row[name] for name in _FOCUS] for row in rows))
 
 
 def _row(charge: Charge, account: str) -> dict[str, object]:
@@ -121,9 +122,7 @@ def _midnight(day: date) -> str:
     return f"{day.isoformat()}T00:00:00Z"
 
 
-def _written(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _write(out: TextIO, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    return text.getvalue()

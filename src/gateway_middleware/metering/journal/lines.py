@@ -19,6 +19,8 @@ MAX_LINES = 2_000
 """Of one tenant on one day; what comes then is told without what clients may make up."""
 MAX_COARSE_LINES = 4_000
 """Of one tenant on one day in all; what comes then is in its total alone."""
+MAX_DAYS = 400
+"""On which there were calls; lines of days before them are dropped, and their totals are told as a whole."""
 _WIDTH = len(LineKey._fields)
 _KEYS = ", ".join(LineKey._fields)
 _COUNTS = tuple(f"{kind}_count" for kind in Quantities._fields)
@@ -48,13 +50,19 @@ class LineTable:
 
     def __init__(self) -> None:
         self._seen: set[LineKey] = set()
+        self._days: set[str] = set()
 
     def add(self, connection: sqlite3.Connection, lines: Sequence[DailyLine]) -> None:
         """Add to what is there. Where a tenant has too many lines, to coarser ones."""
-        if lines:
-            create_lines(connection)
-            rest = self._add(connection, lines, MAX_LINES)
-            self._add(connection, merged(map(coarser, rest)), MAX_COARSE_LINES)
+        if not lines:
+            return
+        create_lines(connection)
+        rest = self._add(connection, lines, MAX_LINES)
+        self._add(connection, merged(map(coarser, rest)), MAX_COARSE_LINES)
+        days = {line.key.day for line in lines}
+        if not days <= self._days:
+            self._days |= days
+            _drop_old(connection)
 
     def _add(self, connection: sqlite3.Connection, lines: Sequence[DailyLine], most: int) -> list[DailyLine]:
         """Returns those for which there is no room."""
@@ -75,6 +83,12 @@ class LineTable:
         if len(self._seen) > _MAX_SEEN:
             self._seen.clear()
         self._seen |= keys
+
+
+def _drop_old(connection: sqlite3.Connection) -> None:
+    """Counted in days that there are, for a clock that has jumped would take all of them for old."""
+    kept = f"SELECT DISTINCT day FROM {LINES} ORDER BY day DESC LIMIT {MAX_DAYS}"
+    connection.execute(f"DELETE FROM {LINES} WHERE day < (SELECT MIN(day) FROM ({kept}))")
 
 
 def _put(connection: sqlite3.Connection, lines: Sequence[DailyLine]) -> None:
