@@ -44,6 +44,15 @@ class Served:
         parent = psutil.Process(self.process.pid)
         return [child for child in parent.children() if child.cmdline() == parent.cmdline()]
 
+    @property
+    def keeper(self) -> psutil.Process | None:
+        """The process that keeps the journal, while there is one."""
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that was killed may not have been waited for
+                if "keeper_main" in " ".join(child.cmdline()):
+                    return child
+        return None
+
     async def only(self, count: int) -> None:
         """Wait until no child has the command line of a worker but the workers: others begin as copies of this one."""
         while len(self.workers) > count:

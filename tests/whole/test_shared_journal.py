@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.simulator.collector import Collector, CollectorServer
 from running import KEY
-from served import Served, serve, upstream
+from served import serve, upstream
 from server_process import until
 
 pytestmark = pytest.mark.anyio
@@ -33,12 +32,6 @@ async def call(url: str, count: int) -> int:
             return answer.status_code == 200
 
         return sum([await ask(number) for number in range(count)])
-
-
-def keeper_of(served: Served) -> psutil.Process | None:
-    workers = {worker.pid for worker in served.workers}
-    children = psutil.Process(served.process.pid).children()
-    return next((child for child in children if child.pid not in workers), None)
 
 
 async def all_arrive(sink: CollectorServer, count: int) -> None:
@@ -76,10 +69,10 @@ async def test_a_keeper_that_is_killed_while_calls_end_loses_none(tmp_path: Path
                 load = asyncio.ensure_future(call(served.url, 20))
 
                 async def keeper_lives() -> bool:
-                    return keeper_of(served) is not None
+                    return served.keeper is not None
 
                 await until(keeper_lives, 90.0)
-                keeper = keeper_of(served)
+                keeper = served.keeper
                 if keeper is not None:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(keeper.pid, signal.SIGKILL)
