@@ -61,13 +61,16 @@ def test_every_look_alike_has_a_recipe_and_the_address_of_its_vendor() -> None:
         assert VENDORS[name].base == (path if entry["kind"] == "openai" else f"{path}/v1")
 
 
+MODELS = {"bedrock": "anthropic.claude-opus-4-7", "gemini": "gemini-3.6-flash"}
+
+
 @contextlib.asynccontextmanager
 async def recipe(name: str) -> AsyncIterator[Rig]:
     entry, log = dict(RECIPES[name]), LogLines()
     if "api_key" in entry:
         assert entry["api_key"].startswith("env:")
         entry["api_key"] = UPSTREAM_KEY
-    model = "anthropic.claude-opus-4-7" if name == "bedrock" else "some-model"
+    model = MODELS.get(name, "some-model")
     async with Simulator(keys=[UPSTREAM_KEY]).serve() as server:
         entry["base_url"] = f"{server.url}/as/{name}{urlsplit(entry['base_url']).path}"
         providers = json.dumps({name: entry})
@@ -155,6 +158,31 @@ async def test_a_messages_client_has_its_tools_called_by_every_vendor_of_openais
 
     assert [part.input for part in final.content if part.type == "tool_use"] == [{"city": "sample"}] * 2
     assert final.stop_reason == "tool_use"
+
+
+@pytest.mark.parametrize("name", OPENAI)
+async def test_a_loop_with_tools_goes_to_its_end_in_each_dialect(name: str) -> None:
+    """Gemini wants the signature of each step back: it travels as reasoning of Google's in the other dialects."""
+    tools: Any = [{"name": "weather", "input_schema": SCHEMA}]
+    functions: Any = [{"type": "function", "name": "weather", "parameters": SCHEMA}]
+    async with recipe(name) as rig, anthropic_client(rig) as claude, openai_client(rig) as client:
+        rig.simulator.behave(Behaviour(tool_calls=2))
+        turns = list(ASK)
+        async with claude.messages.stream(model=rig.model, max_tokens=64, messages=turns, tools=tools) as stream:
+            first = await stream.get_final_message()
+        used = [part.id for part in first.content if part.type == "tool_use"]
+        turns.append({"role": "assistant", "content": [part.model_dump(exclude_unset=True) for part in first.content]})
+        turns.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": at} for at in used]})
+        last = await claude.messages.create(model=rig.model, max_tokens=64, messages=turns, tools=tools)
+        assert (len(used), last.stop_reason) == (2, "end_turn")
+
+        items: list[Any] = [{"role": "user", "content": "Say hello"}]
+        answer = await client.responses.create(model=rig.model, input=items, tools=functions)
+        items += [item.model_dump(exclude_unset=True) for item in answer.output]
+        called = [item.call_id for item in answer.output if item.type == "function_call"]
+        items += [{"type": "function_call_output", "call_id": at, "output": "sunny"} for at in called]
+        done = await client.responses.create(model=rig.model, input=items, tools=functions)
+        assert (len(called), bool(done.output_text)) == (2, True)
 
 
 @pytest.mark.parametrize("name", OPENAI)

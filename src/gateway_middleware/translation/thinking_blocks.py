@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway_middleware.translation.vocabulary import Reasoning, Vendor
 
-_FOREIGN = "openai."
+_OPENAI, _GOOGLE = "openai.", "google."
 
 
 def block_of(reasoning: Reasoning) -> dict[str, Any] | None:
@@ -37,13 +37,17 @@ def signature_of(reasoning: Reasoning) -> str:
         return ""
     if reasoning.vendor is Vendor.ANTHROPIC:
         return reasoning.proof
-    return f"{_FOREIGN}{reasoning.id or ''}.{reasoning.proof}"
+    if reasoning.vendor is Vendor.GOOGLE:
+        return _GOOGLE + reasoning.proof
+    return f"{_OPENAI}{reasoning.id or ''}.{reasoning.proof}"
 
 
 def read_thinking(text: str, signature: str) -> Reasoning:
     """A block that a client echoes."""
-    if signature.startswith(_FOREIGN):
-        item_id, _, proof = signature.removeprefix(_FOREIGN).partition(".")
+    if signature.startswith(_GOOGLE):
+        return Reasoning(text=text, proof=signature.removeprefix(_GOOGLE), vendor=Vendor.GOOGLE)
+    if signature.startswith(_OPENAI):
+        item_id, _, proof = signature.removeprefix(_OPENAI).partition(".")
         return Reasoning(text=text, proof=proof, vendor=Vendor.OPENAI, id=item_id or None)
     return Reasoning(text=text, proof=signature or None, vendor=Vendor.ANTHROPIC if signature else None)
 

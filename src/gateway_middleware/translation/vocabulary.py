@@ -15,6 +15,7 @@ class Vendor(StrEnum):
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+    GOOGLE = "google"
 
 
 class Role(StrEnum):

@@ -7,6 +7,7 @@ from gateway_middleware.simulator.vendors.vendor import Document, Vendor
 
 _BEARER = (b"authorization",)
 _CHAT = "chat/completions"
+_SIGNATURE = "c2lnbmVkIGJ5IGdlbWluaQ=="
 _THOUGHT = "The user greets me."
 
 
@@ -198,13 +199,23 @@ def _gemini_refuses(body: Document) -> Refusal | None:
     if foreign:
         message = f'Invalid JSON payload received. Unknown name "{foreign[0]}": Cannot find field.'
         return Refusal(status=400, message=message)
+    if any(_lacks_signature(turn) for turn in body.get("messages", ())):
+        return Refusal(status=400, message="Function call in the content block is missing a `thought_signature`.")
     return None
 
 
+def _lacks_signature(turn: Document) -> bool:
+    """Gemini 3 wants one on the first call of each step."""
+    calls = turn.get("tool_calls")
+    google = (calls[0].get("extra_content") or {}).get("google", {}) if calls else {"thought_signature": _SIGNATURE}
+    return google.get("thought_signature") not in {_SIGNATURE, "skip_thought_signature_validator"}
+
+
 def _gemini(document: Document) -> Document:
-    for call in _first(document).get("tool_calls", ()):
-        call.pop("index", None)
-        call["extra_content"] = {"google": {"thought_signature": "c2lnbmVk"}}
+    for at, call in enumerate(_first(document).get("tool_calls", ())):
+        index = call.pop("index", at)
+        if index == 0:  # of parallel calls only the first one is signed
+            call["extra_content"] = {"google": {"thought_signature": _SIGNATURE}}
     return _without(document, "service_tier", "system_fingerprint")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway_middleware.core.errors import UpstreamProtocolError
+from gateway_middleware.translation.chat.signatures import signature_in
 from gateway_middleware.translation.vocabulary import Answer, Citation, Reasoning, Refusal, Stop, Text, ToolCall
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class _Call(msgspec.Struct):
     id: str | None = None
     function: Called | None = None
     custom: Called | None = None
+    extra_content: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -103,7 +105,10 @@ def _parts(message: _Message) -> list[Text | ToolCall | Reasoning | Refusal]:
         parts.append(Text(text=message.content, citations=citations))
     if message.refusal:
         parts.append(Refusal(text=message.refusal))
-    return parts + [_call(call) for call in message.tool_calls or ()]
+    for call in message.tool_calls or ():
+        signature = signature_in(call.extra_content)
+        parts += [_call(call)] if signature is None else [signature, _call(call)]
+    return parts
 
 
 def _call(call: _Call) -> ToolCall:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway_middleware.translation.chat.signatures import extras_of, takes_signatures
 from gateway_middleware.translation.vocabulary import (
     Document,
     Image,
@@ -15,6 +16,7 @@ from gateway_middleware.translation.vocabulary import (
     Text,
     ToolCall,
     ToolResult,
+    Vendor,
 )
 
 if TYPE_CHECKING:
@@ -24,21 +26,19 @@ if TYPE_CHECKING:
 _DEFAULT_NAME = "document.pdf"
 
 
-def messages_of(conversation: Conversation, losses: Losses) -> list[dict[str, Any]]:
+def messages_of(conversation: Conversation, model: str, losses: Losses) -> list[dict[str, Any]]:
     """All messages. Raises `InvalidRequestError` where neither user nor system says anything."""
     written: list[dict[str, Any]] = []
     if conversation.system:
         written.append({"role": "system", "content": _texts(conversation.system)})
     for message in conversation.messages:
-        written += _write(message, losses)
+        written += _assistant(message, model, losses) if message.role is Role.ASSISTANT else _other(message, losses)
     if all(message["role"] == "assistant" for message in written):
         losses.refuse("messages", "holds nothing of the user")
     return written
 
 
-def _write(message: Message, losses: Losses) -> list[dict[str, Any]]:
-    if message.role is Role.ASSISTANT:
-        return _assistant(message, losses)
+def _other(message: Message, losses: Losses) -> list[dict[str, Any]]:
     if message.role is Role.SYSTEM:
         texts = [part for part in message.parts if isinstance(part, Text)]
         return [{"role": "system", "content": _texts(texts)}] if texts else []
@@ -93,13 +93,16 @@ def _document(document: Document, losses: Losses) -> dict[str, Any]:
     return {"type": "file", "file": {"filename": document.name or _DEFAULT_NAME, "file_data": data}}
 
 
-def _assistant(message: Message, losses: Losses) -> list[dict[str, Any]]:
+def _assistant(message: Message, model: str, losses: Losses) -> list[dict[str, Any]]:
     if any(isinstance(part, (Image, Document, ToolResult)) for part in message.parts):
         losses.refuse("message.content", "holds what an assistant cannot say")
     texts = [part for part in message.parts if isinstance(part, Text)]
-    calls = [_call(part) for part in message.parts if isinstance(part, ToolCall)]
+    is_gemini = takes_signatures(model)
+    extras = extras_of(message, model) if is_gemini else {}
+    calls = [_call(part, extras.get(part.id)) for part in message.parts if isinstance(part, ToolCall)]
     refusals = [part.text for part in message.parts if isinstance(part, Refusal)]
-    if any(isinstance(part, Reasoning) for part in message.parts):
+    thoughts = [part for part in message.parts if isinstance(part, Reasoning)]
+    if any(not is_gemini or part.vendor is not Vendor.GOOGLE for part in thoughts):
         losses.drop("reasoning")
     written: dict[str, Any] = {"role": "assistant", "content": _texts(texts) if texts else None}
     if refusals:
@@ -109,8 +112,9 @@ def _assistant(message: Message, losses: Losses) -> list[dict[str, Any]]:
     return [written] if texts or calls or refusals else []
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
+def _call(call: ToolCall, extra: dict[str, Any] | None) -> dict[str, Any]:
+    signed = {} if extra is None else {"extra_content": extra}
     if call.is_free_form:
-        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}, **signed}
     function = {"name": call.name, "arguments": call.arguments or "{}"}
-    return {"id": call.id, "type": "function", "function": function}
+    return {"id": call.id, "type": "function", "function": function, **signed}

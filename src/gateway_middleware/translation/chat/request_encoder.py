@@ -28,7 +28,7 @@ _AS_THEY_ARE = ("seed", "frequency_penalty", "presence_penalty", "logit_bias", "
 def write_request(conversation: Conversation, target: Target, losses: Losses) -> dict[str, Any]:
     """The body. `losses` takes what chat, or this model, has no word for."""
     check_calls(conversation, losses)
-    body: dict[str, Any] = {"model": target.model, "messages": messages_of(conversation, losses)}
+    body: dict[str, Any] = {"model": target.model, "messages": messages_of(conversation, target.model, losses)}
     body |= tools_of(conversation, target, losses, write_tool=_tool, write_choice=_choice)
     effort = effort_of(conversation, target, losses)
     if conversation.thinking_display is not None:

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway_middleware.core.errors import UpstreamProtocolError
 from gateway_middleware.translation.chat.answer_decoder import Called, reasoning_of, stop_of
+from gateway_middleware.translation.chat.signatures import signature_in
 from gateway_middleware.translation.events import (
     CallDelta,
     CallStarted,
@@ -15,6 +16,7 @@ from gateway_middleware.translation.events import (
     Event,
     PartEnded,
     ReasoningDelta,
+    ReasoningEnded,
     RefusalDelta,
     Started,
     TextDelta,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway_middleware.translation.context import Context
+    from gateway_middleware.translation.vocabulary import Reasoning
 
 
 class _Call(msgspec.Struct):
@@ -31,6 +34,7 @@ class _Call(msgspec.Struct):
     id: str | None = None
     function: Called | None = None
     custom: Called | None = None
+    extra_content: Any = None
 
 
 class _Delta(msgspec.Struct):
@@ -61,12 +65,17 @@ _decode_any = msgspec.json.Decoder().decode
 class _OpenCall:
     """A call whose arguments are on their way."""
 
-    __slots__ = ("arguments", "index", "started")
+    __slots__ = ("arguments", "index", "signature", "started")
 
-    def __init__(self, index: int, started: CallStarted) -> None:
+    def __init__(self, index: int, started: CallStarted, signature: Reasoning | None) -> None:
         self.index = index
         self.started = started
+        self.signature = signature
         self.arguments: list[str] = []
+
+    def begin(self) -> list[Event]:
+        """What comes before its arguments."""
+        return [self.started] if self.signature is None else [ReasoningEnded(self.signature), self.started]
 
     @property
     def is_whole(self) -> bool:
@@ -163,12 +172,12 @@ class ChatStreamDecoder:
         started = CallStarted(
             len(self._calls), piece.id or f"call_{index}", called.name or "", piece.custom is not None
         )
-        call = self._calls[index] = _OpenCall(index, started)
+        call = self._calls[index] = _OpenCall(index, started, signature_in(piece.extra_content))
         self._order.append(index)
         if len(self._order) > 1 and self._calls[self._order[0]].is_whole:
             self._close_first(events)
         elif len(self._order) == 1:
-            events.append(started)
+            events += call.begin()
         return call
 
     def _close_first(self, events: list[Event]) -> None:
@@ -178,5 +187,5 @@ class ChatStreamDecoder:
         events.append(PartEnded(ended.started.index))
         if self._order:
             following = self._calls[self._order[0]]
-            events.append(following.started)
+            events += following.begin()
             events += [CallDelta(following.started.index, piece) for piece in following.arguments]

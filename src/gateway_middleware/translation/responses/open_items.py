@@ -211,7 +211,7 @@ class OpenReasoning(OpenItem):
         whole = self.whole
         if whole is None:
             return reasoning_item(self.item_id, Reasoning(text=self._text()))
-        if self._said.is_long and len(whole.text) == self._said.length:
+        if not whole.text or (self._said.is_long and len(whole.text) == self._said.length):
             whole = msgspec.structs.replace(whole, text=self._text())
         return reasoning_item(self.item_id, whole)
 
