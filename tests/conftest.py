@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
+import ways
 from redis_cluster import cluster
 from redis_process import own_redis, shared_cluster, shared_redis
 
@@ -13,6 +14,18 @@ __all__ = ["anyio_backend", "cluster", "own_redis", "shared_cluster", "shared_re
 # A busy machine is no fault.
 hypothesis.settings.register_profile("suite", parent=hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    ways.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    ways.choose(config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ways.skip_what_is_not_promised(items)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from typing import Any
 
 import uvicorn
 
-from gateway_middleware import Gateway, Settings
+import ways
+from gateway_middleware import Settings
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.commands.serve import server_options
 from gateway_middleware.serving.http.limits import DoorLimits
@@ -57,14 +58,7 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
 @contextlib.asynccontextmanager
 async def serving_on(listener: socket.socket, app: Any, **options: Any) -> AsyncIterator[None]:
     """Serve an ASGI app on a bound socket."""
-    gateway = app.gateway if isinstance(app, GatewayApplication) else None
-    own: dict[str, Any] = {} if gateway is None else {"outbox": gateway.outbox, "refused": gateway.stats.refused}
-    chosen = {
-        **server_options(limits=DoorLimits(linger_bytes=16_000_000), drain_seconds=0, **own),
-        "lifespan": "on",
-        "timeout_graceful_shutdown": 1,
-        **options,
-    }
+    chosen = {**_options(app), "lifespan": "on", "timeout_graceful_shutdown": 1, **options}
     server = QuietServer(uvicorn.Config(app, **chosen))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
@@ -76,6 +70,14 @@ async def serving_on(listener: socket.socket, app: Any, **options: Any) -> Async
     finally:
         server.should_exit = True
         await task
+
+
+def _options(app: Any) -> dict[str, Any]:
+    if ways.Ways.server == "uvicorn":
+        return {"log_config": None}
+    gateway = app.gateway if isinstance(app, GatewayApplication) else None
+    own: dict[str, Any] = {} if gateway is None else {"outbox": gateway.outbox, "refused": gateway.stats.refused}
+    return server_options(limits=DoorLimits(linger_bytes=16_000_000), drain_seconds=0, **own)
 
 
 class LogLines:
@@ -92,6 +94,6 @@ class LogLines:
 async def gateway_for(upstream: str, ports: Mapping[str, Any] = NO_PORTS, /, **extra: str) -> AsyncIterator[str]:
     """A gateway in front of an upstream; yields its URL. `ports` go to `Gateway`, the rest is environment."""
     chosen = {"write_log": LogLines(), **ports}
-    gateway = Gateway(Settings.from_env(environment(upstream, **extra)), **chosen)
+    gateway = ways.gateway(Settings.from_env(environment(upstream, **extra)), **chosen)
     async with serving(GatewayApplication(gateway)) as url:
         yield url

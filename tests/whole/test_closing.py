@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway_middleware import Gateway, Settings
+import ways
+from gateway_middleware import Settings
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.simulator.collector import Collector
 from running import KEY, LogLines, environment, serving
@@ -46,7 +47,7 @@ async def test_calls_under_way_end_as_shutdown_and_open_no_breaker(
     lines = LogLines()
     async with Collector().serve() as sink:
         extra = {"GATEWAY_JOURNAL": str(tmp_path / "journal.db"), "GATEWAY_USAGE_METERING_URL": f"{sink.url}/events"}
-        gateway = Gateway(Settings.from_env(environment(simulator.url, **extra)), write_log=lines)
+        gateway = ways.gateway(Settings.from_env(environment(simulator.url, **extra)), write_log=lines)
         life = gateway.lifespan()
         if is_entered:
             await life.__aenter__()

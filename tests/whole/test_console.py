@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+import ways
 from browser import ABSENT, IS_THERE, Browser, browser
 from console_scene import ADMIN, SIZES, incident, unlock
 from gateway_middleware import Gateway, Settings, mount
@@ -64,7 +65,7 @@ async def gateway(simulator: str, **ports: Any) -> AsyncIterator[Gateway]:
     settings = Settings.from_env(
         environment(simulator, GATEWAY_ADMIN_TOKEN=ADMIN, GATEWAY_ROUTES='{"fast": ["azure/m"]}')
     )
-    made = Gateway(settings, write_log=LogLines(), **ports)
+    made = ways.gateway(settings, write_log=LogLines(), **ports)
     async with made.lifespan():
         yield made
 
@@ -145,7 +146,7 @@ async def test_texts_of_tenants_models_and_errors_are_texts(window: Browser) -> 
         async with httpx.AsyncClient(trust_env=False) as client:
             (await client.post(f"{simulator.url}/control/behaviour", json=rule)).raise_for_status()
             settings = Settings.from_env(environment(simulator.url, GATEWAY_ADMIN_TOKEN=ADMIN, **limits))
-            made = Gateway(settings, write_log=LogLines(), resolver=lambda _c, _s: Tenant(name=HOSTILE))
+            made = ways.gateway(settings, write_log=LogLines(), resolver=lambda _c, _s: Tenant(name=HOSTILE))
             async with made.lifespan(), serving(made, lifespan="off") as url:
                 for number in range(6):
                     ask = {"model": f"openai/{HOSTILE}", "messages": [{"role": "user", "content": f"{number}"}]}

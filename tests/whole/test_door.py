@@ -22,6 +22,7 @@ from gateway_middleware.simulator import Simulator
 from running import KEY, environment, gateway_for
 
 pytestmark = pytest.mark.anyio
+AT_THE_DOOR = pytest.mark.own_server("what uvicorn refuses before any layer it refuses in its own words")
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ async def ask(port: int, data: bytes) -> Answer:
 BAD = b"content-length: 1\r\ncontent-length: 2\r\n\r\n"
 
 
+@AT_THE_DOOR
 async def test_what_no_layer_has_seen_is_in_the_metrics(port: int) -> None:
     for _ in range(3):
         await ask(port, b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + BAD)
@@ -47,6 +49,7 @@ async def test_what_no_layer_has_seen_is_in_the_metrics(port: int) -> None:
     assert b'model_gateway_refused_requests_total{code="request_target_too_long"} 1.0' in metrics
 
 
+@AT_THE_DOOR
 async def test_openai_dialect(port: int) -> None:
     answer = await ask(port, b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-request-id: mine\r\n" + BAD)
     error = json.loads(answer.body)["error"]
@@ -56,6 +59,7 @@ async def test_openai_dialect(port: int) -> None:
     assert answer.header(b"connection") == b"close"
 
 
+@AT_THE_DOOR
 @pytest.mark.parametrize("target", [b"/v1/messages", b"/anthropic/v1/messages?beta=true", b"/v1/models"])
 async def test_anthropic_dialect(port: int, target: bytes) -> None:
     answer = await ask(port, b"POST %b HTTP/1.1\r\nhost: x\r\nanthropic-version: 2023-06-01\r\n" % target + BAD)
@@ -64,11 +68,13 @@ async def test_anthropic_dialect(port: int, target: bytes) -> None:
     assert document["request_id"].encode() == answer.header(b"x-request-id")
 
 
+@AT_THE_DOOR
 async def test_what_is_too_large_for_the_process_has_the_class_of_the_sdk(port: int) -> None:
     answer = await ask(port, b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999999\r\n\r\n")
     assert (answer.status, json.loads(answer.body)["error"]["code"]) == (413, "request_too_large")
 
 
+@pytest.mark.own_server("uvicorn keeps the connection of a call whose body it has not read")
 async def test_a_refused_call_ends_its_connection_and_one_that_was_read_keeps_it(port: int) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n"
     early = await ask(port, head + b"\r\n")

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from gateway_middleware import Gateway, Settings, mount
+import ways
+from gateway_middleware import Settings, mount
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.simulator import Simulator
@@ -70,7 +71,7 @@ async def test_a_proxy_that_signs_names_tenants_and_nothing_of_it_goes_to_the_pr
 
 @pytest.mark.parametrize("prefix", ["/llm", "/deep/er"])
 async def test_below_a_mount_the_whole_path_is_signed(simulator: Any, prefix: str) -> None:
-    gateway = Gateway(Settings.from_env(environment(simulator.url, **BY_HEADER)), write_log=LogLines())
+    gateway = ways.gateway(Settings.from_env(environment(simulator.url, **BY_HEADER)), write_log=LogLines())
     app = Starlette(lifespan=lambda _: gateway.lifespan())
     mount(app, prefix, gateway)
     async with serving(app) as url, httpx.AsyncClient() as client:
@@ -84,7 +85,7 @@ async def test_a_proxy_on_a_unix_socket_is_a_peer_and_tcp_is_none(
     simulator: Any, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     listed = {**BY_HEADER, "GATEWAY_TRUSTED_PROXIES": "unix:"}
-    gateway = Gateway(Settings.from_env(environment(simulator.url, **listed)), write_log=LogLines())
+    gateway = ways.gateway(Settings.from_env(environment(simulator.url, **listed)), write_log=LogLines())
     path = str(tmp_path / "g.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -97,6 +98,7 @@ async def test_a_proxy_on_a_unix_socket_is_a_peer_and_tcp_is_none(
         assert (await client.post(url + CHAT, json=BODY, headers=signed("acme"))).status_code == 401
 
 
+@pytest.mark.own_server("uvicorn believes the x-forwarded-for of a peer at 127.0.0.1, unless told not to")
 async def test_se1_an_untrusted_peer_names_nobody(simulator: Any) -> None:
     """A valid key, and the header of another tenant with everything but the secret: the tenant is that of the key."""
     listed = {**BY_HEADER, "GATEWAY_TRUSTED_PROXIES": "10.0.0.0/8"}
@@ -228,7 +230,7 @@ async def test_a_host_says_who_calls_without_opening_the_gateway(simulator: Any)
         await asyncio.sleep(0)
         return Tenant(name="by-the-host") if credential is not None and credential.secret == b"mine" else None
 
-    gateway = Gateway(Settings.from_env(listed, has_resolver=True), resolver=resolver, write_log=LogLines())
+    gateway = ways.gateway(Settings.from_env(listed, has_resolver=True), resolver=resolver, write_log=LogLines())
     async with serving(GatewayApplication(gateway)) as url:
         assert (await usage_of(url, {"x-gateway-key": "mine"}))[1]["tenant"] == "by-the-host"
         assert [(await usage_of(url, headers))[0] for headers in ({}, {"x-api-key": "other"})] == [401, 401]
@@ -238,7 +240,7 @@ async def test_without_that_resolver_nobody_is_let_in(simulator: Any) -> None:
     listed = environment(simulator.url)
     del listed["GATEWAY_TENANTS"]
     with pytest.raises(Exception, match="no tenant"):
-        Gateway(Settings.from_env(listed, has_resolver=True), write_log=LogLines())
+        ways.gateway(Settings.from_env(listed, has_resolver=True), write_log=LogLines())
 
 
 async def test_a_named_key_keeps_its_limits_over_a_rotation(simulator: Any) -> None:

@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from gateway_middleware import Gateway, Settings
+import ways
+from gateway_middleware import Settings
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.core.domain import Deployment, HeaderList, ModelRequest, Surface
 from gateway_middleware.core.errors import SettingsError
@@ -111,7 +112,7 @@ def events_in(folder: Path) -> list[UsageEvent]:
 async def test_a_kind_from_outside_is_served_and_priced(tmp_path: Path) -> None:
     vendor = Vendor()
     async with serving(vendor.app, lifespan="off") as upstream:
-        gateway = Gateway(settings_for(upstream, tmp_path), kinds=kinds, write_log=LogLines())
+        gateway = ways.gateway(settings_for(upstream, tmp_path), kinds=kinds, write_log=LogLines())
         async with serving(GatewayApplication(gateway)) as url:
             whole = await ask(url, "priced")
             streamed = await ask(url, "free", stream=True)
@@ -139,7 +140,7 @@ async def test_a_kind_from_outside_is_traced(tmp_path: Path) -> None:
     tracing.add_span_processor(SimpleSpanProcessor(exporter))
     async with serving(Vendor().app, lifespan="off") as upstream:
         settings = settings_for(upstream, tmp_path, GATEWAY_TRACING="on")
-        gateway = Gateway(settings, kinds=kinds, write_log=LogLines(), tracer_provider=tracing)
+        gateway = ways.gateway(settings, kinds=kinds, write_log=LogLines(), tracer_provider=tracing)
         async with serving(GatewayApplication(gateway)) as url:
             assert (await ask(url, "free")).status_code == 200
     vendors = [dict(span.attributes or {}).get("gen_ai.provider.name") for span in exporter.get_finished_spans()]
@@ -180,7 +181,7 @@ def test_an_option_of_other_kinds_and_a_missing_address_are_refused() -> None:
 
 def test_a_gateway_that_was_not_given_the_kind_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as refused:
-        Gateway(settings_for("http://127.0.0.1:1", tmp_path))
+        ways.gateway(settings_for("http://127.0.0.1:1", tmp_path))
     assert refused.value.complaints == ("provider far: no kind 'x'; expected one of openai, anthropic, azure_openai",)
 
 
@@ -202,7 +203,7 @@ async def test_a_server_that_refuses_stream_options_is_asked_once_more_without_t
             "GATEWAY_JOURNAL": str(tmp_path / "journal.db"),
         }
         log = LogLines()
-        async with serving(GatewayApplication(Gateway(Settings.from_env(environ), write_log=log))) as url:
+        async with serving(GatewayApplication(ways.gateway(Settings.from_env(environ), write_log=log))) as url:
             first, second = [await ask(url, "m", stream=True) for _ in range(2)]
     assert first.text == second.text == b"".join(chat_events("Hello")).decode()
     assert [len(answer.headers["x-gateway-attempts"].split(", ")) for answer in (first, second)] == [2, 1]

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
+import ways
 from gateway_middleware import Gateway, Settings, mount
 from gateway_middleware.core.domain import Tenant
 from gateway_middleware.simulator import Simulator
@@ -33,7 +34,7 @@ async def simulator() -> AsyncIterator[Any]:
 
 
 def make_gateway(upstream: str, **ports: Any) -> Gateway:
-    return Gateway(Settings.from_env(environment(upstream)), write_log=LogLines(), **ports)
+    return ways.gateway(Settings.from_env(environment(upstream)), write_log=LogLines(), **ports)
 
 
 def host(kind: type[Any], gateway: Gateway) -> Any:
@@ -118,7 +119,7 @@ async def test_the_host_can_say_who_the_tenant_is(simulator: Any) -> None:
             await self.app({**scope, "user": "the-host-said"}, receive, send)
 
     log = LogLines()
-    gateway = Gateway(Settings.from_env(environment(simulator.url)), resolver=by_user, write_log=log)
+    gateway = ways.gateway(Settings.from_env(environment(simulator.url)), resolver=by_user, write_log=log)
     async with serving(
         SetUser(Starlette(routes=[Mount("/", app=gateway)], lifespan=lambda _: gateway.lifespan()))
     ) as url:

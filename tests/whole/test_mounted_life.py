@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
+import ways
 from gateway_middleware import Gateway, Settings, mount
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.simulator.collector import Collector, CollectorServer
@@ -28,7 +29,7 @@ BODY: Any = {"model": "openai/sim-output-5", "messages": [{"role": "user", "cont
 
 def make_gateway(folder: Path, name: str, upstream: str, sink: str) -> Gateway:
     extra = {"GATEWAY_JOURNAL": str(folder / f"{name}.db"), "GATEWAY_USAGE_METERING_URL": f"{sink}/events"}
-    return Gateway(Settings.from_env(environment(upstream, **extra)), write_log=LogLines())
+    return ways.gateway(Settings.from_env(environment(upstream, **extra)), write_log=LogLines())
 
 
 def host(kind: type[Any], gateways: list[Gateway], *, enters: bool) -> Any:

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway_middleware import Gateway, Settings
+import ways
+from gateway_middleware import Settings
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.core.domain import Dialect, Surface
 from gateway_middleware.core.endpoints import ENDPOINTS
@@ -31,7 +32,7 @@ UNDESCRIBED = {"metrics", "console", "openapi"}
 async def url(tmp_path: Path) -> AsyncIterator[str]:
     async with Simulator().serve() as simulator:
         more = {"GATEWAY_ADMIN_TOKEN": TOKEN, "GATEWAY_JOURNAL": str(tmp_path / "journal.db")}
-        application = GatewayApplication(Gateway(Settings.from_env(environment(simulator.url, **more))))
+        application = GatewayApplication(ways.gateway(Settings.from_env(environment(simulator.url, **more))))
         async with serving(application) as url:
             yield url
 

@@ -76,11 +76,20 @@ async def test_metrics_need_their_token_and_count_what_was_done(client: httpx.As
     assert samples == {"success": 2.0}
     assert families["model_gateway_time_to_first_token_seconds"].samples
     assert {s.labels["tenant"] for s in families["model_gateway_tokens"].samples} == {"acme"}
+    assert _value(families, "model_gateway_log_lines_dropped") == 0
+    assert families["model_gateway_build_info"].samples[0].labels["version"] == __version__
+
+
+@pytest.mark.own_engine("a transport has metrics of its own")
+async def test_metrics_count_the_connections_to_providers(client: httpx.AsyncClient) -> None:
+    for is_stream in (False, True):
+        await client.post("/v1/chat/completions", json={"model": "fast", "stream": is_stream, **ASK}, headers=AUTH)
+    scraped = await client.get("/metrics", headers={"authorization": "Bearer operators-only-please"})
+
+    families = {family.name: family for family in text_string_to_metric_families(scraped.text)}
     assert _value(families, "model_gateway_upstream_connections_opened") == 1
     assert _value(families, "model_gateway_upstream_connections_reused") == 1
     assert _value(families, "model_gateway_upstream_connections_idle") == 1
-    assert _value(families, "model_gateway_log_lines_dropped") == 0
-    assert families["model_gateway_build_info"].samples[0].labels["version"] == __version__
     assert _value(families, "process_resident_memory_bytes") > 1e6
 
 
@@ -121,8 +130,9 @@ async def test_every_answer_says_where_it_came_from(client: httpx.AsyncClient) -
     assert answer.headers["x-gateway-deployment"] == "openai/gpt-5-mini"
     assert answer.headers["x-gateway-attempts"].startswith("openai;")
     assert "gateway;dur=" in answer.headers["server-timing"]
-    leaked = {"set-cookie", "server", "via", "openai-organization", "x-ratelimit-limit-requests"}
+    leaked = {"set-cookie", "via", "openai-organization", "x-ratelimit-limit-requests"}
     assert not leaked & set(answer.headers)
+    assert answer.headers.get("server", "uvicorn") == "uvicorn"  # who serves it, and not the provider
 
 
 @pytest.mark.parametrize("model", ["gpt-5-mini", "sim-slow-30"])

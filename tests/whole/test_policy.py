@@ -20,8 +20,9 @@ import openai
 import pytest
 from regopy import Interpreter
 
+import ways
 from asgi_driver import drive
-from gateway_middleware import Gateway, Settings
+from gateway_middleware import Settings
 from gateway_middleware.app import GatewayApplication
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.simulator.policy_adapter import UNDEFINED, PolicyAdapter, PolicyFault, PolicyServer
@@ -191,7 +192,7 @@ async def test_lc9_it_starts_without_its_adapter(simulator: Any) -> None:
 async def test_lc7_a_thousand_calls_at_once_are_one_question(simulator: Any, policy: PolicyServer) -> None:
     policy.adapter.behave(PolicyFault(delay=0.2))
     extra = variables(policy, GATEWAY_POLICY_TIMEOUT_SECONDS="5")
-    gateway = Gateway(Settings.from_env(environment(simulator.url, **extra)), write_log=LogLines())
+    gateway = ways.gateway(Settings.from_env(environment(simulator.url, **extra)), write_log=LogLines())
     body = json.dumps({"model": MINI, "messages": [{"role": "user", "content": "hello"}]}).encode()
     headers = {"x-api-key": "acme", "content-type": "application/json"}
     async with gateway.lifespan():
@@ -225,7 +226,7 @@ async def test_the_decision_is_in_the_usage_event(simulator: Any, policy: Policy
     policy.adapter.policy = {"*": {"allow": True, "labels": {"cost-center": "42"}}}
     journal = tmp_path / "j.db"
     events: list[Any] = []
-    gateway = Gateway(
+    gateway = ways.gateway(
         Settings.from_env(environment(simulator.url, **variables(policy, GATEWAY_JOURNAL=str(journal)))),
         write_log=LogLines(),
     )

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+import ways
 from asgi_driver import Transcript, drive
 from gateway_middleware import Gateway, Settings
 from rawserver import RawServer, plain, raw_server, respond
@@ -48,7 +49,7 @@ async def ask(gateway: Gateway, tenant: str, model: str = "fast") -> Transcript:
 
 async def test_failover_stays_where_the_tenant_must_stay() -> None:
     async with raw_server(respond(plain(b"{}", status=b"503 Busy"))) as eu, raw_server(respond(plain(GOOD))) as us:
-        gateway = Gateway(settings(eu, us))
+        gateway = ways.gateway(settings(eu, us))
         async with gateway.lifespan():
             assert (await ask(gateway, "european")).status == 503
             assert us.requests == []
@@ -58,7 +59,7 @@ async def test_failover_stays_where_the_tenant_must_stay() -> None:
 
 async def test_what_is_only_elsewhere_is_refused_by_name() -> None:
     async with raw_server(respond(plain(GOOD))) as eu, raw_server(respond(plain(GOOD))) as us:
-        gateway = Gateway(settings(eu, us))
+        gateway = ways.gateway(settings(eu, us))
         async with gateway.lifespan():
             answer = await ask(gateway, "european", "american")
             error = json.loads(answer.body)["error"]
@@ -70,7 +71,7 @@ async def test_what_is_only_elsewhere_is_refused_by_name() -> None:
 async def test_a_hedged_call_has_no_second_way() -> None:
     slow = respond(b"", plain(GOOD))
     async with raw_server(slow) as eu, raw_server(respond(plain(GOOD))) as us:
-        gateway = Gateway(settings(eu, us, hedge=0.001))
+        gateway = ways.gateway(settings(eu, us, hedge=0.001))
         async with gateway.lifespan():
             for _ in range(5):
                 assert (await ask(gateway, "european")).status == 200

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import ways
 from asgi_driver import drive
 from gateway_middleware import Gateway, Settings
 from gateway_middleware.core.errors import SettingsError
@@ -143,7 +144,7 @@ async def test_a_hedged_call_carries_the_tenants_keys_only() -> None:
             name: {"kind": "openai", "api_key": OWN[name], "base_url": server.url}
             for name, server in {"a": a, "b": b}.items()
         }
-        gateway = Gateway(
+        gateway = ways.gateway(
             Settings.from_env(
                 {
                     "GATEWAY_PROVIDERS": json.dumps(providers),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+import ways
 from asgi_driver import Transcript, drive
 from gateway_middleware import Gateway, Settings
 from rawserver import plain, raw_server, respond
@@ -56,6 +57,7 @@ async def tunnels() -> AsyncIterator[tuple[int, list[bytes]]]:
         server.close()
 
 
+@pytest.mark.own_engine("authorities and proxies are those of the transport")
 async def test_a_provider_with_its_own_authority_behind_a_proxy(tmp_path: Path) -> None:
     authority, bundle = trustme.CA(), tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(bundle)
@@ -73,7 +75,7 @@ async def test_a_provider_with_its_own_authority_behind_a_proxy(tmp_path: Path) 
         variables = environment(
             "http://127.0.0.1:1", GATEWAY_PROVIDERS=json.dumps({"own": own}), PROXY="user:password-1"
         )
-        gateway = Gateway(Settings.from_env(variables))
+        gateway = ways.gateway(Settings.from_env(variables))
         async with gateway.lifespan():
             assert (await ask(gateway, "own/m")).status == 200
         assert heads[0].startswith(b"CONNECT provider.test:%d HTTP/1.1\r\n" % server.origin.port)
@@ -99,7 +101,7 @@ def no_descriptors() -> Iterator[None]:
 async def test_a_gateway_without_descriptors_answers_503_and_blames_nobody() -> None:
     answer = plain(GOOD, extra=b"content-type: application/json\r\n")
     async with raw_server(respond(answer)) as server:
-        gateway = Gateway(Settings.from_env(environment(server.url)))
+        gateway = ways.gateway(Settings.from_env(environment(server.url)))
         async with gateway.lifespan():
             with no_descriptors():
                 for _ in range(8):
