@@ -225,6 +225,16 @@ def test_lines_are_kept_of_so_many_days_and_no_clock_that_jumps_ends_them(tmp_pa
     assert total(charges) == Decimal("0.0011") * (MAX_DAYS + 4)
 
 
+def test_absurd_counts_stay_within_what_can_be_stored(tmp_path: Path) -> None:
+    absurd = Usage(input_tokens=2**62 + 5, output_tokens=2**70)
+    spool = Spool(tmp_path / "journal.db")
+    for number in range(1, 4):
+        spool.fold("one", ends_of([charged(f"c{number}", absurd)], number))
+    ((_, used),) = spool.split(DAY, DAY)[1]
+    spool.close()
+    assert (used.input, used.output, used.request) == (2**63 - 1, 2**63 - 1, 3)
+
+
 def test_two_processes_add_to_the_same_lines(tmp_path: Path) -> None:
     one, other = Spool(tmp_path / "journal.db"), Spool(tmp_path / "journal.db")
     for number, spool in enumerate([one, other, one, other]):

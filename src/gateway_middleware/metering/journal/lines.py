@@ -46,10 +46,13 @@ def lines_between(connection: sqlite3.Connection, first: str, last: str) -> list
 
 
 class LineTable:
-    """Adds to the table. Remembers which lines it has seen there, so that they are not looked for again."""
+    """Adds to the table. Remembers which lines it has seen there, so that they are not looked for again.
+
+    They are remembered by their hashes: of two alike the second finds room where there may be none, and no more.
+    """
 
     def __init__(self) -> None:
-        self._seen: set[LineKey] = set()
+        self._seen: set[int] = set()
         self._days: set[str] = set()
 
     def add(self, connection: sqlite3.Connection, lines: Sequence[DailyLine]) -> None:
@@ -66,7 +69,7 @@ class LineTable:
 
     def _add(self, connection: sqlite3.Connection, lines: Sequence[DailyLine], most: int) -> list[DailyLine]:
         """Returns those for which there is no room."""
-        unseen = [line.key for line in lines if line.key not in self._seen]
+        unseen = [line.key for line in lines if hash(line.key) not in self._seen]
         new = _not_there(connection, unseen)
         room = _room(connection, {(key.day, key.tenant) for key in new}, most)
         refused = set()
@@ -76,13 +79,13 @@ class LineTable:
                 refused.add(key)
             room[owner] -= 1
         _put(connection, [line for line in lines if line.key not in refused])
-        self._remember(set(unseen) - refused)
+        self._remember({hash(key) for key in unseen if key not in refused})
         return [line for line in lines if line.key in refused]
 
-    def _remember(self, keys: set[LineKey]) -> None:
+    def _remember(self, hashes: set[int]) -> None:
         if len(self._seen) > _MAX_SEEN:
             self._seen.clear()
-        self._seen |= keys
+        self._seen |= hashes
 
 
 def _drop_old(connection: sqlite3.Connection) -> None:
