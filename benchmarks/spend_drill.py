@@ -220,6 +220,7 @@ async def run(count: int, *, seed: int = 0) -> dict[str, Any]:
     differences = [
         *_told_otherwise(told, events),
         *_books_that_differ(ours),
+        *_charges_that_differ(documents, ours),
         *_limits_that_differ(documents, users, events),
         *_provider_differs(provider.served, ours),
     ]
@@ -227,7 +228,7 @@ async def run(count: int, *, seed: int = 0) -> dict[str, Any]:
 
 
 async def _usage(gateway: Gateway, tenant: str, end_user: str | None = None) -> dict[str, Any]:
-    query = b"" if end_user is None else f"end_user={end_user}".encode()
+    query = b"split=true" if end_user is None else f"end_user={end_user}".encode()
     document: dict[str, Any] = json.loads((await ask(gateway, "/v1/usage", key_of(tenant, 0), query=query))[2])
     return document
 
@@ -296,6 +297,14 @@ def _books_that_differ(ours: Books) -> Iterator[str]:
             yield f"{tenant}: events {sums.read + sums.written} tokens, FOCUS {tokens}"
     if any(not key.kind for key in ours.charged):
         yield "some of it is not split"
+
+
+def _charges_that_differ(documents: dict[str, Any], ours: Books) -> Iterator[str]:
+    """What `/v1/usage?split=true` says of the month."""
+    for tenant, document in documents.items():
+        total = sum((Decimal(charge["cost"]) for charge in document["charges"]), Decimal(0))
+        if total != ours.events[tenant].dollars:
+            yield f"{tenant}: events {ours.events[tenant].dollars}, charges {total}"
 
 
 def _limits_that_differ(

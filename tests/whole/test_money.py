@@ -44,8 +44,8 @@ def rig_in(folder: Path, *, breaker: str = "on") -> Rig:
     )
 
 
-async def document(rig: Rig, path: str, key: str = KEY) -> tuple[int, Any]:
-    answer = await drive(rig.gateway, path=path, headers={"authorization": f"Bearer {key}"})
+async def document(rig: Rig, path: str, key: str = KEY, query: bytes = b"") -> tuple[int, Any]:
+    answer = await drive(rig.gateway, path=path, headers={"authorization": f"Bearer {key}"}, query=query)
     return answer.status, answer.json()
 
 
@@ -95,7 +95,9 @@ async def test_one_figure_everywhere(seed: int, tmp_path: Path, capsys: pytest.C
             parts = sum((Decimal(part["cost"]) for part in attempt["cost_parts"]), Decimal(0))
             assert parts == Decimal(attempt["cost"] or 0)
     day = datetime.fromtimestamp(rig.clock.wall(), UTC).date().isoformat()
-    (row,) = (await document(rig, "/v1/usage"))[1]["usage"]["today"]
+    used = (await document(rig, "/v1/usage", query=b"split=true"))[1]
+    (row,) = used["usage"]["today"]
+    assert sum(Decimal(charge["cost"]) for charge in used["charges"]) == Decimal(row["cost"])
     await rig.gateway.aclose()
     with sqlite3.connect(tmp_path / "journal.db") as db:
         events = [msgspec.json.decode(body, type=UsageEvent) for (body,) in db.execute("SELECT body FROM events")]
@@ -148,6 +150,30 @@ async def test_a_call_is_told_to_whoever_made_it_and_to_operators(tmp_path: Path
         status, refused = await document(rig, path, key)
         assert (status, refused["error"]["code"]) == (404, "not_here")
     assert (await document(rig, "/v1/usage/mine", "nobody-at-all-0123456789"))[0] == 401
+    await rig.gateway.aclose()
+
+
+async def test_a_tenant_is_told_what_its_month_was_charged_for_and_no_other(tmp_path: Path) -> None:
+    rig = rig_in(tmp_path)
+    usage = {"prompt_tokens": 8, "completion_tokens": 2}
+    rig.scripts["a"] = answering(json.dumps({"id": "c", "model": "m", "choices": [], "usage": usage}).encode())
+    await rig.call()
+    rig.clock.advance(86400)
+    await rig.call()
+    bare = {"key_id": None, "paid_by": "gateway", "tags": None, "price_version": "sheet-7", "unpriced": 0}
+    for path, key, query in (("/v1/usage", KEY, b""), ("/v1/admin/usage", ADMIN, b"tenant=acme&")):
+        assert "charges" not in (await document(rig, path, key, query))[1]
+        _, told = await document(rig, path, key, query + b"split=true")
+        charges = [charge | {"key_id": None} for charge in told["charges"]]
+        assert charges == [
+            {**bare, "deployment": "a/m", "kind": kind, "quantity": count, "unit_price": price, "cost": cost}
+            for kind, count, price, cost in (
+                ("request", 2, "0", "0"), ("input", 16, "0.00000125", "0.00002"), ("output", 4, "0.00001", "0.00004")
+            )
+        ]  # fmt: skip
+        assert len(told["usage"]["month"]) == 2
+    assert (await document(rig, "/v1/usage", OTHER, b"split=true"))[1]["charges"] == []
+    assert (await document(rig, "/v1/usage", KEY, b"split=maybe"))[0] == 400
     await rig.gateway.aclose()
 
 

@@ -24,6 +24,7 @@ from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.metering.budget_event import BudgetEvent
 from gateway_middleware.metering.call_index.redis_index import NoCallIndex, call_index
 from gateway_middleware.metering.call_index.writer import index_writer
+from gateway_middleware.metering.charges import charge_row, charges_together
 from gateway_middleware.metering.counters import UsageCounters
 from gateway_middleware.metering.delivery.delivery import Delivery
 from gateway_middleware.metering.delivery.sink_client import SinkClient
@@ -85,7 +86,7 @@ class MeteringOff(Fixed, Lifeless):
         """The part of `/v1/health`."""
         return None
 
-    async def used_by(self, tenant: Tenant) -> dict[str, Any]:
+    async def used_by(self, tenant: Tenant, *, splits: bool = False) -> dict[str, Any]:
         """Nothing is known of what a tenant has used."""
         return {}
 
@@ -318,12 +319,17 @@ class Metering(Fixed):
         state = self.journal.state
         return state.reason if state.status == "unavailable" else None
 
-    async def used_by(self, tenant: Tenant) -> dict[str, Any]:
-        """What a tenant has used today and this month (UTC)."""
+    async def used_by(self, tenant: Tenant, *, splits: bool = False) -> dict[str, Any]:
+        """What a tenant has used today and this month (UTC); `splits`: and what the month was charged for."""
         today = datetime.fromtimestamp(self._wall(), UTC).date()
-        month = await asyncio.to_thread(self.journal.reconcile, today.replace(day=1), today)
+        first = today.replace(day=1)
+        month = await asyncio.to_thread(self.journal.reconcile, first, today)
         own = [row for row in month.totals if row.tenant == tenant.name]
-        return {"usage": {"today": [row for row in own if row.day == today.isoformat()], "month": own}}
+        usage = {"today": [row for row in own if row.day == today.isoformat()], "month": own}
+        if not splits:
+            return {"usage": usage}
+        split = await asyncio.to_thread(self.journal.spool.split, first, today, tenant.name)
+        return {"usage": usage, "charges": [charge_row(charge) for charge in charges_together(*split)]}
 
     async def of_call(self, tenant: Tenant | None, request_id: str) -> dict[str, Any]:
         """What one call has used, as far as the journal or the index of all replicas knows.

@@ -138,14 +138,18 @@ class Status:
             problems.append(Problem(kind="policy", name="policy-adapter", message=self._policy.failure))
         return problems
 
-    async def _usage_of(self, tenant: Tenant, end_user: str | None = None) -> dict[str, Any]:
-        limits = await self._limits.of_tenant(tenant, end_user)
-        return {"tenant": tenant.name, "limits": limits, **await self._metering.used_by(tenant)}
+    async def _usage_of(self, tenant: Tenant, query: Mapping[str, str]) -> dict[str, Any]:
+        splits = query.get("split", "false")
+        if splits not in {"true", "false"}:
+            raise InvalidRequestError("`split` must be true or false.", param="split")
+        limits = await self._limits.of_tenant(tenant, query.get("end_user"))
+        used = await self._metering.used_by(tenant, splits=splits == "true")
+        return {"tenant": tenant.name, "limits": limits, **used}
 
     async def _usage_of_named(self, query: Mapping[str, str]) -> dict[str, Any]:
         if "tenant" not in query:
             raise InvalidRequestError("Whose usage? `?tenant=<name>`.", param="tenant")
-        return await self._usage_of(self._tenants.named(query["tenant"]), query.get("end_user"))
+        return await self._usage_of(self._tenants.named(query["tenant"]), query)
 
     async def _reconcile(self, query: Mapping[str, str]) -> dict[str, Any]:
         return await self._metering.reconcile(query.get("from"), query.get("to"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Context, Decimal
+from typing import Any
 
 import msgspec
 
 from gateway_middleware.core.price import plain_digits
-from gateway_middleware.metering.journal.daily_line import DailyLine, LineKey
+from gateway_middleware.metering.journal.daily_line import DailyLine, LineKey, merged
 from gateway_middleware.metering.journal.daily_total import DailyTotal
+from gateway_middleware.metering.journal.daily_total import merged as merged_totals
 from gateway_middleware.metering.prices.parts import REQUEST, Part, parts_of, read_prices
 
 _EXACT = Context(prec=100)
@@ -51,6 +53,26 @@ def charges_of(totals: Iterable[DailyTotal], lines: Iterable[DailyLine]) -> list
     for line in lines:
         of_day[line.key.day, line.key.tenant].append(line)
     return [charge for total in totals for charge in _charges(total, of_day[total.day, total.tenant])]
+
+
+def charges_together(totals: Sequence[DailyTotal], lines: Iterable[DailyLine]) -> list[Charge]:
+    """The same for all days together: each charge has the first day."""
+    if not totals:
+        return []
+    day = totals[0].day
+    summed: dict[str, DailyTotal] = {}
+    for total in totals:
+        own = msgspec.structs.replace(total, day=day)
+        summed[total.tenant] = merged_totals(summed[total.tenant], own) if total.tenant in summed else own
+    together = merged(DailyLine(line.key._replace(day=day), line.used) for line in lines)
+    return charges_of(summed.values(), together)
+
+
+def charge_row(charge: Charge) -> dict[str, Any]:
+    """What a tenant is shown of a charge of its own."""
+    row = msgspec.structs.asdict(charge)
+    del row["day"], row["tenant"]
+    return row
 
 
 def _charges(total: DailyTotal, lines: Sequence[DailyLine]) -> Iterator[Charge]:

@@ -11,7 +11,7 @@ from gateway_middleware.core.errors import PathNotFoundError, UnavailableError
 from gateway_middleware.core.scope import ENDPOINT, TENANT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gateway_middleware.core.asgi import Receive, Scope, Send
     from gateway_middleware.core.domain import HeaderList, Tenant
@@ -86,11 +86,11 @@ class CallUsage:
 
 
 class TenantUsage:
-    """`GET /v1/usage`: what a tenant has used and what remains to it, and to `?end_user=` of it."""
+    """`GET /v1/usage`: what a tenant has used and what remains to it; the query says what else it asks."""
 
-    def __init__(self, make: Callable[[Tenant, str | None], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, make: Callable[[Tenant, Mapping[str, str]], Awaitable[dict[str, Any]]]) -> None:
         self._make = make
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        await answer(send, _JSON.encode(await self._make(TENANT.get(scope), query.get("end_user"))))
+        await answer(send, _JSON.encode(await self._make(TENANT.get(scope), query)))

@@ -37,11 +37,14 @@ def create_lines(connection: sqlite3.Connection) -> None:
     connection.execute(f"CREATE TABLE IF NOT EXISTS {LINES} ({keys}, {counts}, PRIMARY KEY ({_KEYS}))")
 
 
-def lines_between(connection: sqlite3.Connection, first: str, last: str) -> list[DailyLine]:
-    """Those of the days from first to last."""
+def lines_between(connection: sqlite3.Connection, first: str, last: str, tenant: str | None = None) -> list[DailyLine]:
+    """Those of the days from first to last; of one tenant or, where that is None, of all."""
     if not has_table(connection, LINES):
         return []
-    rows = connection.execute(f"SELECT {_NAMES} FROM {LINES} WHERE day BETWEEN ? AND ? ORDER BY {_KEYS}", (first, last))
+    rows = connection.execute(
+        f"SELECT {_NAMES} FROM {LINES} WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) ORDER BY {_KEYS}",
+        (first, last, tenant),
+    )
     return [_line(row) for row in rows]
 
 

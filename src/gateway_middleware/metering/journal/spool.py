@@ -170,10 +170,16 @@ class Spool:
         """The sums of each tenant and day between two days in UTC, both included, whatever was delivered."""
         return self._run(lambda connection: tables.totals(connection, first.isoformat(), last.isoformat()))
 
-    def split(self, first: date, last: date) -> tuple[list[DailyTotal], list[DailyLine]]:
-        """The sums as of one moment, and the lines of what was charged alike, which they are made of."""
+    def split(self, first: date, last: date, tenant: str | None = None) -> tuple[list[DailyTotal], list[DailyLine]]:
+        """The sums as of one moment, and the lines of what was charged alike, which they are made of; of one tenant."""
         days = first.isoformat(), last.isoformat()
-        return self._run(lambda connection: (tables.totals(connection, *days), lines_between(connection, *days)))
+
+        def both(connection: sqlite3.Connection) -> tuple[list[DailyTotal], list[DailyLine]]:
+            totals = tables.totals(connection, *days)
+            return totals, lines_between(connection, *days, tenant)
+
+        totals, lines = self._run(both)
+        return [total for total in totals if tenant in (None, total.tenant)], lines
 
     def count(self, change: int, *, dead: int = 0) -> None:
         """Move the gauge without a look at the file."""
