@@ -1,7 +1,8 @@
 """`python -m benchmarks.key_drill`: thousands of keys made, used, rotated and revoked over three replicas under load.
 
 Each step is asked of a replica at random, and looked at in all three. From a second after the answer on, a key that was
-made or rotated must be let in everywhere, an old one until its grace is over, and a revoked one nowhere.
+made or rotated must be let in everywhere, an old one until its grace is over, and a revoked one nowhere. A replica that
+comes at the end, and its restart, know all of it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import shutil
@@ -31,7 +33,7 @@ ADMIN, LOAD_KEY = "an-operators-token-0123456789", "the-key-of-the-load-01234567
 KEYS = "/v1/admin/tenants/acme/keys"
 REPLICAS = 3
 GRACE = 3.0
-_TRIES = 5
+_TRIES, _LASTING = 5, 200
 _PAUSE = 0.01
 """Seconds between two calls of one connection of the load."""
 ASK = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
@@ -89,11 +91,11 @@ class Drill:
             await self._until(200, made["key"], connections, "made")
             await self._expect(200, made["key"], connections, "made and refused")
             path = f"{KEYS}/{made['key_id']}"
+            asked = time.monotonic()  # the grace begins between this and the answer
             rotated = await self._operate("rotate", connections, "POST", f"{path}/rotate", {"grace": GRACE})
             began = time.monotonic()
             await self._until(200, rotated["key"], connections, "rotated")
-            if time.monotonic() < began + GRACE - 1.0:
-                await self._expect(200, made["key"], connections, "shut out within the grace")
+            await self._expect(200, made["key"], connections, "shut out within the grace", until=asked + GRACE)
             await asyncio.sleep(max(began + GRACE + 1.0 - time.monotonic(), 0.0))
             await self._expect(401, made["key"], connections, "let in after the grace")
             await self._expect(200, rotated["key"], connections, "rotated and refused")
@@ -106,6 +108,22 @@ class Drill:
             self.slowest.append(max(connection.slowest for connection in connections))
             for connection in connections:
                 connection.close()
+
+    async def make(self, count: int) -> list[str]:
+        """So many keys that nobody revokes."""
+        connections = [Connection(port) for port in self._ports]
+        keys = [(await self._operate("create", connections, "POST", KEYS, {}))["key"] for _ in range(count)]
+        for connection in connections:
+            connection.close()
+        return keys
+
+    async def look(self, connection: Connection, lasting: list[str]) -> None:
+        """What a replica that has just started makes of revoked keys, and of those that are not."""
+        for key in self.keys[:500]:
+            await self._expect(401, key, [connection], "revoked, and let in after a start")
+        for key in lasting:
+            await self._expect(200, key, [connection], "shut out after a start")
+        connection.close()
 
     async def load(self, stop: asyncio.Event) -> None:
         """Model calls of another key, which nothing of this may disturb."""
@@ -146,16 +164,32 @@ class Drill:
                 await asyncio.sleep(0.05)
         self.seconds[what].append(looked - began)
 
-    async def _expect(self, expected: int, key: str, connections: list[Connection], fault: str) -> None:
+    async def _expect(
+        self, expected: int, key: str, connections: list[Connection], fault: str, *, until: float = math.inf
+    ) -> None:
+        """An answer that comes later than `until` says nothing."""
         for connection in connections:
             status, _ = await connection.ask("GET", "/v1/models", key)
             self.checks += 1
-            if status != expected:
+            if status != expected and time.monotonic() < until:
                 self.faults[f"{fault}: {status}"] += 1
 
 
 @contextlib.contextmanager
-def serve(folder: Path, upstream: str, redis: int) -> Iterator[int]:
+def redis_server(folder: Path) -> Iterator[int]:
+    """A Redis that keeps nothing; yields its port."""
+    port = free_port()
+    binary = shutil.which("redis-server") or "redis-server"
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL) as process:
+        try:
+            yield port
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def serve(folder: Path, upstream: str, redis: int, **settings: str) -> Iterator[int]:
     """A replica; yields its port."""
     folder.mkdir(exist_ok=True)
     port = free_port()
@@ -169,6 +203,7 @@ def serve(folder: Path, upstream: str, redis: int) -> Iterator[int]:
         "GATEWAY_TENANTS": json.dumps({"acme": {}, "load": {"keys": [digest(LOAD_KEY.encode())]}}),
         "GATEWAY_JOURNAL": str(folder / "journal.db"),
         "GATEWAY_STORAGE_URI": f"redis://127.0.0.1:{redis}",
+        **settings,
     }
     command = [sys.executable, "-m", "gateway_middleware", "serve"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -191,27 +226,20 @@ async def ready(port: int) -> None:
 
 
 async def run(count: int, *, at_once: int, folder: Path, seed: int = 1) -> Drill:
-    """The whole drill, and a replica that comes at its end, which must know what the others know."""
-    redis = free_port()
-    binary = shutil.which("redis-server") or "redis-server"
+    """The whole drill, and a replica that comes at its end and is restarted: it must know what the others know."""
     with contextlib.ExitStack() as stack:
-        options = ["--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-        process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
-        stack.callback(process.wait)
-        stack.callback(process.kill)
+        redis = stack.enter_context(redis_server(folder))
         async with Simulator().serve() as simulator:
             ports = [stack.enter_context(serve(folder / str(n), simulator.url, redis)) for n in range(REPLICAS)]
             for port in ports:
                 await ready(port)
             drill = Drill(ports, seed)
             await _lives(drill, count, at_once)
-            with serve(folder / "new", simulator.url, redis) as port:
-                await ready(port)
-                newcomer = Connection(port)
-                for key in drill.keys[:500]:
-                    if (await newcomer.ask("GET", "/v1/models", key))[0] != 401:
-                        drill.faults["let in by a replica that came later"] += 1
-                newcomer.close()
+            lasting = await drill.make(_LASTING)
+            for _ in range(2):
+                with serve(folder / "new", simulator.url, redis) as port:
+                    await ready(port)
+                    await drill.look(Connection(port), lasting)
     return drill
 
 
