@@ -1,7 +1,8 @@
 """`python -m benchmarks.group_drill`: a group of ten tenants at three replicas under load, never over its limits.
 
 The provider must not have more calls of the group under way than its `concurrency`; and of the calls that were let in
-never more than its `requests` can lie between two moments a window apart, by the clock of whoever calls.
+never more than its `requests` can lie between two moments a window apart, by the clock of whoever calls. With `--away
+9` Redis answers nobody for nine seconds in the middle.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ def settings() -> dict[str, str]:
     """The group, and each tenant with more than its share of it."""
     listed = {tenant: {"keys": [digest(key.encode())], "requests": "1000/minute"} for tenant, key in TENANTS.items()}
     group = {"tenants": [*TENANTS], "requests": f"{REQUESTS}/{WINDOW} seconds", "concurrency": CONCURRENCY}
-    return {"GATEWAY_TENANTS": json.dumps(listed), "GATEWAY_GROUPS": json.dumps({"all": group})}
+    return {
+        "GATEWAY_TENANTS": json.dumps(listed),
+        "GATEWAY_GROUPS": json.dumps({"all": group}),
+        "GATEWAY_REPLICAS": str(REPLICAS),
+    }
 
 
 @contextlib.contextmanager
@@ -79,7 +84,16 @@ def replicas(folder: Path, upstream: str, redis: int) -> Iterator[list[int]]:
         ]
 
 
-async def run(seconds: float, *, connections: int, folder: Path, seed: int = 1) -> tuple[Drill, int]:
+async def pause(redis: int, after: float, seconds: float) -> None:
+    """Redis answers nobody for so long; then it does what it was asked meanwhile."""
+    await asyncio.sleep(after)
+    _, writer = await asyncio.open_connection("127.0.0.1", redis)
+    writer.write(f"CLIENT PAUSE {seconds * 1000:.0f} ALL\r\n".encode())
+    await writer.drain()
+    writer.close()
+
+
+async def run(seconds: float, *, connections: int, away: float, folder: Path, seed: int = 1) -> tuple[Drill, int]:
     """The drill, and how many calls the provider had under way at most."""
     with redis_server(folder) as redis:
         async with Simulator(behaviour=Behaviour(ttft=SECONDS_AT_PROVIDER), record=False).serve() as simulator:
@@ -88,7 +102,9 @@ async def run(seconds: float, *, connections: int, folder: Path, seed: int = 1) 
                     await ready(port)
                 drill = Drill(ports, seed)
                 until = time.monotonic() + seconds
-                await asyncio.gather(*(drill.load(until, number) for number in range(connections)))
+                load = [drill.load(until, number) for number in range(connections)]
+                outage = [pause(redis, (seconds - away) / 2, away)] if away else []
+                await asyncio.gather(*load, *outage)
             return drill, simulator.simulator.counters.max_in_flight
 
 
@@ -97,9 +113,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--connections", type=int, default=48)
+    parser.add_argument("--away", type=float, default=0.0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        drill, in_flight = asyncio.run(run(args.seconds, connections=args.connections, folder=Path(folder)))
+        drill, in_flight = asyncio.run(
+            run(args.seconds, connections=args.connections, away=args.away, folder=Path(folder))
+        )
     most = drill.most_within_a_window()
     sys.stdout.write(
         f"{sum(drill.statuses.values())} calls in {args.seconds:.0f} s: {dict(drill.statuses)}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Awaitable, Sequence
 from typing import ClassVar
@@ -167,14 +168,57 @@ async def test_after_the_outage_the_store_learns_what_was_admitted() -> None:
     cluster.cut()
     during = len(await cluster.flood(asked, 200))
     cluster.cut(is_cut=False)
-    cluster.clock.advance(1.1)
-    await cluster.tick()
+    for _ in range(2):
+        cluster.clock.advance(3.1)
+        await cluster.tick()
     after = len(await cluster.flood(asked, 900))
 
     assert [c.is_degraded for c in cluster.changes] == [True] * 3 + [False] * 3
     assert during == 200
     assert during + after == 300
     assert cluster.memory.used(asked[0].key) == 300
+
+
+async def test_the_first_to_come_back_takes_no_room_that_others_have_taken() -> None:
+    """RL14: replicas see the return one after another, each at its own probe."""
+    cluster, asked = Cluster(), [claim(fresh(), rpm(300))]
+    await cluster.tick()
+    cluster.cut()
+    admitted = len(await cluster.flood(asked, 900))
+    cluster.cut(is_cut=False)
+    for _ in range(24):
+        for reservations in cluster.reservations:
+            cluster.clock.advance(0.25 / 3)
+            await reservations.tick()
+            for each in cluster.reservations:
+                admitted += await taken(each, asked, 100)
+    assert [c.is_degraded for c in cluster.changes] == [True] * 3 + [False] * 3
+    assert admitted == cluster.memory.used(asked[0].key) == 300
+
+
+async def test_a_store_that_goes_again_at_once_has_not_come_back() -> None:
+    cluster, asked = Cluster(), [claim(fresh(), rpm(300))]
+    await cluster.tick()
+    cluster.cut()
+    await cluster.flood(asked, 20)
+    for is_cut in (False, True, False, False):
+        cluster.cut(is_cut=is_cut)
+        cluster.clock.advance(1.1)
+        await cluster.tick()
+    assert [c.is_degraded for c in cluster.changes] == [True] * 3
+    cluster.clock.advance(2.0)
+    await cluster.tick()
+    assert [c.is_degraded for c in cluster.changes] == [True] * 3 + [False] * 3
+
+
+async def taken(reservations: Reservations, claims: Sequence[Claim], calls: int) -> int:
+    """How many of so many calls one replica lets in."""
+    admitted = 0
+    for _ in range(calls):
+        with contextlib.suppress(LimitReachedError):
+            await reservations.reserve(claims)
+            admitted += 1
+    return admitted
 
 
 async def test_settled_use_is_what_is_told() -> None:

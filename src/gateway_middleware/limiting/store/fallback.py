@@ -25,6 +25,8 @@ _FAILURES = 5
 _CLOSED_WAIT = 1_000_000
 _PROBE_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 5.0
+_RETURN_SECONDS = 3.0
+"""After the shared store's first answer: by then every replica has probed it too, and told it all."""
 _FIRST_LOOKS = 5
 _LOOK_SECONDS = 0.05
 _LAST_WORDS_SECONDS = 1.0
@@ -80,7 +82,9 @@ class FallbackStore:
     """A `Store` that never fails, whatever the shared store raises.
 
     A call that the shared store does not answer is decided here. After five failures in a row no call waits for the
-    shared store any more; it is probed in `tick` once a second. `on_change` is called once for each change.
+    shared store any more; it is probed in `tick` once a second. When it answers again, each replica goes on with its
+    share until all have told what they admitted: the first one would find room that others have taken. `on_change` is
+    called once for each change.
     `min_replicas` is the least number to divide by, and the number as long as the shared store has told none. `replica`
     must differ between processes, restarted ones included.
     """
@@ -108,6 +112,8 @@ class FallbackStore:
         self.failures = 0
         self._failures_in_a_row = 0
         self._beat_at = 0.0
+        self._answers_since: float | None = None
+        """Since when the shared store answers again."""
         self._next_report = 1
         self._owed: dict[tuple[str, int], tuple[Claim, int]] = {}
         """By key and report."""
@@ -295,10 +301,21 @@ class FallbackStore:
         except Exception as error:  # noqa: BLE001  # it is tried again
             self._note_failure(error)
             self._beat_at = self._clock() + _PROBE_SECONDS
+            self._answers_since = None
             return
         self._failures_in_a_row = 0
         if self.is_degraded:
-            self._change(is_degraded=False, reason="the shared store answers again")
+            self._return()
+
+    def _return(self) -> None:
+        """The shared store answers again; it decides again once all replicas have told it."""
+        now = self._clock()
+        self._answers_since = now if self._answers_since is None else self._answers_since
+        if self.replicas > 1 and now < self._answers_since + _RETURN_SECONDS:
+            self._beat_at = now
+            return
+        self._answers_since = None
+        self._change(is_degraded=False, reason="the shared store answers again")
 
     async def _reconcile(self) -> None:
         """Tell the shared store what happened without it. What it does not confirm is told again next time."""
