@@ -328,7 +328,7 @@ class Metering(Fixed):
         usage = {"today": [row for row in own if row.day == today.isoformat()], "month": own}
         if not splits:
             return {"usage": usage}
-        split = await asyncio.to_thread(self.journal.spool.split, first, today, tenant.name)
+        split = await asyncio.to_thread(self.journal.spool.split_of, tenant.name, first, today)
         return {"usage": usage, "charges": [charge_row(charge) for charge in charges_together(*split)]}
 
     async def of_call(self, tenant: Tenant | None, request_id: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway_middleware.metering.journal.daily_line import DailyLine, LineKey, coarser, merged
 from gateway_middleware.metering.journal.daily_total import MAX_COUNT
-from gateway_middleware.metering.journal.rows import has_table, insert_rows, many
+from gateway_middleware.metering.journal.rows import has_table, insert_rows, many, places
 from gateway_middleware.metering.prices.parts import Quantities
 
 LINES = "lines"
@@ -37,14 +37,20 @@ def create_lines(connection: sqlite3.Connection) -> None:
     connection.execute(f"CREATE TABLE IF NOT EXISTS {LINES} ({keys}, {counts}, PRIMARY KEY ({_KEYS}))")
 
 
-def lines_between(connection: sqlite3.Connection, first: str, last: str, tenant: str | None = None) -> list[DailyLine]:
-    """Those of the days from first to last; of one tenant or, where that is None, of all."""
+def lines_between(connection: sqlite3.Connection, first: str, last: str) -> list[DailyLine]:
+    """Those of the days from first to last."""
+    return _found(connection, "day BETWEEN ? AND ?", (first, last))
+
+
+def lines_of_tenant(connection: sqlite3.Connection, tenant: str, days: Sequence[str]) -> list[DailyLine]:
+    """Those of one tenant on these days, without a look at those of others."""
+    return _found(connection, f"day IN ({places(days)}) AND tenant = ?", (*days, tenant))
+
+
+def _found(connection: sqlite3.Connection, condition: str, values: Sequence[str]) -> list[DailyLine]:
     if not has_table(connection, LINES):
         return []
-    rows = connection.execute(
-        f"SELECT {_NAMES} FROM {LINES} WHERE day BETWEEN ?1 AND ?2 AND (?3 IS NULL OR tenant = ?3) ORDER BY {_KEYS}",
-        (first, last, tenant),
-    )
+    rows = connection.execute(f"SELECT {_NAMES} FROM {LINES} WHERE {condition} ORDER BY {_KEYS}", values)
     return [_line(row) for row in rows]
 
 

@@ -22,7 +22,7 @@ from gateway_middleware.metering.journal import other_events, tables
 from gateway_middleware.metering.journal.call_end import CallEnd, encode
 from gateway_middleware.metering.journal.daily_line import DailyLine
 from gateway_middleware.metering.journal.daily_total import DailyTotal
-from gateway_middleware.metering.journal.lines import LineTable, lines_between
+from gateway_middleware.metering.journal.lines import LineTable, lines_between, lines_of_tenant
 from gateway_middleware.metering.journal.salvage import copy_of, salvage
 from gateway_middleware.metering.journal.spool_files import connect, inode_of, lock_file, move_aside
 from gateway_middleware.metering.kept_event import KeptEvent, OtherEvent, decode_kept
@@ -170,16 +170,20 @@ class Spool:
         """The sums of each tenant and day between two days in UTC, both included, whatever was delivered."""
         return self._run(lambda connection: tables.totals(connection, first.isoformat(), last.isoformat()))
 
-    def split(self, first: date, last: date, tenant: str | None = None) -> tuple[list[DailyTotal], list[DailyLine]]:
-        """The sums as of one moment, and the lines of what was charged alike, which they are made of; of one tenant."""
+    def split(self, first: date, last: date) -> tuple[list[DailyTotal], list[DailyLine]]:
+        """The sums as of one moment, and the lines of what was charged alike, which they are made of."""
+        days = first.isoformat(), last.isoformat()
+        return self._run(lambda connection: (tables.totals(connection, *days), lines_between(connection, *days)))
+
+    def split_of(self, tenant: str, first: date, last: date) -> tuple[list[DailyTotal], list[DailyLine]]:
+        """The same of one tenant."""
         days = first.isoformat(), last.isoformat()
 
         def both(connection: sqlite3.Connection) -> tuple[list[DailyTotal], list[DailyLine]]:
-            totals = tables.totals(connection, *days)
-            return totals, lines_between(connection, *days, tenant)
+            own = [total for total in tables.totals(connection, *days) if total.tenant == tenant]
+            return own, lines_of_tenant(connection, tenant, [total.day for total in own])
 
-        totals, lines = self._run(both)
-        return [total for total in totals if tenant in (None, total.tenant)], lines
+        return self._run(both)
 
     def count(self, change: int, *, dead: int = 0) -> None:
         """Move the gauge without a look at the file."""
