@@ -211,6 +211,22 @@ async def test_a_store_that_goes_again_at_once_has_not_come_back() -> None:
     assert [c.is_degraded for c in cluster.changes] == [True] * 3 + [False] * 3
 
 
+async def test_a_store_that_closes_while_it_comes_back_tells_what_it_knows() -> None:
+    cluster, asked = Cluster(), [claim(fresh(), rpm(300))]
+    await cluster.tick()
+    cluster.cut()
+    admitted = len(await cluster.flood(asked, 30))
+    cluster.cut(is_cut=False)
+    cluster.clock.advance(1.1)
+    await cluster.tick()
+    admitted += len(await cluster.flood(asked, 30))
+    assert all(store.is_degraded for store in cluster.stores)
+    for store in cluster.stores:
+        await store.aclose()
+
+    assert cluster.memory.used(asked[0].key) == admitted == 60
+
+
 async def taken(reservations: Reservations, claims: Sequence[Claim], calls: int) -> int:
     """How many of so many calls one replica lets in."""
     admitted = 0

@@ -382,7 +382,7 @@ class FallbackStore:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 if self._sending:
                     await asyncio.wait(self._sending)  # those that fail are among what is told below
-                if not self.is_degraded:
+                if not self.is_degraded or self._answers_since is not None:
                     await self._reconcile()
         except Exception as error:  # noqa: BLE001  # it is closed in any case
             self._note_failure(error)
