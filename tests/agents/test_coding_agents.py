@@ -28,6 +28,8 @@ TARGETS: dict[str, tuple[Any, str]] = {
     "openai-responses": ({"to": OPENAI, "speak": "responses"}, RESPONSES),
     "azure-chat": ({"to": AZURE, "speak": "chat"}, CHAT),
     "azure-responses": ({"to": AZURE, "speak": "responses"}, RESPONSES),
+    "mistral": ({"to": "mistral/mistral-large"}, CHAT),
+    "gemini": ({"to": "gemini/gemini-3.6-flash"}, CHAT),
 }
 """Where the model is, and the surface that it is then asked on."""
 
@@ -61,11 +63,13 @@ async def route(model: str, target: str) -> AsyncIterator[Rig]:
     to, surface = TARGETS[target]
     log = LogLines()
     async with Simulator().serve() as server:
-        lean = {"kind": "openai", "base_url": f"{server.url}/v1", "api_key": "sk-lean-0123456789", "surfaces": ["chat"]}
-        environment = {
-            "GATEWAY_ROUTES": json.dumps({model: [to]}),
-            "GATEWAY_PROVIDERS": json.dumps({"lean": lean}),
+        places = {"lean": "/v1", "mistral": "/as/mistral/v1", "gemini": "/as/gemini/v1beta/openai"}
+        chat_only = {"kind": "openai", "api_key": "sk-upstream-0123456789", "surfaces": ["chat"]}
+        providers: dict[str, dict[str, Any]] = {
+            name: {**chat_only, "base_url": server.url + path} for name, path in places.items()
         }
+        providers["mistral"]["stream_options"] = False
+        environment = {"GATEWAY_ROUTES": json.dumps({model: [to]}), "GATEWAY_PROVIDERS": json.dumps(providers)}
         async with gateway_for(server.url, {"write_log": log}, **environment) as url:
             yield Rig(url, server.simulator, log, surface)
 
@@ -119,7 +123,7 @@ async def run_codex(rig: Rig, folder: Path, model: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
 
-CODEX_TARGETS = ["anthropic", "openai-chat", "openai-responses", "azure-responses"]
+CODEX_TARGETS = ["anthropic", "openai-chat", "openai-responses", "azure-responses", "mistral", "gemini"]
 
 
 @pytest.mark.parametrize("target", CODEX_TARGETS)

@@ -27,6 +27,11 @@ def _asks_for(body: Document, kind: str) -> bool:
     return isinstance(form, dict) and form.get("type") == kind
 
 
+def _has_free_form(body: Document) -> bool:
+    """Whether a tool is none of the functions that everybody has."""
+    return any(tool.get("type") != "function" for tool in body.get("tools", ()))
+
+
 def _vllm(document: Document) -> Document:
     for choice in document.get("choices", ()):
         choice["stop_reason"] = None
@@ -111,6 +116,8 @@ _MISTRAL_FIELDS = frozenset({
 
 
 def _mistral_refuses(body: Document) -> Refusal | None:
+    if _has_free_form(body):
+        return Refusal(status=422, message="Input should be 'function'", param="tools")
     foreign = sorted(body.keys() - _MISTRAL_FIELDS)
     return Refusal(status=422, message="Extra inputs are not permitted", param=foreign[0]) if foreign else None
 
@@ -199,6 +206,8 @@ def _gemini_refuses(body: Document) -> Refusal | None:
     if foreign:
         message = f'Invalid JSON payload received. Unknown name "{foreign[0]}": Cannot find field.'
         return Refusal(status=400, message=message)
+    if _has_free_form(body):
+        return Refusal(status=400, message='Invalid JSON payload received. Unknown name "custom": Cannot find field.')
     if any(_lacks_signature(turn) for turn in body.get("messages", ())):
         return Refusal(status=400, message="Function call in the content block is missing a `thought_signature`.")
     return None

@@ -8,6 +8,7 @@ import msgspec
 
 from gateway_middleware.core.errors import UpstreamProtocolError
 from gateway_middleware.translation.chat.signatures import signature_in
+from gateway_middleware.translation.free_form import unwrap
 from gateway_middleware.translation.vocabulary import Answer, Citation, Reasoning, Refusal, Stop, Text, ToolCall
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ STOPS = {
 _decode = msgspec.json.Decoder(_Completion).decode
 
 
-def read_answer(body: bytes, _context: Context) -> Answer:
+def read_answer(body: bytes, context: Context) -> Answer:
     """Raises `UpstreamProtocolError` for what is no chat completion with a choice."""
     try:
         completion = _decode(body)
@@ -70,7 +71,7 @@ def read_answer(body: bytes, _context: Context) -> Answer:
     if not completion.choices:
         raise UpstreamProtocolError("The provider's answer has no choices.")
     choice = completion.choices[0]
-    parts = _parts(choice.message)
+    parts = _parts(choice.message, context)
     has_calls = any(isinstance(part, ToolCall) for part in parts)
     has_refusal = any(isinstance(part, Refusal) for part in parts)
     return Answer(
@@ -95,7 +96,7 @@ def reasoning_of(content: str | None, other: object) -> str | None:
     return content or (other if isinstance(other, str) else None)
 
 
-def _parts(message: _Message) -> list[Text | ToolCall | Reasoning | Refusal]:
+def _parts(message: _Message, context: Context) -> list[Text | ToolCall | Reasoning | Refusal]:
     parts: list[Text | ToolCall | Reasoning | Refusal] = []
     reasoning = reasoning_of(message.reasoning_content, message.reasoning)
     if reasoning:
@@ -107,15 +108,21 @@ def _parts(message: _Message) -> list[Text | ToolCall | Reasoning | Refusal]:
         parts.append(Refusal(text=message.refusal))
     for call in message.tool_calls or ():
         signature = signature_in(call.extra_content)
-        parts += [_call(call)] if signature is None else [signature, _call(call)]
+        called = _call(call, context)
+        parts += [called] if signature is None else [signature, called]
     return parts
 
 
-def _call(call: _Call) -> ToolCall:
+def _call(call: _Call, context: Context) -> ToolCall:
     called = call.function or call.custom or Called()
-    is_free_form = call.custom is not None
-    text = called.input if is_free_form else called.arguments
-    return ToolCall(id=call.id or "", name=called.name or "", arguments=text or "", is_free_form=is_free_form)
+    text = (called.arguments if call.custom is None else called.input) or ""
+    is_wrapped = call.custom is None and called.name in context.free_form
+    return ToolCall(
+        id=call.id or "",
+        name=called.name or "",
+        arguments=unwrap(text) if is_wrapped else text,
+        is_free_form=is_wrapped or call.custom is not None,
+    )
 
 
 def _citation(annotation: dict[str, Any]) -> Citation:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.core.domain import Dialect
 from gateway_middleware.translation.calls import check_calls
 from gateway_middleware.translation.chat.content import messages_of
+from gateway_middleware.translation.free_form import as_functions
 from gateway_middleware.translation.messages.tools import object_schema
 from gateway_middleware.translation.openai_options import (
     effort_of,
@@ -28,6 +29,8 @@ _AS_THEY_ARE = ("seed", "frequency_penalty", "presence_penalty", "logit_bias", "
 def write_request(conversation: Conversation, target: Target, losses: Losses) -> dict[str, Any]:
     """The body. `losses` takes what chat, or this model, has no word for."""
     check_calls(conversation, losses)
+    if _has_only_functions(target):
+        conversation = as_functions(conversation, losses)
     body: dict[str, Any] = {"model": target.model, "messages": messages_of(conversation, target.model, losses)}
     body |= tools_of(conversation, target, losses, write_tool=_tool, write_choice=_choice)
     effort = effort_of(conversation, target, losses)
@@ -48,6 +51,11 @@ def write_request(conversation: Conversation, target: Target, losses: Losses) ->
     if conversation.is_stream:
         body["stream"] = True
     return body
+
+
+def _has_only_functions(target: Target) -> bool:
+    """Free-form tools are OpenAI's own: other servers of its format refuse them."""
+    return target.dialect is Dialect.OPENAI and not target.facts.is_openai
 
 
 def _cap_name(target: Target) -> str:

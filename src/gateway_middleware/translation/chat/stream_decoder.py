@@ -21,6 +21,7 @@ from gateway_middleware.translation.events import (
     Started,
     TextDelta,
 )
+from gateway_middleware.translation.free_form import Unwrapper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,17 +66,25 @@ _decode_any = msgspec.json.Decoder().decode
 class _OpenCall:
     """A call whose arguments are on their way."""
 
-    __slots__ = ("arguments", "index", "signature", "started")
+    __slots__ = ("_unwrapper", "arguments", "index", "signature", "started")
 
-    def __init__(self, index: int, started: CallStarted, signature: Reasoning | None) -> None:
+    def __init__(
+        self, index: int, started: CallStarted, signature: Reasoning | None, unwrapper: Unwrapper | None
+    ) -> None:
         self.index = index
         self.started = started
         self.signature = signature
+        self._unwrapper = unwrapper
         self.arguments: list[str] = []
 
     def begin(self) -> list[Event]:
         """What comes before its arguments."""
         return [self.started] if self.signature is None else [ReasoningEnded(self.signature), self.started]
+
+    def say(self, piece: str) -> list[Event]:
+        """What a piece of its arguments, in their order, says."""
+        text = piece if self._unwrapper is None else self._unwrapper.feed(piece)
+        return [CallDelta(self.started.index, text)] if text else []
 
     @property
     def is_whole(self) -> bool:
@@ -92,9 +101,10 @@ class ChatStreamDecoder:
     Pieces of a later call wait only while the arguments of the one before it are not a whole JSON value.
     """
 
-    __slots__ = ("_calls", "_has_refusal", "_has_started", "_order", "_reason")
+    __slots__ = ("_calls", "_free_form", "_has_refusal", "_has_started", "_order", "_reason")
 
     def __init__(self, context: Context) -> None:
+        self._free_form = context.free_form
         self._has_started = False
         self._has_refusal = False
         self._reason: str | None = None
@@ -150,7 +160,7 @@ class ChatStreamDecoder:
             return
         call.arguments.append(arguments)
         if self._order[0] == index:
-            events.append(CallDelta(call.started.index, arguments))
+            events += call.say(arguments)
         elif self._calls[self._order[0]].is_whole:
             self._close_first(events)
 
@@ -169,10 +179,11 @@ class ChatStreamDecoder:
         return len(self._calls) if piece.id or not self._calls else len(self._calls) - 1
 
     def _open(self, index: int, piece: _Call, called: Called, events: list[Event]) -> _OpenCall:
-        started = CallStarted(
-            len(self._calls), piece.id or f"call_{index}", called.name or "", piece.custom is not None
-        )
-        call = self._calls[index] = _OpenCall(index, started, signature_in(piece.extra_content))
+        is_wrapped = piece.custom is None and called.name in self._free_form
+        is_free_form = is_wrapped or piece.custom is not None
+        started = CallStarted(len(self._calls), piece.id or f"call_{index}", called.name or "", is_free_form)
+        unwrapper = Unwrapper() if is_wrapped else None
+        call = self._calls[index] = _OpenCall(index, started, signature_in(piece.extra_content), unwrapper)
         self._order.append(index)
         if len(self._order) > 1 and self._calls[self._order[0]].is_whole:
             self._close_first(events)
@@ -188,4 +199,5 @@ class ChatStreamDecoder:
         if self._order:
             following = self._calls[self._order[0]]
             events += following.begin()
-            events += [CallDelta(following.started.index, piece) for piece in following.arguments]
+            for piece in following.arguments:
+                events += following.say(piece)

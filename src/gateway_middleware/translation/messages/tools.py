@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway_middleware.translation.free_form import FREE_FORM_SCHEMA
 from gateway_middleware.translation.vocabulary import Choice, Tool, ToolChoice
 
 if TYPE_CHECKING:
@@ -11,13 +12,6 @@ if TYPE_CHECKING:
     from gateway_middleware.translation.fields import Fields, Losses
     from gateway_middleware.translation.vocabulary import Conversation
 
-FREE_FORM_SCHEMA = {
-    "type": "object",
-    "properties": {"input": {"type": "string"}},
-    "required": ["input"],
-    "additionalProperties": False,
-}
-"""What a free-form tool takes where every tool takes JSON."""
 _CHOICES = {"auto": Choice.AUTO, "any": Choice.REQUIRED, "none": Choice.NONE, "tool": Choice.NAMED}
 _TYPES = {choice: name for name, choice in _CHOICES.items()}
 
