@@ -70,10 +70,10 @@
 
   function span(seconds) {
     const s = Math.max(0, Math.round(seconds));
-    if (s < 60) return s + " s";
-    if (s < 3600) return Math.floor(s / 60) + " min" + (s < 600 && s % 60 ? " " + s % 60 + " s" : "");
-    if (s < 86400) return Math.floor(s / 3600) + " h " + Math.floor(s % 3600 / 60) + " min";
-    return Math.floor(s / 86400) + " d " + Math.floor(s % 86400 / 3600) + " h";
+    if (s < 60) return s + "\u00a0s";
+    if (s < 3600) return Math.floor(s / 60) + "\u00a0min" + (s < 600 && s % 60 ? "\u00a0" + s % 60 + "\u00a0s" : "");
+    if (s < 86400) return Math.floor(s / 3600) + "\u00a0h\u00a0" + Math.floor(s % 3600 / 60) + "\u00a0min";
+    return Math.floor(s / 86400) + "\u00a0d\u00a0" + Math.floor(s % 86400 / 3600) + "\u00a0h";
   }
 
   const now = () => seen ? Date.parse(seen.generated_at) / 1000 : 0;

@@ -175,7 +175,7 @@ def _search_call(item: Fields) -> Message:
 
 def _search_result(item: Fields, tools: list[Tool]) -> Message:
     """A search is answered with the names of what it has loaded: the tools stand with all others."""
-    loaded = read_tools(item)
+    loaded = read_tools(item, are_loaded=True)
     tools += loaded
     text = Text(text="\n".join(tool.name for tool in loaded) or "Nothing was found.")
     return Message(role=Role.USER, parts=(ToolResult(call_id=item.needed_text("call_id"), parts=(text,)),))

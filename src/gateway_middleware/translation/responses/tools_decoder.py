@@ -13,9 +13,18 @@ if TYPE_CHECKING:
 ONLY_OPENAI = "is only for providers that have Responses themselves"
 
 
-def read_tools(fields: Fields) -> list[Tool]:
-    """Those of the member `tools`. Raises `InvalidRequestError` for one that runs at the provider."""
-    return [tool for entry in fields.children("tools") for tool in _read_entry(entry)]
+def read_tools(fields: Fields, *, are_loaded: bool = False) -> list[Tool]:
+    """Those of the member `tools`. Raises `InvalidRequestError` for one that runs at the provider.
+
+    `are_loaded`: a search has found them, so that it says nothing that they were to wait for one.
+    """
+    tools = []
+    for entry in fields.children("tools"):
+        for tool, kind, namespace in _entries(entry):
+            if are_loaded:
+                tool.ignore("defer_loading")
+            tools.append(_read_tool(tool, kind, namespace))
+    return tools
 
 
 def together(listed: list[Tool], offered: list[Tool]) -> tuple[Tool, ...]:
@@ -24,17 +33,16 @@ def together(listed: list[Tool], offered: list[Tool]) -> tuple[Tool, ...]:
     return (*(tool for tool in listed if tool.name not in latest), *latest.values())
 
 
-def _read_entry(fields: Fields) -> list[Tool]:
-    """A tool, or all of a namespace, whose description is then lost."""
+def _entries(fields: Fields) -> list[tuple[Fields, str | None, str | None]]:
+    """A tool with its type, or all of a namespace with that, whose description is then lost."""
     kind = fields.text("type")
     if kind != "namespace":
-        return [_read_tool(fields, kind)]
+        return [(fields, kind, None)]
     namespace = fields.needed_text("name")
-    return [_read_tool(tool, tool.text("type"), namespace) for tool in fields.children("tools")]
+    return [(tool, tool.text("type"), namespace) for tool in fields.children("tools")]
 
 
-def _read_tool(fields: Fields, kind: str | None, namespace: str | None = None) -> Tool:
-    fields.ignore("defer_loading")  # elsewhere a model has all of its tools at once
+def _read_tool(fields: Fields, kind: str | None, namespace: str | None) -> Tool:
     if kind == SEARCH and namespace is None and fields.text("execution") == "client":
         return Tool(name=SEARCH, description=fields.text("description"), schema=fields.any("parameters"))
     if kind not in {"function", "custom", None}:
