@@ -196,6 +196,28 @@ async def test_the_first_to_come_back_takes_no_room_that_others_have_taken() -> 
     assert admitted == cluster.memory.used(asked[0].key) == 300
 
 
+async def test_slots_that_are_held_by_shares_are_told_before_the_store_decides_again() -> None:
+    cluster, asked = Cluster(), [claim(fresh(), slots(12))]
+    await cluster.tick()
+    cluster.cut()
+    held = await cluster.flood(asked, 60)
+    assert len(held) == 12
+    await held.pop().settle()
+    cluster.cut(is_cut=False)
+    for _ in range(24):
+        for reservations in cluster.reservations:
+            cluster.clock.advance(0.25 / 3)
+            await reservations.tick()
+            with contextlib.suppress(LimitReachedError):
+                held.append(await reservations.reserve(asked))
+            assert len(held) <= 12
+    assert [c.is_degraded for c in cluster.changes] == [True] * 3 + [False] * 3
+    for reservation in held:
+        await reservation.settle()
+    await cluster.tick()
+    assert cluster.memory.used(asked[0].key) == 0
+
+
 async def test_a_store_that_goes_again_at_once_has_not_come_back() -> None:
     cluster, asked = Cluster(), [claim(fresh(), rpm(300))]
     await cluster.tick()
@@ -343,15 +365,17 @@ async def test_slots_are_followed_through_an_outage() -> None:
     assert len(held) == 4
     await held.pop().settle()
     await held.pop(0).settle()
-    assert len(await cluster.flood(asked, 9)) == 2
+    held += await cluster.flood(asked, 9)
+    assert len(held) == 4
     cluster.cut(is_cut=False)
     cluster.clock.advance(1.1)
     await cluster.tick()
+    assert cluster.memory.used(asked[0].key) == 4  # what lives, and no other
+    await held.pop().settle()
     for _ in range(40):
         await cluster.tick()
-
-    assert cluster.memory.used(asked[0].key) == 2 + 0  # what lives, and no other
-    assert len(held) == 2
+    assert cluster.memory.used(asked[0].key) == 3
+    assert len(held) == 3
 
 
 @pytest.mark.parametrize(("policy", "admitted"), [("share", 10), ("open", 30), ("closed", 0)])

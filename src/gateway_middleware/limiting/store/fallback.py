@@ -298,6 +298,8 @@ class FallbackStore:
             self._live_replicas = max(seen, self._live_replicas) if self.is_degraded else seen
             self._beat_at = self._clock() + _HEARTBEAT_SECONDS
             await self._reconcile()
+            if self.is_degraded:
+                await self._tell_leases()
         except Exception as error:  # noqa: BLE001  # it is tried again
             self._note_failure(error)
             self._beat_at = self._clock() + _PROBE_SECONDS
@@ -329,6 +331,13 @@ class FallbackStore:
                 await self._settle_again(names)
             for reports in _slices(list(self._unconfirmed.values())):
                 await self._send_reports(reports)
+
+    async def _tell_leases(self) -> None:
+        """Have the shared store know every slot that is held here. What is given back meanwhile is told after this."""
+        for leases in _slices(self._local.leases()):
+            sent = self._shared.renew(leases)
+            if sent is not None:
+                await sent
 
     def _new_reports(self) -> list[_Report]:
         """What is owed by now. A correction of what is not confirmed yet stays owed."""

@@ -99,6 +99,16 @@ class MemoryStore:
             if isinstance(cell, Leases):
                 cell.hold(owner, until)
 
+    def leases(self) -> list[tuple[str, bytes]]:
+        """All that are held, by key and owner."""
+        now, held = self.now(), list[tuple[str, bytes]]()
+        for cells in (self._cells, self._unswept):
+            for key, cell in cells.items():
+                if isinstance(cell, Leases):
+                    cell.advance(now)
+                    held += [(key, owner) for owner in cell.expiries]
+        return held
+
     def adopt(self, statuses: Sequence[LimitStatus], owner: bytes, untold: Mapping[str, int]) -> None:
         """Follow a decision that was taken elsewhere: its totals, and the leases that this process holds.
 
