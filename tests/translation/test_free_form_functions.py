@@ -29,6 +29,11 @@ def test_the_tool_is_a_function_and_its_grammar_is_listed() -> None:
     assert asked.dropped == ("tools[].format",)
 
 
+@pytest.mark.parametrize("form", [{}, {"format": {"type": "text"}}])
+def test_nothing_is_lost_of_a_tool_without_a_grammar(form: dict[str, Any]) -> None:
+    assert call(tools=[{"type": "custom", "name": "patch", **form}]).dropped == ()
+
+
 @pytest.mark.parametrize(("model", "to"), [("gpt-5.5", "openai"), ("a-deployment", "azure")])
 def test_openais_own_models_keep_it(model: str, to: str) -> None:
     asked = call(model, to)
