@@ -70,9 +70,14 @@ async def test_a_key_and_a_tenant_are_found_by_whoever_is_asked_first(tmp_path: 
         for number in range(5):
             keys = f"{TENANTS}/t{number}/keys"
             assert (await ask(one, "POST", TENANTS, {"name": f"t{number}"}))[0] == 201
+            if number % 2:
+                assert (await ask(other, "GET", keys)) == (200, {"tenant": f"t{number}", "keys": []})
             status, made = await ask(other, "POST", keys, {})
             assert status == 201
             assert (await ask(one, "DELETE", f"{keys}/{made['key_id']}"))[0] == 200
+            headers = [(b"authorization", f"Bearer {ADMIN}".encode())]
+            usage = await drive(other.gateway, path="/v1/admin/usage", query=b"tenant=t%d" % number, headers=headers)
+            assert (usage.status, usage.json()["tenant"]) == (200, f"t{number}")
             assert number in {int(row["name"][1:]) for row in (await ask(other, "GET", TENANTS))[1]["tenants"]}
 
 

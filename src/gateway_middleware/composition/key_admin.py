@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from gateway_middleware.composition.keys import absent
 from gateway_middleware.composition.quotas import written_limits
-from gateway_middleware.core.errors import ConflictError, InvalidRequestError, PathNotFoundError, UnavailableError
+from gateway_middleware.core.errors import ConflictError, InvalidRequestError, UnavailableError
 from gateway_middleware.operations.key_rows import configured_key_row, key_row, step_row, tenant_row
 from gateway_middleware.settings.faults import nearest
 from gateway_middleware.tenancy.keys import digest, new_key, new_public_id
@@ -55,7 +56,7 @@ class KeyAdmin:
 
     async def list_tenants(self) -> dict[str, Any]:
         """Every tenant that is configured or was made."""
-        await self._fleet.look()
+        await self._keys.look()
         configured = self._keys.configured
         rows = [tenant_row(name, t.models, self._count(name), source="configuration")
                 for name, (t, _) in configured.items()]  # fmt: skip
@@ -67,7 +68,7 @@ class KeyAdmin:
         limits, per_key, step = new.limits.as_written, new.per_key.as_written, _stored(new.on_budget)
         self._check_limits(limits, per_key)
         self._check_step(step)
-        await self._fleet.look()
+        await self._keys.look()
         if new.name in self._keys.configured or new.name in self._stored.tenants:
             raise ConflictError(f"There is a tenant `{new.name}` already.", code="tenant_exists", param="name")
         if len(self._stored.tenants) >= MAX_TENANTS:
@@ -86,10 +87,10 @@ class KeyAdmin:
 
     async def change_tenant(self, name: str, change: TenantChange, by: Requester) -> dict[str, Any]:
         """Other limits or models of a tenant that was made at run time. Raises as `create_tenant`."""
-        is_known = await self._fleet.look()
+        is_known = await self._keys.look()
         before = self._stored.tenants.get(name)
         if before is None or name in self._keys.configured:
-            raise self._absent(f"No tenant `{name}` was made at run time.", "unknown_tenant", is_known=is_known)
+            raise absent(f"No tenant `{name}` was made at run time.", "unknown_tenant", is_known=is_known)
         changes = change.given
         self._check_limits(changes.get("limits", {}), changes.get("per_key", {}))
         audited = dict(changes)
@@ -107,7 +108,7 @@ class KeyAdmin:
 
     async def list_keys(self, tenant: str) -> dict[str, Any]:
         """The keys of a tenant, none of them itself. Raises `PathNotFoundError`."""
-        self._check_tenant(tenant, is_known=await self._fleet.look())
+        self._check_tenant(tenant, is_known=await self._keys.look())
         rows = [configured_key_row(tenant, key) for key in self._keys.configured.get(tenant, (None, ()))[1]]
         rows += [key_row(key, self._stored.secrets(key.key_id), self._wall()) for key in self._stored.keys(tenant)]
         return {"tenant": tenant, "keys": rows}
@@ -115,7 +116,7 @@ class KeyAdmin:
     async def create_key(self, tenant: str, new: NewKey, by: Requester) -> dict[str, Any]:
         """A new key; this answer is the only one that holds it. Raises `PathNotFoundError` and `UnavailableError`."""
         if self._keys.tenant(tenant) is None:
-            self._check_tenant(tenant, is_known=await self._fleet.look())
+            self._check_tenant(tenant, is_known=await self._keys.look())
         limits = new.limits.as_written
         self._check_limits(limits)
         self._check_room()
@@ -135,7 +136,7 @@ class KeyAdmin:
 
     async def change_key(self, tenant: str, key_id: str, change: KeyChange, by: Requester) -> dict[str, Any]:
         """Other limits, models or end of a key. Raises as `create_key`."""
-        before, changes = self._existing(tenant, key_id, is_known=await self._fleet.look()), change.given
+        before, changes = self._existing(tenant, key_id, is_known=await self._keys.look()), change.given
         self._check_limits(changes.get("limits", {}))
         self._check_store()
         after = replace(before, **changes)
@@ -148,7 +149,7 @@ class KeyAdmin:
 
     async def rotate_key(self, tenant: str, key_id: str, rotation: Rotation, by: Requester) -> dict[str, Any]:
         """A new secret of a key; the others work for the grace. Raises `PathNotFoundError`, `UnavailableError`."""
-        key = self._existing(tenant, key_id, is_known=await self._fleet.look())
+        key = self._existing(tenant, key_id, is_known=await self._keys.look())
         self._check_store()
         self._drop_ended(key_id)
         text = new_key(public=key_id)
@@ -166,7 +167,7 @@ class KeyAdmin:
     async def revoke_key(self, tenant: str, key_id: str, by: Requester) -> dict[str, Any]:
         """Refuse a key from now on. While a store is away: here at once, elsewhere when it is back, and a 503."""
         # What is known is revoked without a look: nothing is to delay it.
-        is_known = self._stored.key(tenant, key_id) is not None or await self._fleet.look()
+        is_known = self._stored.key(tenant, key_id) is not None or await self._keys.look()
         key = self._existing(tenant, key_id, is_known=is_known)
         async with self._audit.change("key.revoked", by, **_named(key), is_urgent=True):
             entries = self._void(key)
@@ -206,25 +207,15 @@ class KeyAdmin:
 
     def _check_tenant(self, tenant: str, *, is_known: bool) -> None:
         if self._keys.tenant(tenant) is None:
-            raise self._absent(f"No tenant is called `{tenant}`.", "unknown_tenant", is_known=is_known)
+            raise absent(f"No tenant is called `{tenant}`.", "unknown_tenant", is_known=is_known)
 
     def _existing(self, tenant: str, key_id: str, *, is_known: bool) -> StoredKey:
         self._check_tenant(tenant, is_known=is_known)
         key = self._stored.key(tenant, key_id)
         if key is None:
             message = f"The tenant `{tenant}` has no key `{key_id}` that was made at run time."
-            raise self._absent(message, "unknown_key", is_known=is_known)
+            raise absent(message, "unknown_key", is_known=is_known)
         return key
-
-    def _absent(self, message: str, code: str, *, is_known: bool) -> PathNotFoundError | UnavailableError:
-        """A 404 where the store has been asked; while it is away another process may have made it."""
-        if is_known:
-            return PathNotFoundError(message, code=code)
-        return UnavailableError(
-            f"{message} Another process may have made it: the store of keys is away.",
-            code="key_store_unavailable",
-            retry_after=1.0,
-        )
 
     def _check_room(self) -> None:
         if len(self._stored) >= MAX_KEYS:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.composition.quotas import quota_of_stored, written_limits
 from gateway_middleware.core.domain import Tenant
+from gateway_middleware.core.errors import PathNotFoundError, UnavailableError
 from gateway_middleware.limiting.quota import StoredQuotas
 from gateway_middleware.tenancy.stored_keys import (
     Statement,
@@ -28,6 +29,17 @@ if TYPE_CHECKING:
     from gateway_middleware.tenancy.keys import TenantKey
 
 KIND = "tenant-key"
+
+
+def absent(message: str, code: str, *, is_known: bool) -> PathNotFoundError | UnavailableError:
+    """A 404 where the store has been asked; while it is away another process may have made it."""
+    if is_known:
+        return PathNotFoundError(message, code=code)
+    return UnavailableError(
+        f"{message} Another process may have made it: the store of keys is away.",
+        code="key_store_unavailable",
+        retry_after=1.0,
+    )
 
 
 class RuntimeKeys:
@@ -96,6 +108,10 @@ class RuntimeKeys:
         return self.stored.tenants.keys()
 
     # How it is told.
+
+    async def look(self) -> bool:
+        """Hear what other processes have told until now; False where that cannot be known."""
+        return await self._fleet.look()
 
     async def tell(self, *statements: Statement) -> bool:
         """Have these hold here, and wait for the store that the other processes read; whether it has them."""

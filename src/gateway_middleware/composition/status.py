@@ -149,7 +149,7 @@ class Status:
     async def _usage_of_named(self, query: Mapping[str, str]) -> dict[str, Any]:
         if "tenant" not in query:
             raise InvalidRequestError("Whose usage? `?tenant=<name>`.", param="tenant")
-        return await self._usage_of(self._tenants.named(query["tenant"]), query)
+        return await self._usage_of(await self._tenants.named(query["tenant"]), query)
 
     async def _reconcile(self, query: Mapping[str, str]) -> dict[str, Any]:
         return await self._metering.reconcile(query.get("from"), query.get("to"))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from prometheus_client.registry import Collector
 
 from gateway_middleware.composition.identity import Identities
+from gateway_middleware.composition.keys import absent
 from gateway_middleware.composition.part import Commit
 from gateway_middleware.core.domain import Tenant
-from gateway_middleware.core.errors import PathNotFoundError
 from gateway_middleware.intake.ownership import ResponseOwners
 from gateway_middleware.operations.metric import Counter
 from gateway_middleware.tenancy.resolvers import OPEN, ApiKeyResolver, CredentialFree, OpenResolver
@@ -140,14 +140,23 @@ class Tenants(Collector):
             self._revocations.listing_changed(self._digests, digests)
             self._digests = digests
 
-    def named(self, name: str) -> Tenant:
-        """The tenant of a name; any name, where the host says who calls. Raises `PathNotFoundError`."""
+    async def named(self, name: str) -> Tenant:
+        """The tenant of a name; any name, where the host says who calls.
+
+        Raises `PathNotFoundError`, and `UnavailableError` where another process may have made it.
+        """
         if self._is_host:
             return Tenant(name=name)
-        tenant = self._listed.get(name) or self._keys.tenant(name)
+        tenant = self._known(name)
         if tenant is None:
-            raise PathNotFoundError(f"No tenant is called `{name}`.", code="unknown_tenant")
+            is_known = await self._keys.look()
+            tenant = self._known(name)
+            if tenant is None:
+                raise absent(f"No tenant is called `{name}`.", "unknown_tenant", is_known=is_known)
         return tenant
+
+    def _known(self, name: str) -> Tenant | None:
+        return self._listed.get(name) or self._keys.tenant(name)
 
     def names(self) -> Collection[str]:
         """Of all that are configured or were made; none, where the host says who calls."""
