@@ -26,8 +26,14 @@ from gateway_middleware.tenancy.resolvers import ApiKeyResolver, Credential, Ope
 from gateway_middleware.tenancy.trusted_header import TenantHeader, TrustedProxies, signature_of
 
 KEY = new_key()
-OTHER = "A" if KEY[-1] != "A" else "B"
-GUESSES = [new_key(), new_key(public=public_id(KEY)), KEY[:-1] + OTHER, KEY[:12] + OTHER + KEY[13:]]
+
+
+def changed(at: int) -> str:
+    """The key with another letter in this place."""
+    return KEY[:at] + ("A" if KEY[at] != "A" else "B") + KEY[at + 1 :]
+
+
+GUESSES = [new_key(), new_key(public=public_id(KEY)), changed(len(KEY) - 1), changed(12)]
 """A key that nobody has; then wrong secrets of a key that is there: another one, two that differ by one letter."""
 ACME = Tenant(name="acme")
 SECRET = b"a-secret-of-some-length"
