@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 
 import msgspec
@@ -15,6 +16,7 @@ from gateway_middleware.simulator.vendors import VENDORS, Vendor
 
 _UNKNOWN_PREFIX = "missing-"
 _BARE = Parameters()
+_NO_SIGNATURE = re.compile(rb'"signature":"[^"]*[^"A-Za-z0-9+/=_-]')
 _BODILESS = frozenset({MODELS, STORED})
 
 
@@ -91,7 +93,13 @@ def refusal_for(call: Call, keys: Container[str] | None) -> Refusal | None:
     key = credential(call.headers, names)
     if names and (not key or (keys is not None and key not in keys)):
         return Refusal(status=401, message=_unauthorized(key))
-    return _version_refusal(call) or _body_refusal(call) or _model_refusal(call) or _vendor_refusal(call)
+    return (
+        _version_refusal(call)
+        or _body_refusal(call)
+        or _signature_refusal(call)
+        or _model_refusal(call)
+        or _vendor_refusal(call)
+    )
 
 
 def _text(value: bytes | None) -> str | None:
@@ -123,10 +131,19 @@ def _body_refusal(call: Call) -> Refusal | None:
         return Refusal(status=400, message=call.complaint)
     name = missing(call.place, call.parameters)
     if name is None:
-        return None
+        return _signature_refusal(call)
     is_anthropic = call.place.provider is Dialect.ANTHROPIC
     message = f"{name}: Field required" if is_anthropic else f"Missing required parameter: '{name}'."
     return Refusal(status=400, message=message, param=name, code=None if is_anthropic else "missing_required_parameter")
+
+
+def _signature_refusal(call: Call) -> Refusal | None:
+    """Anthropic's signatures are base64."""
+    if call.place.provider is not Dialect.ANTHROPIC or b'"signature"' not in call.body:
+        return None
+    if _NO_SIGNATURE.search(call.body) is not None:
+        return Refusal(status=400, message="messages.1.content.0: Invalid `signature` in `thinking` block")
+    return None
 
 
 def _is_served(place: Place) -> bool:

@@ -17,6 +17,11 @@ from gateway_middleware.translation.counting import COUNTED_SURFACES
 from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
 from gateway_middleware.translation.extras import RefusedExtras
 from gateway_middleware.translation.fields import Losses
+from gateway_middleware.translation.foreign_thoughts import (
+    has_foreign_thoughts,
+    is_about_signatures,
+    without_foreign_thoughts,
+)
 from gateway_middleware.translation.reader import TranslatedAnswer, TranslatedStream
 from gateway_middleware.translation.structured import ANSWER_TOOL
 from gateway_middleware.translation.target import Target
@@ -48,6 +53,7 @@ class TranslatingProvider:
         "_configured_secrets",
         "_has_responses",
         "_inner",
+        "_leaves_out_thoughts",
         "_models",
         "_native",
         "_now",
@@ -77,6 +83,7 @@ class TranslatingProvider:
         self._has_responses = has_responses
         self._now = now
         self._native = native
+        self._leaves_out_thoughts = False
         self._refused_extras = RefusedExtras(now)
         self._targets: PlanPart[[], dict[tuple[str, Surface | None], Surface]] = PlanPart(dict)
         self.name, self.kind, self.origin = inner.name, inner.kind, inner.origin
@@ -118,6 +125,8 @@ class TranslatingProvider:
         """Raises `TranslationError` for a field that cannot be translated, or that a strict client would lose."""
         target = self._target(request, deployment)
         if target is request.surface:
+            if self._leaves_out_thoughts and has_foreign_thoughts(request):
+                request = without_foreign_thoughts(request)
             return self._inner.prepare(request, deployment)
         losses = Losses(CLIENTS[request.surface].names)
         body = _members(request.body)
@@ -141,15 +150,21 @@ class TranslatingProvider:
         return msgspec.structs.replace(upstream, translation=translation)
 
     def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
-        """Besides what the adapter learns: that a server takes no fields but those of the conversation."""
+        """Besides what the adapter learns: that a server takes no extras, or Anthropic no thoughts of other vendors."""
         target = self._target(request, deployment)
         if target is request.surface:
-            return self._inner.learns(request, deployment, error)
+            return self._inner.learns(request, deployment, error) or self._learns_of_thoughts(request, error)
         translated = msgspec.structs.replace(request, surface=target, wants_stream_usage=False)
         is_openai = target is not Surface.MESSAGES
         return self._inner.learns(translated, deployment, error) or (
             is_openai and self._refused_extras.learns(deployment.model, error)
         )
+
+    def _learns_of_thoughts(self, request: ModelRequest, error: UpstreamStatusError) -> bool:
+        if request.is_strict or not is_about_signatures(error) or not has_foreign_thoughts(request):
+            return False
+        self._leaves_out_thoughts = True
+        return True
 
     def _target(self, request: ModelRequest, deployment: Deployment) -> Surface:
         """The surface that the provider is asked on, worked out once for each deployment of a plan."""

@@ -11,6 +11,8 @@ from typing import Any
 from gateway_middleware.translation.vocabulary import Reasoning, Vendor
 
 _OPENAI, _GOOGLE = "openai.", "google."
+FOREIGN_MARKS = (_OPENAI, _GOOGLE)
+"""How signatures begin that are none of Anthropic's."""
 
 
 def block_of(reasoning: Reasoning) -> dict[str, Any] | None:

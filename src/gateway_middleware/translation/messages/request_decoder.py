@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "cache": "cache_control",
+    "cache_key": "cache_control",
     "part.cache": "messages[].content[].cache_control",
     "system.cache": "system[].cache_control",
     "tool.cache": "tools[].cache_control",
