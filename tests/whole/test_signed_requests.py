@@ -42,7 +42,7 @@ class Bedrock:
 
     def _verify(self, head: str, body: bytes) -> bool:
         line, *rest = head.split("\r\n")
-        headers = dict(pair.split(": ", 1) for pair in rest)
+        headers = {name.lower(): value for name, value in (pair.split(": ", 1) for pair in rest)}
         self.tokens.append(headers.get("x-amz-security-token"))
         found = _AUTHORIZATION.fullmatch(headers["authorization"])
         assert found is not None
