@@ -82,7 +82,7 @@ def shown(text: str, limit: int) -> str:
 
 def call_line(record: CallRecord) -> CallLine:
     """The facts of a call that has ended."""
-    started, usage = record.started, record.usage
+    started = record.started
     line = CallLine(
         ts=datetime.fromtimestamp(record.received_at, UTC),
         level="error" if record.outcome in _ALARMING else "info",
@@ -108,21 +108,21 @@ def call_line(record: CallRecord) -> CallLine:
     if record.model is not None:
         line.model = _name(record.model)
         line.route = _name(record.route)
+    if record.attribution is not None:
+        _add_attribution(line, record.attribution)
+    if record.attempts:
+        _add_attempts(line, record)
+    _add_seldom(line, record)
+    return line
+
+
+def _add_seldom(line: CallLine, record: CallRecord) -> None:
     if record.stepped_down is not None:
         line.budget = "stepped-down"
     if record.decision_id is not None:
         line.policy_decision = record.decision_id
     if record.labels:
         line.labels = dict(record.labels)
-    if record.attribution is not None:
-        _add_attribution(line, record.attribution)
-    if record.attempts:
-        _add_attempts(line, record)
-    if usage is not None:
-        line.input_tokens = usage.input_tokens
-        line.output_tokens = usage.output_tokens
-        line.cached_input_tokens = usage.cached_input_tokens
-    return line
 
 
 def _add_attribution(line: CallLine, attribution: Attribution) -> None:
@@ -143,6 +143,11 @@ def _add_attempts(line: CallLine, record: CallRecord) -> None:
     if last.translation is not None:
         line.upstream_surface = last.translation.surface.label
     line.upstream_ms = _ms(spent)
+    usage = record.usage
+    if usage is not None:
+        line.input_tokens = usage.input_tokens
+        line.output_tokens = usage.output_tokens
+        line.cached_input_tokens = usage.cached_input_tokens
 
 
 @lru_cache(maxsize=1024)  # tenants, keys, models and deployments come again and again

@@ -45,7 +45,23 @@ async def read_body(
         return first
     whole = io.BytesIO(bytes(length) if length > SMALL_BODY else b"")  # it becomes the body without a copy
     whole.write(first)
-    while message.get("more_body", False):
+    await _read_on(whole, size, receive, limit=limit, on_bytes=on_bytes, take_turn=take_turn)
+    whole.truncate()
+    return whole.getvalue()
+
+
+async def _read_on(
+    whole: io.BytesIO,
+    size: int,
+    receive: Receive,
+    *,
+    limit: int,
+    on_bytes: Callable[[int], None] | None,
+    take_turn: Callable[[int], Awaitable[None]] | None,
+) -> None:
+    """The pieces after the first `size` bytes."""
+    has_more = True
+    while has_more:
         if take_turn is not None and size > SMALL_BODY:
             await take_turn(limit)
             take_turn = None
@@ -55,8 +71,7 @@ async def read_body(
         if on_bytes is not None:
             on_bytes(len(piece))
         whole.write(piece)
-    whole.truncate()
-    return whole.getvalue()
+        has_more = message.get("more_body", False)
 
 
 def _check_declared(declared: bytes | None, limit: int) -> int:

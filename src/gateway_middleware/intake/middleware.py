@@ -102,21 +102,7 @@ class IntakeMiddleware:
             share.end_turn()
             record.bytes_in = len(body)
             parsed = parse(body, content_type, surface)
-            record.attribution = attribution_of(
-                headers, scope["headers"], parsed.fields, end_user_header=self._end_user_header
-            )
-            request = self._request(
-                parsed,
-                body,
-                endpoint,
-                surface,
-                tenant=tenant,
-                record=record,
-                is_strict=_STRICT in headers and asks(scope["headers"], _STRICT),
-                shows_cost=_STREAM_COST in headers and asks(scope["headers"], _STREAM_COST),
-                headers=allowed_headers(scope["headers"], headers.keys(), endpoint.dialect),
-            )
-            request = self._with_credential(request, scope["headers"])
+            request = self._asked(parsed, body, endpoint, surface, scope, headers=headers)
             references = self._owners.references(surface, parsed, request.route)
             if references:
                 request = await self._stick(request, references, tenant)
@@ -129,6 +115,32 @@ class IntakeMiddleware:
                     self._remember(scope, request)
         finally:
             share.close()
+
+    def _asked(
+        self,
+        parsed: ParsedBody,
+        body: bytes,
+        endpoint: Endpoint,
+        surface: Surface,
+        scope: Scope,
+        *,
+        headers: Mapping[bytes, bytes],
+    ) -> ModelRequest:
+        """What the call asks for; `headers` are those of the scope once more, by name."""
+        sent, record = scope["headers"], RECORD.known(scope)
+        record.attribution = attribution_of(headers, sent, parsed.fields, end_user_header=self._end_user_header)
+        request = self._request(
+            parsed,
+            body,
+            endpoint,
+            surface,
+            tenant=TENANT.known(scope),
+            record=record,
+            is_strict=_STRICT in headers and asks(sent, _STRICT),
+            shows_cost=_STREAM_COST in headers and asks(sent, _STREAM_COST),
+            headers=allowed_headers(sent, headers.keys(), endpoint.dialect),
+        )
+        return self._with_credential(request, sent)
 
     def _with_credential(self, request: ModelRequest, sent: HeaderList) -> ModelRequest:
         """With the caller's own credential, where one of the providers of the call takes that."""
