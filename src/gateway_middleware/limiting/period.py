@@ -7,6 +7,7 @@ length is never more than the limit, at the price of one bucket of under-use.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
 MICROSECONDS = 1_000_000
@@ -113,6 +114,7 @@ class MonthsPeriod:
         return _month_start((index + 1) * self.step)
 
 
+@lru_cache(maxsize=256)
 def _month_start(month: int) -> int:
     """The start of a month, counted from January 1970."""
     years, month = divmod(month, 12)

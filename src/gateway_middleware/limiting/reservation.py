@@ -69,11 +69,12 @@ def _message(status: LimitStatus) -> str:
 class Reservation:
     """The claims of one admitted call. The first `settle` or `cancel` counts; later ones do nothing."""
 
-    __slots__ = ("__weakref__", "_decision", "_is_open", "_limiter")
+    __slots__ = ("__weakref__", "_decision", "_is_open", "_limiter", "_standing")
 
     def __init__(self, reservations: Reservations, decision: Decision) -> None:
         self._limiter = reservations
         self._decision = decision
+        self._standing: Sequence[Standing] | None = None
         self._is_open = True
 
     @property
@@ -84,7 +85,9 @@ class Reservation:
     @property
     def standing(self) -> Sequence[Standing]:
         """How the limits stand, in the order of the claims."""
-        return [status.standing for status in self._decision.statuses]
+        if self._standing is None:
+            self._standing = [status.standing for status in self._decision.statuses]
+        return self._standing
 
     @property
     def is_exact(self) -> bool:

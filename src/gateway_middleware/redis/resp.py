@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import TypeAlias
 
 Reply: TypeAlias = "bytes | int | list[Reply] | ErrorReply | None"
@@ -26,10 +28,13 @@ class _IncompleteError(Exception):
 
 def encode(parts: Sequence[bytes]) -> bytes:
     """One command."""
-    out = [b"*%d\r\n" % len(parts)]
-    for part in parts:
-        out += (b"$%d\r\n" % len(part), part, _CRLF)
-    return b"".join(out)
+    return _form(len(parts)) % tuple(chain.from_iterable(zip(map(len, parts), parts, strict=True)))
+
+
+@lru_cache(maxsize=64)
+def _form(count: int) -> bytes:
+    """What a command of so many parts is, without their lengths and the parts themselves."""
+    return b"*%d\r\n" % count + b"$%d\r\n%b\r\n" * count
 
 
 class ReplyParser:

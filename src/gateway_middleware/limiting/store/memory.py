@@ -114,11 +114,11 @@ class MemoryStore:
 
         `untold` are units by key that count here and are not known there yet.
         """
+        now = self.now()
         for status in statuses:
             claim = status.claim
             cell = self.cell(claim)
-            now = self._now(cell)
-            cell.advance(now)
+            cell.advance(now + self.wall_offset if cell.is_calendar else now)
             if isinstance(cell, Window):
                 cell.adopt(max(claim.limit.amount - status.remaining + untold.get(claim.key, 0), 0))
             elif status.is_taken:

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import struct
 from collections.abc import Awaitable, Iterable, Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 from gateway_middleware.core.domain import Clock
@@ -23,7 +24,8 @@ _LEASE = int(LEASE_SECONDS * MICROSECONDS)
 _LEASE_PERIOD = (2, _LEASE, 0)
 _MARKER_MILLISECONDS = 3_600_000
 _REPLICA_SECONDS = 15
-_STATUS = 5
+_STATUS = struct.Struct("<5q")
+_MAX_KEYS = 4096
 
 
 def redis_store(
@@ -48,7 +50,7 @@ class RedisStore:
         self, caller: RedisCaller, *, prefix: str = PREFIX, clock: Clock | None = None, splits_by_tag: bool = False
     ) -> None:
         self._caller = caller
-        self._prefix = prefix
+        self._key = lru_cache(maxsize=_MAX_KEYS)(lambda key: (prefix + key).encode())  # the limits of few plans
         self._clock = clock
         self._splits_by_tag = splits_by_tag
 
@@ -186,13 +188,10 @@ class RedisStore:
     def _now(self) -> int:
         return int(self._clock() * MICROSECONDS + 0.5) if self._clock is not None else 0
 
-    def _key(self, key: str) -> bytes:
-        return (self._prefix + key).encode()
-
     def _send(
         self, script: Script, keys: Sequence[str], *arguments: bytes, late: Late | None = None
     ) -> asyncio.Future[Reply]:
-        return self._caller.run(script, [self._key(key) for key in keys], arguments, late)
+        return self._caller.run(script, list(map(self._key, keys)), arguments, late)
 
     async def _run(self, script: Script, keys: Sequence[str], *arguments: bytes, late: Late | None = None) -> Reply:
         sent = self._send(script, keys, *arguments, late=late)
@@ -230,17 +229,15 @@ def _packed(numbers: Sequence[int]) -> bytes:
 
 
 def _decision(reply: bytes, claims: Sequence[Claim], owner: bytes, *, takes: bool) -> Decision:
-    count = 1 + _STATUS * len(claims)
-    if len(reply) != 8 * count:
+    if len(reply) != 8 + _STATUS.size * len(claims):
         raise RedisError("Redis answered another question")
-    numbers = struct.unpack(f"<{count}q", reply)
-    is_admitted = bool(numbers[0])
+    is_admitted = any(reply[:8])
     statuses = []
-    for i, claim in enumerate(claims):
-        now, wait, used, oldest, newest = numbers[1 + _STATUS * i : 1 + _STATUS * (i + 1)]
+    for claim, (now, wait, used, oldest, newest) in zip(claims, _STATUS.iter_unpack(reply[8:]), strict=True):
         left = claim.limit.amount - used
+        remaining, excess = (left, 0) if left >= 0 else (0, -left)
         is_taken = takes and is_admitted and not wait
-        statuses.append(LimitStatus(claim, max(left, 0), wait, is_taken, oldest, newest, now, max(-left, 0)))
+        statuses.append(LimitStatus(claim, remaining, wait, is_taken, oldest, newest, now, excess))
     return Decision(is_admitted, tuple(statuses), owner)
 
 
