@@ -16,6 +16,7 @@ import pytest
 
 from gateway_middleware.simulator import Behaviour, Simulator
 from gateway_middleware.simulator.vendors import VENDORS
+from messages_steps import ASK, SCHEMA, messages_steps
 from running import KEY, LogLines, gateway_for
 
 pytestmark = pytest.mark.anyio
@@ -28,13 +29,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 OPENAI = [name for name, entry in RECIPES.items() if entry["kind"] == "openai"]
 ANTHROPIC = [name for name, entry in RECIPES.items() if entry["kind"] == "anthropic"]
-ASK: Any = [{"role": "user", "content": "Say hello"}]
-SCHEMA: Any = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
 UPSTREAM_KEY = "vendor-key-0123456789"
 
 
@@ -131,21 +125,7 @@ def _calls(chunks: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("name", ANTHROPIC)
 async def test_chat_stream_tools_and_structured_output_in_anthropics_format(name: str) -> None:
     async with recipe(name) as rig, anthropic_client(rig) as client:
-        answer = await client.messages.create(model=rig.model, max_tokens=64, messages=ASK)
-        assert answer.content[0].type == "text"
-        async with client.messages.stream(model=rig.model, max_tokens=64, messages=ASK) as stream:
-            assert (await stream.get_final_message()).usage.output_tokens > 0
-        assert (await client.messages.count_tokens(model=rig.model, messages=ASK)).input_tokens > 0
-
-        form: Any = {"format": {"type": "json_schema", "schema": SCHEMA}}
-        shaped = await client.messages.create(model=rig.model, max_tokens=64, messages=ASK, output_config=form)
-        assert [json.loads(part.text) for part in shaped.content if part.type == "text"] == [{"city": "sample"}]
-
-        rig.simulator.behave(Behaviour(tool_calls=1))
-        tools: Any = [{"name": "weather", "input_schema": SCHEMA}]
-        async with client.messages.stream(model=rig.model, max_tokens=64, messages=ASK, tools=tools) as stream:
-            calls = [part for part in (await stream.get_final_message()).content if part.type == "tool_use"]
-        assert [call.input for call in calls] == [{"city": "sample"}]
+        await messages_steps(client, rig.model, rig.simulator)
 
 
 @pytest.mark.parametrize("name", OPENAI)

@@ -6,13 +6,17 @@ import hashlib
 import hmac
 import json
 import re
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import openai
 import pytest
 
+from gateway_middleware.simulator import Simulator
+from messages_steps import messages_steps
 from rawserver import Peer, plain, raw_server
 from running import KEY, LogLines, gateway_for
 
@@ -29,16 +33,24 @@ _AUTHORIZATION = re.compile(rf"AWS4-HMAC-SHA256 {_SCOPE}, SignedHeaders=([^,]+),
 
 
 class Bedrock:
-    """Takes requests whose signature is right for exactly these bytes, by AWS's description and not by our code."""
+    """Takes requests whose signature is right for exactly these bytes, by AWS's description and not by our code.
 
-    def __init__(self) -> None:
+    `behind` answers them, if given: it gets their target and body, and returns an answer's bytes.
+    """
+
+    def __init__(self, behind: Callable[[str, bytes], Awaitable[bytes]] | None = None) -> None:
         self.tokens: list[str | None] = []
+        self._behind = behind
 
     async def __call__(self, peer: Peer) -> None:
         while True:
             head, _, body = (await peer.request()).partition(b"\r\n\r\n")
-            is_right = self._verify(head.decode(), body)
-            await peer.send(plain(MESSAGE) if is_right else plain(REFUSED, b"403 Forbidden"))
+            if not self._verify(head.decode(), body):
+                await peer.send(plain(REFUSED, b"403 Forbidden"))
+            elif self._behind is None:
+                await peer.send(plain(MESSAGE))
+            else:
+                await peer.send(await self._behind(head.split(b" ")[1].decode(), body))
 
     def _verify(self, head: str, body: bytes) -> bool:
         line, *rest = head.split("\r\n")
@@ -60,9 +72,10 @@ class Bedrock:
         return hmac.new(key, text.encode(), "sha256").hexdigest() == signature
 
 
-def provider(url: str, **aws: str) -> str:
+def provider(url: str, *, surfaces: Sequence[str] = (), **aws: str) -> str:
     keys = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": SECRET, "region": "eu-central-1", **aws}
-    return json.dumps({"bedrock": {"kind": "anthropic", "base_url": f"{url}/anthropic", "auth": "sigv4", "aws": keys}})
+    entry = {"kind": "anthropic", "base_url": f"{url}/anthropic", "auth": "sigv4", "aws": keys}
+    return json.dumps({"bedrock": entry | ({"surfaces": surfaces} if surfaces else {})})
 
 
 async def claude(url: str, model: str = "bedrock/anthropic.claude-opus-4-7") -> Any:
@@ -85,6 +98,24 @@ async def test_official_clients_are_signed_for(tmp_path: Path) -> None:
             assert answer.choices[0].message.content == "hi"
     assert bedrock.tokens == ["a-session-token-0123456789"] * 2
     assert [secret for secret in (SECRET, "a-session-token") if secret in log.raw.decode()] == []
+
+
+async def test_the_look_alike_of_bedrock_serves_signed_requests_as_any() -> None:
+    async with Simulator(keys=["bearer-0123456789"]).serve() as server, httpx.AsyncClient(trust_env=False) as client:
+
+        async def look_alike(target: str, body: bytes) -> bytes:
+            headers = {"authorization": "Bearer bearer-0123456789", "content-type": "application/json"}
+            headers["anthropic-version"] = "2023-06-01"
+            answer = await client.post(f"{server.url}/as/bedrock{target}", content=body, headers=headers)
+            head = f"HTTP/1.1 {answer.status_code} X\r\ncontent-type: {answer.headers['content-type']}\r\n"
+            return f"{head}content-length: {len(answer.content)}\r\n\r\n".encode() + answer.content
+
+        async with (
+            raw_server(Bedrock(look_alike)) as upstream,
+            gateway_for(upstream.url, GATEWAY_PROVIDERS=provider(upstream.url, surfaces=["messages"])) as url,
+            anthropic.AsyncAnthropic(base_url=url, api_key=KEY, max_retries=0) as claude_client,
+        ):
+            await messages_steps(claude_client, "bedrock/anthropic.claude-opus-4-7", server.simulator)
 
 
 async def test_a_signature_that_is_refused_is_the_gateways_affair() -> None:
