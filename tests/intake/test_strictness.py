@@ -195,6 +195,15 @@ def test_a_byte_order_mark_is_named() -> None:
         parse(b"\xef\xbb\xbf{}", JSON, Surface.CHAT)
 
 
+@pytest.mark.parametrize("half", [rb"\ud83d", rb"\uD83d x", rb"\ud83d\ud83d"])
+def test_half_of_a_character_is_refused_by_its_name(half: bytes) -> None:
+    """The library says of it that the input was cut off."""
+    with pytest.raises(InvalidRequestError, match="half of a surrogate pair"):
+        parse_fields(b'{"model":"m","input":"%b"}' % half)
+    assert parse_fields(b'{"input":"\\ud83d\\ude00"}')
+
+
+
 def test_brackets_in_strings_are_not_counted() -> None:
     page = json.dumps({"input": "[]{}" * (MAX_BRACKETS // 2), "tools": [{"x": ['"['] * 10}]}).encode()
     rows = b'{"input":[' + b",".join([b"[1]"] * (MAX_BRACKETS - 2)) + b"]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +24,7 @@ MAX_CHOICES = 1024
 """Numbers are read for limits and prices only, so what is beyond these counts as these: the provider judges."""
 MAX_OUTPUTS = 10**6
 """Choices times prompts, in the same sense."""
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FORM_SURFACES = frozenset({"images/edits", "images/variations", "audio/transcriptions", "audio/translations"})
 _ONLY_USAGE = msgspec.Raw(b'{"include_usage":true}')
@@ -117,6 +119,8 @@ def _refuse(body: bytes, error: Exception) -> NoReturn:
         raise InvalidRequestError("The body is not valid JSON: it begins with a byte order mark.") from None
     if isinstance(error, msgspec.ValidationError):
         raise InvalidRequestError("The body must be a JSON object.") from None
+    if _LONE_SURROGATE.search(body):
+        raise InvalidRequestError("The body is not valid JSON: half of a surrogate pair stands alone.") from None
     raise InvalidRequestError(f"The body is not valid JSON: {error}.") from None
 
 
