@@ -203,7 +203,6 @@ def test_half_of_a_character_is_refused_by_its_name(half: bytes) -> None:
     assert parse_fields(b'{"input":"\\ud83d\\ude00"}')
 
 
-
 def test_brackets_in_strings_are_not_counted() -> None:
     page = json.dumps({"input": "[]{}" * (MAX_BRACKETS // 2), "tools": [{"x": ['"['] * 10}]}).encode()
     rows = b'{"input":[' + b",".join([b"[1]"] * (MAX_BRACKETS - 2)) + b"]}"
