@@ -31,6 +31,7 @@ class _Counted:
         self.reservations = Reservations(self.store)
         self.claims = [claim(tenant, limit) for limit in limits]
         self.held: list[Reservation] = []
+        self._count = 0
 
     def costs(self, tokens: int, micro_dollars: int) -> list[Claim]:
         amounts = {Unit.TOKENS: tokens, Unit.SPEND: micro_dollars}
@@ -41,11 +42,10 @@ class _Counted:
 
     def reserve(self, claims: Sequence[Claim]) -> Reservation | None:
         try:
-            reservation = self.reservations.take(claims)
+            self._count += 1
+            return self.reservations.accept(self.store.admit(claims, b"%d" % self._count))
         except LimitReachedError:
             return None
-        assert isinstance(reservation, Reservation)
-        return reservation
 
 
 def _told(reservation: Reservation) -> tuple[list[tuple[int, int, int, int]], list[LimitStatus]]:

@@ -27,16 +27,6 @@ _ANSWER_SECONDS = 1.0
 _QUESTION_SECONDS = 10.0
 
 
-class Question(msgspec.Struct, frozen=True):
-    """Who wants a reload: for what those who are asked write down of it."""
-
-    by: str
-    actor: str = "admin"
-    client: str | None = None
-    request_id: str | None = None
-    reload: str | None = None
-
-
 class Answer(msgspec.Struct, frozen=True):
     """What came of it in one process; `refused` says why its configuration was not taken."""
 
@@ -44,7 +34,7 @@ class Answer(msgspec.Struct, frozen=True):
     refused: str | None = None
 
 
-_decode_question = msgspec.json.Decoder(Question).decode
+_decode_cause = msgspec.json.Decoder(Cause).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
 
 
@@ -125,11 +115,9 @@ class FleetReload:
     def _refuse(self, cause: Cause, error: SettingsError) -> None:
         self._audit.refused(cause, self._fleet.process.config_hash, str(error))
 
-    def _question(self, cause: Cause) -> Question:
-        return Question(
-            by=f"{cause.by} at {self._fleet.name}", actor=cause.actor, client=cause.client,
-            request_id=cause.request_id, reload=cause.reload,
-        )  # fmt: skip
+    def _question(self, cause: Cause) -> Cause:
+        """What the other processes are told: they were not asked by the operator themselves."""
+        return msgspec.structs.replace(cause, by=f"{cause.by} at {self._fleet.name}", is_asked_here=False)
 
     def _complain(self, error: Exception) -> None:
         self._log.event("reload_failed", level="error", message=f"Reload failed: {error}")
@@ -144,19 +132,12 @@ class FleetReload:
         questions, self._questions = self._questions, []
         refused = None
         try:
-            self._here(_cause(_decode_question(questions[0].body)))
+            self._here(_decode_cause(questions[0].body))
         except (SettingsError, InvalidRequestError) as error:
             refused = str(error)
             self._complain(error)
         for question in questions:
             self._fleet.answer(question, Answer(self._fleet.process.config_hash, refused))
-
-
-def _cause(question: Question) -> Cause:
-    return Cause(
-        actor=question.actor, by=question.by, client=question.client, request_id=question.request_id,
-        reload=question.reload,
-    )  # fmt: skip
 
 
 def _told(own: Process, others: Mapping[str, Process], answers: Mapping[str, Answer]) -> dict[str, Any]:

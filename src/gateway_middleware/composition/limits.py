@@ -128,9 +128,7 @@ class Limits:
         """Keep house; on the way out send away whoever waits."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.calls.reservations.aclose)
-            if isinstance(self._store, FallbackStore):
-                await self._store.open()
-            self.calls.reservations.start()
+            await self.calls.reservations.open()
             if self._room is not None:
                 stack.push_async_callback(self._room.aclose)
             looking = asyncio.create_task(self._look())

@@ -32,7 +32,7 @@ _MAX_REASON = 2000
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """Who has a configuration read again. `reload` is the same in all processes that are asked for one reload."""
 
-    actor: str
+    actor: str = "admin"
     """`admin`, `signal`, `file watch` or `host`."""
     by: str
     """What the line in the log calls it."""

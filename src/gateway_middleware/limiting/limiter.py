@@ -16,7 +16,6 @@ from gateway_middleware.limiting.notation import concurrency as slots
 from gateway_middleware.limiting.notation import limits_of
 from gateway_middleware.limiting.reservation import Reservation, Reservations
 from gateway_middleware.limiting.store.any_storage import AnyStorageStore
-from gateway_middleware.limiting.store.fallback import FallbackStore
 from gateway_middleware.limiting.store.from_uri import MEMORY, store_from_uri, with_fallback
 from gateway_middleware.limiting.store.limits_storage import RedisWindowStorage, WindowStorage
 from gateway_middleware.limiting.store.memory import MemoryStore
@@ -81,9 +80,7 @@ class Limiter:
         if self._is_closed:
             self._reservations = self._open()
         self._is_closed = False
-        if isinstance(self._reservations.store, FallbackStore):
-            await self._reservations.store.open()
-        self._reservations.start()
+        await self._reservations.open()
         return self
 
     async def __aexit__(

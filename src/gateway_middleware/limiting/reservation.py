@@ -24,6 +24,7 @@ from gateway_middleware.limiting.limit import (
     Unit,
 )
 from gateway_middleware.limiting.store.cells import Cells, Taken
+from gateway_middleware.limiting.store.fallback import FallbackStore
 from gateway_middleware.limiting.store.memory import MemoryStore
 
 _TOKENS, _SPEND, _CONCURRENCY = Unit.TOKENS, Unit.SPEND, Unit.CONCURRENCY
@@ -209,6 +210,12 @@ class Reservations:
         self._housekeeping: asyncio.Task[None] | None = None
         self._is_closed = False
 
+    async def open(self) -> None:
+        """What `start` does, once a store that others share has answered, or half a second has passed."""
+        if isinstance(self.store, FallbackStore):
+            await self.store.open()
+        self.start()
+
     def start(self) -> None:
         """Begin the housekeeping, unless it runs."""
         self._is_closed = False
@@ -265,11 +272,6 @@ class Reservations:
         decision = self._admit(claims, is_dry=False)
         return self.accept(decision if isinstance(decision, Decision) else await decision)
 
-    def take(self, claims: Sequence[Claim]) -> Reservation | Awaitable[Reservation]:
-        """What `reserve` does, at once where the store answers at once."""
-        decision = self._admit(claims, is_dry=False)
-        return self.accept(decision) if isinstance(decision, Decision) else self._accept_later(decision)
-
     def cells(self, claims: Sequence[Claim]) -> Cells | None:
         """Where claims are counted that are taken again and again; None where this process does not count them whole.
 
@@ -293,9 +295,6 @@ class Reservations:
     def forget(self, owner: bytes) -> None:
         """For reservations only: this one has ended."""
         self._leased.pop(owner, None)
-
-    async def _accept_later(self, decision: Awaitable[Decision]) -> Reservation:
-        return self.accept(await decision)
 
     def accept(self, decision: Decision) -> Reservation:
         """The reservation of an admitted decision. Raises `LimitReachedError` for a refused one."""
