@@ -123,7 +123,7 @@ class Plan:
 
     def claims(self, estimate: Estimate | None, micro_dollars: int | None, end_user: str | None = None) -> list[Claim]:
         """What a call takes that is estimated at so much: requests, tokens, spend, slots, and those of the end user."""
-        claims = self._constant if estimate is None else self._estimated(estimate, micro_dollars)
+        claims = self._constant if estimate is None else self._costing(*self.costs(estimate, micro_dollars))
         if self._end_users is None:
             return claims
         costs = {Unit.REQUESTS: 1, Unit.CONCURRENCY: 1}
@@ -135,14 +135,13 @@ class Plan:
         """`claims` at a cost of 1 each; None where the limits differ from call to call."""
         if self._end_users is not None:
             return None
-        return self._constant if not is_estimated else [*self._requests, *self._tokens, *self._spend, *self._slots]
+        return self._costing(1, 1) if is_estimated else self._constant
 
     def costs(self, estimate: Estimate | None, micro_dollars: int | None) -> tuple[int, int]:
         """The tokens and micro-dollars of `claims`."""
         return 0 if estimate is None else estimate.within(self._smallest), micro_dollars or _MIN_SPEND
 
-    def _estimated(self, estimate: Estimate, micro_dollars: int | None) -> list[Claim]:
-        tokens, spend = self.costs(estimate, micro_dollars)
+    def _costing(self, tokens: int, spend: int) -> list[Claim]:
         return [
             *self._requests,
             *[Claim(claim.key, claim.limit, tokens) for claim in self._tokens],

@@ -77,9 +77,11 @@ def credential(headers: dict[bytes, bytes], names: tuple[bytes, ...]) -> str | N
 
 def key_of(call: Call) -> str | None:
     """The credential that the vendor looks at."""
-    return credential(
-        call.headers, _CREDENTIALS[call.place.provider] if call.vendor is None else call.vendor.credentials
-    )
+    return credential(call.headers, _key_headers(call))
+
+
+def _key_headers(call: Call) -> tuple[bytes, ...]:
+    return _CREDENTIALS[call.place.provider] if call.vendor is None else call.vendor.credentials
 
 
 def refusal_for(call: Call, keys: Container[str] | None) -> Refusal | None:
@@ -89,9 +91,8 @@ def refusal_for(call: Call, keys: Container[str] | None) -> Refusal | None:
         return Refusal(status=404, message=f"Invalid URL ({call.method} {place.path})", code=_unknown_path(place))
     if call.method not in place.methods:
         return Refusal(status=405, message=f"Not allowed to {call.method} on {place.path}", code="method_not_allowed")
-    names = _CREDENTIALS[place.provider] if call.vendor is None else call.vendor.credentials
-    key = credential(call.headers, names)
-    if names and (not key or (keys is not None and key not in keys)):
+    key = key_of(call)
+    if _key_headers(call) and (not key or (keys is not None and key not in keys)):
         return Refusal(status=401, message=_unauthorized(key))
     return (
         _version_refusal(call)
@@ -131,7 +132,7 @@ def _body_refusal(call: Call) -> Refusal | None:
         return Refusal(status=400, message=call.complaint)
     name = missing(call.place, call.parameters)
     if name is None:
-        return _signature_refusal(call)
+        return None
     is_anthropic = call.place.provider is Dialect.ANTHROPIC
     message = f"{name}: Field required" if is_anthropic else f"Missing required parameter: '{name}'."
     return Refusal(status=400, message=message, param=name, code=None if is_anthropic else "missing_required_parameter")

@@ -111,8 +111,7 @@ class Cells:
             if really is not None and really != costs[unit]:
                 time = now + store.wall_offset if window.is_calendar else now
                 window.settle(costs[unit], really, amount, time, stood[3])
-        for leases, _ in self._slots:
-            leases.expiries.pop(owner, None)
+        self._release(owner)
 
     def statuses(self, taken: Taken) -> tuple[LimitStatus, ...]:
         """How all limits stood when that was taken; which of the buckets is the oldest is told as of now."""

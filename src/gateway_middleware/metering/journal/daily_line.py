@@ -11,7 +11,7 @@ import msgspec
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.metering.journal.call_end import CallEnd
 from gateway_middleware.metering.journal.daily_total import capped, day_of, price_in
-from gateway_middleware.metering.prices.parts import Quantities
+from gateway_middleware.metering.prices.parts import Quantities, quantities
 from gateway_middleware.metering.usage_event import UsageEvent
 
 Tags: TypeAlias = "tuple[tuple[str, str], ...]"
@@ -129,15 +129,15 @@ class _Sums:
 
     @property
     def used(self) -> Quantities:
-        return Quantities(
-            input=capped(max(self.taken - self.cached - self.written, 0)),
-            cached_input=capped(self.cached),
-            cache_write=capped(max(self.written - self.written_1h, 0)),
-            cache_write_1h=capped(self.written_1h),
-            output=capped(max(self.given - self.thought, 0)),
-            reasoning=capped(self.thought),
-            request=self.calls,
+        together = Usage(
+            input_tokens=self.taken,
+            output_tokens=self.given,
+            cached_input_tokens=self.cached,
+            cache_write_tokens=self.written,
+            cache_write_1h_tokens=self.written_1h,
+            reasoning_tokens=self.thought,
         )
+        return Quantities(*map(capped, quantities(together)._replace(request=self.calls)))
 
 
 @lru_cache(1024)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Usage
     from gateway_middleware.translation.context import Context
+    from gateway_middleware.translation.responses.client_tools import ClientTools
 
 _encode = msgspec.json.Encoder().encode
 _Body = dict[str, Any]
@@ -45,7 +46,7 @@ class ResponsesStreamEncoder:
     """
 
     __slots__ = ("_context", "_has_refusal", "_open", "_output", "_response", "_rest", "_sequence", "_suffix",
-                 "_texts")  # fmt: skip
+                 "_texts", "_tools")  # fmt: skip
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -56,6 +57,7 @@ class ResponsesStreamEncoder:
         self._open: OpenItem | None = None
         self._has_refusal = False
         self._texts = LongTexts()
+        self._tools: ClientTools | None = None
         self._rest: list[bytes] = []
 
     def take_rest(self) -> Iterable[bytes]:
@@ -87,7 +89,9 @@ class ResponsesStreamEncoder:
         return self._start(event) if type(event) is Started else self._other(event)
 
     def _open_call(self, event: CallStarted) -> OpenItem:
-        tools = client_tools(self._context.request)
+        tools = self._tools
+        if tools is None:  # a long conversation is looked through once, and only where there are calls
+            tools = self._tools = client_tools(self._context.request)
         item_id = self._id(tools.prefix(event.name, is_free_form=event.is_free_form))
         if tools.is_search(event.name):
             return OpenSearch(item_id, self._texts, event)
