@@ -291,10 +291,9 @@ class Gateway:
         finally:
             await self._life.stop()
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody has asked for its readiness."""
-        return self._status.is_watched
+    def when_watched(self, tell: Callable[[], None]) -> None:
+        """Have `tell` called whenever somebody asks for readiness: a server that is watched leaves late."""
+        self._status.on_watched = tell
 
     def reload(self, settings: Settings | None = None) -> dict[str, Any]:
         """Take other settings while calls are in flight, in this process: all of them, or none.

@@ -194,6 +194,31 @@ async def test_who_is_watched_keeps_its_port_for_the_lag(simulator: Any, tmp_pat
         assert time.monotonic() - began >= 2
 
 
+async def test_a_worker_that_nobody_has_asked_stays_where_another_is_watched(simulator: Any, tmp_path: Path) -> None:
+    """A balancer's probe comes to one of the workers, its calls to all: also on connections that it keeps."""
+    workers: dict[str, Any] = {"GATEWAY_WORKERS": "2", "GATEWAY_DRAIN_LAG_SECONDS": "60"}
+    async with (
+        serve(tmp_path, **upstream(simulator), **workers) as served,
+        httpx.AsyncClient(base_url=served.url, trust_env=False) as kept,
+    ):
+        asked, other = served.workers
+        asked.suspend()
+        assert (await kept.get("/healthz")).status_code == 200
+        asked.resume()
+        other.suspend()
+        assert await status(served.url, "/readyz") == 200
+        other.resume()
+        served.process.send_signal(signal.SIGTERM)
+        while await status(served.url, "/readyz") == 200:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)  # who does not wait has left by then
+        answer = await kept.get("/healthz")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        assert len(served.workers) == 2
+        served.process.send_signal(signal.SIGTERM)
+        assert await served.exit(30) == 0
+
+
 async def test_calls_that_wait_to_be_read_at_the_signal_are_answered(simulator: Any, tmp_path: Path) -> None:
     """Sent to a worker that was busy: neither accepted nor read when it is told to leave, and nobody watches it."""
     async with serve(tmp_path, **upstream(simulator), GATEWAY_DRAIN_SECONDS="30") as served:

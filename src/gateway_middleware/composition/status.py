@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock, Tenant
 
 
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
 class Status:
-    """`phase` says where in its life the gateway is; `is_watched` whether anybody has asked for its readiness."""
+    """`phase` says where in its life the gateway is; `on_watched` is called when somebody asks for its readiness."""
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class Status:
         self._wall = wall
         self._clock = clock
         self._began = clock()
-        self.is_watched = False
+        self.on_watched: Callable[[], None] = _nobody
 
     def endpoints(
         self, operations: Operations, status: Callable[[], Awaitable[dict[str, Any]]]
@@ -106,7 +110,7 @@ class Status:
         }
 
     def _reason_not_ready(self) -> str | None:
-        self.is_watched = True
+        self.on_watched()
         phase = self._phase()
         return self._metering.reason_not_ready if phase is Phase.SERVING else phase.value
 

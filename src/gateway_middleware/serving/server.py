@@ -26,11 +26,6 @@ _CUT_SECONDS = 0.5
 class Leavable(Protocol):
     """What is served: it is told that it is about to go."""
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether anybody has asked for its readiness."""
-        ...
-
     def drain(self) -> None:
         """Say so in readiness, and close each connection with its answer."""
         ...
@@ -57,7 +52,7 @@ class SilentServer(uvicorn.Server):
 
 
 class GatewayServer(SilentServer):
-    """Serves until `leave`.
+    """Serves until `leave`. `is_watched` is to be set where anybody has asked for readiness, this process or another.
 
     Leaving: readiness flips and answers say `connection: close`; the listener stays for the lag, unless nobody calls
     and nobody watches readiness; what has not ended by then is cancelled with `SHUTDOWN`, which the gateway tells its
@@ -68,6 +63,7 @@ class GatewayServer(SilentServer):
         super().__init__(config)
         self._gateway = gateway
         self._patience = patience
+        self.is_watched = False
         self._leaves = asyncio.Event()
         self._hurries = asyncio.Event()
 
@@ -89,7 +85,7 @@ class GatewayServer(SilentServer):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Everything after `leave`."""
         await self._take_what_has_come()
-        if self.server_state.tasks or self._gateway.is_watched:
+        if self.server_state.tasks or self.is_watched:
             await self._pause(self._patience.lag)
             await self._take_what_has_come()
         for listener in (*self.servers, *(sockets or ())):

@@ -27,6 +27,8 @@ DRAIN, HURRY, RELOAD = b"d", b"h", b"r"
 """What a supervisor asks of a worker: leave; leave at once; read the configuration again."""
 READY, TAKEN, REFUSED = b"R", b"t", b"x"
 """What a worker says: it takes calls; it has taken the configuration, or not."""
+WATCHED = b"w"
+"""Somebody has asked for readiness: a worker says so, and hears it before it is to leave."""
 _LEAVING = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (*_LEAVING, signal.SIGHUP, signal.SIGCHLD)
 _LAST_SECONDS = 1.6
@@ -72,6 +74,7 @@ class Supervisor:
         self._leaves_until: float | None = None
         self._ends_by = 0.0  # of the keeper
         self._status = 0
+        self._is_watched = False
 
     def run(self) -> int:
         """Returns the exit status: 0 after a requested end, 1 when workers cannot start."""
@@ -112,6 +115,8 @@ class Supervisor:
             self._crew.ready(pid)
             if self._crew.is_ready and not was_ready:
                 self._tell("serving", message=f"{len(self._crew.slots)} worker(s) take calls")
+        if WATCHED in words:
+            self._is_watched = True
         if TAKEN in words or REFUSED in words:
             self._reload_answered(pid, is_taken=REFUSED not in words)
         if not words:
@@ -133,7 +138,7 @@ class Supervisor:
         self._crew.leave()
         self._reload.stop()
         self._leave_within(_LAST_SECONDS + (0.0 if is_second else self._leave_seconds))
-        self._ask_all(HURRY if is_second else DRAIN)
+        self._ask_all(HURRY if is_second else (WATCHED if self._is_watched else b"") + DRAIN)
         what = "the rest is cut off" if is_second else "calls under way may end"
         self._tell("stopping", message=f"{reason}: the gateway leaves, {what}", signal=reason)
 

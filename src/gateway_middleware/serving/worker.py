@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gateway_middleware.core.errors import GatewayNotStartedError
 from gateway_middleware.serving.heap import settle_heap
 from gateway_middleware.serving.server import GatewayServer, Patience
-from gateway_middleware.serving.supervisor import DRAIN, HURRY, READY, REFUSED, RELOAD, TAKEN
+from gateway_middleware.serving.supervisor import DRAIN, HURRY, READY, REFUSED, RELOAD, TAKEN, WATCHED
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class Worker:
     """Serves on `listener` until the supervisor says so at the other end of `control`, or is gone.
 
-    `gateway` must have `lifespan`, `drain` and `is_watched`; `reload` returns whether the configuration was taken;
+    `gateway` must have `lifespan`, `drain` and `when_watched`; `reload` returns whether the configuration was taken;
     `tell` writes a line at once, whether or not the gateway runs.
     """
 
@@ -73,16 +74,26 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._control.setblocking(False)
         loop.add_reader(self._control, self._obey, server, loop)
+        self._gateway.when_watched(lambda: self._say_watched(server))
         self._control.send(READY)
         try:
             await server.serve(sockets=[self._listener])
         finally:
             loop.remove_reader(self._control)
 
+    def _say_watched(self, server: GatewayServer) -> None:
+        """Once. Whoever watches asks one of the workers, and looks at all of them through it."""
+        if not server.is_watched:
+            server.is_watched = True
+            with contextlib.suppress(OSError):  # the supervisor is gone, and this process soon
+                self._control.send(WATCHED)
+
     def _obey(self, server: GatewayServer, loop: asyncio.AbstractEventLoop) -> None:
         words = self._control.recv(64)
         if not words:
             loop.remove_reader(self._control)
+        if WATCHED in words:
+            server.is_watched = True
         if HURRY in words or not words:
             server.hurry()
         elif DRAIN in words:
