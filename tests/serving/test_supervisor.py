@@ -59,6 +59,45 @@ def test_workers_that_cannot_start_are_said_once_and_end_it() -> None:
     assert 1 <= len(said) <= 2
 
 
+IN_ANY_STEP = """
+from itertools import count
+
+def work(control, is_replacement):
+    os.kill(os.getppid(), signal.SIGHUP)
+    return serve(control)
+
+def send_in_step(chosen):
+    steps = count()
+
+    def watch(frame, event, argument):
+        if frame.f_code.co_name == "_handle_signals":
+            frame.f_trace_opcodes = True
+            if (event == "opcode" and next(steps) == chosen) or (event == "return" and next(steps) <= chosen):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return watch
+
+    return watch
+
+for step in range(120):  # of taking the first signal, or at the end
+    sys.settrace(send_in_step(step))
+    Supervisor(work, size=1, tell=lambda *_, **__: None, leave_seconds=0.0).run()
+
+def work(control, is_replacement):
+    os.kill(os.getppid(), signal.SIGTERM)
+    return serve(control)
+"""
+
+
+def test_a_signal_that_comes_while_another_is_taken_is_heard() -> None:
+    process = start(IN_ANY_STEP)
+    try:
+        assert "stopping" in {line["event"] for line in lines(process)}
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0
+
+
 # The first worker, which has tried out the configuration before.
 
 FIRST = """

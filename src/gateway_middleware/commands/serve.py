@@ -111,12 +111,12 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Raises `SettingsError` for a configuration that `check` refuses as well."""
     require_serve("serve")
     _open_standard_descriptors()
-    _take_signals_of_the_start()
+    asked_to_leave = _take_signals_of_the_start()
     environment = environment_of(args)
     settings = Settings.from_env(environment)
     raise_limit(settings.max_connections)
     with listening(settings) as listener, _with_directories(settings, environment) as settings:
-        return _Server(settings, environment, listener).run()
+        return _Server(settings, environment, listener, asked_to_leave).run()
 
 
 def _open_standard_descriptors() -> None:
@@ -131,21 +131,31 @@ def _open_standard_descriptors() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
-def _take_signals_of_the_start() -> None:
-    """Until the supervisor takes them: the end is one at once, and the configuration is being read anyway."""
+def _take_signals_of_the_start() -> list[int]:
+    """Until the supervisor takes them: the end is one at once, and the configuration is being read anyway.
 
-    def leave(_: int, __: FrameType | None) -> NoReturn:
+    Those that have come are in what is returned: an exception is lost where Python is in a callback of its own, as it
+    is now and then when it imports.
+    """
+    come: list[int] = []
+
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        come.append(number)
         raise SystemExit(0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return come
 
 
 class _Server:
     """One `serve`: what its supervisor and its workers are made of."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str], listener: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str], listener: socket.socket, asked_to_leave: list[int]
+    ) -> None:
+        self._asked_to_leave = asked_to_leave
         self._settings = settings
         self._environment = environment
         self._listener = listener
@@ -172,6 +182,8 @@ class _Server:
             keeper=keeper,
             first=first,
         )
+        if self._asked_to_leave:
+            raise SystemExit(0)
         status = supervisor.run()
         self._log.event("stopped", message="Model Gateway has stopped", status=status)
         return status

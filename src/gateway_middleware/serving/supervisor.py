@@ -125,8 +125,8 @@ class Supervisor:
     def _handle_signals(self, wakeup: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             wakeup.recv(4096)
-        arrived, self._signals[:] = list(self._signals), []
-        for number in arrived:
+        while self._signals:  # taken one by one: another one may come between any two steps of this
+            number = self._signals.pop(0)
             if number in _LEAVING:
                 self._leave(signal.Signals(number).name)
             elif number == signal.SIGHUP:
@@ -228,9 +228,9 @@ def _signals_to(arrived: list[int]) -> Iterator[socket.socket]:
     def note(number: int, _: FrameType | None) -> None:
         arrived.append(number)
 
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     for number in _WATCHED:
         signal.signal(number, note)
-    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield reader
     finally:
