@@ -159,3 +159,38 @@ def test_the_end_of_a_turn_of_an_older_loop_writes_nothing_of_the_newer_one() ->
     finally:
         older.close()
         newer.close()
+
+
+@pytest.mark.anyio
+async def test_a_long_turn_is_written_by_the_batch_and_the_rest_at_its_end() -> None:
+    outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
+    book = Book(written)
+    outbox.write_first(book)
+    for number in range(64 + 3):
+        if number == 63:
+            book.kept.append("record")
+            outbox.commit_soon()
+            assert written == []
+        outbox.add(Connection(str(number), written), loop)
+    assert written == ["record", *map(str, range(64))]
+    await asyncio.sleep(0)
+    assert written[65:] == ["64", "65", "66"]
+    outbox.add(Connection("next", written), loop)
+    assert not outbox.is_quiet, "the turn before had several"
+
+
+@pytest.mark.anyio
+async def test_what_is_added_while_a_batch_is_written_is_written_too() -> None:
+    outbox, written, loop = Outbox(), list[str](), asyncio.get_running_loop()
+
+    class Answered(Connection):
+        def write_out(self) -> None:
+            super().write_out()
+            outbox.add(Connection(f"answer to {self.name}", written), loop)
+
+    outbox.add(Answered("0", written), loop)
+    for number in range(1, 64):
+        outbox.add(Connection(str(number), written), loop)
+    assert written == list(map(str, range(64)))
+    await asyncio.sleep(0)
+    assert written[64:] == ["answer to 0"]

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _LOOKS = 8
 """Of so many writes in quiet times one looks whether others send, too."""
+_MOST = 64
+"""So many connections are written together at the most."""
 
 
 class Sender(Protocol):
@@ -49,7 +51,9 @@ class Outbox:
 
     Each keeps its own bytes, in their order, and may write them earlier: when they are many, or before it closes. So
     several messages of one turn are one write, and all writes of a turn follow each other. It costs no timer, only one
-    callback for each turn in which something is sent. Not for several threads.
+    callback for each turn in which something is sent. In a long turn those that have waited are written by the batch of
+    sixty-four: a thousand requests that come at once are not held until the last of them is ready, and their answers do
+    not come back at once either. Not for several threads.
 
     While turns have one sender each, nothing is gained by waiting: then `is_quiet`, and a sender writes at once. Most
     times it need not even be added (`may_pass`).
@@ -58,12 +62,13 @@ class Outbox:
     writes to a socket calls `commit` before, if it `has_records`.
     """
 
-    __slots__ = ("_is_busy", "_is_due", "_ledger", "_loop", "_passed", "_senders", "has_records", "is_quiet")
+    __slots__ = ("_added", "_is_busy", "_is_due", "_ledger", "_loop", "_passed", "_senders", "has_records", "is_quiet")
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._senders: list[Sender] = []
         self._ledger: Ledger | None = None
+        self._added = 0  # in this turn
         self._is_busy = False  # whether the last turn had several senders
         self._is_due = False
         self._passed = 0
@@ -81,7 +86,10 @@ class Outbox:
         if loop is not self._loop or not self._is_due:
             self._await_end_of_turn(loop)
         self._senders.append(sender)
-        self.is_quiet = not self._is_busy and len(self._senders) == 1
+        self._added += 1
+        self.is_quiet = not self._is_busy and self._added == 1
+        if len(self._senders) == _MOST:
+            self._write_out(loop)
 
     def may_pass(self) -> bool:
         """Whether a sender may write now without being added: nobody else seems to send in this turn.
@@ -107,7 +115,11 @@ class Outbox:
 
     def _await_end_of_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self._loop:
-            self._loop, self._senders = loop, []  # whatever another loop has left, nobody can send any more
+            self._loop, self._senders, self._added = (
+                loop,
+                [],
+                0,
+            )  # whatever another loop has left, nobody can send any more
         self._is_due = True
         loop.call_soon(self._flush, loop)
 
@@ -115,9 +127,13 @@ class Outbox:
         if loop is not self._loop:
             return
         self._is_due = False
-        senders, self._senders = self._senders, []
-        self._is_busy = len(senders) > 1
+        self._is_busy = self._added > 1
+        self._added = 0
         self.is_quiet = not self._is_busy
+        self._write_out(loop)
+
+    def _write_out(self, loop: asyncio.AbstractEventLoop) -> None:
+        senders, self._senders = self._senders, []
         if self.has_records:
             self.commit()
         for sender in senders:
