@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway_middleware.core.domain import Deployment, Dialect, ModelRequest, Route, Surface
+from gateway_middleware.core.errors import UpstreamStatusError
 from gateway_middleware.core.provider_api import Provider, ProviderConfig, ResponseReader
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.providers import KINDS
@@ -47,6 +48,14 @@ def model_request(
         content_type=content_type,
         **others,
     )
+
+
+def tried_without(provider: Provider, request: ModelRequest, to: Deployment, error: UpstreamStatusError) -> bool:
+    """Whether the provider's refusal is one of what the gateway has added; then the try without it succeeds."""
+    omission = provider.omission(request, to, error)
+    if omission is not None:
+        omission.confirm()
+    return omission is not None
 
 
 def reader_of(

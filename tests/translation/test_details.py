@@ -29,7 +29,7 @@ from gateway_middleware.translation.vocabulary import (
     ToolResult,
     Vendor,
 )
-from provider_calls import deployment, model_request, relay
+from provider_calls import deployment, model_request, relay, tried_without
 from translation.translating import (
     CHAT,
     MESSAGES,
@@ -765,9 +765,10 @@ def test_a_provider_that_refuses_stream_options_is_learnt_of() -> None:
     request = model_request(MESSAGES, body, is_stream=True)
     wrapped, target = provider("openai"), deployment("learns-from-translation")
     assert b"stream_options" in wrapped.prepare(request, target).body
-    assert wrapped.learns(request, target, error)
+    assert tried_without(wrapped, request, target, error)
     assert b"stream_options" not in wrapped.prepare(request, target).body
-    assert not wrapped.learns(model_request(Surface.RESPONSES, b'{"model":"gpt"}', is_stream=True), target, error)
+    native = model_request(Surface.RESPONSES, b'{"model":"gpt"}', is_stream=True)
+    assert not tried_without(wrapped, native, target, error)
 
 
 def test_tools_of_a_namespace_have_one_name_elsewhere() -> None:

@@ -12,7 +12,7 @@ import pytest
 from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import UpstreamStatusError
 from gateway_middleware.simulator import Simulator
-from provider_calls import deployment, model_request
+from provider_calls import deployment, model_request, tried_without
 from running import KEY, gateway_for
 from translation.translating import CHAT, MESSAGES, provider
 
@@ -41,14 +41,14 @@ def refusal(body: bytes = INVALID, status: int = 400) -> UpstreamStatusError:
 def test_after_a_refusal_they_are_left_out(mark: str, surface: Surface) -> None:
     wrapped, request = provider("anthropic"), asked(thought(mark), SIGNED, USED, surface=surface)
     assert wrapped.prepare(request, TARGET).body == request.body
-    assert wrapped.learns(request, TARGET, refusal())
+    assert tried_without(wrapped, request, TARGET, refusal())
     turns = json.loads(wrapped.prepare(request, TARGET).body)["messages"]
     assert turns == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [SIGNED, USED]}]
 
 
 def test_a_turn_of_nothing_else_is_left_out_and_other_requests_pass_byte_for_byte() -> None:
     wrapped, request = provider("anthropic"), asked(thought("google.x"))
-    assert wrapped.learns(request, TARGET, refusal())
+    assert tried_without(wrapped, request, TARGET, refusal())
     assert json.loads(wrapped.prepare(request, TARGET).body)["messages"] == [{"role": "user", "content": "hi"}]
     for other in (asked(SIGNED, USED), asked("x", 1, None), asked({"type": "text", "text": '"signature":"openai.'})):
         assert wrapped.prepare(other, TARGET).body == other.body
@@ -59,7 +59,7 @@ def test_a_turn_of_nothing_else_is_left_out_and_other_requests_pass_byte_for_byt
 )
 def test_turns_that_cannot_be_read_are_the_providers_affair(messages: bytes) -> None:
     wrapped = provider("anthropic")
-    assert wrapped.learns(asked(thought("google.x")), TARGET, refusal())
+    assert tried_without(wrapped, asked(thought("google.x")), TARGET, refusal())
     body = b'{"model":"claude-sonnet-4-5","messages":%b,"x":{"signature":"google.x"}}' % messages
     request = model_request(MESSAGES, body)
     assert wrapped.prepare(request, TARGET).body == body
@@ -76,7 +76,14 @@ def test_turns_that_cannot_be_read_are_the_providers_affair(messages: bytes) -> 
     ],
 )
 def test_other_errors_teach_nothing(request_: Any, error: UpstreamStatusError) -> None:
-    assert not provider("anthropic").learns(request_, TARGET, error)
+    assert not tried_without(provider("anthropic"), request_, TARGET, error)
+
+
+def test_a_strict_client_loses_none() -> None:
+    wrapped = provider("anthropic")
+    assert tried_without(wrapped, asked(thought("google.x")), TARGET, refusal())
+    strict = asked(thought("google.x"), is_strict=True)
+    assert wrapped.prepare(strict, TARGET).body == strict.body
 
 
 @pytest.fixture

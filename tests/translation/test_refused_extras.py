@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from clock import Clock
 from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import TranslationError, UpstreamStatusError
 from gateway_middleware.translation.provider import TranslatingProvider
-from provider_calls import PROVIDERS, deployment, model_request
+from provider_calls import deployment, model_request, tried_without
 from translation.translating import CHAT, MESSAGES, RESPONSES, provider
 
 MISTRAL = b"""{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","user"],"msg":"Extra inputs
@@ -52,7 +51,7 @@ def test_after_a_refusal_none_of_them_is_sent_and_each_is_listed(
 ) -> None:
     wrapped, request = chat_only(), asked(surface)
     assert "user" in sent(wrapped, request)[0]
-    assert wrapped.learns(request, TARGET, refusal(body))
+    assert tried_without(wrapped, request, TARGET, refusal(body))
     fields, listed = sent(wrapped, request)
     assert fields.isdisjoint({"user", "prompt_cache_key", "metadata"})
     assert set(listed) == dropped
@@ -64,31 +63,27 @@ def test_after_a_refusal_none_of_them_is_sent_and_each_is_listed(
 )
 def test_other_errors_teach_nothing(body: bytes, status: int) -> None:
     wrapped, request = chat_only(), asked(MESSAGES)
-    assert not wrapped.learns(request, TARGET, refusal(body, status))
+    assert not tried_without(wrapped, request, TARGET, refusal(body, status))
     assert "user" in sent(wrapped, request)[0]
 
 
-def test_calls_under_way_are_repeated_too_and_later_ones_are_not() -> None:
-    clock = Clock()
-    wrapped = TranslatingProvider(PROVIDERS["openai"], now=clock.wall, native=frozenset({CHAT}))
+def test_calls_under_way_are_repeated_too() -> None:
+    wrapped = chat_only()
     first, second = asked(MESSAGES), asked(MESSAGES)
-    for request in (first, second):
-        wrapped.prepare(request, TARGET)
-    assert [wrapped.learns(request, TARGET, refusal(MISTRAL)) for request in (first, second)] == [True, True]
-    clock.advance(60)
-    assert not wrapped.learns(second, TARGET, refusal(MISTRAL))
+    assert tried_without(wrapped, first, TARGET, refusal(MISTRAL))
+    assert tried_without(wrapped, second, TARGET, refusal(MISTRAL))
 
 
 def test_a_client_of_the_providers_own_dialect_is_not_asked_for_twice() -> None:
     request = model_request(CHAT, b'{"model":"a","user":"u","messages":[]}')
     wrapped = chat_only()
-    assert not wrapped.learns(request, TARGET, refusal(MISTRAL))
+    assert not tried_without(wrapped, request, TARGET, refusal(MISTRAL))
     assert json.loads(wrapped.prepare(request, TARGET).body)["user"] == "u"
 
 
 def test_a_strict_client_is_told_what_it_would_lose() -> None:
     wrapped, request = chat_only(), asked(MESSAGES, is_strict=True)
-    assert wrapped.learns(request, TARGET, refusal(MISTRAL))
+    assert tried_without(wrapped, request, TARGET, refusal(MISTRAL))
     with pytest.raises(TranslationError, match=r"metadata\.user_id"):
         wrapped.prepare(request, TARGET)
 
@@ -97,12 +92,5 @@ def test_messages_keep_what_they_have() -> None:
     wrapped = provider("anthropic")
     request = asked(RESPONSES)
     target = deployment("claude-sonnet-4-5", "anthropic")
-    assert not wrapped.learns(request, target, refusal(MISTRAL))
+    assert not tried_without(wrapped, request, target, refusal(MISTRAL))
     assert json.loads(wrapped.prepare(request, target).body)["metadata"] == {"user_id": "u"}
-
-
-def test_models_that_are_remembered_are_bounded() -> None:
-    wrapped, request = chat_only(), asked(MESSAGES)
-    for number in range(300):
-        assert wrapped.learns(request, deployment(f"m{number}", "openai"), refusal(MISTRAL))
-    assert wrapped.learns(request, deployment("m0", "openai"), refusal(MISTRAL))

@@ -372,6 +372,10 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Client headers that may go upstream: `anthropic-version`, `anthropic-beta`, `openai-beta`, `traceparent`."""
     client_credential: ClientCredential | None = None
     """The caller's own at a provider, for deployments whose payer is the client and for no others."""
+    tenant: str = ""
+    """The name of the tenant who asks."""
+    omits: frozenset[str] = frozenset()
+    """What this request goes without because its provider has just refused it: names of `Omissions`."""
     plan: CallPlan = msgspec.field(default_factory=CallPlan)
     """What this call has in common with others of its kind. A request of another route or surface has another plan."""
     stored: StoredCall | None = None

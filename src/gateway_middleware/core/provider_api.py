@@ -10,6 +10,7 @@ import msgspec
 
 from gateway_middleware.core.domain import Deployment, Dialect, HeaderList, ModelRequest, Surface, Timeouts, Usage
 from gateway_middleware.core.errors import UpstreamStatusError, UpstreamStreamError
+from gateway_middleware.core.omissions import Omission
 from gateway_middleware.core.secret import Secret
 from gateway_middleware.core.sse import MAX_EVENT_BYTES
 
@@ -261,10 +262,10 @@ class Provider(Protocol):
         """The upstream request: the client's body with only the model replaced (and stream usage asked for)."""
         ...
 
-    def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
-        """Whether the provider refused what the gateway itself had added to the request.
+    def omission(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> Omission | None:
+        """What to leave out of another try, where the provider refused what the gateway itself had added.
 
-        Then `prepare` leaves it out for this deployment from now on, and the request is worth sending once more.
+        `prepare` leaves it out of a request that `omits` it, and of later ones once such a try was confirmed.
         """
         ...
 

@@ -190,6 +190,7 @@ class IntakeMiddleware:
             is_strict=is_strict or route.translate is Translate.STRICT,
             shows_cost=shows_cost and parsed.is_stream,
             headers=headers,
+            tenant=tenant.name,
             plan=plan,
         )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Deployment, HeaderList, ModelRequest
     from gateway_middleware.core.errors import UpstreamStatusError
+    from gateway_middleware.core.omissions import Omission
     from gateway_middleware.core.provider_api import AwsConfig, ProviderConfig, Proxy
     from gateway_middleware.providers.targets import Headers, PathOf
 
@@ -60,9 +61,9 @@ class Adapter:
         own = request.client_credential
         return self.secrets if own is None else (*self.secrets, own.secret.reveal())
 
-    def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
+    def omission(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> Omission | None:
         """The gateway adds nothing that a provider could refuse."""
-        return False
+        return None
 
 
 def _secrets(config: ProviderConfig) -> tuple[str, ...]:

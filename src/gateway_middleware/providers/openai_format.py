@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core.domain import MODEL_SURFACES, Surface
+from gateway_middleware.core.omissions import Omissions
 from gateway_middleware.core.provider_api import UpstreamRequest
 from gateway_middleware.providers.adapter import Adapter
 from gateway_middleware.providers.answers import BinaryReader, JsonReader, TranscriptReader
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Deployment, ModelRequest, StoredCall
     from gateway_middleware.core.errors import UpstreamStatusError
+    from gateway_middleware.core.omissions import Omission
     from gateway_middleware.core.provider_api import ProviderConfig, ResponseReader
     from gateway_middleware.providers.targets import Headers, PathOf
 
 OPENAI_SURFACES = frozenset(MODEL_SURFACES) - {Surface.MESSAGES, Surface.COUNT_TOKENS}
 _TRANSCRIPTS = frozenset({Surface.AUDIO_TRANSCRIPTIONS, Surface.AUDIO_TRANSLATIONS})
-_MAX_REFUSING = 256
 _REFUSALS = frozenset({400, 422})
 _STREAM_OPTIONS = (b"stream_options", b"include_usage")
 
@@ -30,12 +31,12 @@ _STREAM_OPTIONS = (b"stream_options", b"include_usage")
 class OpenAIFormat(Adapter):
     """Asks for the usage of a stream where the client has not, unless that was switched off or has been refused."""
 
-    __slots__ = ("_refusing", "_takes_stream_options")
+    __slots__ = ("_omissions", "_takes_stream_options")
 
     def __init__(self, config: ProviderConfig, *, headers: Headers, addressing: Callable[[str], PathOf]) -> None:
         super().__init__(config, headers=headers, addressing=addressing)
         self._takes_stream_options = config.stream_options
-        self._refusing: set[str] = set()
+        self._omissions = Omissions("stream_options")
 
     def _about_stored(self, request: ModelRequest, stored: StoredCall) -> UpstreamRequest:
         target = self._targets.of_stored(stored, is_stream=request.is_stream)
@@ -59,18 +60,17 @@ class OpenAIFormat(Adapter):
         other = ResponsesEvents if request.surface is Surface.RESPONSES else MediaEvents
         return other(secrets=self._concealed(request), limit=self._max_event_bytes)
 
-    def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
+    def omission(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> Omission | None:
         """Some servers of this format refuse `stream_options`; the usage of their streams is then estimated."""
-        if not (self._asks_usage(request, deployment) and _is_about_stream_options(error)):
-            return False
-        if len(self._refusing) >= _MAX_REFUSING:
-            self._refusing.clear()
-        self._refusing.add(deployment.model)
-        return True
+        if self._takes_stream_options and _needs_to_ask(request) and _is_about_stream_options(error):
+            return self._omissions.refused(request, deployment)
+        return None
 
     def _asks_usage(self, request: ModelRequest, deployment: Deployment) -> bool:
         """Whether the gateway asks for stream usage that the client has not asked for."""
-        return self._takes_stream_options and _needs_to_ask(request) and deployment.model not in self._refusing
+        if not (self._takes_stream_options and _needs_to_ask(request)):
+            return False
+        return not (request.omits or self._omissions.models) or not self._omissions.apply(request, deployment)
 
 
 def _needs_to_ask(request: ModelRequest) -> bool:

@@ -6,8 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gateway_middleware.core.errors import UpstreamStatusError
     from gateway_middleware.translation.fields import Losses
 
@@ -24,32 +22,17 @@ _REFUSED = re.compile(
     rb"extra|unknown|unrecogni[sz]ed|unsupported|unexpected|not (?:supported|permitted|allowed)", re.IGNORECASE
 )
 _STATUSES = frozenset({400, 422})
-_MAX_MODELS = 256
-_UNDER_WAY = 60.0
 
 
-class RefusedExtras:
-    """The models whose server has refused such a field: they are sent none of them. `now` gives seconds."""
+def is_about_extras(error: UpstreamStatusError) -> bool:
+    """Whether the server says that it takes no such field."""
+    if error.upstream_status not in _STATUSES:
+        return False
+    return _REFUSED.search(error.body) is not None and _NAMED.search(error.body) is not None
 
-    __slots__ = ("_learnt", "_now")
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._learnt: dict[str, float] = {}
-
-    def learns(self, model: str, error: UpstreamStatusError) -> bool:
-        """Whether this error says so, to a call that was sent before it was known."""
-        says_so = error.upstream_status in _STATUSES and _REFUSED.search(error.body) and _NAMED.search(error.body)
-        if not says_so:
-            return False
-        if len(self._learnt) >= _MAX_MODELS:
-            self._learnt.clear()
-        return self._now() - self._learnt.setdefault(model, self._now()) < _UNDER_WAY
-
-    def leave_out(self, written: dict[str, Any], model: str, losses: Losses) -> None:
-        """Take them out of a request to such a model, and list them."""
-        if model not in self._learnt:
-            return
-        for field, name in _EXTRAS.items():
-            if written.pop(field, None) is not None:
-                losses.drop(name)
+def leave_out_extras(written: dict[str, Any], losses: Losses) -> None:
+    """Take them out of a request, and list them."""
+    for field, name in _EXTRAS.items():
+        if written.pop(field, None) is not None:
+            losses.drop(name)

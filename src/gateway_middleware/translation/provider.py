@@ -10,12 +10,13 @@ import msgspec
 from gateway_middleware.core.domain import Surface
 from gateway_middleware.core.errors import TranslationError
 from gateway_middleware.core.models import KnownModels
+from gateway_middleware.core.omissions import Omissions
 from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.provider_api import Translation, UpstreamRequest
 from gateway_middleware.translation.context import Context
 from gateway_middleware.translation.counting import COUNTED_SURFACES
 from gateway_middleware.translation.dialects import CLIENTS, PROVIDERS
-from gateway_middleware.translation.extras import RefusedExtras
+from gateway_middleware.translation.extras import is_about_extras, leave_out_extras
 from gateway_middleware.translation.fields import Losses
 from gateway_middleware.translation.foreign_thoughts import (
     has_foreign_thoughts,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.domain import Deployment, Dialect, ModelRequest
     from gateway_middleware.core.errors import UpstreamStatusError
+    from gateway_middleware.core.omissions import Omission
     from gateway_middleware.core.provider_api import Provider, ResponseReader
     from gateway_middleware.translation.vocabulary import Conversation
 
@@ -51,13 +53,13 @@ class TranslatingProvider:
 
     __slots__ = (
         "_configured_secrets",
+        "_extras",
+        "_foreign_thoughts",
         "_has_responses",
         "_inner",
-        "_leaves_out_thoughts",
         "_models",
         "_native",
         "_now",
-        "_refused_extras",
         "_targets",
         "is_stream",
         "kind",
@@ -83,8 +85,8 @@ class TranslatingProvider:
         self._has_responses = has_responses
         self._now = now
         self._native = native
-        self._leaves_out_thoughts = False
-        self._refused_extras = RefusedExtras(now)
+        self._extras = Omissions("extras")
+        self._foreign_thoughts = Omissions("foreign_thoughts")
         self._targets: PlanPart[[], dict[tuple[str, Surface | None], Surface]] = PlanPart(dict)
         self.name, self.kind, self.origin = inner.name, inner.kind, inner.origin
         self.timeouts = inner.timeouts
@@ -125,7 +127,7 @@ class TranslatingProvider:
         """Raises `TranslationError` for a field that cannot be translated, or that a strict client would lose."""
         target = self._target(request, deployment)
         if target is request.surface:
-            if self._leaves_out_thoughts and has_foreign_thoughts(request):
+            if (request.omits or self._foreign_thoughts.models) and self._omits_thoughts(request, deployment):
                 request = without_foreign_thoughts(request)
             return self._inner.prepare(request, deployment)
         losses = Losses(CLIENTS[request.surface].names)
@@ -136,8 +138,8 @@ class TranslatingProvider:
             Target(model=deployment.model, dialect=self.dialect, facts=self._models.facts(deployment)),
             losses,
         )
-        if target is not Surface.MESSAGES:
-            self._refused_extras.leave_out(written, deployment.model, losses)
+        if target is not Surface.MESSAGES and self._extras.apply(request, deployment):
+            leave_out_extras(written, losses)
         _check_strict(request, losses)
         upstream = self._inner.prepare(_upstream_request(request, target, written), deployment)
         context = self._context(body, conversation, written, shows_cost=request.shows_cost)
@@ -149,22 +151,28 @@ class TranslatingProvider:
         )
         return msgspec.structs.replace(upstream, translation=translation)
 
-    def learns(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> bool:
-        """Besides what the adapter learns: that a server takes no extras, or Anthropic no thoughts of other vendors."""
+    def omission(self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError) -> Omission | None:
+        """Besides that of the adapter: where a server takes no extras, or Anthropic no thoughts of other vendors."""
         target = self._target(request, deployment)
         if target is request.surface:
-            return self._inner.learns(request, deployment, error) or self._learns_of_thoughts(request, error)
+            own = self._inner.omission(request, deployment, error)
+            return own or self._omission_of_thoughts(request, deployment, error)
         translated = msgspec.structs.replace(request, surface=target, wants_stream_usage=False)
-        is_openai = target is not Surface.MESSAGES
-        return self._inner.learns(translated, deployment, error) or (
-            is_openai and self._refused_extras.learns(deployment.model, error)
-        )
+        own = self._inner.omission(translated, deployment, error)
+        if own is None and target is not Surface.MESSAGES and is_about_extras(error):
+            return self._extras.refused(request, deployment)
+        return own
 
-    def _learns_of_thoughts(self, request: ModelRequest, error: UpstreamStatusError) -> bool:
+    def _omission_of_thoughts(
+        self, request: ModelRequest, deployment: Deployment, error: UpstreamStatusError
+    ) -> Omission | None:
         if request.is_strict or not is_about_signatures(error) or not has_foreign_thoughts(request):
-            return False
-        self._leaves_out_thoughts = True
-        return True
+            return None
+        return self._foreign_thoughts.refused(request, deployment)
+
+    def _omits_thoughts(self, request: ModelRequest, deployment: Deployment) -> bool:
+        applies = not request.is_strict and self._foreign_thoughts.apply(request, deployment)
+        return applies and has_foreign_thoughts(request)
 
     def _target(self, request: ModelRequest, deployment: Deployment) -> Surface:
         """The surface that the provider is asked on, worked out once for each deployment of a plan."""

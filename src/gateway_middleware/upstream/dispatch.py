@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway_middleware.core.asgi import UntilDisconnect, Watchtower
 from gateway_middleware.core.domain import Payer
 from gateway_middleware.core.errors import UpstreamError, UpstreamStatusError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from gateway_middleware.core.asgi import Receive, Scope, Send
     from gateway_middleware.core.domain import Clock, Deployment, ModelRequest, Timeouts
+    from gateway_middleware.core.omissions import Omission
     from gateway_middleware.core.outbox import Entry
     from gateway_middleware.core.provider_api import Provider, UpstreamRequest
     from gateway_middleware.core.record import CallRecord, Meter
@@ -44,7 +47,7 @@ class Dispatch:
     While the route has another deployment, the lifecycle frames of a
     stream are held back until its first content, so that a failure until then is raised with the response untouched.
     Raises `UpstreamError` and `ClientDisconnectedError`; after the start of a stream too, for the outermost layer to
-    end it in the dialect. What a provider refused that the gateway itself had added is left out of a second attempt.
+    end it in the dialect. What a provider refused that the gateway itself had added is left out of another attempt.
     The message that ends an answer carries all of its body, or the terminating event of a stream: nothing of what
     makes it complete has been sent before. `recorded` is the exchange once more, where it heeds the entries of a meter.
     Calls of the accounts that `credentials` names are sent by these, with what says who calls.
@@ -79,13 +82,20 @@ class Dispatch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = REQUEST.get(scope)
         deployment = DEPLOYMENT.peek(scope) or request.route.deployments[0]
-        try:
-            await self._once(request, deployment, scope, receive, send)
-        except UpstreamStatusError as error:
-            # Nothing has been sent to the client before such an error.
-            if not self._providers[deployment.account].learns(request, deployment, error):
-                raise
-            await self._once(request, deployment, scope, receive, send)
+        omissions: tuple[Omission, ...] = ()
+        while True:
+            try:
+                await self._once(request, deployment, scope, receive, send)
+                break
+            except UpstreamStatusError as error:
+                # Nothing has been sent to the client before such an error.
+                omission = self._providers[deployment.account].omission(request, deployment, error)
+                if omission is None:
+                    raise
+            request = msgspec.structs.replace(request, omits=request.omits | {omission.what})
+            omissions = (*omissions, omission)
+        for omission in omissions:
+            omission.confirm()
 
     async def _once(
         self, request: ModelRequest, deployment: Deployment, scope: Scope, receive: Receive, send: Send
