@@ -13,12 +13,12 @@ install:  ## an environment with everything that the checks need
 check: lint types floors test  ## what has to be green before a change is proposed
 
 format:  ## format and mend what ruff can mend
-	$(PYTHON) -m ruff format src tests benchmarks
-	$(PYTHON) -m ruff check --fix src tests benchmarks
+	$(PYTHON) -m ruff format src tests benchmarks deploy
+	$(PYTHON) -m ruff check --fix src tests benchmarks deploy
 
 lint:  ## ruff: style and faults
-	$(PYTHON) -m ruff check src tests benchmarks
-	$(PYTHON) -m ruff format --check src tests benchmarks
+	$(PYTHON) -m ruff check src tests benchmarks deploy
+	$(PYTHON) -m ruff format --check src tests benchmarks deploy
 
 types:  ## mypy --strict
 	$(PYTHON) -m mypy src tests benchmarks
