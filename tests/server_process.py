@@ -28,7 +28,7 @@ ASK: Any = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hel
 class Server:
     """A `serve` of this test, with a configuration file of its own."""
 
-    def __init__(self, folder: Path, upstream: str, **extra: str) -> None:
+    def __init__(self, folder: Path, upstream: str, *, journal: str | None = "journal.db", **extra: str) -> None:
         folder.mkdir(exist_ok=True)
         self.file = folder / "gateway.toml"
         self.log = folder / "log"
@@ -44,7 +44,7 @@ class Server:
             "GATEWAY_PORT": str(self.port),
             "GATEWAY_CONFIG_FILE": str(self.file),
             "GATEWAY_ADMIN_TOKEN": ADMIN,
-            "GATEWAY_JOURNAL": str(folder / "journal.db"),
+            **({} if journal is None else {"GATEWAY_JOURNAL": str(folder / journal)}),
             **extra,
         }
         self.list_keys(KEY, OTHER)

@@ -140,9 +140,9 @@ class Gateway:
             self.credentials,
         )
         parts: tuple[Part, ...] = (*made, *rooms, *lists)
-        self._reload = Reload(self.config, parts, reread=reread)
+        self.reloader = Reload(self.config, parts, reread=reread)
         self.operations = self._make_operations()
-        self.parts: tuple[Part, ...] = (*parts, build_watch(settings, self._reload, self.operations, clocks))
+        self.parts: tuple[Part, ...] = (*parts, build_watch(settings, self.reloader, self.operations, clocks))
         self._life = Life(self.parts)
         endpoints = self._status.endpoints(self.operations, self.fleet_status.document)
         self.routes = make_routes(endpoints, self.upstream.dispatch)
@@ -265,7 +265,7 @@ class Gateway:
             breakers=self.breakers.operator,
             peers=self.peers,
             fleet=self.fleet,
-            reload=self._reload,
+            reload=self.reloader,
             audit=self.reload_audit,
             log=self.log,
         )

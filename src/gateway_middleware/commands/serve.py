@@ -253,13 +253,19 @@ class _Server:
         )
 
     def _work(self, control: socket.socket, is_replacement: bool) -> int:  # noqa: FBT001  # the supervisor's protocol
-        """In a worker process. One that replaces another takes the configuration of the moment."""
+        """In a worker process. One that replaces another takes of the configuration what a reload takes."""
         import uvicorn
 
         from gateway_middleware.serving.worker import Worker
 
-        settings = self._current() if is_replacement else self._settings
+        settings = self._settings
         gateway = self._gateway or self._compose(settings)
+        if is_replacement and (current := self._current()) != settings:
+            # As those beside it, which have reloaded: were it of another journal or of more workers than they, nobody
+            # would keep what it writes, and its share of limits would be another.
+            settings = gateway.reloader.in_force(current)
+            gateway = self._compose(settings)
+            gateway.reloader.apply(current)
         options = server_options(
             limits=door_limits(settings),
             drain_seconds=settings.drain_seconds,
@@ -280,11 +286,11 @@ class _Server:
             return worker.run()
 
     def _current(self) -> Settings:
-        """The settings of the moment; those of the start where they have become unusable."""
+        """The settings of the moment; those of the start where they are unusable."""
         try:
             return Settings.from_env(self._environment)
         except SettingsError as error:
-            message = f"The configuration has become unusable, going on with the last one: {error}"
+            message = f"The configuration has become unusable, going on with that of the start: {error}"
             self._log.event("configuration_unusable", level="error", message=message)
             return self._settings
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gateway_middleware.core.errors import InvalidRequestError, SettingsError
 
 if TYPE_CHECKING:
@@ -53,12 +55,19 @@ class Reload:
         changed = _differences(self._config.settings, new)
         for commit in [part.prepare(new) for part in self._parts]:
             commit()
-        taken = frozenset[str]().union(*(part.takes for part in self._parts))
         return {
             "config_hash": new.config_hash,
             "changed": sorted(changed),
-            "need_restart": sorted(changed - taken),
+            "need_restart": sorted(changed - self._taken),
         }
+
+    def in_force(self, new: Settings) -> Settings:
+        """What a gateway of the settings of this one goes by once it has taken others: the rest needs a restart."""
+        return msgspec.structs.replace(self._config.settings, **{name: getattr(new, name) for name in self._taken})
+
+    @property
+    def _taken(self) -> frozenset[str]:
+        return frozenset[str]().union(*(part.takes for part in self._parts))
 
 
 def _differences(before: Settings, after: Settings) -> set[str]:
