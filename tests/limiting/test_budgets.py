@@ -130,13 +130,14 @@ def test_thresholds_rise_and_are_told_once(calls: list[tuple[int, int]]) -> None
 @given(
     steps=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 80), st.sampled_from((0.0, 5_000.0, 50_000.0)))),
     limits=st.permutations([budget(), Limit(name="concurrency", amount=500, unit=Unit.CONCURRENCY)]),
+    weight=st.integers(1, 3),
 )
 @settings(deadline=None)
 def test_a_tally_tells_what_every_single_decision_would(
-    steps: list[tuple[int, int, float]], limits: list[Limit]
+    steps: list[tuple[int, int, float]], limits: list[Limit], weight: int
 ) -> None:
     clock, told, told_by_tally = Clock(), list[BudgetReached](), list[BudgetReached]()
-    store, budgets = MemoryStore(clock=clock, wall=clock.wall), Budgets(told.append)
+    store, budgets = MemoryStore(clock=clock, wall=clock.wall, weight=weight), Budgets(told.append)
     reservations = Reservations(store)
     counters = DecisionCounters(budgets=Budgets(told_by_tally.append))
     tally, admitted = counters.tally("acme", limits), 0
@@ -150,7 +151,7 @@ def test_a_tally_tells_what_every_single_decision_would(
         admitted += 1
         tally.note(reservations.accept(decision))
         for status in decision.statuses:
-            budgets.note("acme", status)
+            budgets.note("acme", status, weight=weight)
             if status.claim.limit.unit is Unit.SPEND:
                 store.settle(decision, [Change(status.claim, status.newest, settled - cost)])
     assert told_by_tally == told

@@ -26,8 +26,8 @@ STEPS = st.lists(
 class _Counted:
     """One store, with the limits of one plan in it."""
 
-    def __init__(self, clock: Clock, tenant: str, limits: Sequence[Limit]) -> None:
-        self.store = MemoryStore(clock=clock, wall=clock.wall)
+    def __init__(self, clock: Clock, tenant: str, limits: Sequence[Limit], *, weight: int = 1) -> None:
+        self.store = MemoryStore(clock=clock, wall=clock.wall, weight=weight)
         self.reservations = Reservations(self.store)
         self.claims = [claim(tenant, limit) for limit in limits]
         self.held: list[Reservation] = []
@@ -52,17 +52,21 @@ def _told(reservation: Reservation) -> tuple[list[tuple[int, int, int, int]], li
     return list(reservation.standing), list(reservation.decision.statuses)
 
 
-@given(PLANS, SLOTS, STEPS)
+@given(PLANS, SLOTS, STEPS, st.integers(1, 3))
 @settings(deadline=None)
 def test_cells_take_and_settle_what_claims_do(
     windows: list[Limit],
     concurrent: list[Limit],
     steps: list[tuple[int, int, float, bool, tuple[int | None, int | None]]],
+    weight: int,
 ) -> None:
-    """Also after windows were swept, and where the last limit refuses: nothing of the others is taken."""
+    """Also where processes divide the limits, after windows were swept, and where the last limit refuses.
+
+    Nothing is taken of the others then.
+    """
     clock, tenant = Clock(86_400 * 20), fresh()
     limits = [*windows, *concurrent]
-    by_claims, by_cells = (_Counted(clock, tenant, limits) for _ in range(2))
+    by_claims, by_cells = (_Counted(clock, tenant, limits, weight=weight) for _ in range(2))
     cells = by_cells.reservations.cells(by_cells.claims)
     if cells is None:
         assert not limits
@@ -77,7 +81,8 @@ def test_cells_take_and_settle_what_claims_do(
         assert by_cells.used() == by_claims.used()
         if planned is not None and expected is not None:
             assert _told(planned) == _told(expected)
-            assert planned.is_exact == expected.is_exact
+            assert planned.is_degraded == expected.is_degraded
+            assert planned.decision.weight == expected.decision.weight == weight
             by_claims.held.append(expected)
             by_cells.held.append(planned)
         if ends and by_cells.held:
@@ -135,7 +140,3 @@ def test_what_is_forgotten_is_looked_up_again() -> None:
     assert counted.used() == [0]
     assert counted.reservations.take_planned(cells, 0, 0) is not None
     assert counted.used() == [1]
-
-
-def test_limits_that_are_divided_have_no_cells() -> None:
-    assert Reservations(MemoryStore(weight=2)).cells([claim(fresh(), rpm(5))]) is None

@@ -82,7 +82,7 @@ class Budgets:
                     )
                 )
 
-    def quiet_above(self, status: LimitStatus) -> int:
+    def quiet_above(self, status: LimitStatus, *, weight: int = 1) -> int:
         """While more than this remains of that limit, in the same period, `note` would tell of nothing new."""
         limit = status.claim.limit
         period, before = limit.period, self._reached.get(status.claim.key)
@@ -91,7 +91,8 @@ class Budgets:
         else:
             known = before.threshold
         following = next((threshold for threshold in THRESHOLDS if threshold > known), None)
-        return -1 if following is None else limit.amount - -(-following * limit.amount // 100)
+        share = _share(status, weight)
+        return -1 if following is None else share - -(-following * share // 100)
 
     def standing(self, now: float) -> dict[tuple[str, str], int]:
         """The threshold that each budget has reached in the period of `now`, by owner and limit."""
@@ -103,7 +104,7 @@ def _reached(status: LimitStatus, weight: int) -> int:
 
     A budget of which less is left than the next call needs is spent, if that is little.
     """
-    share = status.claim.limit.amount // weight or 1
+    share = _share(status, weight)
     used = share - status.remaining + status.excess
     if status.is_taken:
         used -= status.claim.cost
@@ -111,6 +112,11 @@ def _reached(status: LimitStatus, weight: int) -> int:
     if status.wait and percent >= _NEARLY_ALL:
         percent = 100
     return max((threshold for threshold in THRESHOLDS if percent >= threshold), default=0)
+
+
+def _share(status: LimitStatus, weight: int) -> int:
+    """What this process counts of the budget."""
+    return status.claim.limit.amount // weight or 1
 
 
 def _group_of(key: str) -> str:

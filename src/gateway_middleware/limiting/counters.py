@@ -34,7 +34,7 @@ class Counts(msgspec.Struct, gc=False):
 class Tally:
     """Calls of one tenant with the same limits, all of them admitted: counted by the last of them.
 
-    For reservations that are exact, and limits of which none is a shadow.
+    For reservations that are not degraded, and limits of which none is a shadow.
     """
 
     __slots__ = ("_budgets", "_follows", "_unread", "admitted", "last", "tenant")
@@ -58,12 +58,13 @@ class Tally:
         for index, (period, quiet_above) in self._follows.items():
             remaining, _, _, bucket = reservation.standing[index]
             if remaining <= quiet_above or bucket != period:
-                self._follow(index, reservation.decision.statuses[index])
+                self._follow(index, reservation.decision)
 
-    def _follow(self, index: int, status: LimitStatus) -> None:
+    def _follow(self, index: int, decision: Decision) -> None:
         if self._budgets is not None:  # pragma: no branch  # nothing is followed without
-            self._budgets.note(self.tenant, status)
-            self._follows[index] = (status.newest, self._budgets.quiet_above(status))
+            status = decision.statuses[index]
+            self._budgets.note(self.tenant, status, weight=decision.weight)
+            self._follows[index] = (status.newest, self._budgets.quiet_above(status, weight=decision.weight))
 
 
 class DecisionCounters:

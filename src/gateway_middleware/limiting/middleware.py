@@ -177,7 +177,7 @@ class CallLimitMiddleware:
     def _told(self, call: _Call, reservation: Reservation) -> HeaderList:
         """Count a call that was admitted, and say what the client is told of its limits."""
         kind = call.kind
-        if kind.tally is not None and reservation.is_exact:
+        if kind.tally is not None and not reservation.is_degraded:
             kind.tally.note(reservation)
         else:
             self._limits.counters.note(call.tenant.name, reservation.decision)

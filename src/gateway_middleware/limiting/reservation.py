@@ -91,9 +91,9 @@ class Reservation:
         return self._standing
 
     @property
-    def is_exact(self) -> bool:
-        """Whether each unit was counted once, where all are counted."""
-        return self._decision.weight == 1 and not self._decision.is_degraded
+    def is_degraded(self) -> bool:
+        """Whether it was decided here because the shared store is away."""
+        return self._decision.is_degraded
 
     @property
     def owner(self) -> bytes:
@@ -140,7 +140,7 @@ class PlannedReservation(Reservation):
     """The same of a call that follows a plan, taken from its cells: it has its decision made when one is asked for."""
 
     __slots__ = ("_cells", "_owner", "_taken")
-    is_exact = True
+    is_degraded = False
 
     def __init__(self, reservations: Reservations, cells: Cells, taken: Taken, owner: bytes) -> None:
         self._limiter = reservations
@@ -157,7 +157,7 @@ class PlannedReservation(Reservation):
     @property
     def decision(self) -> Decision:
         """How it was admitted. Which bucket is the oldest is told as of now."""
-        return Decision(True, self._cells.statuses(self._taken), self._owner)
+        return Decision(True, self._cells.statuses(self._taken), self._owner, self._cells.weight)
 
     @property
     def owner(self) -> bytes:
@@ -273,12 +273,12 @@ class Reservations:
         return self.accept(decision if isinstance(decision, Decision) else await decision)
 
     def cells(self, claims: Sequence[Claim]) -> Cells | None:
-        """Where claims are counted that are taken again and again; None where this process does not count them whole.
+        """Where claims are counted that are taken again and again; None where they are counted by others too.
 
         What is given back there is told to nobody (`on_release`).
         """
         memory = self._memory
-        return Cells(memory, claims) if memory is not None and memory.weight == 1 and claims else None
+        return Cells(memory, claims) if memory is not None and claims else None
 
     def take_planned(self, cells: Cells, tokens: int, spend: int) -> PlannedReservation | None:
         """A request, so many tokens and micro-dollars, and slots; None, and nothing taken, unless all fits."""

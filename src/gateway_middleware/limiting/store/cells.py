@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway_middleware.limiting.limit import Claim, LimitStatus, Standing, Unit
-from gateway_middleware.limiting.store.window import LEASE, Leases, Window
+from gateway_middleware.limiting.store.window import LEASE, Leases, Window, weighed
 
 if TYPE_CHECKING:
     from gateway_middleware.limiting.store.memory import MemoryStore
@@ -28,7 +28,7 @@ class Taken(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cells:
-    """Where the limits of one plan are counted.
+    """Where the limits of one plan are counted, at the weight of the store.
 
     `claims` are what one call takes, with those of slots last. A plan outlives its windows: those that have passed are
     dropped by the store, whose `generation` tells that they have to be looked up again.
@@ -44,6 +44,11 @@ class Cells:
         self._slots: list[tuple[Leases, int]] = []
         self.has_slots = claims[-1].limit.period is None
 
+    @property
+    def weight(self) -> int:
+        """How many units of a limit each unit takes."""
+        return self._store.weight
+
     def slot_keys(self) -> list[str]:
         """The keys under which a call holds a slot."""
         return [claim.key for claim in self._claims if claim.limit.period is None]
@@ -52,27 +57,30 @@ class Cells:
         self._generation = self._store.generation
         cells = [(self._store.cell(claim), claim.limit) for claim in self._claims]
         self._windows = [(c, _UNITS.index(limit.unit), limit.amount) for c, limit in cells if isinstance(c, Window)]
-        self._slots = [(c, limit.amount) for c, limit in cells if isinstance(c, Leases)]
+        self._slots = [(c, limit.amount // self._store.weight or 1) for c, limit in cells if isinstance(c, Leases)]
 
     def take(self, tokens: int, spend: int, owner: bytes) -> Taken | None:
         """Take a request, so many tokens and micro-dollars, and slots; None, and nothing taken, unless all fits."""
         store = self._store
         if self._generation != store.generation:
             self._look_up()
-        now = store.now()
+        now, weight = store.now(), store.weight
         costs = (1, tokens, spend)
         standing: list[Standing] = []
         for window, unit, amount in self._windows:
             time = now + store.wall_offset if window.is_calendar else now
             if not window.since <= time < window.until:
                 window.turn(time)
-            total = window.total + costs[unit]
+            cost = costs[unit] * weight
+            if cost > amount:
+                cost = weighed(costs[unit], amount, weight)
+            total = window.total + cost
             if total > amount:
                 self._put_back(costs, len(standing))
                 return None
-            window.amount += costs[unit]
+            window.amount += cost
             window.total = total
-            standing.append((amount - total, window.eases - time, window.ends - time, window.newest))
+            standing.append(((amount - total) // weight, window.eases - time, window.ends - time, window.newest))
         if self._slots and not self._hold(owner, now, standing):
             self._put_back(costs, len(self._windows))
             return None
@@ -92,9 +100,10 @@ class Cells:
 
     def _put_back(self, costs: tuple[int, int, int], count: int) -> None:
         """Undo what was taken in the same moment from the first `count` windows."""
-        for window, unit, _ in self._windows[:count]:
-            window.amount -= costs[unit]
-            window.total -= costs[unit]
+        for window, unit, amount in self._windows[:count]:
+            cost = weighed(costs[unit], amount, self._store.weight)
+            window.amount -= cost
+            window.total -= cost
 
     def _release(self, owner: bytes) -> None:
         for leases, _ in self._slots:
@@ -110,7 +119,7 @@ class Cells:
             really = used[unit]
             if really is not None and really != costs[unit]:
                 time = now + store.wall_offset if window.is_calendar else now
-                window.settle(costs[unit], really, amount, time, stood[3])
+                window.settle(costs[unit], really, amount, time, stood[3], store.weight)
         self._release(owner)
 
     def statuses(self, taken: Taken) -> tuple[LimitStatus, ...]:

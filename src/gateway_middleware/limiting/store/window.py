@@ -86,14 +86,14 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         """Microseconds until the claim fits: 0 if it does, `NEVER` if it cannot."""
         if not self.since <= now < self.until:
             self.turn(now)
-        cost = claim.cost if weight == 1 else weighed(claim, weight)
         amount = claim.limit.amount
+        cost = claim.cost if weight == 1 else weighed(claim.cost, amount, weight)
         return 0 if self.total + cost <= amount else self.wait(cost, amount, now)
 
     def stand(self, claim: Claim, now: int, owner: bytes, weight: int, wait: int, takes: bool) -> LimitStatus:  # noqa: FBT001, PLR0917
         """Take the claim, if so decided, and say how things stand."""
         if takes:
-            cost = claim.cost if weight == 1 else weighed(claim, weight)
+            cost = claim.cost if weight == 1 else weighed(claim.cost, claim.limit.amount, weight)
             self.amount += cost
             self.total += cost
         left = claim.limit.amount - self.total
@@ -129,17 +129,19 @@ class Window(msgspec.Struct, gc=False, weakref=False):
             self.total += delta * weight
             return
         actual = min((claim.cost + delta) * weight, claim.limit.amount)
-        self.refund(weighed(claim, weight) - actual, self.newest if change.bucket is None else change.bucket)
+        self.refund(
+            weighed(claim.cost, claim.limit.amount, weight) - actual,
+            self.newest if change.bucket is None else change.bucket,
+        )
 
-    def settle(self, cost: int, used: int, limit: int, now: int, bucket: int) -> None:
-        """Count what was really used in the place of a cost that was taken in `bucket`."""
+    def settle(self, cost: int, used: int, limit: int, now: int, bucket: int, weight: int) -> None:  # noqa: PLR0917
+        """Count what was really used in the place of a cost that was taken, and fitted, in `bucket`."""
         if not self.since <= now < self.until:
             self.turn(now)
         if used > cost:
-            cost -= min(used, MAX_AMOUNT)
+            cost = (cost - min(used, MAX_AMOUNT)) * weight
         else:
-            used = min(max(used, 0), limit)
-            cost -= used
+            cost = min(cost * weight, limit) - min(max(used, 0) * weight, limit)
             if bucket != self.newest:
                 self.refund(cost, bucket)
                 return
@@ -182,9 +184,8 @@ class Window(msgspec.Struct, gc=False, weakref=False):
         return now >= self.period.expires(self.newest) or self.since - now > self.period.patience
 
 
-def weighed(claim: Claim, weight: int) -> int:
-    """What the claim takes where each unit counts `weight` times; a cost above its share takes the whole share."""
-    cost, amount = claim.cost, claim.limit.amount
+def weighed(cost: int, amount: int, weight: int) -> int:
+    """What a cost takes where each unit counts `weight` times; one above its share of the limit takes all of it."""
     return cost if cost > amount else min(cost * weight, amount)
 
 
