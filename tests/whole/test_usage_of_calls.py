@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,33 @@ async def test_an_index_that_is_off_is_not_asked(tmp_path: Path, upstream: str, 
             assert (await client.post("/v1/chat/completions", json=ASK)).status_code == 200
             assert (await client.get("/v1/usage/r1")).status_code == 200
     assert own_redis.command("EVAL", "return #redis.call('KEYS', 'gateway:{calls:*')", "0") == b":0"
+
+
+async def by_worker(server: Server, stack: AsyncExitStack) -> list[httpx.AsyncClient]:
+    """A client for each of two workers: what is sent by it comes to that worker."""
+    clients: dict[int, httpx.AsyncClient] = {}
+    headers = {"authorization": f"Bearer {KEY}"}
+    while len(clients) < 2:
+        client = httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=15, headers=headers)
+        await stack.enter_async_context(client)
+        clients.setdefault((await client.get("/v1/health")).json()["fleet"]["processes"][0]["pid"], client)
+    return list(clients.values())
+
+
+@pytest.mark.parametrize("keeper", ["process", "thread"])
+async def test_what_one_worker_has_answered_the_other_one_tells_at_once(
+    keeper: str, tmp_path: Path, upstream: str
+) -> None:
+    server = Server(tmp_path, upstream, GATEWAY_WORKERS="2", GATEWAY_PRICES=PRICES, GATEWAY_KEEPER=keeper)
+    with server.run():
+        await server.wait_for(2, workers=2)
+        async with AsyncExitStack() as stack:
+            one, other = await by_worker(server, stack)
+            for number in range(1, 6):
+                answer = await one.post("/v1/chat/completions", json=ASK)
+                told = await other.get(f"/v1/usage/{answer.headers['x-request-id']}")
+                assert told.json()["cost"] == answer.headers["x-gateway-cost"]
+                await one.post("/v1/chat/completions", json=ASK)
+                used = (await other.get("/v1/usage")).json()["usage"]["today"]
+                assert [day["closed"] for day in used] == [2 * number]
+            assert (await other.get("/v1/usage/nobodys")).status_code == 404

@@ -61,7 +61,7 @@ class CallUsage:
             return []  # what this server knows is the answer
 
     def _find(self, tenant: str | None, request_id: str) -> list[UsageEvent]:
-        self._journal.flush(_FLUSH_SECONDS)
+        self._journal.flush_all(_FLUSH_SECONDS)
         return events_of_call(self._journal.spool.path, tenant, request_id)
 
 

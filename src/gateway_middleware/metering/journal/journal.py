@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from gateway_middleware.core.domain import Clock
 from gateway_middleware.core.outbox import Entry, Outbox
+from gateway_middleware.metering.journal.beside import EndsBeside
 from gateway_middleware.metering.journal.call_end import CallEnd, Ending, OnEnds, encode
 from gateway_middleware.metering.journal.follower import Follower
 from gateway_middleware.metering.journal.house_thread import HouseThread
@@ -247,6 +248,18 @@ class Journal:
             time.sleep(_POLL_SECONDS)
         return False
 
+    def flush_all(self, timeout: float = 5.0) -> bool:
+        """The same for all processes that share the files. Raises `sqlite3.Error`."""
+        until = time.monotonic() + timeout
+        if not self.flush(timeout):
+            return False
+        ends = EndsBeside(self.spool, own=self._segments.owner)
+        while not ends.are_taken:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
     @property
     def waiting(self) -> int:
         """Ended calls that are not in the spool yet."""
@@ -310,8 +323,8 @@ class Journal:
         return self.state.status != "ok"
 
     def reconcile(self, first: date, last: date) -> Reconciliation:
-        """What has ended between two days in UTC, both included, up to now. Blocks."""
-        self.flush(_RECONCILE_SECONDS)
+        """What has ended in any process between two days in UTC, both included, up to now. Blocks."""
+        self.flush_all(_RECONCILE_SECONDS)
         under_way = Counter(call.entry.tenant for call in list(self._calls.values()))
         return Reconciliation(self.spool.reconcile(first, last), dict(under_way))
 
