@@ -12,7 +12,12 @@ from redis_process import own_redis, shared_cluster, shared_redis
 __all__ = ["anyio_backend", "cluster", "own_redis", "shared_cluster", "shared_redis"]
 
 # A busy machine is no fault.
-hypothesis.settings.register_profile("suite", parent=hypothesis.settings.default, deadline=None)
+hypothesis.settings.register_profile(
+    "suite",
+    parent=hypothesis.settings.default,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine is slow, too
+)
 hypothesis.settings.load_profile("suite")
 
 

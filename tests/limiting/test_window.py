@@ -125,7 +125,9 @@ def test_no_window_holds_more_than_the_limit(runner: asyncio.Runner, script: lis
 
 @given(script=steps)
 @example(script=[("hit", 1), ("pause", 200_000), ("hit", 0), ("refund", 1), ("hit", 0)])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_redis_counts_as_memory_does(
     runner: asyncio.Runner, shared_redis: RedisProcess, script: list[tuple[str, int]]
 ) -> None:
@@ -219,7 +221,9 @@ def test_a_period_ends_with_the_calendar(
 
 
 @given(when=st.datetimes(datetime(1971, 1, 1), datetime(2105, 1, 1)), months=st.sampled_from([1, 3, 12]))  # noqa: DTZ001
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_redis_has_the_same_calendar(
     runner: asyncio.Runner, shared_redis: RedisProcess, when: datetime, months: int
 ) -> None:

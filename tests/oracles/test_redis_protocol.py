@@ -136,7 +136,9 @@ COMMAND = st.one_of(
 ADD = Script.of("return redis.call('APPEND', KEYS[1], ARGV[1])")
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(commands=st.lists(COMMAND, min_size=1, max_size=12), appended=VALUE)
 def test_commands_all_at_once_are_answered_as_redis_py_is_one_after_the_other(
     shared_redis: RedisProcess, commands: list[tuple[bytes, ...]], appended: bytes

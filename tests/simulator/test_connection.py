@@ -50,7 +50,9 @@ async def test_pipelined_requests_are_answered_in_order(server: Server) -> None:
     assert wire.end == "eof"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(cuts=st.lists(st.integers(1, 400), max_size=6))
 def test_a_request_may_come_in_any_pieces(cuts: list[int]) -> None:
     asyncio.run(_send_in_pieces(sorted(cuts)))

@@ -220,7 +220,9 @@ BODIES = st.lists(st.binary(min_size=1, max_size=50), max_size=6)
     interim=st.booleans(),
     cuts=st.lists(st.integers(0, 600), max_size=12),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_any_response_in_any_segments(
     *, status: int, headers: HeaderList, pieces: list[bytes], framing: str, interim: bool, cuts: list[int]
 ) -> None:
