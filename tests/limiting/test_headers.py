@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from clock import Clock
 from gateway_middleware.core.domain import Dialect
 from gateway_middleware.core.retry_after import retry_after_headers
-from gateway_middleware.limiting.headers import OpenAIHeaders, go_duration, limit_headers
+from gateway_middleware.limiting.headers import PreparedHeaders, go_duration, limit_headers
 from gateway_middleware.limiting.limit import Limit, Unit
 from gateway_middleware.limiting.notation import parse_limit
 from gateway_middleware.limiting.reservation import LimitReachedError, Reservations
@@ -87,18 +87,19 @@ def test_shadow_and_spend_are_told_to_nobody() -> None:
     ),
     count=st.integers(1, 5),
     steps=st.lists(st.tuples(st.integers(0, 40_000_000), st.integers(1, 500)), min_size=1, max_size=12),
+    dialect=st.sampled_from([Dialect.OPENAI, Dialect.ANTHROPIC]),
 )
 def test_headers_of_constant_limits_are_those_of_the_decision(
-    limits: list[Limit], count: int, steps: list[tuple[int, int]]
+    limits: list[Limit], count: int, steps: list[tuple[int, int]], dialect: Dialect
 ) -> None:
     clock, tenant = Clock(60_000), fresh()
     memory, chosen = store(clock), limits[:count]
-    prepared = OpenAIHeaders.of(chosen)
+    prepared = PreparedHeaders.of(chosen, None if dialect is Dialect.OPENAI else lambda: WALL)
     for gap, cost in steps:
         clock.micro += gap
         claims = [claim(tenant, limit, cost if limit.unit is Unit.TOKENS else 1) for limit in chosen]
         decision = memory.admit(claims, b"%d" % clock.micro)
-        told = limit_headers(decision, Dialect.OPENAI, WALL)
+        told = limit_headers(decision, dialect, WALL)
         assert sorted(told) == sorted(
             prepared.headers([s.standing for s in decision.statuses]) if prepared is not None else []
         )
@@ -106,7 +107,7 @@ def test_headers_of_constant_limits_are_those_of_the_decision(
 
 def test_prepared_headers_tell_the_oldest_bucket_apart_from_the_newest() -> None:
     clock, tenant = Clock(60_000), fresh()
-    memory, prepared = store(clock), OpenAIHeaders.of([rpm(5)])
+    memory, prepared = store(clock), PreparedHeaders.of([rpm(5)])
     assert prepared is not None
     for _ in range(2):
         decision = memory.admit([claim(tenant, rpm(5))], b"a")
@@ -121,8 +122,8 @@ def test_prepared_headers_tell_the_oldest_bucket_apart_from_the_newest() -> None
 
 
 def test_of_two_limits_on_one_unit_the_tightest_has_to_be_found() -> None:
-    assert OpenAIHeaders.of([parse_limit("10/second"), parse_limit("20/hour")]) is None
-    assert OpenAIHeaders.of([spend()]) is None
+    assert PreparedHeaders.of([parse_limit("10/second"), parse_limit("20/hour")]) is None
+    assert PreparedHeaders.of([spend()]) is None
 
 
 @given(cost=st.integers(1, 100), gap=st.integers(0, 70_000_000), limit=st.integers(1, 100))

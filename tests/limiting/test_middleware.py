@@ -185,6 +185,42 @@ async def test_whoever_leaves_the_queue_is_not_called() -> None:
     await house.reservations.aclose()
 
 
+async def test_what_a_call_gives_back_is_for_those_who_wait_not_for_who_comes_just_then() -> None:
+    house, order = House(slots(1), wait=5.0), list[str]()
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        order.append(asyncio.current_task().get_name())  # type: ignore[union-attr]
+        await gates[len(order) - 1].wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    house.layer.app = app
+    calls = []
+    for name in ("first", "waits"):
+        calls.append(asyncio.create_task(house.call(), name=name))
+        await _turns()
+    assert order == ["first"]
+    gates[0].set()
+    calls.append(asyncio.create_task(house.call(), name="comes just then"))
+    await _turns()
+    assert order == ["first", "waits"], "nobody polls"
+    gates[1].set()
+    await _turns()
+    assert order == ["first", "waits", "comes just then"]
+    gates[2].set()
+    await asyncio.gather(*calls)
+    assert house.limits.waiting_room is not None
+    assert not house.limits.waiting_room.is_busy
+    assert (await house.used())["concurrency"] == 0
+    await house.reservations.aclose()
+
+
+async def _turns() -> None:
+    """Let the event loop go on without time going on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_the_housekeeping_begins_with_the_first_call_and_ends_for_good() -> None:
     house = House(rpm(10))
     before = len(asyncio.all_tasks())

@@ -9,13 +9,17 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TypeAlias
 
-from gateway_middleware.core.domain import Dialect, HeaderList
+from gateway_middleware.core.domain import Clock, Dialect, HeaderList
 from gateway_middleware.limiting.limit import Decision, Limit, LimitStatus, LimitWords, Standing, Unit
 from gateway_middleware.limiting.period import MICROSECONDS
 
 _REQUESTS, _TOKENS = Unit.REQUESTS, Unit.TOKENS
 _MILLISECOND = 1000
+
+_Names: TypeAlias = tuple[tuple[bytes, bytes], bytes, bytes]
+"""The header of an amount, and the names of those of what remains and of when it is whole again."""
 
 
 def limit_headers(decision: Decision, dialect: Dialect, wall: float) -> HeaderList:
@@ -66,50 +70,66 @@ def _openai(status: LimitStatus) -> HeaderList:
 
 
 def _anthropic(status: LimitStatus, wall: float) -> HeaderList:
-    prefix = b"anthropic-ratelimit-" + status.claim.limit.unit.encode()
-    reset = datetime.fromtimestamp(math.ceil(wall + status.reset_after), UTC)
-    return [
-        (prefix + b"-limit", b"%d" % status.claim.limit.amount),
-        (prefix + b"-remaining", b"%d" % status.remaining),
-        (prefix + b"-reset", reset.strftime("%Y-%m-%dT%H:%M:%SZ").encode()),
-    ]
+    limit, remaining, reset = _anthropic_names(status.claim.limit)
+    return [limit, (remaining, b"%d" % status.remaining), (reset, _utc(math.ceil(wall + status.reset_after)))]
 
 
-class OpenAIHeaders:
-    """What `limit_headers` says in OpenAI's dialect of calls that take always the same limits, constants prepared.
+def _anthropic_names(limit: Limit) -> _Names:
+    prefix = b"anthropic-ratelimit-" + limit.unit.encode()
+    return (prefix + b"-limit", b"%d" % limit.amount), prefix + b"-remaining", prefix + b"-reset"
 
-    `of` gives one where that is possible: no two limits on requests, or on tokens, are told.
+
+@lru_cache(maxsize=256)  # calls of one second tell the same
+def _utc(seconds: int) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+
+
+class PreparedHeaders:
+    """What `limit_headers` says of calls that take always the same limits, constants prepared.
+
+    `of` gives one where that is possible: no two limits on requests, or on tokens, are told. Without `wall` they are in
+    OpenAI's dialect, with it in Anthropic's, which tells moments.
     """
 
-    __slots__ = ("_policies", "_states", "_told")
+    __slots__ = ("_policies", "_states", "_told", "_wall")
 
-    def __init__(self, limits: Sequence[tuple[int, Limit, LimitWords]]) -> None:
-        self._told = [(index, limit.amount, limit.period is None, words) for index, limit, words in limits]
+    def __init__(self, limits: Sequence[tuple[int, Limit, LimitWords]], wall: Clock | None) -> None:
+        self._wall = wall
+        self._told: list[tuple[int, int, _Names | None]] = []
+        """Place, amount and what is told of it but its state; slots have nothing but that."""
+        for index, limit, words in limits:
+            names = (words.limit, words.remaining, words.reset) if wall is None else _anthropic_names(limit)
+            self._told.append((index, limit.amount, None if limit.period is None else names))
         self._policies = (b"ratelimit-policy", b", ".join([words.policy for _, _, words in limits]))
         forms = [words.state.replace(b"%", b"%%") + _numbers(limit) for _, limit, words in limits]
         self._states = b", ".join(forms)
 
     @classmethod
-    def of(cls, limits: Sequence[Limit]) -> OpenAIHeaders | None:
+    def of(cls, limits: Sequence[Limit], wall: Clock | None = None) -> PreparedHeaders | None:
         """For decisions about these limits, in this order; None where it takes a look at how they stand."""
         told = [(index, limit, limit.words) for index, limit in enumerate(limits) if limit.words is not None]
         units = [limit.unit for _, limit, _ in told if limit.period is not None]
-        return cls(told) if told and len(units) == len(set(units)) else None
+        return cls(told, wall) if told and len(units) == len(set(units)) else None
 
     def headers(self, standing: Sequence[Standing]) -> HeaderList:
         """How the limits stand."""
         headers: HeaderList = []
         numbers: list[int] = []
-        for index, amount, is_slots, words in self._told:
+        wall = self._wall
+        now = 0.0 if wall is None else wall()
+        for index, amount, names in self._told:
             remaining, refill, reset, _ = standing[index]
             numbers.append(remaining)
-            if is_slots:
+            if names is None:
                 continue
             if remaining >= amount:
                 refill = reset = 0
             numbers.append(-(-refill // MICROSECONDS) if refill > 0 else 0)
-            left = _go_duration(-(-reset // _MILLISECOND))
-            headers += (words.limit, (words.remaining, b"%d" % remaining), (words.reset, left))
+            if wall is None:
+                left = _go_duration(-(-reset // _MILLISECOND))
+            else:
+                left = _utc(math.ceil(now + max(reset, 0) / MICROSECONDS))
+            headers += (names[0], (names[1], b"%d" % remaining), (names[2], left))
         headers += (self._policies, (b"ratelimit", self._states % tuple(numbers)))
         return headers
 

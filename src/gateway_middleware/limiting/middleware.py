@@ -12,7 +12,7 @@ from gateway_middleware.core.errors import RateLimitedError
 from gateway_middleware.core.plan import CallPlan, PlanPart
 from gateway_middleware.core.scope import RECORD, REQUEST, TENANT
 from gateway_middleware.limiting.actual_use import UseKind, actual_use
-from gateway_middleware.limiting.headers import OpenAIHeaders, limit_headers
+from gateway_middleware.limiting.headers import PreparedHeaders, limit_headers
 from gateway_middleware.limiting.reservation import LimitReachedError
 from gateway_middleware.limiting.spend import UnpricedModelError, quote
 from gateway_middleware.limiting.step_down import is_reached, lowered, refuses_spend
@@ -87,7 +87,8 @@ class CallLimitMiddleware:
         return self._limited(_Call(kind, request, tenant, RECORD.known(scope)), (scope, receive, send))
 
     def _kind_of(self, tenant: Tenant, request: ModelRequest) -> _Kind:
-        return _Kind(self._limits, self._limits.quotas.plan(tenant, request), tenant, request)
+        wall = self._wall if request.dialect is Dialect.ANTHROPIC else None
+        return _Kind(self._limits, self._limits.quotas.plan(tenant, request), tenant, request, wall=wall)
 
     async def _limited(self, call: _Call, connection: Connection) -> None:
         scope, receive, send = connection
@@ -116,9 +117,9 @@ class CallLimitMiddleware:
                 await sent
 
     def _planned(self, call: _Call, needs: _Needs) -> Reservation | None:
-        """Reserve in the cells of the plan; None where it has none, or not all fits."""
-        cells = call.kind.cells
-        if cells is None:
+        """Reserve in the cells of the plan; None where it has none, not all fits, or others wait for their turn."""
+        cells, room = call.kind.cells, self._limits.waiting_room
+        if cells is None or (room is not None and room.is_busy):
             return None
         tokens, spend = call.plan.costs(call.estimate, needs.micro_dollars)
         return self._limits.reservations.take_planned(cells, tokens, spend)
@@ -198,20 +199,21 @@ class _Kind:
 
     __slots__ = ("cells", "headers", "plan", "tally")
 
-    def __init__(self, calls: CallLimits, plan: Plan, tenant: Tenant, request: ModelRequest) -> None:
+    def __init__(
+        self, calls: CallLimits, plan: Plan, tenant: Tenant, request: ModelRequest, *, wall: Clock | None
+    ) -> None:
         self.plan = plan
         self.cells: Cells | None = None
-        self.headers: OpenAIHeaders | None = None
+        self.headers: PreparedHeaders | None = None
         self.tally: Tally | None = None
         claims = plan.planned(is_estimated=plan.needs_estimate and request.surface.uses_tokens)
         if not claims:
             return
         limits = [claim.limit for claim in claims]
-        if request.dialect is not Dialect.ANTHROPIC:
-            self.headers = OpenAIHeaders.of(limits)
+        self.headers = PreparedHeaders.of(limits, wall)
         if not any(limit.is_shadow for limit in limits):
             self.tally = calls.counters.tally(tenant.name, limits)
-            if calls.waiting_room is None and request.route.on_budget is None:
+            if request.route.on_budget is None:
                 self.cells = calls.reservations.cells(claims)
 
 

@@ -170,8 +170,8 @@ class PlannedReservation(Reservation):
         """Correct what was taken to what was really used, at once."""
         if self._is_open:
             self._is_open = False
-            self._limiter.forget(self._owner)
             self._cells.settle(self._taken, self._owner, (requests, tokens, spend))
+            self._limiter.ended(self._owner, self._cells.keys)
 
 
 def _changes(decision: Decision, *, requests: int | None, tokens: int | None, spend: int | None) -> list[Change]:
@@ -206,7 +206,7 @@ class Reservations:
         self._memory = store if isinstance(store, MemoryStore) else None
         self._leased: dict[bytes, weakref.ref[Reservation]] = {}
         """By owner. One that nobody has any more is dropped at the next renewal."""
-        self._on_release: list[Callable[[Sequence[Change]], None]] = []
+        self._on_release: list[Callable[[Sequence[str]], None]] = []
         self._housekeeping: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -246,8 +246,8 @@ class Reservations:
             except Exception:  # noqa: BLE001  # a fault of housekeeping must not end it
                 _log.exception("Housekeeping of rate limits failed; it goes on")
 
-    def on_release(self, notify: Callable[[Sequence[Change]], None]) -> None:
-        """Have `notify` called whenever something was given back."""
+    def on_release(self, notify: Callable[[Sequence[str]], None]) -> None:
+        """Have `notify` called with the keys under which something may have been given back."""
         self._on_release.append(notify)
 
     @property
@@ -273,10 +273,7 @@ class Reservations:
         return self.accept(decision if isinstance(decision, Decision) else await decision)
 
     def cells(self, claims: Sequence[Claim]) -> Cells | None:
-        """Where claims are counted that are taken again and again; None where they are counted by others too.
-
-        What is given back there is told to nobody (`on_release`).
-        """
+        """Where claims are counted that are taken again and again; None where they are counted by others too."""
         memory = self._memory
         return Cells(memory, claims) if memory is not None and claims else None
 
@@ -292,9 +289,11 @@ class Reservations:
             self._leased[owner] = weakref.ref(reservation)
         return reservation
 
-    def forget(self, owner: bytes) -> None:
-        """For reservations only: this one has ended."""
+    def ended(self, owner: bytes, keys: Sequence[str]) -> None:
+        """For reservations only: this one has ended, and has given back what it did not use under these keys."""
         self._leased.pop(owner, None)
+        for notify in self._on_release:
+            notify(keys)
 
     def accept(self, decision: Decision) -> Reservation:
         """The reservation of an admitted decision. Raises `LimitReachedError` for a refused one."""
@@ -313,12 +312,9 @@ class Reservations:
     ) -> Awaitable[object] | None:
         """For `Reservation` only."""
         decision = reservation.decision
-        self.forget(decision.owner)
         changes = _changes(decision, requests=requests, tokens=tokens, spend=spend)
         sent = self.store.settle(decision, changes) if changes else None
-        if changes:
-            for notify in self._on_release:
-                notify(changes)
+        self.ended(decision.owner, [change.claim.key for change in changes])
         return sent
 
     async def tick(self) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from gateway_middleware.core.errors import RateLimitedError, UnavailableError
-from gateway_middleware.limiting.limit import NEVER, Change, Claim, Decision, Unit
+from gateway_middleware.limiting.limit import NEVER, Claim, Decision, Unit
 from gateway_middleware.limiting.period import MICROSECONDS
 from gateway_middleware.limiting.queue.fair_queue import QUEUE_PER_TENANT, QUEUE_TOTAL, Entry, FairQueue
 from gateway_middleware.limiting.reservation import LimitReachedError, Reservation, Reservations
@@ -56,6 +56,11 @@ class WaitingRoom:
         self._has_news = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         reservations.on_release(self._note_release)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anybody waits. While nobody does, whoever finds room may take it without asking here."""
+        return bool(self.queue) or bool(self._contended)
 
     async def reserve(self, claims: Sequence[Claim], tenant: str, *, priority: int = 0) -> Reservation:
         """Take all claims, waiting at most `max_wait` seconds for it. Leaves the queue when it is cancelled."""
@@ -124,9 +129,9 @@ class WaitingRoom:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._serve())
 
-    def _note_release(self, changes: Sequence[Change]) -> None:
+    def _note_release(self, keys: Sequence[str]) -> None:
         if self.queue:
-            self._released.update([change.claim.key for change in changes])
+            self._released.update(keys)
             self._has_news.set()
 
     async def _serve(self) -> None:

@@ -34,7 +34,7 @@ class Cells:
     dropped by the store, whose `generation` tells that they have to be looked up again.
     """
 
-    __slots__ = ("_claims", "_generation", "_slots", "_store", "_windows", "has_slots")
+    __slots__ = ("_claims", "_generation", "_slots", "_store", "_windows", "has_slots", "keys")
 
     def __init__(self, store: MemoryStore, claims: Sequence[Claim]) -> None:
         self._store = store
@@ -42,6 +42,7 @@ class Cells:
         self._generation = -1
         self._windows: list[tuple[Window, int, int]] = []
         self._slots: list[tuple[Leases, int]] = []
+        self.keys = [claim.key for claim in claims]
         self.has_slots = claims[-1].limit.period is None
 
     @property
