@@ -198,6 +198,39 @@ async def test_three_replicas_on_one_redis(upstream: str, tmp_path: Path, own_re
         await check_ownership(stored, third, fresh)
 
 
+async def test_commands_to_breakers_while_redis_is_away(upstream: str, tmp_path: Path, own_redis: RedisProcess) -> None:
+    servers = [
+        Server(tmp_path / name, upstream, GATEWAY_WORKERS=workers, GATEWAY_STORAGE_URI=own_redis.uri)
+        for name, workers in (("a", "2"), ("b", "1"))
+    ]
+    first, second = servers
+    with first.run(), second.run():
+        await first.wait_for(3, workers=2)
+        await second.wait_for(3)
+        own_redis.kill()
+        forced = await first.ask("POST", "/v1/admin/circuit-breakers/openai/force-open", ADMIN, {"ttl": 600})
+        assert forced.json()["is_shared"] is False
+        await become(503, first)
+        assert await second.statuses() == {200}
+
+        own_redis.start()
+        await until(lambda: is_everywhere(503, second), 20.0)
+
+        async def is_reset() -> bool:
+            answer = await second.ask("POST", "/v1/admin/circuit-breakers/openai/reset", ADMIN)
+            return answer.json()["is_shared"] is True
+
+        await until(is_reset, 20.0)
+        await become(200, *servers)
+    with first.run():  # what Redis and the directory remember is the same
+        await until(first.is_ready, 60.0)
+        assert await first.statuses() == {200}
+
+
+async def is_everywhere(status: int, server: Server) -> bool:
+    return await server.statuses() == {status}
+
+
 async def test_health_shows_no_secret(upstream: str, tmp_path: Path) -> None:
     server = Server(tmp_path, upstream)
     with server.run():
