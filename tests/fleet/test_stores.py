@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clock import Clock
@@ -285,3 +287,67 @@ def test_tables_hold_what_they_did(tmp_path: Path) -> None:
     tables.create(connection)
     assert tables.epoch(connection) == epoch
     connection.close()
+
+
+def age(folder: Path) -> None:
+    """As if the files of the directory had been written an hour ago."""
+    for path in (folder / "fleet").iterdir():
+        before = path.stat().st_mtime - 3600
+        os.utime(path, (before, before))
+
+
+async def still_store(folder: Path, wall: Callable[[], float]) -> DirectoryStore:
+    """A way to a directory in which nothing happens."""
+    store = DirectoryStore(folder / "fleet", wall=wall)
+    position = (await store.news(0, ME)).position
+    assert not store.is_still(ME)  # written just now: the next write might bear the same time
+    await store.news(position, ME)
+    age(folder)
+    await store.news(position, ME)
+    assert store.is_still(ME)
+    return store
+
+
+async def test_a_directory_is_still_until_another_process_writes(tmp_path: Path) -> None:
+    store, other = await still_store(tmp_path, Clock().wall), DirectoryStore(tmp_path / "fleet")
+    await other.append([entry("a")])
+    assert not store.is_still(ME)
+    news = await store.news(0, ME)
+    assert ([e.key for e in news.entries], store.is_still(ME)) == (["a"], False)
+    for each in (store, other):
+        await each.aclose()
+
+
+async def test_a_directory_is_not_still_where_presence_is_to_be_noted(tmp_path: Path) -> None:
+    clock = Clock()
+    store = await still_store(tmp_path, clock.wall)
+    assert not store.is_still(msgspec.structs.replace(ME, config_hash="another"))
+    clock.advance(1.9)
+    assert store.is_still(ME)
+    clock.advance(0.2)
+    assert not store.is_still(ME)
+    await store.aclose()
+
+
+async def test_a_directory_is_not_still_while_somebody_is_about_to_commit(tmp_path: Path) -> None:
+    """The files may be written long before what is in them can be seen."""
+    store = await still_store(tmp_path, Clock().wall)
+    writer = sqlite3.connect(tmp_path / "fleet" / FILE, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    age(tmp_path)
+    position = (await store.news(0, ME)).position
+    await store.news(position, ME)
+    assert not store.is_still(ME)
+    writer.execute("ROLLBACK")
+    await store.news(position, ME)
+    assert store.is_still(ME)
+    writer.close()
+    await store.aclose()
+
+
+async def test_a_directory_that_was_removed_is_not_still(tmp_path: Path) -> None:
+    store = await still_store(tmp_path, Clock().wall)
+    shutil.rmtree(tmp_path / "fleet")
+    assert not store.is_still(ME)
+    await store.aclose()
+    assert not store.is_still(ME)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 from gateway_middleware.fleet import tables
 from gateway_middleware.fleet.entries import Entry, Owned, Owner, Process
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from gateway_middleware.core.domain import Clock
 
 T = TypeVar("T")
+Version: TypeAlias = "tuple[tuple[int, int, int], ...]"
 FILE = "fleet.db"
 _BUSY_SECONDS = 2.0
 """How long a writer waits for others. Readers never wait."""
 _PRESENCE_SECONDS = 2.0
+_TICK_SECONDS = 0.05
+"""Longer than the times of files are apart: a file that was written longer ago has another time after a write."""
 
 
 class DirectoryStore:
@@ -46,6 +49,7 @@ class DirectoryStore:
         self._noted: Process | None = None
         self._read_at: tuple[int, int] | None = None
         self._last: News | None = None
+        self._still_at: Version | None = None
 
     async def append(self, entries: Sequence[Entry]) -> None:
         """Store these; they are on disk when it returns."""
@@ -54,6 +58,15 @@ class DirectoryStore:
     async def news(self, position: int, process: Process) -> News:
         """What came after a position."""
         return await self._run(lambda connection: self._news(connection, position, process))
+
+    def is_still(self, process: Process) -> bool:
+        """Whether nobody has written since the last `news`, as the files say, and this process is noted already."""
+        return (
+            self._still_at is not None
+            and process == self._noted
+            and 0 < self._presence_due - self._wall() <= _PRESENCE_SECONDS
+            and self._still_at == _version(self._path)
+        )
 
     async def leave(self, process: Process) -> None:
         """The process is about to end."""
@@ -108,7 +121,7 @@ class DirectoryStore:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
-        self._connection = self._read_at = self._last = self._noted = None
+        self._connection = self._read_at = self._last = self._noted = self._still_at = None
 
     def _append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         connection.execute("PRAGMA synchronous=FULL")
@@ -133,8 +146,30 @@ class DirectoryStore:
             known = tables.processes(connection, now)
             self._last = News(tables.epoch(connection), end, entries, known, has_more=has_more)
             self._read_at = None if has_more else (state[0], end)
+            self._still_at = None
             return self._last
+        if self._still_at is None or self._still_at != _version(self._path):
+            self._still_at = self._settled(connection, state[0])
         return News(self._last.epoch, position, (), self._last.processes)
+
+    def _settled(self, connection: sqlite3.Connection, data_version: int) -> Version | None:
+        """The files that this version of the data is all of; None where somebody writes, or has just done so.
+
+        Whoever commits writes the file first and makes it visible last, which a slow disk sets apart by any time. So
+        the files are looked at while nobody else can be about to commit.
+        """
+        connection.execute("PRAGMA busy_timeout=0")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return None
+        else:
+            version = _version(self._path)
+            is_same = connection.execute("PRAGMA data_version").fetchone()[0] == data_version
+            connection.execute("ROLLBACK")
+            return version if is_same and version is not None and _is_old(version) else None
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000:.0f}")
 
 
 @contextlib.contextmanager
@@ -155,6 +190,20 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _version(path: Path) -> Version | None:
+    """Changes with every write to the file or to what is written ahead of it; None where one of them is missing."""
+    try:
+        files = path.stat(), path.with_name(f"{FILE}-wal").stat()
+    except OSError:
+        return None
+    return tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in files)
+
+
+def _is_old(version: Version) -> bool:
+    """By the clock of the machine, which files go by."""
+    return time.time() - max(written for _, _, written in version) / 1e9 >= _TICK_SECONDS
 
 
 def _inode(path: Path) -> int:

@@ -23,6 +23,8 @@ _log = logging.getLogger("gateway_middleware")
 class StoreLink:
     """Exchanges entries between the log of this process and a store, from `run` and whenever `exchange` is called.
 
+    A store that can say that it is still (`FleetStore.is_still`) is not asked for news then.
+
     What could not be said while the store was away is said when it is back; a store that has lost everything is told
     again what this process knows. `on_entries` is given this link and what was read, `describe` says who this process
     is.
@@ -47,6 +49,7 @@ class StoreLink:
         self._position = 0
         self._turn = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self.processes: Sequence[Process] = ()
         self._failures = 0
         self.is_away = False
@@ -95,12 +98,18 @@ class StoreLink:
             await self._pause()
 
     async def _pause(self) -> None:
-        # Not `asyncio.wait_for`: it makes a task of each wait.
-        timer = asyncio.get_running_loop().call_later(self._interval, self._wake.set)
+        # A timer, not `asyncio.wait_for`: looks at a store that is still make no task and no change of tasks.
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
         try:
             await self._wake.wait()
         finally:
-            timer.cancel()
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        if self.store.is_still(self._describe()):
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._look)
+        else:
+            self._wake.set()
 
     async def aclose(self) -> None:
         """Say what is unsaid, and goodbye."""

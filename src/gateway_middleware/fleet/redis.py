@@ -60,6 +60,10 @@ class RedisFleetStore:
         arguments = (b"%d" % position, process.id.encode(), _encode(process), silent, b"%d" % PAGE)
         return _news(await _answered(self._caller.run(lua.NEWS, keys, arguments)))
 
+    def is_still(self, process: Process) -> bool:
+        """Only Redis knows."""
+        return False
+
     async def leave(self, process: Process) -> None:
         """The process is about to end."""
         await _answered(self._caller.run(lua.LEAVE, (self._processes, self._seen), (process.id.encode(),)))

@@ -52,6 +52,10 @@ class FleetStore(Protocol):
         """What came after a position (0: everything). It also notes that this process lives."""
         ...
 
+    def is_still(self, process: Process) -> bool:
+        """Whether `news` would bring nothing and note nothing. Waits for nothing; False where that cannot be said."""
+        ...
+
     async def leave(self, process: Process) -> None:
         """The process is about to end."""
         ...
