@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from gateway_middleware.core.domain import Usage
-from gateway_middleware.translation.events import Event
+from gateway_middleware.translation.events import Delta, Event
 from gateway_middleware.translation.vocabulary import Answer
 
 if TYPE_CHECKING:
@@ -30,11 +31,35 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     request: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
+class Repeated(msgspec.Struct, frozen=True):
+    """A delta that data says over and over with other texts. `note` takes the text of all that were not decoded."""
+
+    delta: Delta
+    text: str
+    note: Callable[[str], object] | None = None
+
+
+class Around(msgspec.Struct, frozen=True):
+    """What is written around the inside of a delta's JSON string. `note` takes the text that was not encoded."""
+
+    before: bytes
+    after: bytes
+    note: Callable[[str], object] | None = None
+
+
 class StreamDecoder(Protocol):
     """Reads one vendor's stream, event by event."""
 
     def decode(self, data: bytes) -> Iterable[Event]:
         """What the data of one event says. Raises `UpstreamProtocolError` for what is none of the format."""
+        ...
+
+    def repeats(self, data: bytes) -> Repeated | None:
+        """The delta that this data says, which was decoded last, if it says nothing else.
+
+        Until other data is decoded, data that differs in nothing but that text says the same delta with its text, and
+        nothing where that is empty. Changes nothing.
+        """
         ...
 
     def finish(self) -> Iterable[Event]:
@@ -47,6 +72,10 @@ class StreamEncoder(Protocol):
 
     def encode(self, event: Event, usage: Usage | None) -> bytes:
         """The server-sent events for one event; `usage` is all that is known of it by now."""
+        ...
+
+    def around(self, delta: Delta) -> Around | None:
+        """How more deltas of the kind that was encoded last are written; None where each is written differently."""
         ...
 
     def take_rest(self) -> Iterable[bytes]:

@@ -71,6 +71,9 @@ class Ended(msgspec.Struct, frozen=True):
     stop_sequence: str | None = None
 
 
+Delta: TypeAlias = "TextDelta | ReasoningDelta | CallDelta"
+"""What most of a stream is."""
+
 Event: TypeAlias = (
     "Started | TextDelta | RefusalDelta | ReasoningDelta | ReasoningEnded | CallStarted | CallDelta | CitationAdded"
     " | PartEnded | Ended"

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway_middleware.core.sse import EventSplitter, parse_event, split_events
+from gateway_middleware.core.sse import EventSplitter, end_of_event, parse_event, split_events
+from gateway_middleware.translation.alike_deltas import AlikeDeltas
+from gateway_middleware.translation.events import CallDelta, ReasoningDelta, TextDelta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     )
 
 _ARE_USUAL = re.compile(rb"(?:(?:event: .*\n)?data: .*\n\n)*").fullmatch
+_DELTAS = frozenset({CallDelta, ReasoningDelta, TextDelta})
 _DATA = re.compile(rb"data: (.*)\n\n").findall
 
 
@@ -106,12 +109,13 @@ class TranslatedAnswer(_TranslatingReader):
 class TranslatedStream(_TranslatingReader):
     """A stream: each event is given out as soon as it has come. A failure that ends it is an error of the stream."""
 
-    __slots__ = ("_decoder", "_encoder", "_is_over", "_splitter")
+    __slots__ = ("_alike", "_decoder", "_encoder", "_is_over", "_splitter")
 
     def __init__(self, inner: ResponseReader, decoder: StreamDecoder, encoder: StreamEncoder) -> None:
         super().__init__(inner)
         self._decoder = decoder
         self._encoder = encoder
+        self._alike = AlikeDeltas(decoder, encoder)
         self._is_over = False
         self._splitter = EventSplitter(sys.maxsize)  # the provider's reader has the limit
 
@@ -137,12 +141,36 @@ class TranslatedStream(_TranslatingReader):
             self.error = self._inner.failure
         if not whole:
             return self._finish_once()
-        written = []
-        usage, encode, decode = self.usage, self._encoder.encode, self._decoder.decode
-        for data in _data_of(whole):
-            written += [encode(event, usage) for event in decode(data)]
+        written: list[bytes] = []
+        rest = self._alike.take(whole, written)
+        while rest and self._alike.is_looking and b"\r" not in rest:
+            rest = self._alike.take(self._until_alike(rest, written), written)
+        if rest:
+            self._alike.forget()
+            usage, encode, decode = self.usage, self._encoder.encode, self._decoder.decode
+            for data in _data_of(rest):
+                written += [encode(event, usage) for event in decode(data)]
         written.append(self._finish_once())
         return b"".join(written)
+
+    def _until_alike(self, events: bytes, written: list[bytes]) -> bytes:
+        """Translate one by one up to an event that others may repeat; returns what is left."""
+        self._alike.forget()
+        end = 0
+        has_learnt = False
+        while end < len(events) and self._alike.is_looking and not has_learnt:
+            start, end = end, end_of_event(events, end)
+            has_learnt = self._one(events[start:end], written)
+        return events[end:]
+
+    def _one(self, event: bytes, written: list[bytes]) -> bool:
+        """Translate one event; whether others may repeat it."""
+        may_be_repeated = False
+        for data in _data_of(event):
+            said = list(self._decoder.decode(data))
+            written += [self._encoder.encode(one, self.usage) for one in said]
+            may_be_repeated = len(said) == 1 and type(said[0]) in _DELTAS and self._alike.learn(event, data)
+        return may_be_repeated
 
     def _finish_once(self) -> bytes:
         if not self.is_complete or self._is_over or self.error is not None:

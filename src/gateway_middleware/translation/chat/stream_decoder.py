@@ -9,6 +9,7 @@ import msgspec
 from gateway_middleware.core.errors import UpstreamProtocolError
 from gateway_middleware.translation.chat.answer_decoder import Called, reasoning_of, stop_of
 from gateway_middleware.translation.chat.signatures import signature_in
+from gateway_middleware.translation.context import Repeated
 from gateway_middleware.translation.events import (
     CallDelta,
     CallStarted,
@@ -87,12 +88,25 @@ class _OpenCall:
         return [CallDelta(self.started.index, text)] if text else []
 
     @property
+    def is_unwrapped(self) -> bool:
+        """Whether its arguments are JSON, from which text is taken."""
+        return self._unwrapper is not None
+
+    @property
     def is_whole(self) -> bool:
         try:
             _decode_any("".join(self.arguments))
         except (ValueError, RecursionError):
             return False
         return True
+
+
+def _only_delta(chunk: _Chunk) -> _Delta | None:
+    """The delta of a chunk that has nothing else to say."""
+    choices = chunk.choices or ()
+    if len(choices) != 1 or choices[0].index != 0 or choices[0].finish_reason:
+        return None
+    return choices[0].delta
 
 
 class ChatStreamDecoder:
@@ -127,6 +141,29 @@ class ChatStreamDecoder:
                 self._reason = choice.finish_reason or self._reason
                 self._read(choice.delta, events)
         return events
+
+    def repeats(self, data: bytes) -> Repeated | None:
+        delta = _only_delta(_decode(data))
+        if delta is None or delta.refusal:
+            return None
+        reasoning = reasoning_of(delta.reasoning_content, delta.reasoning)
+        if delta.tool_calls:
+            return None if reasoning or delta.content else self._repeated_call(delta.tool_calls)
+        if reasoning:
+            return None if delta.content else Repeated(ReasoningDelta(reasoning), reasoning)
+        return Repeated(TextDelta(delta.content), delta.content) if delta.content else None
+
+    def _repeated_call(self, pieces: list[_Call]) -> Repeated | None:
+        """More arguments of the call that comes out now, where they come out as they are."""
+        piece = pieces[0]
+        call = self._calls.get(-1 if piece.index is None else piece.index)
+        called = piece.function
+        if len(pieces) > 1 or call is None or called is None or self._order[:1] != [call.index] or call.is_unwrapped:
+            return None
+        arguments = called.arguments
+        return (
+            Repeated(CallDelta(call.started.index, arguments), arguments, call.arguments.append) if arguments else None
+        )
 
     def finish(self) -> Iterable[Event]:
         events: list[Event] = [] if self._has_started else [Started("", "")]

@@ -8,10 +8,12 @@ import msgspec
 
 from gateway_middleware.translation.chat.answer_encoder import FINISH_REASONS, annotation_of
 from gateway_middleware.translation.chat.usage import usage_of
+from gateway_middleware.translation.context import Around
 from gateway_middleware.translation.events import (
     CallDelta,
     CallStarted,
     CitationAdded,
+    Delta,
     Ended,
     Event,
     PartEnded,
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.Encoder().encode
 _DONE = b"data: [DONE]\n\n"
+_CHOICE = b'[{"index":0,"delta":'
+_CALL_TAIL = b"}}]}"
 
 
 class ChatStreamEncoder:
@@ -50,6 +54,15 @@ class ChatStreamEncoder:
 
     def take_rest(self) -> Iterable[bytes]:
         return ()
+
+    def around(self, delta: Delta) -> Around | None:
+        note = None
+        before, after = b'{"reasoning_content":"', b'"}'
+        if type(delta) is TextDelta:
+            before, note = b'{"content":"', self._lengthen
+        elif type(delta) is CallDelta:
+            before, after = self._call_head(delta.index) + b'"', b'"' + _CALL_TAIL
+        return Around(self._head + _CHOICE + before, after + self._tail, note)
 
     def encode(self, event: Event, usage: Usage | None) -> bytes:
         if type(event) is TextDelta:
@@ -79,7 +92,7 @@ class ChatStreamEncoder:
         return self._chunk(_encode({"annotations": [annotation]})) if annotation else b""
 
     def _chunk(self, delta: bytes) -> bytes:
-        return self._head + b'[{"index":0,"delta":' + delta + self._tail
+        return self._head + _CHOICE + delta + self._tail
 
     def _start(self, event: Started) -> bytes:
         head: dict[str, Any] = {
@@ -102,8 +115,14 @@ class ChatStreamEncoder:
         return self._chunk(_encode({"tool_calls": [call]}))
 
     def _arguments(self, index: int, arguments: str) -> bytes:
+        return self._chunk(self._call_head(index) + _encode(arguments) + _CALL_TAIL)
+
+    def _call_head(self, index: int) -> bytes:
         member = (b"custom", b"input") if index in self._free_form else (b"function", b"arguments")
-        return self._chunk(b'{"tool_calls":[{"index":%d,"%b":{"%b":%b}}]}' % (index, *member, _encode(arguments)))
+        return b'{"tool_calls":[{"index":%d,"%b":{"%b":' % (index, *member)
+
+    def _lengthen(self, text: str) -> None:
+        self._length += len(text)
 
     def _end_part(self, index: int | None) -> bytes:
         """A call without arguments has an empty object of them."""

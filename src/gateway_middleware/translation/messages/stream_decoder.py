@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway_middleware.core.errors import UpstreamProtocolError
+from gateway_middleware.translation.context import Repeated
 from gateway_middleware.translation.events import (
     CallDelta,
     CallStarted,
@@ -101,6 +102,20 @@ class MessagesStreamDecoder:
         if kind == "message_start" and event.message is not None:
             return (Started(event.message.id, event.message.model),)
         return self._end(event.delta) if kind == "message_delta" else ()
+
+    def repeats(self, data: bytes) -> Repeated | None:
+        event = _decode(data)
+        delta = event.delta
+        if event.type != "content_block_delta":
+            return None
+        if delta.type == "text_delta":
+            return Repeated(TextDelta(delta.text), delta.text) if delta.text else None
+        if delta.type == "thinking_delta":
+            text = delta.thinking
+            return Repeated(ReasoningDelta(text), text, self._thinking.append) if text else None
+        is_call = delta.type == "input_json_delta" and self._kind == _CALL and self._unwrapper is None
+        arguments = delta.partial_json if is_call else None
+        return Repeated(CallDelta(self._calls - 1, arguments), arguments) if arguments else None
 
     def finish(self) -> Iterable[Event]:
         return (self._ended,)

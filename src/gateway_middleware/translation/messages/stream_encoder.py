@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway_middleware.translation.context import Around
 from gateway_middleware.translation.events import (
     CallDelta,
     CallStarted,
+    Delta,
     Ended,
     Event,
     PartEnded,
@@ -31,9 +33,13 @@ if TYPE_CHECKING:
     from gateway_middleware.translation.context import Context
 
 _encode = msgspec.json.Encoder().encode
-_DELTA = (
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
-)
+_BEFORE = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
+_AFTER = b"}}\n\n"
+_WORDS: dict[type[Delta], tuple[bytes, bytes]] = {
+    TextDelta: (b"text_delta", b"text"),
+    ReasoningDelta: (b"thinking_delta", b"thinking"),
+    CallDelta: (b"input_json_delta", b"partial_json"),
+}
 _STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 _END = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _TEXT: dict[str, Any] = {"type": "text", "text": ""}
@@ -71,6 +77,10 @@ class MessagesStreamEncoder:
             return self._start(event, usage)
         return self._end(event, usage) if type(event) is Ended else b""
 
+    def around(self, delta: Delta) -> Around | None:
+        kind, member = _WORDS[type(delta)]
+        return Around(_BEFORE % (self._index, kind, member) + b'"', b'"' + _AFTER)
+
     def _inside(self, block: dict[str, Any]) -> bytes:
         """What opens a block of this kind, unless one is open."""
         if self._open == block["type"]:
@@ -92,7 +102,7 @@ class MessagesStreamEncoder:
         return _STOP % self._index
 
     def _delta(self, kind: bytes, member: bytes, value: str) -> bytes:
-        return _DELTA % (self._index, kind, member, _encode(value))
+        return _BEFORE % (self._index, kind, member) + _encode(value) + _AFTER
 
     def _start_call(self, event: CallStarted) -> bytes:
         return self._start_block({"type": "tool_use", "id": safe_id(event.id), "name": event.name, "input": {}})

@@ -84,6 +84,9 @@ class ResponsesStreamDecoder:
             self._ended = Ended(stop_of(event.response, self._kinds))
         return ()
 
+    def repeats(self, data: bytes) -> None:
+        """No event of this format repeats another: they are numbered."""
+
     def finish(self) -> Iterable[Event]:
         return (self._ended,)
 

@@ -11,6 +11,7 @@ from gateway_middleware.translation.events import (
     CallDelta,
     CallStarted,
     CitationAdded,
+    Delta,
     Ended,
     Event,
     PartEnded,
@@ -59,6 +60,9 @@ class ResponsesStreamEncoder:
         self._texts = LongTexts()
         self._tools: ClientTools | None = None
         self._rest: list[bytes] = []
+
+    def around(self, delta: Delta) -> None:
+        """No event of this format repeats another: they are numbered."""
 
     def take_rest(self) -> Iterable[bytes]:
         if not self._rest:
