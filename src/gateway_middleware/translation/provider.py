@@ -191,7 +191,8 @@ class TranslatingProvider:
     def _reader(
         self, request: ModelRequest, target: Surface, context: Context, *, is_event_stream: bool
     ) -> ResponseReader:
-        translated = msgspec.structs.replace(request, surface=target, wants_stream_usage=False)
+        # The usage that the gateway asks for is read here, and need not be stripped first.
+        translated = msgspec.structs.replace(request, surface=target, wants_stream_usage=True)
         inner = self._inner.reader(translated, is_event_stream=is_event_stream)
         client, provider = CLIENTS[request.surface], PROVIDERS[target]
         if is_event_stream:
