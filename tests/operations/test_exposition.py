@@ -98,6 +98,14 @@ def test_processes_are_added_up_and_the_dead_still_count(tmp_path: Path) -> None
     assert found == {"c": 13.0, "k": 7.0, "g": 6.0, "m": 5.0}
 
 
+def test_what_a_process_has_told_counts_when_it_is_killed_next(tmp_path: Path) -> None:
+    own = WorkerMetrics(tmp_path, lambda: [Counter("c", "c").family(3.0)], pid=os.getppid())
+    own.collect()
+    other = WorkerMetrics(tmp_path, lambda: [Counter("c", "c").family(1.0)])
+    (merged,) = other.collect()
+    assert [sample.value for sample in merged.samples] == [4.0]
+
+
 def test_a_gauge_must_say_how_processes_are_aggregated(tmp_path: Path) -> None:
     own = WorkerMetrics(tmp_path, lambda: [GaugeMetricFamily("g", "g", value=1.0)])
     with pytest.raises(TypeError, match="The gauge g does not say how to aggregate"):

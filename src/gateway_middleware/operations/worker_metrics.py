@@ -1,7 +1,8 @@
 """Metrics of several worker processes as one: each writes a snapshot to a file, and a scrape of any merges them.
 
-A snapshot is at most a second old. That of a process which has ended still counts, so counters never go back; gauges
-are those of living processes. The directory belongs to one server.
+A snapshot is at most a second old, and never older than what its process has told itself. That of a process which has
+ended still counts, so counters never go back; gauges are those of living processes. The directory belongs to one
+server.
 """
 
 from __future__ import annotations
@@ -66,18 +67,19 @@ class WorkerMetrics:
             self.write()
             await asyncio.sleep(_SECONDS)
 
-    def write(self) -> None:
-        """One snapshot, whole or not at all."""
+    def write(self) -> list[Family]:
+        """Leave a snapshot, whole or not at all; returns it."""
+        snapshot = [_snapshot(family) for family in self._families()]
         draft = self._own.with_suffix(".draft")
         with contextlib.suppress(OSError):
-            draft.write_bytes(_encode([_snapshot(family) for family in self._families()]))
+            draft.write_bytes(_encode(snapshot))
             draft.replace(self._own)
+        return snapshot
 
     def collect(self) -> Iterable[Metric]:
         """The values of all processes as one, each metric by its aggregation; those of this process are up to date."""
-        merged: dict[str, Family] = {}
-        for family in self._families():
-            merged[family.name] = _snapshot(family)
+        # What is told here is left for the others first: were this process killed next, no counter would go back.
+        merged = {family.name: family for family in self.write()}
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
             if path != self._own:
                 self._add(merged, path)
