@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,13 +170,15 @@ class SlowProxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float | Callable[[], float]
     ) -> None:
         loop = asyncio.get_running_loop()
-        last = 0.0
+        last, held = 0.0, deque[bytes]()
         while chunk := await reader.read(1 << 16):
-            # What came later does not overtake: timers for one moment run in any order.
-            last = max(last + 1e-4, loop.time() + (delay if isinstance(delay, float) else delay()))
-            loop.call_at(last, _write, writer, chunk)
+            last = max(last, loop.time() + (delay if isinstance(delay, float) else delay()))
+            held.append(chunk)
+            loop.call_at(last, _write_first, writer, held)
 
 
-def _write(writer: asyncio.StreamWriter, chunk: bytes) -> None:
+def _write_first(writer: asyncio.StreamWriter, held: deque[bytes]) -> None:
+    """Whichever timer this is: a later one may run before (uvloop counts from the time at which it was made)."""
+    chunk = held.popleft()
     if not writer.is_closing():
         writer.write(chunk)
