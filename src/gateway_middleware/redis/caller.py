@@ -50,10 +50,13 @@ class Script(msgspec.Struct, frozen=True):
         source = "\n".join(parts).encode()
         return cls(source, hashlib.sha1(source).hexdigest().encode())  # noqa: S324  # Redis names scripts so
 
-    def commands(self, keys: Sequence[bytes], arguments: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
-        """The call by name, and the one by source for a Redis that does not know the name."""
-        rest = (b"%d" % len(keys), *keys, *arguments)
-        return (b"EVALSHA", self.sha, *rest), (b"EVAL", self.source, *rest)
+    def by_name(self, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Sequence[bytes]:
+        """The call by name."""
+        return (b"EVALSHA", self.sha, b"%d" % len(keys), *keys, *arguments)
+
+    def by_source(self, by_name: Sequence[bytes]) -> Sequence[bytes]:
+        """The same call for a Redis that does not know the name."""
+        return (b"EVAL", self.source, *by_name[2:])
 
 
 class RedisCaller(Protocol):
@@ -88,14 +91,22 @@ class RedisCaller(Protocol):
 class PendingReply:
     """The future of one command, and who takes its reply when nobody waits for it any more."""
 
-    __slots__ = ("deadline", "fallback", "future", "late")
+    __slots__ = ("command", "deadline", "future", "late", "script")
 
-    def __init__(self, future: asyncio.Future[Reply], late: Late | None, *, deadline: float = math.inf) -> None:
+    def __init__(
+        self,
+        future: asyncio.Future[Reply],
+        late: Late | None,
+        command: Sequence[bytes] = (),
+        script: Script | None = None,
+        deadline: float = math.inf,
+    ) -> None:
         self.future = future
         self.late = late
+        self.command = command
+        self.script = script
+        """The script that the command runs by its name, as long as it has not been sent by its source."""
         self.deadline = deadline
-        self.fallback: Sequence[bytes] | None = None
-        """The command to send when Redis does not know the script."""
 
     @property
     def is_wanted(self) -> bool:
@@ -104,10 +115,11 @@ class PendingReply:
 
     def resolve(self, reply: Reply) -> None:
         """Take the reply."""
+        future = self.future
         if isinstance(reply, ErrorReply):
             self.fail(RedisReplyError(reply))
-        elif not self.future.done():
-            self.future.set_result(reply)
+        elif not future.done():
+            future.set_result(reply)
         elif self.late is not None:
             try:
                 self.late(reply)

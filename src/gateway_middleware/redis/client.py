@@ -78,30 +78,35 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport: asked for as such
 
-    def chosen(self, pending: PendingReply, command: Sequence[bytes]) -> Sequence[bytes]:
+    def chosen(self, pending: PendingReply) -> Sequence[bytes]:
         """The command to send: a script that was not sent here before goes by its source.
 
         To learn from a reply that Redis does not know it would let later commands overtake it.
         """
-        source = pending.fallback
-        if source is None or command[1] in self.known_scripts:
-            return command
-        self.known_scripts.add(command[1])
-        pending.fallback = None
-        return source
+        script = pending.script
+        if script is None or script.sha in self.known_scripts:
+            return pending.command
+        self.known_scripts.add(script.sha)
+        pending.script = None
+        return script.by_source(pending.command)
 
     def data_received(self, data: bytes) -> None:
+        pending = self.pending
         try:
             for reply in self._parser.feed(data):
-                if not self.pending:
+                if not pending:
                     raise RespProtocolError("a reply that nobody asked for")
-                self._take(self.pending.popleft(), reply)
+                first = pending.popleft()
+                if isinstance(reply, ErrorReply):
+                    self._take_error(first, reply)
+                else:
+                    first.resolve(reply)
         except RespProtocolError:
             self.abort()
 
-    def _take(self, pending: PendingReply, reply: Reply) -> None:
-        code = str(reply).partition(" ")[0] if isinstance(reply, ErrorReply) else ""
-        if code == "NOSCRIPT" and pending.fallback is not None:
+    def _take_error(self, pending: PendingReply, reply: ErrorReply) -> None:
+        code = str(reply).partition(" ")[0]
+        if code == "NOSCRIPT" and pending.script is not None:
             self.known_scripts.clear()
             if pending.is_wanted:
                 self._on_unknown_script(pending)
@@ -144,7 +149,7 @@ class RespClient:
         self._stale = stale
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._waiting: deque[tuple[PendingReply, Sequence[bytes]]] = deque()
+        self._waiting: deque[PendingReply] = deque()
         self._due: deque[PendingReply] = deque()
         self._outgoing: list[bytes] = []
         self._listening = _ListeningTime(deadline)
@@ -160,55 +165,41 @@ class RespClient:
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes] = (), late: Late | None = None
     ) -> asyncio.Future[Reply]:
         """Run a script by its SHA-1, or by its source."""
-        by_name, by_source = script.commands(keys, arguments)
-        return self._submit(by_name, by_source, late)
+        return self._submit(script.by_name(keys, arguments), script, late)
 
-    def _submit(
-        self, command: Sequence[bytes], fallback: Sequence[bytes] | None, late: Late | None
-    ) -> asyncio.Future[Reply]:
+    def _submit(self, command: Sequence[bytes], script: Script | None, late: Late | None) -> asyncio.Future[Reply]:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        pending = PendingReply(loop.create_future(), late)
-        pending.fallback = fallback
+        pending = PendingReply(loop.create_future(), late, command, script)
         connection = self._connection
-        if self._must_refuse(connection, now):
+        line = self._waiting if connection is None else connection.pending
+        if self._is_closed or len(line) >= _MAX_PENDING or (connection is None and now < self._retry_at):
             pending.fail(RedisError("Redis cannot be reached"))
             return pending.future
-        self._watch(pending, now, loop)
-        if connection is not None:
-            self._write(connection, pending, command, loop)
-        else:
-            self._waiting.append((pending, command))
-            if self._connecting is None:
-                self._connecting = loop.create_task(self._connect())
-        return pending.future
-
-    def _must_refuse(self, connection: _Connection | None, now: float) -> bool:
-        if connection is not None:
-            return self._is_closed or len(connection.pending) >= _MAX_PENDING
-        return self._is_closed or now < self._retry_at or len(self._waiting) >= _MAX_PENDING
-
-    def _watch(self, pending: PendingReply, now: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Have the call fail at its deadline."""
         if self._timer is None:
             self._listening.resume(now)
             self._timer = loop.call_later(self._listening.step, self._tick)
         pending.deadline = self._listening.at(now) + self._deadline
         self._due.append(pending)
+        if connection is not None:
+            self._write(connection, pending, loop)
+        else:
+            self._wait(pending, loop)
+        return pending.future
 
-    def _write(
-        self,
-        connection: _Connection,
-        pending: PendingReply,
-        command: Sequence[bytes],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        is_idle = not connection.pending
-        connection.pending.append(pending)
-        self._outgoing.append(encode(connection.chosen(pending, command)))
-        if is_idle:
+    def _wait(self, pending: PendingReply, loop: asyncio.AbstractEventLoop) -> None:
+        """Send it when there is a connection."""
+        self._waiting.append(pending)
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._connect())
+
+    def _write(self, connection: _Connection, pending: PendingReply, loop: asyncio.AbstractEventLoop) -> None:
+        line, outgoing = connection.pending, self._outgoing
+        outgoing.append(encode(connection.chosen(pending)))
+        line.append(pending)
+        if len(line) == 1:
             self._flush()
-        elif len(self._outgoing) == 1:
+        elif len(outgoing) == 1:
             loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -218,11 +209,12 @@ class RespClient:
 
     def _run_by_source(self, pending: PendingReply) -> None:
         """Redis has forgotten the script."""
-        source, pending.fallback = pending.fallback, None
-        if self._connection is None or source is None:
+        script, pending.script = pending.script, None
+        if self._connection is None or script is None:
             pending.fail(RedisError("the connection to Redis was lost"))
-        else:
-            self._write(self._connection, pending, source, asyncio.get_running_loop())
+            return
+        pending.command = script.by_source(pending.command)
+        self._write(self._connection, pending, asyncio.get_running_loop())
 
     def _tick(self) -> None:
         """Fail what is overdue; cut a connection that has been silent for long."""
@@ -250,9 +242,9 @@ class RespClient:
             self._connecting = None
         self._connection = connection
         waiting, self._waiting = self._waiting, deque()
-        for pending, command in waiting:
+        for pending in waiting:
             if pending.is_wanted:
-                self._write(connection, pending, command, loop)
+                self._write(connection, pending, loop)
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> _Connection:
         target = self._target
@@ -293,7 +285,7 @@ class RespClient:
 
     def _fail_waiting(self, error: RedisError) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for pending, _ in waiting:
+        for pending in waiting:
             pending.fail(error)
 
     async def aclose(self) -> None:
@@ -315,8 +307,8 @@ class RespClient:
     async def _drain(self, connection: _Connection) -> None:
         """Wait for what was sent, late answers included; what they gave back is on its way then."""
         loop = asyncio.get_running_loop()
-        last = PendingReply(loop.create_future(), None)
-        self._write(connection, last, (b"PING",), loop)
+        last = PendingReply(loop.create_future(), None, (b"PING",))
+        self._write(connection, last, loop)
         await asyncio.wait([last.future], timeout=self._stale)
 
 

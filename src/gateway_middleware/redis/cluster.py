@@ -72,7 +72,7 @@ class RedisPyCaller:
         self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes] = (), late: Late | None = None
     ) -> asyncio.Future[Reply]:
         """Run a script by its SHA-1, or by its source."""
-        return self._start(self._execute_script(*script.commands(keys, arguments)), late)
+        return self._start(self._execute_script(script, script.by_name(keys, arguments)), late)
 
     def _start(self, execution: Coroutine[Any, Any, Reply], late: Late | None) -> asyncio.Future[Reply]:
         loop = asyncio.get_running_loop()
@@ -101,13 +101,13 @@ class RedisPyCaller:
             known = error if isinstance(error, RedisError) else RedisError(f"redis-py failed ({type(error).__name__})")
             pending.fail(known)
 
-    async def _execute_script(self, by_name: Sequence[bytes], by_source: Sequence[bytes]) -> Reply:
+    async def _execute_script(self, script: Script, by_name: Sequence[bytes]) -> Reply:
         try:
             return await self._execute(by_name)
         except RedisReplyError as error:
             if error.code != "NOSCRIPT":
                 raise
-        return await self._execute(by_source)
+        return await self._execute(script.by_source(by_name))
 
     async def _execute(self, command: Sequence[bytes]) -> Reply:
         return await (self._executed(command) if self._is_known else self._execute_first(command))

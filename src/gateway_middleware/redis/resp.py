@@ -10,6 +10,7 @@ from typing import TypeAlias
 Reply: TypeAlias = "bytes | int | list[Reply] | ErrorReply | None"
 
 _CRLF = b"\r\n"
+_BULK, _INTEGER, _STATUS, _ERROR, _ARRAY = b"$:+-*"
 _MAX_REPLY_BYTES = 16 * 1024 * 1024
 _MAX_DIGITS = 20
 
@@ -60,46 +61,49 @@ class ReplyParser:
             yield reply
 
     def _reply(self) -> Reply:
-        line = self._line()
-        kind, rest = line[:1], line[1:]
-        if kind == b"$":
-            return self._bulk(_length(rest))
-        if kind == b":":
-            return _number(rest)
-        if kind == b"+":
-            return rest
-        if kind == b"-":
-            return ErrorReply(rest.decode(errors="replace"))
-        if kind == b"*":
-            count = _length(rest)
-            return None if count < 0 else [self._reply() for _ in range(count)]
-        raise RespProtocolError(f"reply of unknown kind {kind!r}")
-
-    def _line(self) -> bytes:
-        end = self._bytes.find(_CRLF, self._at)
+        text, begin = self._bytes, self._at
+        end = text.find(_CRLF, begin)
         if end < 0:
-            if len(self._bytes) - self._at > _MAX_REPLY_BYTES:
-                raise RespProtocolError("line without an end")
-            raise _IncompleteError
-        line = self._bytes[self._at : end]
-        self._at = end + 2
-        return line
+            raise self._unfinished()
+        kind, rest = text[begin], text[begin + 1 : end]
+        self._at = at = end + 2
+        if kind == _BULK:
+            length = _length(rest)
+            end = at + length
+            if length > _MAX_REPLY_BYTES or text[end : end + 2] != _CRLF:
+                self._refuse_bulk(length)
+                return None
+            self._at = end + 2
+            return text[at:end]
+        return _number(rest) if kind == _INTEGER else self._other(kind, rest)
 
-    def _bulk(self, length: int) -> bytes | None:
+    def _unfinished(self) -> Exception:
+        if len(self._bytes) - self._at > _MAX_REPLY_BYTES:
+            return RespProtocolError("line without an end")
+        return _IncompleteError()
+
+    def _refuse_bulk(self, length: int) -> None:
+        """Raise what keeps a bulk string from being read, unless it is null."""
         if length < 0:
-            return None
+            return
         if length > _MAX_REPLY_BYTES:
             raise RespProtocolError("reply too long")
-        end = self._at + length
-        if len(self._bytes) < end + 2:
+        if len(self._bytes) < self._at + length + 2:
             raise _IncompleteError
-        text = self._bytes[self._at : end]
-        if self._bytes[end : end + 2] != _CRLF:
-            raise RespProtocolError("bulk string of another length")
-        self._at = end + 2
-        return text
+        raise RespProtocolError("bulk string of another length")
+
+    def _other(self, kind: int, rest: bytes) -> Reply:
+        if kind == _STATUS:
+            return rest
+        if kind == _ERROR:
+            return ErrorReply(rest.decode(errors="replace"))
+        if kind == _ARRAY:
+            count = _length(rest)
+            return None if count < 0 else [self._reply() for _ in range(count)]
+        raise RespProtocolError(f"reply of unknown kind {bytes((kind,))!r}")
 
 
+@lru_cache(maxsize=1024)  # lengths and buckets come again and again
 def _number(text: bytes) -> int:
     """`int` alone would also take spaces and underscores."""
     if len(text) > _MAX_DIGITS or not (text[1:] if text[:1] in b"+-" else text).isdigit():
@@ -107,6 +111,7 @@ def _number(text: bytes) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=256)
 def _length(text: bytes) -> int:
     """What a length of -1 stands for is nothing; there are no others below 0."""
     length = _number(text)
