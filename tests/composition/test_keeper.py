@@ -19,6 +19,7 @@ import pytest
 from gateway_middleware import Settings
 from gateway_middleware.composition.keeper import CrashPrices, KeeperConfig, KeeperProcess
 from gateway_middleware.composition.keeper_config import keeper_config
+from gateway_middleware.composition.keeper_prices import KeptPrices, forget_prices, leave_prices, prices_path
 from gateway_middleware.core.price import Price
 from gateway_middleware.edge.access_log import AccessLog
 from gateway_middleware.metering.journal.journal import Journal
@@ -167,6 +168,20 @@ def test_calls_of_the_dead_are_priced() -> None:
     assert (priced.cost, priced.price_version) == ("0.000032", "configured")
     assert prices.appraise(event("a", cost="7")).cost == "7"
     assert CrashPrices({}, {}, journal="journal.db").appraise(event("a", cost=None)).cost is None
+
+
+def test_calls_of_the_dead_are_priced_as_the_last_reload_said(tmp_path: Path) -> None:
+    journal = str(tmp_path / "journal.db")
+    dear = {"openai/m": Price(input=Decimal(20), output=Decimal(40))}
+    prices = CrashPrices({}, {}, journal=journal)
+    assert prices.appraise(event("a", cost=None)).cost is None
+    leave_prices(journal, KeptPrices(dear, {"openai": "openai"}))
+    assert prices.appraise(event("a", cost=None)).cost == "0.00032"
+    prices_path(journal).write_bytes(b"{")
+    assert prices.appraise(event("a", cost=None)).cost is None
+    forget_prices(journal)
+    assert [path.name for path in tmp_path.iterdir()] == []
+    leave_prices(str(tmp_path / "nowhere" / "journal.db"), KeptPrices())  # no disk, no harm
 
 
 def test_it_imports_nothing_of_the_layers() -> None:

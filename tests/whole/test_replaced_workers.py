@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway_middleware.simulator import Simulator
@@ -15,6 +18,8 @@ from running import KEY
 from server_process import ADMIN, ASK, Server, until
 
 pytestmark = pytest.mark.anyio
+SLOW = "openai/sim-slow-60000"
+TOLD = [("input", "0.001")]
 
 
 @pytest.fixture
@@ -65,3 +70,32 @@ async def test_what_waits_for_a_restart_waits_in_every_worker(upstream: str, tmp
 
         await until(are_written_down, 10.0)
     assert not list(tmp_path.glob("second.db*"))
+
+
+async def test_a_call_of_a_worker_that_was_killed_is_priced_as_its_reload_said(upstream: str, tmp_path: Path) -> None:
+    server = Server(tmp_path, upstream, GATEWAY_WATCH_SECONDS="0")
+    tenants = server.file.read_text()
+    price = '[prices."openai/sim-slow-60000"]\ninput = "{}"\noutput = "0"\n'
+    server.file.write_text(tenants + price.format(1))
+    with server.run():
+        await until(server.is_ready, 60.0)
+        server.file.write_text(tenants + price.format(1000))
+        await server.ask("POST", "/v1/admin/reload", ADMIN)
+        asked = asyncio.create_task(server.ask("POST", "/v1/chat/completions", body={**ASK, "model": SLOW}))
+        await until(lambda: is_under_way(server), 30.0)
+        os.kill(next(iter(await server.workers())), signal.SIGKILL)
+        with pytest.raises(httpx.TransportError):
+            await asked
+
+        async def is_told() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                used = (await server.ask("GET", "/v1/usage?split=true")).json()
+                return [(row["kind"], row["unit_price"]) for row in used["charges"] if row["quantity"] > 1] == TOLD
+            return False
+
+        await until(is_told, 30.0)
+
+
+async def is_under_way(server: Server) -> bool:
+    health = (await server.ask("GET", "/v1/health")).json()
+    return bool(health["metering"]["calls"]["open"] == 1)

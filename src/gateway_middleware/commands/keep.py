@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway_middleware.composition.keeper import KeeperProcess
 from gateway_middleware.composition.keeper_config import keeper_config
+from gateway_middleware.composition.keeper_prices import forget_prices
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.secret import redact
 from gateway_middleware.edge.access_log import AccessLog
@@ -28,6 +29,7 @@ def run(_: argparse.Namespace) -> int:
     if settings.journal == "off":
         raise SettingsError(["GATEWAY_JOURNAL: is off; expected a file that can be kept"])
     config = keeper_config(settings)
+    forget_prices(config.journal)
     secrets = [text for text in (config.token, config.url) if text]
     log = AccessLog.to_fd_at_once(1, log_format=config.log_format, scrub=lambda text: redact(text, secrets))
     with logging_to(log):

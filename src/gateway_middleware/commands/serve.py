@@ -210,10 +210,12 @@ class _Server:
 
     def _make_keeper(self) -> KeeperChild | NoKeeper:
         from gateway_middleware.composition.keeper_config import keeper_config
+        from gateway_middleware.composition.keeper_prices import forget_prices
         from gateway_middleware.serving.keeper_process import KeeperChild, NoKeeper
 
         if not self._has_keeper:
             return NoKeeper()
+        forget_prices(self._settings.journal)
         config = msgspec.json.encode(keeper_config(self._settings))
         return KeeperChild(config, tell=self._log.event, now=time.monotonic())
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway_middleware.composition.keeper_prices import KeptPrices, left_prices
 from gateway_middleware.core.clocks import Clocks
 from gateway_middleware.core.price import Price
 from gateway_middleware.metering.call_index.redis_index import KEPT_SECONDS as INDEX_SECONDS
@@ -63,23 +64,28 @@ class KeeperConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CrashPrices:
-    """Prices the calls of processes that died. The price list is read when there is one to be priced."""
+    """Prices the calls of processes that died, by what their reload has left (`keeper_prices`) or else by these.
+
+    The price list is read when there is one to be priced.
+    """
 
     def __init__(self, prices: Mapping[str, Price], vendors: Mapping[str, str | None], *, journal: str) -> None:
         self._journal = journal
-        self._prices = prices
-        self._vendors = vendors
+        self._of_start = self._kept = KeptPrices(dict(prices), dict(vendors))
         self._book: PriceBook | None = None
 
     def appraise(self, event: UsageEvent) -> UsageEvent:
         """The event with its cost, where a price is known."""
-        if event.cost is not None or event.provider not in self._vendors:
+        if event.cost is not None:
+            return event
+        self._look()
+        if event.provider not in self._kept.vendors:
             return event
         if self._book is None:
-            self._book = _book(self._prices, self._journal)
+            self._book = _book(self._kept.prices, self._journal)
         cost = self._book.cost(
             event.usage,
-            vendor=self._vendors[event.provider],
+            vendor=self._kept.vendors[event.provider],
             deployment_key=event.deployment,
             model=event.deployment.partition("/")[2],
             at=event.time,
@@ -87,6 +93,12 @@ class CrashPrices:
         if cost is None:
             return event
         return msgspec.structs.replace(event, cost=cost.text, price_version=cost.version, unit_prices=cost.unit_prices)
+
+    def _look(self) -> None:
+        """See whether there was a reload."""
+        kept = left_prices(self._journal) or self._of_start
+        if kept != self._kept:
+            self._kept, self._book = kept, None
 
 
 def _book(prices: Mapping[str, Price], journal: str) -> PriceBook:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway_middleware.composition.keeper import KeeperConfig
+from gateway_middleware.composition.keeper_prices import KeptPrices
 from gateway_middleware.providers import KINDS
 
 if TYPE_CHECKING:
@@ -17,15 +18,21 @@ def index_uri(settings: Settings) -> str | None:
     return None if uri.startswith("memory:") or not settings.usage_index_seconds else uri
 
 
+def kept_prices(settings: Settings) -> KeptPrices:
+    """What of these settings prices the calls of the dead."""
+    vendors = {provider.name: getattr(KINDS.get(provider.kind), "price_id", None) for provider in settings.providers}
+    return KeptPrices(dict(settings.prices), vendors)
+
+
 def keeper_config(settings: Settings) -> KeeperConfig:
     """For the keeper of these."""
-    token = settings.usage_metering_token
+    token, kept = settings.usage_metering_token, kept_prices(settings)
     return KeeperConfig(
         journal=settings.journal,
         url=settings.usage_metering_url,
         token=None if token is None else token.reveal(),
-        prices=dict(settings.prices),
-        vendors={provider.name: getattr(KINDS.get(provider.kind), "price_id", None) for provider in settings.providers},
+        prices=kept.prices,
+        vendors=kept.vendors,
         log_format=settings.log_format,
         event_source=settings.event_source,
         event_type=settings.event_type,

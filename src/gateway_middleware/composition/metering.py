@@ -17,8 +17,9 @@ from gateway_middleware.composition.audit_store import AuditStore, JournaledAudi
 from gateway_middleware.composition.call_usage import CallUsage, not_here
 from gateway_middleware.composition.journal_metrics import journal_families
 from gateway_middleware.composition.keeper import KEPT_SECONDS, note_dead, note_health
-from gateway_middleware.composition.keeper_config import index_uri
-from gateway_middleware.composition.part import Fixed, Lifeless
+from gateway_middleware.composition.keeper_config import index_uri, kept_prices
+from gateway_middleware.composition.keeper_prices import leave_prices
+from gateway_middleware.composition.part import Commit, Fixed, Lifeless
 from gateway_middleware.composition.upstream import exchange_of
 from gateway_middleware.core.errors import InvalidRequestError
 from gateway_middleware.metering.budget_event import BudgetEvent
@@ -123,6 +124,7 @@ class Metering(Fixed):
     ) -> None:
         self._outbox = outbox
         self._pricing = pricing
+        self._journal_path, self._is_left_to_keeper = settings.journal, keeper == "process"
         self._log = log.lines
         self._wall = wall = clocks.wall
         clock = clocks.monotonic
@@ -154,6 +156,11 @@ class Metering(Fixed):
         self.audits: AuditStore = (
             JournaledAudits(self.journal.spool, on_news=self._notify) if settings.audit_events else NoAudits()
         )
+
+    def prepare(self, new: Settings) -> Commit:
+        """A keeper process hears of other prices: it has those of the start."""
+        kept = kept_prices(new)
+        return (lambda: leave_prices(self._journal_path, kept)) if self._is_left_to_keeper else super().prepare(new)
 
     def _build_delivery(
         self, settings: Settings, clocks: Clocks, transport: httpx.AsyncBaseTransport | None
