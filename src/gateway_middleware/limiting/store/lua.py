@@ -22,14 +22,12 @@ local function text(number) return string.format('%.0f', number) end
 
 _WINDOW = """
 local DAY = 86400000000
-local BEFORE = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334}
+-- In years that begin with March, so that the day of a leap year is their last one.
 local function month_start(month)
-  local year = 1970 + floor(month / 12)
-  local m = month % 12
-  local before = year - 1
-  local days = before * 365 + floor(before / 4) - floor(before / 100) + floor(before / 400) + BEFORE[m + 1]
-  if m > 1 and year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0) then days = days + 1 end
-  return (days - 719162) * DAY
+  local since_march = month + 1970 * 12 - 2
+  local year, m = floor(since_march / 12), since_march % 12
+  local days = year * 365 + floor(year / 4) - floor(year / 100) + floor(year / 400) + floor((153 * m + 2) / 5)
+  return (days - 719468) * DAY
 end
 local function start(kind, step, index)
   if kind == 0 then return index * step end
@@ -116,7 +114,7 @@ _ADMIT = """
 -- Reply: is_admitted, then for each key: now, wait, used, oldest, newest.
 local LEASE, LEASE_WAIT = 2, 1000000
 local owner = ARGV[1]
-local args = {struct.unpack('<' .. string.rep('i8', 2 + 6 * #KEYS), ARGV[2])}
+local args = {read('<' .. string.rep('i8', 2 + 6 * #KEYS), ARGV[2])}
 local now = clock(args[1])
 local function wait_for(cell, cost, amount)
   local excess = cell.total + cost - amount
@@ -150,24 +148,26 @@ for i = 1, #KEYS do
   end
   if waits[i] ~= 0 and args[p + 6] == 0 then admitted = 0 end
 end
-local reply = {admitted}
+local reply = pack('<i8', admitted)
+local takes = admitted == 1 and args[2] == 0
 for i = 1, #KEYS do
   local p = 6 * i - 4
   local cell = cells[i]
-  if admitted == 1 and waits[i] == 0 and args[2] == 0 then
-    if cell then
+  if cell then
+    if takes and waits[i] == 0 and args[p + 5] > 0 then
       add(cell, args[p + 5])
-      if args[p + 5] > 0 then save(KEYS[i], cell, now) end
-    else
-      totals[i] = totals[i] + redis.call('ZADD', KEYS[i], text(now + args[p + 2]), owner)
-      redis.call('PEXPIRE', KEYS[i], text(math.ceil(args[p + 2] / 1000) + 1000))
+      save(KEYS[i], cell, now)
     end
+    reply = reply .. pack('<i8i8i8i8i8', now, waits[i], cell.total, oldest(cell), cell.index)
+  else
+    if takes and waits[i] == 0 then
+      totals[i] = totals[i] + redis.call('ZADD', KEYS[i], text(now + args[p + 2]), owner)
+      redis.call('PEXPIRE', KEYS[i], math.ceil(args[p + 2] / 1000) + 1000)
+    end
+    reply = reply .. pack('<i8i8i8i8i8', now, waits[i], totals[i], 0, 0)
   end
-  local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3] = now, waits[i], cell and cell.total or totals[i]
-  reply[n + 4], reply[n + 5] = cell and oldest(cell) or 0, cell and cell.index or 0
 end
-return struct.pack('<' .. string.rep('i8', #reply), unpack(reply))
+return reply
 """
 
 _SETTLE = """
