@@ -19,7 +19,7 @@ _BUCKETS, _MORE_BUCKETS = 60, 64
 
 
 class Period(Protocol):
-    """A way to cut time. `step` and `count` are its two numbers in the wire format of the Redis scripts.
+    """A way to cut time. `numbers` are kind, step and count, as in the wire format of the Redis scripts.
 
     `patience` is how far a clock may step back before what was counted is taken for another clock's.
     """
@@ -28,6 +28,7 @@ class Period(Protocol):
     step: int
     count: int
     patience: int
+    numbers: tuple[int, int, int]
 
     def index(self, now: int) -> int:
         """The bucket of a time."""
@@ -48,7 +49,7 @@ class SlidingPeriod:
     At `seconds` after a bucket's end it is gone, so `count + 1` buckets count at a time.
     """
 
-    __slots__ = ("count", "kind", "patience", "step")
+    __slots__ = ("count", "kind", "numbers", "patience", "step")
 
     def __init__(self, seconds: int) -> None:
         length = seconds * MICROSECONDS
@@ -56,6 +57,7 @@ class SlidingPeriod:
         self.count = _MORE_BUCKETS if length % _BUCKETS else _BUCKETS
         self.step = length // self.count
         self.patience = length
+        self.numbers = self.kind, self.step, self.count
 
     def index(self, now: int) -> int:
         return now // self.step
@@ -70,13 +72,14 @@ class SlidingPeriod:
 class DaysPeriod:
     """Periods of whole days, the first of them at the epoch; they begin at midnight UTC."""
 
-    __slots__ = ("count", "kind", "patience", "step")
+    __slots__ = ("count", "kind", "numbers", "patience", "step")
 
     def __init__(self, days: int) -> None:
         self.kind = 0
         self.count = 0
         self.step = days * DAY
         self.patience = DAY
+        self.numbers = self.kind, self.step, self.count
 
     def index(self, now: int) -> int:
         return now // self.step
@@ -91,13 +94,14 @@ class DaysPeriod:
 class MonthsPeriod:
     """Periods of whole calendar months (UTC), the first of them in January 1970."""
 
-    __slots__ = ("count", "kind", "patience", "step")
+    __slots__ = ("count", "kind", "numbers", "patience", "step")
 
     def __init__(self, months: int) -> None:
         self.kind = 1
         self.count = 0
         self.step = months
         self.patience = DAY
+        self.numbers = self.kind, self.step, self.count
 
     def index(self, now: int) -> int:
         month = int(now // DAY / _MEAN_MONTH)

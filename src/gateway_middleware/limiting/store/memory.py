@@ -115,12 +115,14 @@ class MemoryStore:
         `untold` are units by key that count here and are not known there yet.
         """
         now = self.now()
+        cells = self._cells
         for status in statuses:
             claim = status.claim
-            cell = self.cell(claim)
+            cell = cells.get(claim.key) or self.cell(claim)
             cell.advance(now + self.wall_offset if cell.is_calendar else now)
             if isinstance(cell, Window):
-                cell.adopt(max(claim.limit.amount - status.remaining + untold.get(claim.key, 0), 0))
+                total = claim.limit.amount - status.remaining
+                cell.adopt(max(total + untold.get(claim.key, 0), 0) if untold else total)
             elif status.is_taken:
                 cell.hold(owner, now + LEASE)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from gateway_middleware.core.domain import Clock
-from gateway_middleware.limiting.limit import Change, Claim, Decision, Limit, LimitStatus
+from gateway_middleware.limiting.limit import Change, Claim, Decision, LimitStatus
 from gateway_middleware.limiting.period import MICROSECONDS
 from gateway_middleware.limiting.store import lua
 from gateway_middleware.limiting.store.window import LEASE_SECONDS
@@ -59,10 +59,12 @@ class RedisStore:
         """Whether what is asked later finds done what was asked before."""
         return self._caller.keeps_order
 
-    async def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Decision:
+    def admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool = False) -> Coroutine[Any, Any, Decision]:
         """Take all claims or none; the keys of one call must differ. Raises `RedisError`."""
-        if not self._splits_by_tag:
-            return await self._admit(claims, owner, is_dry=is_dry)
+        admit = self._admit_by_tag if self._splits_by_tag else self._admit
+        return admit(claims, owner, is_dry=is_dry)
+
+    async def _admit_by_tag(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool) -> Decision:
         taken: list[Decision] = []
         for group in _by_tag(claims):
             taken.append(await self._admit_after(taken, group, owner, is_dry=is_dry))
@@ -94,10 +96,11 @@ class RedisStore:
                 self._settle(decision.owner, group, is_once=False)
 
     async def _admit(self, claims: Sequence[Claim], owner: bytes, *, is_dry: bool) -> Decision:
-        numbers = [self._now(), int(is_dry)]
+        numbers: list[int] = [self._now(), is_dry]
         for claim in claims:
             limit = claim.limit
-            numbers += (*_period(limit), limit.amount, claim.cost, int(limit.is_shadow))
+            numbers += _LEASE_PERIOD if limit.period is None else limit.period.numbers
+            numbers += (limit.amount, claim.cost, limit.is_shadow)
 
         def undo(reply: Reply) -> None:
             if isinstance(reply, bytes) and not is_dry:
@@ -111,6 +114,8 @@ class RedisStore:
     def settle(self, decision: Decision, changes: Sequence[Change]) -> Awaitable[object] | None:
         """Apply corrections. A settlement that touches a calendar period has effect once, however often it is sent."""
         is_once = any(c.claim.limit.is_calendar for c in changes)
+        if not self._splits_by_tag:
+            return self._settle(decision.owner, changes, is_once=is_once) if changes else None
         return _all([self._settle(decision.owner, group, is_once=is_once) for group in self._grouped(changes)])
 
     async def count(self, owner: bytes, change: Change) -> int:
@@ -129,13 +134,18 @@ class RedisStore:
         return [changes] if changes else []
 
     def _settle(self, owner: bytes, changes: Sequence[Change], *, is_once: bool) -> asyncio.Future[Reply]:
-        is_marked = is_once and any(c.claim.limit.period is not None for c in changes)
-        keys = [c.claim.key for c in changes]
-        numbers = [self._now(), _MARKER_MILLISECONDS if is_marked else 0]
+        numbers, keys, is_marked = [self._now(), 0], [], False
         for change in changes:
-            bucket = -1 if change.bucket is None else change.bucket
-            numbers += (*_period(change.claim.limit), bucket, change.delta)
+            claim, bucket = change.claim, change.bucket
+            keys.append(claim.key)
+            if claim.limit.period is None:
+                numbers += _LEASE_PERIOD
+            else:
+                is_marked = is_once
+                numbers += claim.limit.period.numbers
+            numbers += (-1 if bucket is None else bucket, change.delta)
         if is_marked:
+            numbers[1] = _MARKER_MILLISECONDS
             tag = keys[0][: keys[0].find("}") + 1]
             keys.append(f"{tag}:settled/{owner.hex()}")
             numbers += (0,) * 5
@@ -219,11 +229,6 @@ def _all(sent: Sequence[asyncio.Future[Reply]]) -> Awaitable[object] | None:
     return sent[0] if len(sent) == 1 else asyncio.gather(*sent)
 
 
-def _period(limit: Limit) -> tuple[int, int, int]:
-    period = limit.period
-    return _LEASE_PERIOD if period is None else (period.kind, period.step, period.count)
-
-
 def _packed(numbers: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(numbers)}q", *numbers)
 
@@ -232,12 +237,15 @@ def _decision(reply: bytes, claims: Sequence[Claim], owner: bytes, *, takes: boo
     if len(reply) != 8 + _STATUS.size * len(claims):
         raise RedisError("Redis answered another question")
     is_admitted = any(reply[:8])
+    takes = takes and is_admitted
     statuses = []
     for claim, (now, wait, used, oldest, newest) in zip(claims, _STATUS.iter_unpack(reply[8:]), strict=True):
         left = claim.limit.amount - used
-        remaining, excess = (left, 0) if left >= 0 else (0, -left)
-        is_taken = takes and is_admitted and not wait
-        statuses.append(LimitStatus(claim, remaining, wait, is_taken, oldest, newest, now, excess))
+        is_taken = takes and not wait
+        if left >= 0:
+            statuses.append(LimitStatus(claim, left, wait, is_taken, oldest, newest, now))
+        else:
+            statuses.append(LimitStatus(claim, 0, wait, is_taken, oldest, newest, now, -left))
     return Decision(is_admitted, tuple(statuses), owner)
 
 
