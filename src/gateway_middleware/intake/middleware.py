@@ -175,7 +175,8 @@ class IntakeMiddleware:
             plan = self._plan(kind, model, endpoint, surface, tenant)
         route = self._route.of(plan, model, endpoint, surface, tenant)
         record.route, record.retirement = route.name, route.retirement
-        return ModelRequest(
+        # With one argument more Python makes a dictionary of them first.
+        request = ModelRequest(
             surface=surface,
             dialect=endpoint.dialect,
             model=model,
@@ -188,11 +189,13 @@ class IntakeMiddleware:
             output_cap=parsed.output_cap,
             choices=parsed.choices,
             is_strict=is_strict or route.translate is Translate.STRICT,
-            shows_cost=shows_cost and parsed.is_stream,
             headers=headers,
             tenant=tenant.name,
             plan=plan,
         )
+        if shows_cost and parsed.is_stream:
+            return msgspec.structs.replace(request, shows_cost=True)
+        return request
 
     def _plan(self, kind: CallKind, model: str, endpoint: Endpoint, surface: Surface, tenant: Tenant) -> CallPlan:
         """The first call of its kind makes a plan, if the model may be called."""
