@@ -156,7 +156,7 @@ class FaultDrill(Drill):
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-async def run(seconds: float, rate: float, seed: int, redis: str | None = None) -> dict[str, object]:
+async def run(seconds: float, rate: float, seed: int, redis: str | None = None) -> dict[str, Any]:
     """Returns the figures."""
     with tempfile.TemporaryDirectory(prefix="fault-drill-") as folder:
         async with Simulator(capacity=1_000_000).serve() as simulator:
@@ -176,12 +176,8 @@ async def run(seconds: float, rate: float, seed: int, redis: str | None = None) 
 
 
 def is_well(figures: dict[str, Any]) -> bool:
-    """Whether all is as it was."""
-    return (
-        not (figures["lost"] or figures["double"] or figures["slots_held"])
-        and set(figures["answers"]) == {200}
-        and figures["longest_s"] < LONGEST
-    )
+    """Whether all is as it was, however fast the machine is."""
+    return not (figures["lost"] or figures["double"] or figures["slots_held"]) and set(figures["answers"]) == {200}
 
 
 def main() -> int:
@@ -194,7 +190,7 @@ def main() -> int:
     with redis_server() if chosen.redis else contextlib.nullcontext() as uri:
         figures = asyncio.run(run(chosen.seconds, chosen.rate, chosen.seed, uri))
     print(json.dumps(figures, indent=2))
-    return 0 if is_well(figures) else 1
+    return 0 if is_well(figures) and figures["longest_s"] < LONGEST else 1
 
 
 if __name__ == "__main__":
