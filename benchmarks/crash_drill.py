@@ -17,7 +17,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import httpx
 import psutil
 from starlette.applications import Starlette
 
+from benchmarks.servers import free_port
 from gateway_middleware import Gateway, Settings, mount
 from gateway_middleware.simulator import Server, Simulator
 
@@ -56,12 +56,6 @@ def injected() -> Starlette:
     return mounted(httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None)))
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 class Drill:
     """One run."""
 
@@ -77,7 +71,7 @@ class Drill:
     ) -> None:
         self.journal = folder / "journal.db"
         self.headers = headers or {}
-        self._port = _free_port()
+        self._port = free_port()
         self._prefix, self._command = WAYS[way]
         self._rate = rate
         self._asked = self._made = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from redis_process import BINARY, WHY_SKIPPED, RedisProcess, free_port
+from redis_process import BINARY, WHY_SKIPPED, RedisProcess
 
 CLI = shutil.which("redis-cli")
 MASTERS = 3
@@ -48,7 +48,6 @@ def _node(folder: Path) -> RedisProcess:
     return RedisProcess(
         folder,
         cluster_enabled="yes",
-        cluster_port=str(free_port()),
         cluster_node_timeout="2000",
         cluster_require_full_coverage="no",
     )

@@ -47,6 +47,8 @@ class RedisProcess:
     def start(self) -> None:
         assert BINARY is not None
         defaults = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "dir": str(self._folder)}
+        if "cluster_enabled" in self._options:  # by default 10,000 above the port, where the kernel gives them out
+            defaults["cluster-port"] = str(free_port())
         arguments: list[str] = []
         if self._mode == "sentinel":
             defaults = {"port": str(self.port), "bind": "127.0.0.1"}

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import itertools
 import logging
-import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,6 +32,7 @@ from gateway_middleware.metering.usage_event import UsageEvent, UsageSource
 from gateway_middleware.simulator.collector import Collector, Fault
 from gateway_middleware.upstream.engine import Engine
 from gateway_middleware.upstream.httpx_exchange import HttpxExchange
+from redis_process import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -938,13 +938,6 @@ def start_collector(database: Path, port: int) -> Popen[str]:
     assert process.stdout is not None
     process.stdout.readline()
     return process
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
 
 
 async def test_a_consumer_that_is_killed_twenty_times(tmp_path: Path) -> None:

@@ -20,16 +20,11 @@ import pytest
 
 from gateway_middleware.simulator import Simulator
 from gateway_middleware.tenancy.keys import digest
+from redis_process import free_port
 from running import KEY
 
 pytestmark = pytest.mark.anyio
 ASK: Any = [{"role": "user", "content": "hello"}]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture
