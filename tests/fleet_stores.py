@@ -15,6 +15,8 @@ from gateway_middleware.fleet.store import FleetStore
 
 MakeStore: TypeAlias = "Callable[[], FleetStore]"
 _numbers = itertools.count()
+DEADLINE = 10.0
+"""Seconds for a Redis that is there, on a machine that does other work as well."""
 
 
 def directory_stores(folder: Path) -> MakeStore:
@@ -25,7 +27,7 @@ def directory_stores(folder: Path) -> MakeStore:
 def redis_stores(uri: str) -> MakeStore:
     """Each call makes another process's way to one Redis, with keys of its own."""
     prefix = f"test-{next(_numbers)}:"
-    return lambda: redis_fleet_store(uri, prefix=prefix, deadline=1.0)
+    return lambda: redis_fleet_store(uri, prefix=prefix, deadline=DEADLINE)
 
 
 @asynccontextmanager

@@ -45,15 +45,13 @@ async def revoke(server: Server, key_id: str) -> int:
     return (await server.ask("DELETE", f"{KEYS}/{key_id}", ADMIN)).status_code
 
 
-async def within_a_second(expected: int, key: str, *servers: Server) -> None:
-    """From a second after this is called, or before, every worker of every server says this."""
-    deadline = time.monotonic() + 1.0
-    while True:
-        began = time.monotonic()
-        if [await server.statuses(key) for server in servers] == [{expected}] * len(servers):
-            return
-        assert began < deadline, "not within a second"
-        await asyncio.sleep(0.05)
+async def soon(expected: int, key: str, *servers: Server) -> None:
+    """Soon every worker of every server says this. How soon news is looked for: tests/fleet."""
+    await until(lambda: all_say(expected, key, *servers), 30.0)
+
+
+async def all_say(expected: int, key: str, *servers: Server) -> bool:
+    return [await server.statuses(key) for server in servers] == [{expected}] * len(servers)
 
 
 async def test_two_workers_and_a_restart(upstream: str, tmp_path: Path) -> None:
@@ -62,12 +60,12 @@ async def test_two_workers_and_a_restart(upstream: str, tmp_path: Path) -> None:
         await server.wait_for(2, workers=2)
         made, gone = await make(server), await make(server)
         assert made["stored"] == "directory"
-        await within_a_second(200, made["key"], server)
-        await within_a_second(200, gone["key"], server)
+        await soon(200, made["key"], server)
+        await soon(200, gone["key"], server)
         assert await revoke(server, gone["key_id"]) == 200
-        await within_a_second(401, gone["key"], server)
+        await soon(401, gone["key"], server)
         rotated = await rotate(server, made["key_id"], 600)
-        await within_a_second(200, rotated["key"], server)
+        await soon(200, rotated["key"], server)
         assert await server.statuses(made["key"]) == {200}
     with server.run():
         await server.wait_for(2, workers=2)
@@ -85,27 +83,30 @@ async def test_three_replicas_rotation_and_revocation(upstream: str, tmp_path: P
             await server.wait_for(3)
         made = await make(first)
         assert made["stored"] == "redis"
-        await within_a_second(200, made["key"], *servers)
+        await soon(200, made["key"], *servers)
 
         began = time.monotonic()
         rotated = await rotate(second, made["key_id"], 3.0)
-        await within_a_second(200, rotated["key"], *servers)
-        while time.monotonic() < began + 2.5:
-            assert [await server.statuses(made["key"]) for server in servers] == [{200}] * 3
-        await asyncio.sleep(began + 3.3 - time.monotonic())
-        assert [await server.statuses(made["key"]) for server in servers] == [{401}] * 3
+        await soon(200, rotated["key"], *servers)
+        while time.monotonic() < began + 3.0:
+            is_good = await all_say(200, made["key"], *servers)
+            assert is_good or time.monotonic() >= began + 3.0, "its grace is not over"
+        await soon(401, made["key"], *servers)
 
         # Two operators at once, at two replicas: nobody is shut out, and one secret is left in the end.
-        both = await asyncio.gather(rotate(first, made["key_id"], 2.0), rotate(third, made["key_id"], 2.0))
+        both = await asyncio.gather(rotate(first, made["key_id"], 10.0), rotate(third, made["key_id"], 10.0))
         for key in (rotated, *both):
-            await within_a_second(200, key["key"], *servers)
-        await asyncio.sleep(2.2)
-        outcomes = [[await server.statuses(key["key"]) for server in servers] for key in (rotated, *both)]
-        assert sorted(outcomes, key=str) == [[{200}] * 3, [{401}] * 3, [{401}] * 3]
+            await soon(200, key["key"], *servers)
+
+        async def is_one_left() -> bool:
+            outcomes = [[await server.statuses(key["key"]) for server in servers] for key in (rotated, *both)]
+            return sorted(outcomes, key=str) == [[{200}] * 3, [{401}] * 3, [{401}] * 3]
+
+        await until(is_one_left, 40.0)
 
         assert await revoke(third, made["key_id"]) == 200
         for key in both:
-            await within_a_second(401, key["key"], *servers)
+            await soon(401, key["key"], *servers)
 
 
 async def test_redis_is_killed_emptied_and_frozen(upstream: str, tmp_path: Path, own_redis: RedisProcess) -> None:
@@ -116,9 +117,9 @@ async def test_redis_is_killed_emptied_and_frozen(upstream: str, tmp_path: Path,
             await server.wait_for(2)
         known, gone, lasting = await make(first), await make(second), await make(first)
         for key in (known, gone):
-            await within_a_second(200, key["key"], *servers)
+            await soon(200, key["key"], *servers)
         assert await revoke(first, gone["key_id"]) == 200
-        await within_a_second(401, gone["key"], *servers)
+        await soon(401, gone["key"], *servers)
 
         # Emptied: it is filled again, and obeyed in nothing.
         own_redis.command("FLUSHALL")
@@ -145,9 +146,9 @@ async def test_redis_is_killed_emptied_and_frozen(upstream: str, tmp_path: Path,
                     assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
                 assert await server.statuses(known["key"]) == {200}
             own_redis.thaw() if away == own_redis.freeze else own_redis.start()
-            await until(lambda: is_back(*servers), 5.0)
-            await within_a_second(200, known["key"], *servers)
-            await within_a_second(401, SHAPED, *servers)
+            await until(lambda: is_back(*servers), 30.0)
+            await soon(200, known["key"], *servers)
+            await soon(401, SHAPED, *servers)
         assert [row["key_id"] for row in (await first.ask("GET", KEYS, ADMIN)).json()["keys"]] == [
             None, known["key_id"], lasting["key_id"],
         ]  # fmt: skip
@@ -158,8 +159,8 @@ async def test_redis_is_killed_emptied_and_frozen(upstream: str, tmp_path: Path,
         assert await revoke(first, known["key_id"]) == 503
         assert await first.statuses(known["key"]) in ({401}, {503})
         own_redis.start()
-        await until(lambda: is_back(*servers), 5.0)
-        await within_a_second(401, known["key"], *servers)
+        await until(lambda: is_back(*servers), 30.0)
+        await soon(401, known["key"], *servers)
 
     # A replica that starts while Redis is away knows what is on its own disk.
     with contextlib.ExitStack() as stack:

@@ -19,6 +19,7 @@ from running import KEY, gateway_for
 
 pytestmark = pytest.mark.anyio
 KEYS = [f"the-key-of-tenant-number-{n}-0123456789" for n in range(10)]
+PATIENCE = httpx.Timeout(120, pool=None)  # hundreds of calls begin at once
 ASK: Any = {"model": "openai/gpt", "messages": [{"role": "user", "content": "x"}]}
 
 
@@ -46,7 +47,7 @@ async def fleet(
             )
             pool = httpx.Limits(max_connections=250)
             client = httpx.AsyncClient(
-                base_url=url, trust_env=False, headers={"authorization": f"Bearer {KEY}"}, limits=pool, timeout=30
+                base_url=url, trust_env=False, headers={"authorization": f"Bearer {KEY}"}, limits=pool, timeout=PATIENCE
             )
             clients.append(await stack.enter_async_context(client))
         yield clients, simulator

@@ -31,13 +31,14 @@ class DyingNode:
     def __init__(self, end: Callable[[Peer], None], *, works_for: float) -> None:
         self.end, self.works_for = end, works_for
         self.is_warm = False
+        self._all_warming = asyncio.Barrier(CALLS)
 
     async def script(self, peer: Peer) -> None:
         await peer.request()
         while self.is_warm:
             await peer.send(ANSWER)
             await peer.request()
-        await asyncio.sleep(0.3)  # so that each warming call has a connection of its own
+        await self._all_warming.wait()  # so that each warming call has a connection of its own
         await peer.send(ANSWER)
         await peer.request()
         await asyncio.sleep(self.works_for)
@@ -73,7 +74,11 @@ async def test_posts_are_attempts_are_journal_entries(
             "GATEWAY_JOURNAL": str(tmp_path / "journal.db"),
             "GATEWAY_ADMIN_TOKEN": ADMIN,
         }
-        async with gateway_for(server.url, {"exchange": Engine(stale_after=stale_after)}, **settings) as url:
+        async with gateway_for(
+            server.url,
+            {"exchange": Engine(stale_after=stale_after, stale_notice=0.1 if works_for else 60.0)},
+            **settings,
+        ) as url:
             headers = {"authorization": f"Bearer {KEY}"}
             limits = httpx.Limits(max_connections=CALLS)
             async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, trust_env=False) as client:

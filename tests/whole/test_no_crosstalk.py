@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 TENANTS = [f"tenant-{number}" for number in range(50)]
 CALLS = 20
 ROOM = httpx.Limits(max_connections=50)
+PATIENCE = httpx.Timeout(90, pool=None)  # all wait for a connection first
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 
@@ -70,7 +71,7 @@ async def test_se28_no_body_no_header_and_no_event_crosses_from_tenant_to_tenant
         used: Counter[str] = Counter()
         async with (
             gateway_for(upstream, **extra) as url,
-            httpx.AsyncClient(base_url=url, trust_env=False, timeout=90, limits=ROOM) as client,
+            httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE, limits=ROOM) as client,
         ):
 
             async def call(tenant: str, number: int) -> None:

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from redis_process import free_port
 from running import KEY, gateway_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.anyio
 ASK: Any = {"model": "openai/sim-input-10:output-5", "messages": [{"role": "user", "content": "x"}]}
@@ -91,7 +91,9 @@ async def test_a_wrong_token_keeps_everything_and_says_so(tmp_path: Path) -> Non
         assert (await client.get("/v1/health")).json()["metering"]["backlog"] == 3
 
 
-def serve(upstream: str, sink: str, folder: Path, port: int) -> subprocess.Popen[bytes]:
+@contextmanager
+def serve(upstream: str, sink: str, folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """It has ended at the end of the block, whatever comes of the test."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATEWAY_", "OPENAI_"))}
     environment = {
         **kept,
@@ -103,14 +105,16 @@ def serve(upstream: str, sink: str, folder: Path, port: int) -> subprocess.Popen
         "GATEWAY_USAGE_METERING_URL": sink,
         "GATEWAY_DRAIN_SECONDS": "1",
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "gateway_middleware", "serve"],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "gateway_middleware", "serve"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 async def ready(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while True:
             try:
                 if (await client.get("/readyz")).status_code == 200:
@@ -124,15 +128,17 @@ async def test_mt8_sigterm_under_load_delivers_everything_or_keeps_it(tmp_path: 
     async with Simulator().serve() as simulator, Collector().serve() as server:
         port = free_port()
         sink = f"{server.url}/events" if is_sink_up else f"http://127.0.0.1:{free_port()}/events"
-        process = serve(simulator.url, sink, tmp_path, port)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as client:
+        async with AsyncExitStack() as stack:
+            process = stack.enter_context(serve(simulator.url, sink, tmp_path, port))
+            client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20)
+            await stack.enter_async_context(client)
             await ready(client)
             ask = {**ASK, "stream": True, "model": "openai/sim-gap-10:length-10"}
             calls = [asyncio.create_task(client.post("/v1/chat/completions", json=ask)) for _ in range(40)]
             await until(lambda: len(simulator.simulator.requests) >= 20)
             process.send_signal(signal.SIGTERM)
             await asyncio.gather(*calls, return_exceptions=True)
-        assert await asyncio.to_thread(process.wait, 20) is not None
+            assert await asyncio.to_thread(process.wait, 60) is not None
         taken = len(simulator.simulator.requests)
         if is_sink_up:
             assert len(server.collector.events) == taken
@@ -145,8 +151,10 @@ async def test_mt9_streams_that_are_cut_by_the_shutdown_are_metered_as_that(tmp_
     async with Simulator().serve() as simulator, Collector().serve() as server:
         simulator.simulator.behave(Behaviour(gap=0.2, length=500))
         port = free_port()
-        process = serve(simulator.url, f"{server.url}/events", tmp_path, port)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
+        async with AsyncExitStack() as stack:
+            process = stack.enter_context(serve(simulator.url, f"{server.url}/events", tmp_path, port))
+            client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
+            await stack.enter_async_context(client)
             await ready(client)
             ask = {**ASK, "stream": True}
             calls = [asyncio.create_task(client.post("/v1/chat/completions", json=ask)) for _ in range(20)]
@@ -154,7 +162,7 @@ async def test_mt9_streams_that_are_cut_by_the_shutdown_are_metered_as_that(tmp_
             await asyncio.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             await asyncio.gather(*calls, return_exceptions=True)
-        await asyncio.to_thread(process.wait, 30)
+            await asyncio.to_thread(process.wait, 60)
         events = [stored.document for stored in server.collector.events]
         assert len(events) == 20
         assert {event["data"]["outcome"] for event in events} <= {"shutdown", "client_disconnect"}

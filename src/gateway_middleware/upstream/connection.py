@@ -30,7 +30,8 @@ _TOO_LONG = "The head or the trailers of the provider's answer are too long."
 _OUTGOING = 64 * 1024  # a larger request is written at once
 STALE_AFTER = 1.0
 """Seconds of idleness after which a provider may have closed a connection that we still take for open."""
-_STALE_NOTICE = 0.1  # seconds from a request on a connection that is closed already to the news of it
+STALE_NOTICE = 0.1
+"""Seconds from a request on a connection that is closed already to the news of it."""
 _SLICE = 256 * 1024  # of a large request body, written while the socket takes it
 _KEEP_ALIVE = [  # a provider may think for minutes, longer than a NAT on the way remembers a silent connection
     (getattr(socket, name), value)
@@ -56,8 +57,10 @@ class Connection(asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         buffer: bytearray | None = None,
         stale_after: float = STALE_AFTER,
+        stale_notice: float = STALE_NOTICE,
     ) -> None:
         self._stale_after = stale_after
+        self._stale_notice = stale_notice
         self._outbox = outbox
         self._loop = loop
         self._outgoing = b""
@@ -131,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._written_at is None:
                 return StaleConnectionError(message, was_sent=False)
             has_idled = self._written_at - self.idle_since >= self._stale_after
-            if has_idled and self._loop.time() - self._written_at <= _STALE_NOTICE:
+            if has_idled and self._loop.time() - self._written_at <= self._stale_notice:
                 return StaleConnectionError(message, was_sent=True)
         return UpstreamProtocolError(message, fault=ProtocolFault.TRUNCATED)
 

@@ -18,7 +18,7 @@ from gateway_middleware.core.outbox import Entry, Outbox
 from gateway_middleware.core.provider_api import Origin, UpstreamRequest
 from gateway_middleware.upstream.answer import EngineAnswer
 from gateway_middleware.upstream.connecting import Connector
-from gateway_middleware.upstream.connection import READ_BYTES, STALE_AFTER, Connection
+from gateway_middleware.upstream.connection import READ_BYTES, STALE_AFTER, STALE_NOTICE, Connection
 from gateway_middleware.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Engine:
     origin; a call waits for one as long as it may connect. `opened` and `reused` count connections since the start.
     Requests leave with the `outbox` of the loop's turn. A kept connection may turn out to be closed just as a request
     goes out: one that was not written goes out on the next connection; one that was written, on a connection that had
-    been idle for `stale_after` seconds, raises `StaleConnectionError` from `open`, for the caller to repeat it as an
-    attempt of its own.
+    been idle for `stale_after` seconds and was lost within `stale_notice` seconds, raises `StaleConnectionError` from
+    `open`, for the caller to repeat it as an attempt of its own.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Engine:
         max_connections: int | None = None,
         outbox: Outbox | None = None,
         stale_after: float = STALE_AFTER,
+        stale_notice: float = STALE_NOTICE,
         resolve: Resolver | None = None,
     ) -> None:
         self._connector = Connector(ssl_context, resolve=resolve)
@@ -61,6 +62,7 @@ class Engine:
         self._keep_alive = keep_alive
         self._max_connections = max_connections
         self._stale_after = stale_after
+        self._stale_notice = stale_notice
         self._pools: dict[Origin, Pool] = {}
         self._pruning: asyncio.TimerHandle | None = None
         self._is_closed = False
@@ -166,6 +168,7 @@ class Engine:
             loop=loop,
             buffer=self._buffer,
             stale_after=self._stale_after,
+            stale_notice=self._stale_notice,
         )
 
     def _prune(self) -> None:
