@@ -293,7 +293,7 @@ async def hold(listener: Listener, size: int, sent: int) -> tuple[asyncio.Stream
 
 async def test_bodies_under_way_are_counted_over_all_connections() -> None:
     app = Recorder()
-    async with listening(app, limits=DoorLimits(max_bodies_bytes=100_000)) as listener:
+    async with listening(app, limits=DoorLimits(max_bodies_bytes=100_000, linger_seconds=60.0)) as listener:
         held = [await hold(listener, 40_000, 39_999) for _ in range(2)]
         assert listener.door.body_bytes == 79_998
         refused = answers(await send(listener.port, POST % 30_000))
