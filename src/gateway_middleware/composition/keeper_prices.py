@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from gateway_middleware.core.price import Price
+from gateway_middleware.metering.journal.left_file import leave
 
 
 class KeptPrices(msgspec.Struct, frozen=True):
@@ -29,11 +30,8 @@ def prices_path(journal: str) -> Path:
 
 def leave_prices(journal: str, prices: KeptPrices) -> None:
     """Put these in the place of those before. Where the disk does not obey, the keeper goes by older ones."""
-    path = prices_path(journal)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
-        draft.write_bytes(_encode(prices))
-        draft.replace(path)
+        leave(prices_path(journal), _encode(prices), draft=str(os.getpid()))
 
 
 def left_prices(journal: str) -> KeptPrices | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from gateway_middleware.metering.delivery.state import DeliveryState
+from gateway_middleware.metering.journal.left_file import leave
 
 
 class KeeperStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,11 +44,7 @@ def status_path(spool: Path) -> Path:
 
 def write_status(spool: Path, status: KeeperStatus) -> None:
     """Put a status in the place of the one before. Raises OSError."""
-    path = status_path(spool)
-    fresh = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(_encode(status))
-    fresh.replace(path)
+    leave(status_path(spool), _encode(status))
 
 
 def read_status(spool: Path) -> KeeperStatus | None:
