@@ -6,8 +6,9 @@ import pytest
 
 from clock import Clock
 from gateway_middleware.core.domain import Tenant
+from gateway_middleware.limiting.budgets import BudgetReached, Budgets
 from gateway_middleware.limiting.counters import DecisionCounters, limit_rows
-from gateway_middleware.limiting.limit import Decision, LimitStatus
+from gateway_middleware.limiting.limit import Alignment, Decision, Limit, LimitStatus, Unit
 from gateway_middleware.limiting.quota import Quota, Quotas
 from gateway_middleware.limiting.reservation import Reservations
 from gateway_middleware.limiting.store.memory import MemoryStore
@@ -40,6 +41,20 @@ async def test_shadows_need_no_listener_and_degraded_decisions_are_counted() -> 
 
     assert counters.counts()["acme", "rpm"].shadowed == 130
     assert counters.degraded_decisions == 65
+
+
+async def test_of_limits_that_refuse_budgets_are_told_of_those_on_spend() -> None:
+    told: list[BudgetReached] = []
+    counters, clock = DecisionCounters(budgets=Budgets(told.append)), Clock()
+    store = MemoryStore(clock=clock, wall=clock)
+    limits = [rpm(2), Limit(name="spend", amount=1000, unit=Unit.SPEND, length=1, alignment=Alignment.DAYS)]
+    for cost in (600, 1, 1):
+        claims = [claim("acme", limits[0]), claim("acme", limits[1], cost)]
+        counters.note("acme", store.admit(claims, b"o"))
+    counters.refresh()
+
+    assert counters.counts()["acme", "rpm"].refused == 1
+    assert [(budget.limit, budget.threshold) for budget in told] == [("spend", 50)]
 
 
 async def test_tenants_beyond_the_bound_are_one() -> None:

@@ -186,6 +186,11 @@ def test_a_text_that_stands_in_its_event_twice_teaches_nothing() -> None:
     assert check(MESSAGES, CHAT, reads).decoded == 20
 
 
+def test_a_text_that_comes_with_the_end_of_its_choice_teaches_nothing() -> None:
+    ends = [sse(chunk({"content": f"word {n}"}, "stop")) for n in range(3)]
+    assert check(MESSAGES, CHAT, [SEEN, *ends, sse(done=True)]).decoded == 5
+
+
 def test_arguments_that_are_taken_apart_are_decoded() -> None:
     pieces = ['{"inp', 'ut": "a', "b", "c", '\\n"}']
     chats = chat([called(0, "call_1", "f"), *(more(0, piece) for piece in pieces)])
