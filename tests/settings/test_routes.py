@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
 
+from counted import calls_within
 from gateway_middleware.core.domain import Balance, Deployment, Route, Surface, Timeouts, Translate
 from gateway_middleware.core.errors import SettingsError
 from gateway_middleware.core.model_names import RULE
@@ -199,11 +199,7 @@ def test_a_large_configuration_is_read_quickly() -> None:
         "GATEWAY_PROVIDERS": json.dumps(listed),
         "GATEWAY_ROUTES": json.dumps(routes),
     }
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        settings = Settings.from_env(environ)
-        best = min(best, time.perf_counter() - start)
+    settings = Settings.from_env(environ)
     assert (len(settings.providers), len(settings.routes)) == (12, 150)
     assert {p.kind for p in settings.providers} == set(KINDS)
-    assert best < 0.05
+    assert calls_within(lambda: Settings.from_env(environ)) < 100_000
