@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
@@ -41,20 +41,21 @@ def request_body(exchange: Exchange) -> dict[str, Any]:
     return {"model": "gpt-4o", **(exchange.request_body or {})}
 
 
-def gateway(answer: ScriptedAnswer, **extra: str) -> tuple[Gateway, ScriptedExchange]:
-    exchange = ScriptedExchange(lambda _: answer)
-    settings = Settings.from_env(environment("http://127.0.0.1:9", **extra))
-    return Gateway(settings, exchange=exchange, write_log=LogLines()), exchange
+class Replay:
+    """A gateway and its provider, which answers as recorded. Nothing that it answers opens a breaker."""
 
+    def __init__(self) -> None:
+        self.answer = ScriptedAnswer(500, [], [])
+        self.upstream = ScriptedExchange(lambda _: self.answer)
+        settings = Settings.from_env(environment("http://127.0.0.1:9", GATEWAY_MAX_ATTEMPTS="1", GATEWAY_BREAKER="off"))
+        self.gateway = Gateway(settings, exchange=self.upstream, write_log=LogLines())
 
-async def replay(exchange: Exchange, chunks: Iterable[bytes]) -> tuple[Transcript, Gateway, ScriptedExchange]:
-    headers = [
-        (b"content-type", b"text/event-stream; charset=utf-8" if exchange.sse is not None else b"application/json")
-    ]
-    app, upstream = gateway(ScriptedAnswer(exchange.status, headers, chunks), GATEWAY_MAX_ATTEMPTS="1")
-    async with app.lifespan():
-        transcript = await drive(
-            app,
+    async def __call__(self, exchange: Exchange, chunks: Iterable[bytes]) -> Transcript:
+        """What the client gets when the provider's answer comes in these pieces."""
+        content_type = b"application/json" if exchange.sse is None else b"text/event-stream; charset=utf-8"
+        self.answer = ScriptedAnswer(exchange.status, [(b"content-type", content_type)], chunks)
+        return await drive(
+            self.gateway,
             method="POST",
             path=client_path(exchange),
             headers=[
@@ -64,17 +65,23 @@ async def replay(exchange: Exchange, chunks: Iterable[bytes]) -> tuple[Transcrip
             ],
             body=json.dumps(request_body(exchange)).encode(),
         )
-    return transcript, app, upstream
+
+
+@pytest.fixture
+async def replay() -> AsyncIterator[Replay]:
+    replay = Replay()
+    async with replay.gateway.lifespan():
+        yield replay
 
 
 @pytest.mark.parametrize(("provider", "surface", "stream"), SURFACES)
-async def test_whole_answers_come_back_byte_for_byte(provider: str, surface: str, stream: bool) -> None:
+async def test_whole_answers_come_back_byte_for_byte(replay: Replay, provider: str, surface: str, stream: bool) -> None:
     for exchange in of(provider, surface, stream):
         body = exchange.wire
-        transcript, _, upstream = await replay(exchange, [body])
+        transcript = await replay(exchange, [body])
 
         assert (transcript.status, transcript.body) == (exchange.status, body), exchange.id
-        sent, asked = json.loads(upstream.requests[0].body), request_body(exchange)
+        sent, asked = json.loads(replay.upstream.requests[-1].body), request_body(exchange)
         for changed in ("stream_options", "model"):
             sent.pop(changed, None)
             asked.pop(changed, None)
@@ -82,26 +89,28 @@ async def test_whole_answers_come_back_byte_for_byte(provider: str, surface: str
 
 
 @pytest.mark.parametrize(("provider", "surface", "stream"), [s for s in SURFACES if s[2]])
-async def test_streams_in_single_bytes_come_back_byte_for_byte(provider: str, surface: str, stream: bool) -> None:
+async def test_streams_in_single_bytes_come_back_byte_for_byte(
+    replay: Replay, provider: str, surface: str, stream: bool
+) -> None:
     for exchange in of(provider, surface, stream):
         body = exchange.wire
         if len(body) > 60_000:
             continue
-        transcript, _, _ = await replay(exchange, pieces(body, 1))
+        transcript = await replay(exchange, pieces(body, 1))
 
         assert transcript.body == body, exchange.id
 
 
 @pytest.mark.parametrize(("provider", "surface", "stream"), [s for s in SURFACES if s[2]])
 async def test_streams_cut_at_an_event_boundary_end_with_an_error_frame_before_their_last_word(
-    provider: str, surface: str, stream: bool
+    replay: Replay, provider: str, surface: str, stream: bool
 ) -> None:
     for exchange in of(provider, surface, stream):
         body = exchange.wire
         ends = [m.end() for m in BOUNDARY.finditer(body)]
         for end in _some(ends):
             prefix = body[:end]
-            transcript, _, _ = await replay(exchange, [prefix])
+            transcript = await replay(exchange, [prefix])
             _check_prefix(exchange, prefix, transcript)
 
 
@@ -138,9 +147,9 @@ def _check_prefix(exchange: Exchange, prefix: bytes, transcript: Transcript) -> 
 
 
 @pytest.mark.parametrize("exchange", FAILED, ids=lambda e: e.id)
-async def test_errors_keep_the_status_and_words_of_the_provider(exchange: Exchange) -> None:
+async def test_errors_keep_the_status_and_words_of_the_provider(replay: Replay, exchange: Exchange) -> None:
     body = exchange.wire
-    transcript, _, _ = await replay(exchange, [body])
+    transcript = await replay(exchange, [body])
 
     if exchange.status in {401, 403}:
         assert transcript.status == 502
