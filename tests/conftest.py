@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis
 import pytest
 
+import parallel
 import ways
 from redis_cluster import cluster
 from redis_process import own_redis, shared_cluster, shared_redis
@@ -29,8 +32,14 @@ def pytest_configure(config: pytest.Config) -> None:
     ways.choose(config)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     ways.skip_what_is_not_promised(items)
+    parallel.put_servers_first(config, items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.Sharing:
+    return parallel.Sharing(config, log)
 
 
 @pytest.fixture
