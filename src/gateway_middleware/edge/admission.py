@@ -15,7 +15,7 @@ from gateway_middleware.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping
 
     from gateway_middleware.core.asgi import Scope
 
@@ -25,11 +25,16 @@ _MAX_SHOWN = 128
 _PLAIN_PATHS = [endpoint.path for endpoint in ENDPOINTS if "{" not in endpoint.path]
 
 
-def check_host(scope: Scope, header_names: Sequence[bytes]) -> None:
-    """Exactly one Host of harmless characters; HTTP/1.0 needs none. Raises `InvalidRequestError`."""
-    if scope["http_version"] == "1.0" and b"host" not in header_names:
-        return
-    if header_names.count(b"host") == 1 and _is_host(scope["headers"][header_names.index(b"host")][1]):
+def check_host(scope: Scope, fields: Mapping[bytes, bytes]) -> None:
+    """Exactly one Host of harmless characters; HTTP/1.0 needs none. Raises `InvalidRequestError`.
+
+    `fields` are the headers of the scope once more, by name.
+    """
+    host, headers = fields.get(b"host"), scope["headers"]
+    if host is None:
+        if scope["http_version"] == "1.0":
+            return
+    elif _is_host(host) and (len(fields) == len(headers) or [name for name, _ in headers].count(b"host") == 1):
         return
     raise InvalidRequestError("The request needs exactly one valid Host header.", code="invalid_host")
 
@@ -83,7 +88,7 @@ def _hint(path: str, shown: str) -> str:
     return "models are called below /v1, for example /v1/chat/completions; health is at /v1/health."
 
 
-def dialect_of(endpoint: Endpoint | None, path: str, header_names: Sequence[bytes]) -> Dialect:
+def dialect_of(endpoint: Endpoint | None, path: str, header_names: Collection[bytes]) -> Dialect:
     """The dialect of a call. The list of models has two shapes at one path; `anthropic-version` tells them apart."""
     if endpoint is None:
         return guess_dialect(path, frozenset(header_names))

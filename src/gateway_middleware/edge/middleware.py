@@ -9,7 +9,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from gateway_middleware.core import endpoints
-from gateway_middleware.core.asgi import header, route_path
+from gateway_middleware.core.asgi import route_path
 from gateway_middleware.core.domain import Dialect, Outcome
 from gateway_middleware.core.errors import ClientDisconnectedError, GatewayError, ShutdownError
 from gateway_middleware.core.outcomes import outcome_of
@@ -30,7 +30,7 @@ from gateway_middleware.edge.reply import Reply
 from gateway_middleware.edge.request_id import accepted, new_request_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway_middleware.core.asgi import ASGIApp, Receive, Scope, Send
     from gateway_middleware.core.domain import Clock
@@ -90,8 +90,8 @@ class EdgeMiddleware:
         if scope["type"] != "http":
             await self._not_http(scope, receive, send)
             return
-        header_names = [name for name, _ in scope["headers"]]
-        record = self._open(scope, header_names)
+        fields = dict(scope["headers"])
+        record = self._open(scope, fields)
         RECORD.set(scope, record)
         reply = Reply(
             record,
@@ -106,7 +106,7 @@ class EdgeMiddleware:
             receive = reply.receive_until_end(receive)
         self._in_flight.begin(reply)
         try:
-            self._admit(scope, record, header_names)
+            self._admit(scope, record, fields)
             await self.app(scope, receive, reply.send)
             self._conclude(record, reply)
         except Exception as error:
@@ -137,32 +137,30 @@ class EdgeMiddleware:
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
 
-    def _open(self, scope: Scope, header_names: list[bytes]) -> CallRecord:
-        request_id = None
-        if b"x-request-id" in header_names:
-            request_id = accepted(scope["headers"][header_names.index(b"x-request-id")][1])
+    def _open(self, scope: Scope, fields: Mapping[bytes, bytes]) -> CallRecord:
+        asked = fields.get(b"x-request-id")
         return CallRecord(
-            request_id=request_id or self._next_id(),
+            request_id=(asked and accepted(asked)) or self._next_id(),
             started=self._clock(),
             received_at=self._wall(),
             method=scope["method"],
             path=scope["path"],
         )
 
-    def _admit(self, scope: Scope, record: CallRecord, header_names: list[bytes]) -> None:
+    def _admit(self, scope: Scope, record: CallRecord, fields: Mapping[bytes, bytes]) -> None:
         path = route_path(scope)
         endpoint = self._endpoint(path, record.method)
         if endpoint is None or endpoint.surface is None:
-            record.dialect = dialect_of(endpoint, path, header_names)
+            record.dialect = dialect_of(endpoint, path, fields)
         else:
             record.dialect = endpoint.dialect
         if endpoint is not None:
             record.endpoint = endpoint.label
             record.surface = endpoint.surface
             ENDPOINT.set(scope, endpoint)
-        check_host(scope, header_names)
+        check_host(scope, fields)
         if endpoint is None or record.method not in endpoint.methods:
-            check_method(record.method, endpoint, upgrade=header(scope, b"upgrade"))
+            check_method(record.method, endpoint, upgrade=fields.get(b"upgrade"))
         if endpoint is None and self._checks_paths:
             raise path_not_found(path)
 

@@ -9,7 +9,9 @@ from gateway_middleware.core.errors import AuthenticationError
 from gateway_middleware.core.secret import REDACTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from gateway_middleware.core.domain import HeaderList
 
 MAX_BYTES = 1024
 MAX_TOKEN_BYTES = 8192
@@ -45,17 +47,18 @@ def is_token(secret: bytes) -> bool:
     return secret.startswith(b"eyJ") and secret.count(b".") == 2
 
 
-def credential_of(headers: Iterable[tuple[bytes, bytes]]) -> Credential | None:
+def credential_of(headers: HeaderList) -> Credential | None:
     """The one credential in the headers, or None.
 
     `x-gateway-key` alone counts where it is sent; otherwise `Authorization: Bearer`, `x-api-key` and `api-key` count
     alike. Raises `AuthenticationError` when two differ and for what cannot be a key: another scheme, more than 1 KiB
     (a token: 8 KiB), anything but visible ASCII.
     """
-    sent = [pair for pair in headers if pair[0] in _NAMES]
-    if len(sent) == 1:
-        return _of_pair(sent[0])
-    shown = credentials_of(sent)
+    fields = dict(headers)
+    names = fields.keys() & _NAMES
+    if len(names) < 2 and len(fields) == len(headers):
+        return _shown(names.pop(), fields) if names else None
+    shown = credentials_of(headers)
     if len(shown) > 1:
         raise AuthenticationError(_TWO)
     return shown[0] if shown else None
@@ -74,8 +77,8 @@ def credentials_of(headers: Iterable[tuple[bytes, bytes]]) -> Sequence[Credentia
     return [_checked(secret) for secret in secrets]
 
 
-def _of_pair(pair: tuple[bytes, bytes]) -> Credential | None:
-    name, value = pair
+def _shown(name: bytes, fields: Mapping[bytes, bytes]) -> Credential | None:
+    value = fields[name]
     secret = bearer_of(value) if name == b"authorization" else value.strip()
     return _checked(secret) if secret else None
 

@@ -298,9 +298,7 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Trailers are dropped: nobody may take them for headers.
-        if self._answer is not None and not self._answer.has_head:
-            self._headers.append((name.lower(), value.rstrip(b" \t")))
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         answer, parser = self._answer, self._parser
@@ -323,6 +321,7 @@ class Connection(asyncio.BufferedProtocol):
         is_framed = b"content-length" in fields or b"transfer-encoding" in fields
         self._ends_with_connection = not is_framed and status not in _NO_BODY
         answer.put_head(status, self._headers)
+        self._headers = []  # of trailers, which nobody may take for headers
         if self._has_no_body or (is_framed and status in _NO_BODY):
             # The length is that of another answer's body, and the parser waits for it.
             self._complete(is_reusable=False)
