@@ -100,6 +100,7 @@ class Limits:
         reservations = Reservations(self._store)
         self.metrics = LimitMetrics(lambda: self.calls.counters.counts(), self._families)
         self._waits = Histogram(WAIT_BUCKETS)
+        self._looking: asyncio.TimerHandle | None = None
         self._room = None
         if settings.queue_seconds is not None:
             self._room = WaitingRoom(reservations, max_wait=settings.queue_seconds, on_wait=self._waits.observe)
@@ -116,7 +117,9 @@ class Limits:
             reservations=reservations,
             estimator=Estimator(),
             counters=DecisionCounters(
-                on_shadow=self._note_shadow, budgets=self._budgets if settings.limits_spend else None
+                on_shadow=self._note_shadow,
+                budgets=self._budgets if settings.limits_spend else None,
+                on_news=self._look_soon,
             ),
             pricing=pricing,
             waiting_room=self._room,
@@ -127,20 +130,23 @@ class Limits:
     async def lifespan(self) -> AsyncIterator[None]:
         """Keep house; on the way out send away whoever waits."""
         async with AsyncExitStack() as stack:
+            stack.callback(self._look)
             stack.push_async_callback(self.calls.reservations.aclose)
             await self.calls.reservations.open()
             if self._room is not None:
                 stack.push_async_callback(self._room.aclose)
-            looking = asyncio.create_task(self._look())
-            stack.callback(looking.cancel)
             yield
-            self.calls.counters.refresh()
 
-    async def _look(self) -> None:
+    def _look_soon(self) -> None:
         """Decisions are counted in batches: a budget is told of within a second all the same."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            self.calls.counters.refresh()
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
+        self.calls.counters.refresh()
 
     def prepare(self, new: Settings) -> Commit:
         """Other limits; what has been used of them stays counted."""

@@ -37,13 +37,15 @@ class Tally:
     For reservations that are not degraded, and limits of which none is a shadow.
     """
 
-    __slots__ = ("_budgets", "_follows", "_unread", "admitted", "last", "tenant")
+    __slots__ = ("_budgets", "_follows", "_on_first", "admitted", "last", "tenant")
 
-    def __init__(self, tenant: str, unread: list[Tally], budgets: Budgets | None, limits: Sequence[Limit]) -> None:
+    def __init__(
+        self, tenant: str, on_first: Callable[[Tally], None], budgets: Budgets | None, limits: Sequence[Limit]
+    ) -> None:
         self.tenant = tenant
         self.admitted = 0
         self.last: Reservation | None = None
-        self._unread = unread
+        self._on_first = on_first
         self._budgets = budgets
         spend = [index for index, limit in enumerate(limits) if limit.unit is Unit.SPEND]
         self._follows = {} if budgets is None else dict.fromkeys(spend, (-1, 0))
@@ -52,7 +54,7 @@ class Tally:
     def note(self, reservation: Reservation) -> None:
         """Take a call that was admitted."""
         if not self.admitted:
-            self._unread.append(self)
+            self._on_first(self)
         self.admitted += 1
         self.last = reservation
         for index, (period, quiet_above) in self._follows.items():
@@ -70,6 +72,7 @@ class Tally:
 class DecisionCounters:
     """Counts decisions in batches: a scrape brings it up to date first. `budgets` are told of those about spend.
 
+    `on_news` is called when there is something to be counted by `refresh` that was up to date, and perhaps oftener.
     Tenants beyond `max_tenants` are counted together as `other`.
     """
 
@@ -79,6 +82,7 @@ class DecisionCounters:
         max_tenants: int = MAX_TENANTS,
         on_shadow: Callable[[str, LimitStatus], None] | None = None,
         budgets: Budgets | None = None,
+        on_news: Callable[[], None] = lambda: None,
     ) -> None:
         self._counts: dict[tuple[str, str], Counts] = {}
         self._name = BoundedNames(max_tenants)
@@ -86,6 +90,7 @@ class DecisionCounters:
         self._unread: list[Tally] = []
         self._on_shadow = on_shadow
         self._budgets = budgets
+        self._on_news = on_news
         self.degraded_decisions = 0
         self.steps: dict[tuple[str, ...], float] = {}
         """Calls that went on with a cheaper route, by tenant and that route."""
@@ -98,12 +103,19 @@ class DecisionCounters:
     def note(self, tenant: str, decision: Decision) -> None:
         """Take a decision."""
         self._new.append((tenant, decision))
+        if len(self._new) == 1:
+            self._on_news()
         if len(self._new) >= _BATCH:
             self.refresh()
 
     def tally(self, tenant: str, limits: Sequence[Limit]) -> Tally:
         """Counts calls of a tenant for which always these limits are claimed, in this order."""
-        return Tally(tenant, self._unread, self._budgets, limits)
+        return Tally(tenant, self._note_unread, self._budgets, limits)
+
+    def _note_unread(self, tally: Tally) -> None:
+        self._unread.append(tally)
+        if len(self._unread) == 1:
+            self._on_news()
 
     def refresh(self) -> None:
         """Count what has not been counted yet."""

@@ -30,6 +30,8 @@ from gateway_middleware.limiting.store.memory import MemoryStore
 _TOKENS, _SPEND, _CONCURRENCY = Unit.TOKENS, Unit.SPEND, Unit.CONCURRENCY
 _RENEWALS_A_LEASE = 3
 _TICK_SECONDS = 0.25
+_FEW_KEYS = 256
+"""So many may stay in memory where nobody calls."""
 _log = logging.getLogger("gateway_middleware")
 
 
@@ -170,6 +172,8 @@ class PlannedReservation(Reservation):
         """Correct what was taken to what was really used, at once."""
         if self._is_open:
             self._is_open = False
+            if self._limiter.is_resting:
+                self._limiter.start_late()
             self._cells.settle(self._taken, self._owner, (requests, tokens, spend))
             self._limiter.ended(self._owner, self._cells.keys)
 
@@ -194,13 +198,15 @@ class Reservations:
     """Reserves on a `Store`, keeps the leases of live calls alive, and closes the store in the end.
 
     `owner_prefix` must differ between replicas. The housekeeping runs four times a second in the event loop in which it
-    was started.
+    was started. Where this process alone counts it rests (`is_resting`) while nobody calls and no lease is held: the
+    next reservation, or the end of one, begins it anew.
     """
 
     def __init__(self, store: Store, *, owner_prefix: bytes | None = None) -> None:
         self.store = store
         self._prefix = secrets.token_bytes(8) if owner_prefix is None else owner_prefix
-        self._count = 0
+        self.is_resting = False
+        self._count = self._count_at_tick = 0
         self._ticks = 0
         self._renew_every = max(round(store.lease_seconds / _RENEWALS_A_LEASE / _TICK_SECONDS), 1)
         self._memory = store if isinstance(store, MemoryStore) else None
@@ -225,10 +231,14 @@ class Reservations:
         """What `start` does, for a host that forgot it; after `aclose` nothing. Cheap enough for every call."""
         if not self._is_closed and (self._housekeeping is None or self._housekeeping.done()):
             self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+            self.is_resting = False
+            if self._memory is not None:
+                self._memory.tick()  # the time of day may have been set meanwhile
 
     async def aclose(self) -> None:
         """End the housekeeping and close the store. Twice is once."""
         self._is_closed = True
+        self.is_resting = False
         task, self._housekeeping = self._housekeeping, None
         try:
             if task is not None:
@@ -239,12 +249,18 @@ class Reservations:
             await self.store.aclose()
 
     async def _keep_house(self) -> None:
-        while True:
+        while not self.is_resting:
             await asyncio.sleep(_TICK_SECONDS)
             try:
                 await self.tick()
             except Exception:  # noqa: BLE001  # a fault of housekeeping must not end it
                 _log.exception("Housekeeping of rate limits failed; it goes on")
+            self.is_resting = self._may_rest()
+
+    def _may_rest(self) -> bool:
+        before, self._count_at_tick = self._count_at_tick, self._count
+        is_quiet = before == self._count and not self._leased
+        return is_quiet and self._memory is not None and len(self._memory) <= _FEW_KEYS
 
     def on_release(self, notify: Callable[[Sequence[str]], None]) -> None:
         """Have `notify` called with the keys under which something may have been given back."""
@@ -264,6 +280,8 @@ class Reservations:
         return decision if isinstance(decision, Decision) else await decision
 
     def _admit(self, claims: Sequence[Claim], *, is_dry: bool) -> Decision | Awaitable[Decision]:
+        if self.is_resting:
+            self.start_late()
         self._count += 1
         return self.store.admit(claims, self._prefix + self._count.to_bytes(8), is_dry=is_dry)
 
@@ -311,6 +329,8 @@ class Reservations:
         self, reservation: Reservation, *, requests: int | None, tokens: int | None, spend: int | None
     ) -> Awaitable[object] | None:
         """For `Reservation` only."""
+        if self.is_resting:
+            self.start_late()
         decision = reservation.decision
         changes = _changes(decision, requests=requests, tokens=tokens, spend=spend)
         sent = self.store.settle(decision, changes) if changes else None
