@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack
 
 import msgspec
 
@@ -136,31 +136,20 @@ class UsageEvent(Attempted, frozen=True, kw_only=True, omit_defaults=True):
     ) -> Self:
         """The event that ends `call`."""
         return cls(
-            id=call.id,
-            time=call.time,
-            tenant=call.tenant,
-            provider=call.provider,
-            deployment=call.deployment,
-            model=call.model,
-            surface=call.surface,
-            request_id=call.request_id,
-            attempt=call.attempt,
-            key_id=call.key_id,
-            route=call.route,
-            is_stream=call.is_stream,
-            budget=call.budget,
-            decision_id=call.decision_id,
-            labels=call.labels,
-            provider_labels=call.provider_labels,
-            paid_by=call.paid_by,
-            provider_key=call.provider_key,
-            attribution=call.attribution,
+            **beginning(call),
             outcome=outcome,
             usage=usage,
             usage_source=usage_source,
             raw_usage=msgspec.Raw(raw_usage or b"null"),
             **told,
         )
+
+
+def beginning(call: OpenCall) -> dict[str, Any]:
+    """What the entry of a call tells and its event tells again, by name."""
+    fields = msgspec.structs.asdict(call)
+    del fields["input_tokens"]
+    return fields
 
 
 Appraise: TypeAlias = "Callable[[UsageEvent, str | None], UsageEvent]"

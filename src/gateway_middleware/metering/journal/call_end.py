@@ -8,10 +8,11 @@ from operator import attrgetter
 from typing import NamedTuple, Self, TypeAlias
 
 import msgspec
+from msgspec.structs import asdict
 
 from gateway_middleware.core.domain import Usage
 from gateway_middleware.core.price import NOT_STATED
-from gateway_middleware.metering.usage_event import Attempted, OpenCall, UsageEvent, UsageSource
+from gateway_middleware.metering.usage_event import Attempted, OpenCall, UsageEvent, UsageSource, beginning
 
 encode = msgspec.json.Encoder().encode
 decode_open = msgspec.json.Decoder(OpenCall).decode
@@ -51,43 +52,14 @@ class Ending(msgspec.Struct, frozen=True, array_like=True):
         """The ending that makes `call` this event; None where the event contradicts its entry."""
         if _beginning(event) != _beginning(call):
             return None
-        return cls(
-            event.id,
-            event.outcome,
-            event.usage,
-            event.usage_source,
-            event.model_served,
-            event.status,
-            event.raw_usage,
-            event.cost,
-            event.price_version,
-            event.ttft,
-            event.duration,
-            event.upstream_request_id,
-            event.flags,
-            event.unit_prices,
-        )
+        return cls(*_told(event))
 
     def event(self, call: OpenCall) -> UsageEvent:
         """The whole event."""
-        return UsageEvent.of(
-            call,
-            outcome=self.outcome,
-            usage=self.usage,
-            usage_source=self.usage_source,
-            model_served=self.model_served,
-            status=self.status,
-            raw_usage=bytes(self.raw_usage),
-            cost=self.cost,
-            price_version=self.price_version,
-            ttft=self.ttft,
-            duration=self.duration,
-            upstream_request_id=self.upstream_request_id,
-            flags=self.flags,
-            unit_prices=self.unit_prices,
-        )
+        return UsageEvent(**beginning(call) | asdict(self))
 
 
+_told = attrgetter(*Ending.__struct_fields__)
 decode_ending = msgspec.json.Decoder(Ending).decode
 
 
