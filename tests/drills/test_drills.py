@@ -60,8 +60,9 @@ def test_processes_end_with_a_drill_that_is_stopped() -> None:
     command = [sys.executable, "-m", "gateway_middleware", "drill", "flapping"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
-        while b"1. " not in process.stdout.readline():
-            pass
+        assert process.stderr is not None
+        while b"1. " not in (line := process.stdout.readline()):
+            assert line, process.stderr.read().decode()
         process.terminate()
         process.communicate(timeout=30)
     end = time.monotonic() + 10
