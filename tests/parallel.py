@@ -1,17 +1,23 @@
 """How the tests are shared out where several processes run them (`pytest -n 2`).
 
-What starts servers runs in one process, one test after the other, so that no two of them fight for the machine, and
-first, as it takes longest. Everything else is handed out file by file.
+Those that start servers run in one process, one test after the other, so that no two of them fight for the machine, and
+first, as they take longest. Everything else is handed out file by file.
 """
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-_SERVERS = ("tests/deploy/", "tests/drills/", "tests/whole/")
+_ROOT = Path(__file__).parents[1]
+_starts_processes = re.compile(
+    r"^(import subprocess|from served import|from server_process import .*\bServer\b)", re.MULTILINE
+).search
 
 
 class Sharing(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
@@ -22,10 +28,20 @@ class Sharing(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
         config.option.loadscopereorder = False
 
     def _split_scope(self, nodeid: str) -> str:
-        return "servers" if nodeid.startswith(_SERVERS) else nodeid.partition("::")[0]
+        file = nodeid.partition("::")[0]
+        return "servers" if _rank(file) == 0 else file
 
 
 def put_servers_first(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Nothing where one process runs all."""
+    """After them the other tests of the whole. Nothing where one process runs all."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not item.nodeid.startswith(_SERVERS))
+        items.sort(key=lambda item: _rank(item.nodeid.partition("::")[0]))
+
+
+@lru_cache(1024)
+def _rank(file: str) -> int:
+    if file.startswith(("tests/deploy/", "tests/drills/")):
+        return 0
+    if not file.startswith("tests/whole/"):
+        return 2
+    return 0 if _starts_processes((_ROOT / file).read_text()) else 1
