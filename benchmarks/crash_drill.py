@@ -98,8 +98,8 @@ class Drill:
             command += ["--port", str(self._port), "--log-level", "critical"]
         return subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    async def load(self, *, patience: float = 5.0) -> None:
-        """Calls at a steady rate, for ever, whatever becomes of them; clients leave when it takes so long."""
+    async def load(self, over: asyncio.Event, *, patience: float = 5.0) -> None:
+        """Calls at a steady rate until it is over, whatever becomes of them; clients leave when it takes so long."""
         async with httpx.AsyncClient(
             base_url=self.url,
             trust_env=False,
@@ -108,7 +108,7 @@ class Drill:
             limits=httpx.Limits(max_connections=None),
         ) as client:
             async with asyncio.TaskGroup() as calls:
-                while True:
+                while not over.is_set():
                     calls.create_task(self._call(client))
                     await asyncio.sleep(random.expovariate(self._rate))
 
@@ -160,7 +160,8 @@ async def run(kills: int, rate: float, way: str = "serve") -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="crash-drill-") as folder:
         async with Simulator(capacity=1_000_000).serve() as simulator:
             drill = Drill(Path(folder), simulator.url, rate=rate, way=way)
-            load = asyncio.create_task(drill.load())
+            over = asyncio.Event()
+            load = asyncio.create_task(drill.load(over))
             started = time.monotonic()
             process = drill.start()
             for number in range(kills + 1):
@@ -173,8 +174,8 @@ async def run(kills: int, rate: float, way: str = "serve") -> dict[str, object]:
                     await asyncio.to_thread(psutil.wait_procs, victims, 10)
                     if process.poll() is not None:
                         process = drill.start()
-            load.cancel()
-            await asyncio.gather(load, return_exceptions=True)
+            over.set()
+            await load
             await asyncio.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             process.wait()

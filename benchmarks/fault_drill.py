@@ -164,10 +164,11 @@ async def run(seconds: float, rate: float, seed: int, redis: str | None = None) 
             drill.begin()
             try:
                 await drill.until_ready()
-                load = asyncio.create_task(drill.load(patience=1.0))
+                over = asyncio.Event()
+                load = asyncio.create_task(drill.load(over, patience=1.0))
                 await drill.go_wrong(seconds)
-                load.cancel()
-                await asyncio.gather(load, return_exceptions=True)
+                over.set()
+                await load
                 await asyncio.sleep(6.0)  # a disk is well after five seconds
                 afterwards = await drill.afterwards()
             finally:
