@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 _ROOT = Path(__file__).parents[1]
 _starts_processes = re.compile(
-    r"^(import subprocess|from served import|from server_process import .*\bServer\b)", re.MULTILINE
+    r"^(import subprocess|from (served|console_scene) import|from server_process import .*\bServer\b)", re.MULTILINE
 ).search
 
 

@@ -198,20 +198,22 @@ async def test_refuses_at_once_what_cannot_fit() -> None:
 
 async def test_bounded_for_each_tenant_and_in_all() -> None:
     """RL19: own cap reached is 429, capacity reached is 503; both at once, both with a time."""
-    office, one = Office(max_wait=1.0, per_tenant=3, total=5), claim(fresh(), slots(1))
-    tasks = [asyncio.create_task(office.call([one], "a", 0.02)) for _ in range(4)]
-    await asyncio.sleep(0.001)
+    office, one = Office(max_wait=60.0, per_tenant=3, total=5), claim(fresh(), slots(1))
+    held = await office.room.reserve([one], "a")
+    tasks = [asyncio.create_task(office.call([one], "a")) for _ in range(3)]
+    await _turns()
     with pytest.raises(RateLimitedError) as own:
         await office.call([one], "a")
     tasks += [asyncio.create_task(office.call([one], "b")) for _ in range(2)]
-    await asyncio.sleep(0.001)
+    await _turns()
     with pytest.raises(UnavailableError) as all_of_it:
         await office.call([one], "c")
+    await held.settle()
     await asyncio.gather(*tasks)
 
     assert own.value.retry_after
     assert all_of_it.value.retry_after
-    assert len(office.done) == 6
+    assert len(office.done) == 5
 
 
 async def test_gives_up_after_the_longest_wait() -> None:
@@ -230,16 +232,16 @@ async def test_gives_up_after_the_longest_wait() -> None:
 
 async def test_leaves_with_its_client() -> None:
     office, one = Office(), claim(fresh(), slots(1))
-    holder = asyncio.create_task(office.call([one], "a", 0.03))
-    await asyncio.sleep(0)
+    held = await office.room.reserve([one], "a")
     gone = [asyncio.create_task(office.call([one], f"gone{i}")) for i in range(10)]
     stays = asyncio.create_task(office.call([one], "stays"))
-    await asyncio.sleep(0.005)
+    await _turns()
     for task in gone:
         task.cancel()
-    await asyncio.gather(holder, stays, *gone, return_exceptions=True)
+    await held.settle()
+    await asyncio.gather(stays, *gone, return_exceptions=True)
 
-    assert office.done == ["a", "stays"]
+    assert office.done == ["stays"]
     assert len(office.room.queue) == 0
     assert (await office.reservations.decide([one], is_dry=True)).statuses[0].remaining == 1
 
@@ -296,7 +298,7 @@ async def test_the_time_of_those_who_waited_is_told_and_only_theirs() -> None:
     assert waits == []
     with pytest.raises(RateLimitedError):
         await room.reserve(only, "a")
-    assert waits == [pytest.approx(0.2, abs=0.15)]
+    assert [wait >= 0.19 for wait in waits] == [True]
     waiting = asyncio.create_task(room.reserve(only, "a"))
     await asyncio.sleep(0)
     await first.settle()

@@ -78,7 +78,7 @@ def work_through_an_incident(window: Browser, url: str) -> None:
     window.wait_for("checkout", "#tenants")
     window.wait_for("The engine is overloaded", "#errors")
     window.wait_for("→", "#events")
-    assert "2/2" in window.text("#tiles")
+    window.wait_for("2/2", "#tiles", seconds=30)
     assert window.run("return document.querySelectorAll('#processes tbody tr').length") == 2
     assert window.run("return document.title").startswith("(2)")
     force_open(window)
